@@ -1,0 +1,27 @@
+"""Track any object in a video by climbing an energy (DiMP-NCE+; Gustafsson et al., ECCV 2020 and BMVC 2020)."""
+
+from __future__ import annotations
+
+from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError, ResultError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "EbmtrackError",
+    "ResultError",
+    "Tracker",
+    "TrackResult",
+    "__version__",
+]
+
+
+def __getattr__(name: str):
+    """Load the tracker (and with it torch) only when it is asked for, so that `import ebmtrack` stays instant."""
+    if name in ("Tracker", "TrackResult"):
+        from ebmtrack.tracking import tracker
+
+        return getattr(tracker, name)
+    raise AttributeError(f"module 'ebmtrack' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Training sources: each lists targets, their frames and boxes."""

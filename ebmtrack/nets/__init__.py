@@ -1,0 +1,1 @@
+"""The tracker network as plain modules: values in, tensors out."""

@@ -1,0 +1,1 @@
+"""Thin adapters to other toolkits; the only files that import those."""

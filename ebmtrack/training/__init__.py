@@ -1,0 +1,1 @@
+"""Objective, loop and run of a training."""

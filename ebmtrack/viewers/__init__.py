@@ -1,0 +1,1 @@
+"""Drawing, video files and windows."""

@@ -1,0 +1,1 @@
+"""The trained default network and its model card."""

@@ -1,0 +1,1 @@
+"""Sequences on disk -> results -> curves -> plots and report."""

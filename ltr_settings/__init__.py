@@ -1,0 +1,1 @@
+"""One file per training run: run(settings), readable from top to bottom."""

@@ -1,0 +1,1 @@
+"""One file per tracker set-up: parameters() -> TrackerParams."""
