@@ -1,0 +1,177 @@
+"""Seven ways to train an energy f(x, y), one pure function each, all in log space.
+
+Here p(y|x) = exp f(x, y) / Z(x). ML-IS, KLD-IS, ML-MCMC, NCE and NCE+ take scores that the caller has computed; SM and
+DSM need derivatives in y and take the energy itself, a callable y (..., D) -> f (...) that scores every row of y
+independently of the others. Leading axes (...) are examples, any number of them; M samples each, M = 1 allowed. Every
+function computes in float32 at least and returns the mean over examples, or what `reduction` asks for. No examples
+at all is a ConfigError. Equation numbers: "How to Train Your Energy-Based Model for Regression", BMVC 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ebmtrack.errors import ConfigError
+
+Energy = Callable[[Tensor], Tensor]
+Reduction = Literal["mean", "sum", "none"]
+
+
+def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Maximum likelihood, partition function by importance sampling: log((1/M) sum_m exp f(y_m) / q(y_m)) - f(y_i).
+
+    f_samples and log_q: (..., M), scores and log densities of y_m ~ q(y|y_i). f_true: (...), the label's score.
+    Source: eq. 5 (ECCV 2020, eq. 6).
+    """
+    f_samples, log_q, f_true = _at_least_float32(f_samples, log_q, f_true)
+    _check("ml_is", f_samples, log_q)
+    return _reduce(log_z_is(f_samples, log_q) - _check_single("ml_is", f_true, f_samples), reduction)
+
+
+def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """KL divergence from a density around the label: log((1/M) sum_m exp f/q) - (1/M) sum_m f(y_m) p(y_m)/q(y_m).
+
+    f_samples, log_q, log_p: (..., M), scores and the two log densities of y_m ~ q(y|y_i), p(y|y_i) being the density
+    of the true target given its label. The entropy of p, which f cannot change, is left out. A constant added to f
+    cancels in expectation only, since the weights p/q of one draw need not sum to M. Source: eq. 7.
+    """
+    f_samples, log_q, log_p = _at_least_float32(f_samples, log_q, log_p)
+    _check("kld_is", f_samples, log_q, log_p)
+    expected_f = (f_samples * (log_p - log_q).exp()).mean(dim=-1)
+    return _reduce(log_z_is(f_samples, log_q) - expected_f, reduction)
+
+
+def ml_mcmc(f_samples: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Maximum likelihood by samples of the model itself: (1/M) sum_m f(y_m) - f(y_i).
+
+    f_samples: (..., M), scores of samples from `langevin`; f_true: (...). Only its gradient means anything; its
+    value is no likelihood. Source: eqs. 8 to 10.
+    """
+    f_samples, f_true = _at_least_float32(f_samples, f_true)
+    _check("ml_mcmc", f_samples)
+    return _reduce(f_samples.mean(dim=-1) - _check_single("ml_mcmc", f_true, f_samples), reduction)
+
+
+def nce(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Ranking noise contrastive estimation: the cross entropy of finding y_0 among y_0 .. y_M by f - log q.
+
+    f and log_q: (..., 1 + M), the label y_0 = y_i first, then y_m ~ q(y|y_i). Source: eq. 12.
+    """
+    f, log_q = _at_least_float32(f, log_q)
+    _check("nce", f, log_q)
+    if f.shape[-1] < 2:
+        raise ConfigError("nce: the last axis must hold the label and at least one noise sample, got 1 entry")
+    logits = f - log_q
+    return _reduce(torch.logsumexp(logits, dim=-1) - logits[..., 0], reduction)
+
+
+def nce_plus(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """NCE+: the formula of `nce`, with y_0 = y_i + nu, nu ~ p_beta, made by `nce_plus_samples`.
+
+    f and log_q: (..., 1 + M); log_q is that of the unscaled mixture also at index 0. Source: eqs. 15 and 16.
+    """
+    return nce(f, log_q, reduction=reduction)
+
+
+def score_matching(energy: Energy, y: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """SM: the trace of the Hessian of f at the label plus half the squared norm of its gradient.
+
+    y: (..., D), the labels. One backward pass for each of the D dimensions. Source: eq. 13.
+    """
+    with torch.enable_grad():
+        y = y.detach().requires_grad_(True)
+        score = grad_y(energy(y), y, create_graph=True)  # (..., D)
+        trace = sum(grad_y(score[..., d], y, create_graph=True)[..., d] for d in range(y.shape[-1]))
+        trace, score = _at_least_float32(trace, score)
+        return _reduce(trace + 0.5 * score.square().sum(dim=-1), reduction)
+
+
+def denoising_score_matching(
+    energy: Energy, y_true: Tensor, y_noisy: Tensor, sigma: float, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """DSM: (1/M) sum_m || grad_y f(y_m) + (y_m - y_i) / sigma^2 ||^2 over y_m ~ N(y_i, sigma^2 I).
+
+    y_true: (..., D); y_noisy: (..., M, D). The energy is called once, on y_noisy. Source: eq. 14.
+    """
+    if y_noisy.dim() < 2 or y_noisy.shape[-2] == 0:
+        raise ConfigError(f"denoising_score_matching: y_noisy must be (..., M, D), got {tuple(y_noisy.shape)}")
+    if not sigma > 0:
+        raise ConfigError(f"denoising_score_matching: sigma must be positive, got {sigma}")
+    with torch.enable_grad():
+        y_noisy = y_noisy.detach().requires_grad_(True)
+        score, y, y_i = _at_least_float32(grad_y(energy(y_noisy), y_noisy, create_graph=True), y_noisy, y_true)
+        residual = score + (y.detach() - y_i.unsqueeze(-2)) / sigma**2  # (..., M, D)
+        return _reduce(residual.square().sum(dim=-1).mean(dim=-1), reduction)
+
+
+def langevin(
+    energy: Energy, start: Tensor, step: float | Tensor, steps: int, generator: Generator | None = None
+) -> Tensor:
+    """`steps` of y <- y + (step^2 / 2) grad_y f(y) + step eps, eps ~ N(0, I), from start (..., D); no gradient.
+
+    step is the paper's alpha, a number or one per dimension (D,). ML-MCMC starts at the labels. Source: eq. 9.
+    """
+    y = start.detach()
+    for _ in range(steps):
+        eps = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
+        y = y + 0.5 * step**2 * energy_gradient(energy, y)[1] + step * eps
+    return y
+
+
+def log_z_is(f_samples: Tensor, log_q: Tensor) -> Tensor:
+    """log of the importance sampling estimate (1/M) sum_m exp f(y_m) / q(y_m) of Z: (..., M) -> (...)."""
+    return torch.logsumexp(f_samples - log_q, dim=-1) - math.log(f_samples.shape[-1])
+
+
+def energy_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
+    """f(y) (...) and its gradient in y (..., D), both detached, whatever the caller's gradient mode."""
+    with torch.enable_grad():
+        y = y.detach().requires_grad_(True)
+        f = energy(y)
+        return f.detach(), grad_y(f, y)
+
+
+def grad_y(f: Tensor, y: Tensor, create_graph: bool = False) -> Tensor:
+    """Gradient of f (...) in y (..., D), row by row: (..., D); zero where f does not depend on y."""
+    if not f.requires_grad:
+        return torch.zeros_like(y)
+    options = {"create_graph": create_graph, "allow_unused": True}
+    (gradient,) = torch.autograd.grad(f, y, torch.ones_like(f), **options)
+    return torch.zeros_like(y) if gradient is None else gradient
+
+
+def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in one common dtype, float32 or wider."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def _check(name: str, first: Tensor, *others: Tensor) -> None:
+    """Raise ConfigError unless all are (..., M) of one shape with M >= 1."""
+    shapes = [tuple(tensor.shape) for tensor in (first, *others)]
+    if len(set(shapes)) > 1 or first.dim() == 0 or first.shape[-1] == 0:
+        raise ConfigError(f"{name}: scores and log densities must share one shape (..., M) with M >= 1, got {shapes}")
+
+
+def _check_single(name: str, f_true: Tensor, f_samples: Tensor) -> Tensor:
+    """f_true, or ConfigError unless its shape is that of f_samples without the last axis."""
+    if f_true.shape != f_samples.shape[:-1]:
+        want, got = tuple(f_samples.shape[:-1]), tuple(f_true.shape)
+        raise ConfigError(f"{name}: f_true must have the shape {want} of f_samples without its last axis, got {got}")
+    return f_true
+
+
+def _reduce(per_example: Tensor, reduction: Reduction) -> Tensor:
+    """Mean, sum or all of the losses of the examples; ConfigError where there is no example."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ConfigError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if per_example.numel() == 0:
+        raise ConfigError("a loss needs at least one example, got none: skip empty batches before the loss")
+    return per_example if reduction == "none" else getattr(per_example, reduction)()
