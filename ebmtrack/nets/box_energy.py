@@ -1,0 +1,80 @@
+"""The modulated box energy f(x, y): an IoU-Net layout whose score is read as the energy of a box.
+
+Source: Danelljan et al., "ATOM", CVPR 2019, section 3.2 (layout); Gustafsson et al., ECCV 2020, section 4.2, and BMVC
+2020, section 5 (read as the energy of p(y|x)). State-dict names are pytracking's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ebmtrack.nets.roi_pool import precise_roi_pool
+
+POOL = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and spatial scale of the two branches of a candidate box
+
+
+def _conv(cin: int, cout: int, kernel: int = 3, padding: int = 1) -> nn.Sequential:
+    """Convolution with bias, batch norm, ReLU."""
+    return nn.Sequential(nn.Conv2d(cin, cout, kernel, padding=padding), nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
+
+
+class LinearBlock(nn.Module):
+    """Linear layer, batch norm and ReLU on flattened pooled features (R, c, s, s) -> (R, out)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        x = self.linear(pooled.flatten(1))
+        return self.relu(self.bn(x[:, :, None, None]))[:, :, 0, 0]
+
+
+class BoxEnergy(nn.Module):
+    """Energies of boxes in a test image, modulated by the target's look in a reference image."""
+
+    def __init__(self, channels: tuple[int, int]):
+        super().__init__()
+        c2, c3 = channels
+        self.conv3_1r, self.conv3_1t, self.conv3_2t = _conv(c2, 128), _conv(c2, 256), _conv(256, 256)
+        self.fc3_1r = _conv(128, 256, padding=0)
+        self.conv4_1r, self.conv4_1t, self.conv4_2t = _conv(c3, 256), _conv(c3, 256), _conv(256, 256)
+        self.fc34_3r, self.fc34_4r = _conv(512, 256, 1, padding=0), _conv(512, 256, 1, padding=0)
+        self.fc3_rt, self.fc4_rt = LinearBlock(256 * 5 * 5, 256), LinearBlock(256 * 3 * 3, 256)
+        self.iou_predictor = nn.Linear(512, 1)
+        self.apply(_initialize)
+
+    def modulation(self, layer2: Tensor, layer3: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """Two modulation vectors (S, 256) of reference features (S, c, h, w) and boxes (S, 4) in crop pixels."""
+        pooled3 = precise_roi_pool(self.conv3_1r(layer2), boxes_xyxy[:, None], 3, 1 / 8)[:, 0]
+        pooled4 = precise_roi_pool(self.conv4_1r(layer3), boxes_xyxy[:, None], 1, 1 / 16)[:, 0]
+        joined = torch.cat([self.fc3_1r(pooled3), pooled4], dim=1)                    # (S, 512, 1, 1)
+        return self.fc34_3r(joined)[..., 0, 0], self.fc34_4r(joined)[..., 0, 0]
+
+    def features(self, layer2: Tensor, layer3: Tensor) -> tuple[Tensor, Tensor]:
+        """Box features (N, 256, H/8, W/8) and (N, 256, H/16, W/16) of test images."""
+        return self.conv3_2t(self.conv3_1t(layer2)), self.conv4_2t(self.conv4_1t(layer3))
+
+    def forward(
+        self, modulation: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], boxes_xyxy: Tensor
+    ) -> Tensor:
+        """Energies (N, P) of boxes (N, P, 4) in crop pixels; modulation (N, 256) and features name the same images."""
+        n, p = boxes_xyxy.shape[:2]
+        hidden = []
+        for block, vector, feature, (bins, scale) in zip((self.fc3_rt, self.fc4_rt), modulation, features, POOL):
+            pooled = precise_roi_pool(feature * vector[..., None, None], boxes_xyxy, bins, scale)
+            hidden.append(block(pooled.flatten(0, 1)))
+        return self.iou_predictor(torch.cat(hidden, dim=1)).reshape(n, p)
+
+
+def _initialize(module: nn.Module) -> None:
+    """Kaiming normal weights, zero biases, and batch norm weights drawn from U(0, 1) (ATOM's choice)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in")
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.uniform_(module.weight)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,113 @@
+"""The tracker network: backbone, target classifier and box energy together, and the family's architectures."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import torch
+from torch import Tensor, nn
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.nets.backbone import ResNetTrunk
+from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.nets.classifier import NewtonDescent, SteepestDescent, TargetClassifier, apply_filter
+
+
+@dataclasses.dataclass(frozen=True)
+class NetConfig:
+    """What the tensors of a checkpoint do not say about a network; defaults are those of DiMP-18."""
+
+    backbone: str = "resnet18"
+    classifier_channels: int = 256
+    classifier_blocks: int = 1
+    filter_size: int = 4
+    filter_optimizer: str = "dimp"  # "dimp": SteepestDescent, "prdimp": NewtonDescent
+    optimizer_iterations: int = 5
+    initial_step: float = 0.9
+    initial_regularization: float = 0.1
+    minimum_regularization: float = 1e-3
+    alpha_eps: float = 0.0
+    label_sigma: float = 0.9  # in feature cells: 1/4 of the target at search factor 5 and 18 cells
+
+
+ARCHITECTURES = {
+    "dimp18": NetConfig(),
+    "dimp50": NetConfig("resnet50", 512, 0),
+    "super_dimp": NetConfig("resnet50", 512, 0, label_sigma=0.25 / 6 * 22),
+    "prdimp18": NetConfig("resnet18", 256, 1, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
+    "prdimp50": NetConfig("resnet50", 512, 0, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.25 / 6 * 22),
+}
+
+
+class TrackerNet(nn.Module):
+    """Backbone -> (classifier, box energy). Entries are named as in pytracking's DiMPnet, without layer4 and fc."""
+
+    def __init__(self, config: NetConfig | str = "dimp18"):
+        super().__init__()
+        self.config = config = architecture(config) if isinstance(config, str) else config
+        self.feature_extractor = ResNetTrunk(config.backbone)
+        channels = self.feature_extractor.channels
+        optimizer = _filter_optimizer(config)
+        self.classifier = TargetClassifier(
+            channels[1], config.classifier_channels, config.classifier_blocks, optimizer, config.filter_size
+        )
+        self.bb_regressor = BoxEnergy(channels)
+
+    def forward(
+        self,
+        train_images: Tensor,
+        train_boxes_xyxy: Tensor,
+        test_images: Tensor,
+        candidate_boxes_xyxy: Tensor,
+    ) -> tuple[list[Tensor], Tensor]:
+        """One training pass over s sequences with n train and t test images each.
+
+        train_images (n, s, 3, H, W), train_boxes (n, s, 4) and test_images (t, s, 3, H, W), candidates (t, s, P, 4), all
+        in crop pixels. Returns the score maps (t, s, h', w') of every filter iterate, and energies (t, s, P). The box
+        branch is modulated by the first train image (ATOM, section 3.2).
+        """
+        n, s = train_images.shape[:2]
+        t = test_images.shape[0]
+        images = torch.cat([train_images, test_images]).flatten(0, 1)
+        layer2, layer3 = self.feature_extractor(images)
+        layer2, layer3 = layer2.unflatten(0, (n + t, s)), layer3.unflatten(0, (n + t, s))
+        scores = self._scores(layer3, train_boxes_xyxy)
+        modulation = self.bb_regressor.modulation(layer2[0], layer3[0], train_boxes_xyxy[0])
+        features = self.bb_regressor.features(layer2[n:].flatten(0, 1), layer3[n:].flatten(0, 1))
+        modulation = tuple(vector.repeat(t, 1) for vector in modulation)
+        energies = self.bb_regressor(modulation, features, candidate_boxes_xyxy.flatten(0, 1))
+        return scores, energies.unflatten(0, (t, s))
+
+    def _scores(self, layer3: Tensor, train_boxes_xyxy: Tensor) -> list[Tensor]:
+        """Score maps of the test images for each filter iterate learned on the train images, in float32."""
+        n = train_boxes_xyxy.shape[0]
+        features = self.classifier.features(layer3.flatten(0, 1)).unflatten(0, layer3.shape[:2])
+        with torch.autocast(layer3.device.type, enabled=False):
+            features = features.float()
+            filters = self.classifier.learn(features[:n], train_boxes_xyxy)
+            return [apply_filter(features[n:], w) for w in filters]
+
+
+def architecture(name: str) -> NetConfig:
+    """The configuration of a named architecture; ConfigError names the nearest one when there is none."""
+    if name not in ARCHITECTURES:
+        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown architecture {name!r}, known are {', '.join(ARCHITECTURES)}{hint}")
+    return ARCHITECTURES[name]
+
+
+def _filter_optimizer(config: NetConfig) -> nn.Module:
+    """The filter optimiser that a configuration asks for."""
+    kinds = {"dimp": SteepestDescent, "prdimp": NewtonDescent}
+    if config.filter_optimizer not in kinds:
+        raise ConfigError(f"unknown filter_optimizer {config.filter_optimizer!r}, known are {', '.join(kinds)}")
+    return kinds[config.filter_optimizer](
+        iterations=config.optimizer_iterations,
+        initial_step=config.initial_step,
+        initial_regularization=config.initial_regularization,
+        minimum_regularization=config.minimum_regularization,
+        label_sigma=config.label_sigma,
+        alpha_eps=config.alpha_eps,
+    )
