@@ -1,1 +1,1 @@
-"""Conditional energy models p(y|x) ∝ exp f(x, y): noise, losses, ascent and densities; knows nothing of images or boxes."""
+"""Conditional energy models p(y|x) ∝ exp f(x, y): noise, losses, ascent, densities; no images, no boxes."""

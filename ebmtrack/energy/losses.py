@@ -1,10 +1,11 @@
 """Seven ways to train an energy f(x, y), one pure function each, all in log space.
 
-Here p(y|x) = exp f(x, y) / Z(x). ML-IS, KLD-IS, ML-MCMC, NCE and NCE+ take scores that the caller has computed; SM and
-DSM need derivatives in y and take the energy itself, a callable y (..., D) -> f (...) that scores every row of y
-independently of the others. Leading axes (...) are examples, any number of them; M samples each, M = 1 allowed. Every
-function computes in float32 at least and returns the mean over examples, or what `reduction` asks for. No examples
-at all is a ConfigError. Equation numbers: "How to Train Your Energy-Based Model for Regression", BMVC 2020.
+Here p(y|x) = exp f(x, y) / Z(x). ML-IS, KLD-IS, ML-MCMC, NCE and NCE+ take scores that the caller has
+computed; SM and DSM need derivatives in y and take the energy itself, a callable y (..., D) -> f (...) that
+scores every row of y independently of the others. Leading axes (...) are examples, any number of them; M
+samples each, M = 1 allowed. Every function computes in float32 at least and returns the mean over examples,
+or what `reduction` asks for. No examples at all is a ConfigError. Equation numbers: "How to Train Your
+Energy-Based Model for Regression", BMVC 2020.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Maximum likelihood, partition function by importance sampling: log((1/M) sum_m exp f(y_m) / q(y_m)) - f(y_i).
+    """Maximum likelihood by importance sampling: log((1/M) sum_m exp f(y_m) / q(y_m)) - f(y_i).
 
-    f_samples and log_q: (..., M), scores and log densities of y_m ~ q(y|y_i). f_true: (...), the label's score.
-    Source: eq. 5 (ECCV 2020, eq. 6).
+    f_samples and log_q: (..., M), scores and log densities of y_m ~ q(y|y_i). f_true: (...), the label's
+    score. Source: eq. 5 (ECCV 2020, eq. 6).
     """
     f_samples, log_q, f_true = _at_least_float32(f_samples, log_q, f_true)
     _check("ml_is", f_samples, log_q)
@@ -34,11 +35,12 @@ def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduct
 
 
 def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """KL divergence from a density around the label: log((1/M) sum_m exp f/q) - (1/M) sum_m f(y_m) p(y_m)/q(y_m).
+    """KL divergence from p(y|y_i): log((1/M) sum_m exp f(y_m) / q(y_m)) - (1/M) sum_m f(y_m) p(y_m) / q(y_m).
 
-    f_samples, log_q, log_p: (..., M), scores and the two log densities of y_m ~ q(y|y_i), p(y|y_i) being the density
-    of the true target given its label. The entropy of p, which f cannot change, is left out. A constant added to f
-    cancels in expectation only, since the weights p/q of one draw need not sum to M. Source: eq. 7.
+    f_samples, log_q, log_p: (..., M), scores and the two log densities of y_m ~ q(y|y_i), p(y|y_i) being the
+    density of the true target given its label. The entropy of p, which f cannot change, is left out. A
+    constant added to f cancels in expectation only, since the weights p/q of one draw need not sum to M.
+    Source: eq. 7.
     """
     f_samples, log_q, log_p = _at_least_float32(f_samples, log_q, log_p)
     _check("kld_is", f_samples, log_q, log_p)
@@ -49,8 +51,8 @@ def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduct
 def ml_mcmc(f_samples: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Maximum likelihood by samples of the model itself: (1/M) sum_m f(y_m) - f(y_i).
 
-    f_samples: (..., M), scores of samples from `langevin`; f_true: (...). Only its gradient means anything; its
-    value is no likelihood. Source: eqs. 8 to 10.
+    f_samples: (..., M), scores of samples from `langevin`; f_true: (...). Only its gradient means anything;
+    its value is no likelihood. Source: eqs. 8 to 10.
     """
     f_samples, f_true = _at_least_float32(f_samples, f_true)
     _check("ml_mcmc", f_samples)
@@ -99,22 +101,25 @@ def denoising_score_matching(
     y_true: (..., D); y_noisy: (..., M, D). The energy is called once, on y_noisy. Source: eq. 14.
     """
     if y_noisy.dim() < 2 or y_noisy.shape[-2] == 0:
-        raise ConfigError(f"denoising_score_matching: y_noisy must be (..., M, D), got {tuple(y_noisy.shape)}")
+        shape = tuple(y_noisy.shape)
+        raise ConfigError(f"denoising_score_matching: y_noisy must be (..., M, D) with M >= 1, got {shape}")
     if not sigma > 0:
         raise ConfigError(f"denoising_score_matching: sigma must be positive, got {sigma}")
     with torch.enable_grad():
         y_noisy = y_noisy.detach().requires_grad_(True)
-        score, y, y_i = _at_least_float32(grad_y(energy(y_noisy), y_noisy, create_graph=True), y_noisy, y_true)
-        residual = score + (y.detach() - y_i.unsqueeze(-2)) / sigma**2  # (..., M, D)
+        score = grad_y(energy(y_noisy), y_noisy, create_graph=True)
+        score, y, y_i = _at_least_float32(score, y_noisy.detach(), y_true)
+        residual = score + (y - y_i.unsqueeze(-2)) / sigma**2  # (..., M, D)
         return _reduce(residual.square().sum(dim=-1).mean(dim=-1), reduction)
 
 
 def langevin(
     energy: Energy, start: Tensor, step: float | Tensor, steps: int, generator: Generator | None = None
 ) -> Tensor:
-    """`steps` of y <- y + (step^2 / 2) grad_y f(y) + step eps, eps ~ N(0, I), from start (..., D); no gradient.
+    """`steps` times y <- y + (step^2 / 2) grad_y f(y) + step eps, eps ~ N(0, I), from start (..., D).
 
-    step is the paper's alpha, a number or one per dimension (D,). ML-MCMC starts at the labels. Source: eq. 9.
+    The samples carry no gradient. step is the paper's alpha, a number or one per dimension (D,). ML-MCMC
+    starts at the labels. Source: eq. 9.
     """
     y = start.detach()
     for _ in range(steps):
@@ -157,14 +162,14 @@ def _check(name: str, first: Tensor, *others: Tensor) -> None:
     """Raise ConfigError unless all are (..., M) of one shape with M >= 1."""
     shapes = [tuple(tensor.shape) for tensor in (first, *others)]
     if len(set(shapes)) > 1 or first.dim() == 0 or first.shape[-1] == 0:
-        raise ConfigError(f"{name}: scores and log densities must share one shape (..., M) with M >= 1, got {shapes}")
+        raise ConfigError(f"{name}: all arguments must have one shape (..., M) with M >= 1, got {shapes}")
 
 
 def _check_single(name: str, f_true: Tensor, f_samples: Tensor) -> Tensor:
     """f_true, or ConfigError unless its shape is that of f_samples without the last axis."""
     if f_true.shape != f_samples.shape[:-1]:
         want, got = tuple(f_samples.shape[:-1]), tuple(f_true.shape)
-        raise ConfigError(f"{name}: f_true must have the shape {want} of f_samples without its last axis, got {got}")
+        raise ConfigError(f"{name}: f_true must have the shape {want}, one score for each example, got {got}")
     return f_true
 
 

@@ -1,7 +1,7 @@
-"""Noise around a target: equal-weight Gaussian mixtures, their samples and log densities, and the narrow one of NCE+.
+"""Noise around a target: equal-weight Gaussian mixtures, samples and log densities, and the noise of NCE+.
 
-Mixtures are centred on zero and speak of offsets from the target; `sample_around` adds the target. Source: the
-proposal q(y|y_i) and the noise p_N(y|y_i) of BMVC 2020, eqs. 4 and 11; p_beta is eq. 15.
+Mixtures are centred on zero and speak of offsets from the target; `sample_around` adds the target. Source:
+the proposal q(y|y_i) and the noise p_N(y|y_i) of BMVC 2020, eqs. 4 and 11; p_beta is eq. 15.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BetaReading = Literal["std", "variance"]
 class GaussianMixture:
     """q(y) = (1/K) sum_k N(y; 0, diag(sigmas[k]^2)), with K components over D dimensions.
 
-    sigmas: (K, D), the standard deviation of every component in every dimension; positive and finite. Samples and
-    densities live on its device and in its dtype. Raises ConfigError for any other sigmas.
+    sigmas: (K, D), the standard deviation of every component in every dimension; positive and finite. Samples
+    and densities live on its device and in its dtype. Raises ConfigError for any other sigmas.
 
     >>> q = GaussianMixture.isotropic(sigmas=(0.1, 0.8))
     >>> q.sample((5,), torch.Generator().manual_seed(0)).shape
@@ -38,9 +38,10 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         shape = tuple(self.sigmas.shape)
         if self.sigmas.dim() != 2 or 0 in shape:
-            raise ConfigError(f"GaussianMixture: sigmas must have shape (components, dimensions), got {shape}")
-        if not self.sigmas.is_floating_point() or not bool(((self.sigmas > 0) & self.sigmas.isfinite()).all()):
-            raise ConfigError(f"GaussianMixture: sigmas must be positive and finite, got {self.sigmas.tolist()}")
+            raise ConfigError(f"GaussianMixture: sigmas must be (components, dimensions), got shape {shape}")
+        good = (self.sigmas > 0) & self.sigmas.isfinite()
+        if not self.sigmas.is_floating_point() or not bool(good.all()):
+            raise ConfigError(f"GaussianMixture: sigmas must be positive floats, got {self.sigmas.tolist()}")
 
     @classmethod
     def isotropic(
@@ -54,7 +55,9 @@ class GaussianMixture:
         """The mixture whose k-th component has the width sigmas[k] in each of `dims` dimensions."""
         return cls(torch.tensor(list(sigmas), dtype=dtype, device=device).unsqueeze(-1).repeat(1, dims))
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> GaussianMixture:
         """The same mixture on another device or in another dtype."""
         return GaussianMixture(self.sigmas.to(device=device, dtype=dtype))
 
@@ -82,9 +85,10 @@ class GaussianMixture:
     def scaled(self, beta: float, reading: BetaReading = "std") -> GaussianMixture:
         """p_beta, the narrower mixture from which NCE+ draws the noise of the label; beta > 0.
 
-        reading "std" (default) multiplies the standard deviations by beta: so does the authors' published 1D code,
-        with which all their values of beta were chosen (0.025 in 1D, 0.1 for boxes). reading "variance" is the
-        letter of BMVC 2020, eq. 15: variances beta sigma_k^2, hence standard deviations sqrt(beta) sigma_k.
+        reading "std" (default) multiplies the standard deviations by beta: so does the authors' published 1D
+        code, with which all their values of beta were chosen (0.025 in 1D, 0.1 for boxes). reading "variance"
+        is the letter of BMVC 2020, eq. 15: variances beta sigma_k^2, hence standard deviations sqrt(beta)
+        sigma_k.
         """
         if not (math.isfinite(beta) and beta > 0):
             raise ConfigError(f"GaussianMixture.scaled: beta must be positive and finite, got {beta}")
@@ -95,9 +99,8 @@ class GaussianMixture:
     def _check_dims(self, y: Tensor) -> None:
         """Raise ConfigError unless the last axis of y fits the mixture."""
         if y.dim() == 0 or y.shape[-1] != self.sigmas.shape[-1]:
-            raise ConfigError(
-                f"GaussianMixture: the last axis must have {self.sigmas.shape[-1]} entries, got {tuple(y.shape)}"
-            )
+            D = self.sigmas.shape[-1]
+            raise ConfigError(f"GaussianMixture: the last axis must have {D} entries, got {tuple(y.shape)}")
 
 
 def nce_plus_samples(
@@ -110,8 +113,9 @@ def nce_plus_samples(
 ) -> tuple[Tensor, Tensor]:
     """What NCE+ scores: offsets (*shape, 1 + M, D) from the label and their log q (*shape, 1 + M).
 
-    Index 0 is the label plus nu ~ p_beta, the others are M = num_samples draws from q. log q uses the unscaled
-    mixture everywhere, index 0 included (BMVC 2020, eq. 16). beta = 0 puts index 0 on the label itself: plain NCE.
+    Index 0 is the label plus nu ~ p_beta, the others are M = num_samples draws from q. log q uses the
+    unscaled mixture everywhere, index 0 included (BMVC 2020, eq. 16). beta = 0 puts index 0 on the label
+    itself: plain NCE.
     """
     if num_samples < 1:
         raise ConfigError(f"nce_plus_samples: num_samples must be at least 1, got {num_samples}")
