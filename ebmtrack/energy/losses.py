@@ -3,9 +3,10 @@
 Here p(y|x) = exp f(x, y) / Z(x). ML-IS, KLD-IS, ML-MCMC, NCE and NCE+ take scores that the caller has
 computed; SM and DSM need derivatives in y and take the energy itself, a callable y (..., D) -> f (...) that
 scores every row of y independently of the others. Leading axes (...) are examples, any number of them; M
-samples each, M = 1 allowed. Every function computes in float32 at least and returns the mean over examples,
-or what `reduction` asks for. No examples at all is a ConfigError. Equation numbers: "How to Train Your
-Energy-Based Model for Regression", BMVC 2020.
+samples each, M = 1 allowed; log densities that several examples share may leave out leading axes. Every
+function computes in float32 at least and returns the mean over examples, or what `reduction` asks for. No
+examples at all is a ConfigError. Equation numbers: "How to Train Your Energy-Based Model for Regression",
+BMVC 2020.
 """
 
 from __future__ import annotations
