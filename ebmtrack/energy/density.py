@@ -23,8 +23,9 @@ def grid(*axes: Tensor) -> Tensor:
 
 def log_z_grid(f: Tensor, *axes: Tensor) -> Tensor:
     """log of the integral of exp f over the grid, by the trapezoidal rule: (..., G1, .., Gk) -> (...)."""
-    if tuple(f.shape[f.dim() - len(axes) :]) != tuple(len(axis) for axis in axes) or not axes:
-        raise ConfigError(f"log_z_grid: energies {tuple(f.shape)} do not end in axes {[len(a) for a in axes]}")
+    lengths = tuple(len(axis) for axis in axes)
+    if not axes or tuple(f.shape)[-len(axes) :] != lengths:
+        raise ConfigError(f"log_z_grid: energies of shape {tuple(f.shape)} do not end in the axes {lengths}")
     for axis in reversed(axes):
         f = torch.logsumexp(f + _log_trapezoid_weights(axis), dim=-1)
     return f
@@ -37,8 +38,12 @@ def log_density_grid(f: Tensor, *axes: Tensor) -> Tensor:
 
 
 def log_z_importance(
-    energy: Energy, centre: Tensor, mixture: GaussianMixture, num_samples: int, generator: Generator | None =
-    None ) -> Tensor:
+    energy: Energy,
+    centre: Tensor,
+    mixture: GaussianMixture,
+    num_samples: int,
+    generator: Generator | None = None,
+) -> Tensor:
     """log Z by importance sampling around centres (..., D): (...). The energy sees y (..., M, D).
 
     log of (1/M) sum_m exp f(y_m) / q(y_m), y_m ~ q; unbiased for Z, hence biased downwards for log Z.
@@ -50,7 +55,7 @@ def log_z_importance(
 
 
 def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """sum_y p log(p / q) of two densities on one uniform grid, after normalising both over the last axis: (...).
+    """sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis first: (...).
 
     log_p, log_q: (..., G), known up to a constant each; p may vanish (-inf), and so may q where p does.
     Source: BMVC 2020, supplement, eq. S2.
@@ -62,7 +67,7 @@ def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def heat_map(energy: Energy, points: Tensor, chunk: int = 1024) -> Tensor:
-    """Probabilities (...) that sum to 1 over all points (..., D), proportional to exp f: a picture of the density.
+    """Probabilities (...), proportional to exp f and 1 in sum over all points (..., D): a picture of p(y|x).
 
     The energy is called on at most `chunk` points (chunk, D) at a time, without gradients. Points with a NaN
     in them (boxes turned inside out, see `corner_sweep`) get probability 0 and are never scored.
@@ -70,7 +75,7 @@ def heat_map(energy: Energy, points: Tensor, chunk: int = 1024) -> Tensor:
     rows = points.reshape(-1, points.shape[-1])
     valid = ~rows.isnan().any(dim=-1)
     if not bool(valid.any()):
-        raise ConfigError("heat_map: there is no valid point: check that the axes reach beyond the fixed corner")
+        raise ConfigError("heat_map: no valid point: let the axes reach beyond the fixed corner")
     with torch.no_grad():
         f = torch.cat([energy(part) for part in rows[valid].split(chunk)])
     f_all = torch.full(valid.shape, -torch.inf, dtype=f.dtype, device=f.device)
@@ -79,11 +84,11 @@ def heat_map(energy: Energy, points: Tensor, chunk: int = 1024) -> Tensor:
 
 
 def corner_sweep(box_xyxy: Tensor, xs: Tensor, ys: Tensor, corner: str = "top_right") -> Tensor:
-    """Boxes (H, W, 4), as corners x0, y0, x1, y1, with one corner at every (xs[j], ys[i]), the opposite one fixed.
+    """Boxes (H, W, 4), x0, y0, x1, y1, with one corner at every (xs[j], ys[i]) and the opposite one fixed.
 
     xs: (W,), ys: (H,). Boxes of no or negative size are NaN. With `heat_map` this is the picture of ECCV
-    2020, figures 1 and S2: the density of the top right corner, bottom left corner at the tracker's box_xyxy
-    (4,).
+    2020, figures 1 and S2: the density of the top right corner, bottom left corner fixed at that of the
+    tracker's box_xyxy (4,).
     """
     if corner not in CORNERS:
         raise ConfigError(f"corner_sweep: corner must be one of {', '.join(CORNERS)}, got {corner!r}")

@@ -31,7 +31,7 @@ def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduct
     score. Source: eq. 5 (ECCV 2020, eq. 6).
     """
     f_samples, log_q, f_true = _at_least_float32(f_samples, log_q, f_true)
-    _check("ml_is", f_samples, log_q)
+    log_q = _match("ml_is", f_samples, log_q)
     return _reduce(log_z_is(f_samples, log_q) - _check_single("ml_is", f_true, f_samples), reduction)
 
 
@@ -44,7 +44,7 @@ def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduct
     Source: eq. 7.
     """
     f_samples, log_q, log_p = _at_least_float32(f_samples, log_q, log_p)
-    _check("kld_is", f_samples, log_q, log_p)
+    log_q, log_p = _match("kld_is", f_samples, log_q), _match("kld_is", f_samples, log_p)
     expected_f = (f_samples * (log_p - log_q).exp()).mean(dim=-1)
     return _reduce(log_z_is(f_samples, log_q) - expected_f, reduction)
 
@@ -56,7 +56,7 @@ def ml_mcmc(f_samples: Tensor, f_true: Tensor, *, reduction: Reduction = "mean")
     its value is no likelihood. Source: eqs. 8 to 10.
     """
     f_samples, f_true = _at_least_float32(f_samples, f_true)
-    _check("ml_mcmc", f_samples)
+    _match("ml_mcmc", f_samples, f_samples)
     return _reduce(f_samples.mean(dim=-1) - _check_single("ml_mcmc", f_true, f_samples), reduction)
 
 
@@ -66,7 +66,7 @@ def nce(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     f and log_q: (..., 1 + M), the label y_0 = y_i first, then y_m ~ q(y|y_i). Source: eq. 12.
     """
     f, log_q = _at_least_float32(f, log_q)
-    _check("nce", f, log_q)
+    log_q = _match("nce", f, log_q)
     if f.shape[-1] < 2:
         raise ConfigError("nce: the last axis must hold the label and at least one noise sample, got 1 entry")
     logits = f - log_q
@@ -159,11 +159,15 @@ def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in tensors]
 
 
-def _check(name: str, first: Tensor, *others: Tensor) -> None:
-    """Raise ConfigError unless all are (..., M) of one shape with M >= 1."""
-    shapes = [tuple(tensor.shape) for tensor in (first, *others)]
-    if len(set(shapes)) > 1 or first.dim() == 0 or first.shape[-1] == 0:
-        raise ConfigError(f"{name}: all arguments must have one shape (..., M) with M >= 1, got {shapes}")
+def _match(name: str, f: Tensor, log_density: Tensor) -> Tensor:
+    """log_density expanded to the shape (..., M) of f; ConfigError where it does not fit or M is 0."""
+    want, got = tuple(f.shape), tuple(log_density.shape)
+    if not want or want[-1] == 0:
+        raise ConfigError(f"{name}: the scores of the samples must be (..., M) with M >= 1, got {want}")
+    fits = all(a in (b, 1) for a, b in zip(reversed(got[:-1]), reversed(want[:-1])))
+    if got[-1:] != want[-1:] or len(got) > len(want) or not fits:
+        raise ConfigError(f"{name}: log densities of the shape {got} do not fit scores of the shape {want}")
+    return log_density.expand_as(f)
 
 
 def _check_single(name: str, f_true: Tensor, f_samples: Tensor) -> Tensor:
