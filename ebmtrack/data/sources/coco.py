@@ -1,0 +1,157 @@
+"""COCO: every annotated box of every photograph is a target with one frame; read with json, no other package."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ebmtrack.data.sources.base import ImageStore, Source, read_text
+from ebmtrack.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class CocoTarget:
+    """One annotated box: name, file of the photograph, x, y, w, h in pixels, and the category's name."""
+
+    name: str
+    file_name: str
+    box_xywh: tuple[float, float, float, float]
+    category: str
+
+
+class CocoSource(Source):
+    """The boxes of root/annotations/instances_<split>.json over the photographs in root/<split>."""
+
+    is_video = False
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train2017",
+        name: str = "coco",
+        store: ImageStore | None = None,
+        least_side: float = 12.0,
+        largest_frac: float = 0.85,
+    ) -> None:
+        """Open one split.
+
+        Left out: crowds, boxes with a side under `least_side` pixels, and boxes over more than `largest_frac` of the
+        photograph, around which there is nothing to tell the target from. Boxes are clipped at the photograph first.
+        """
+        self.name = name
+        self._folder = Path(root) / split
+        self._store = store if store is not None else ImageStore()
+        path = Path(root) / "annotations" / f"instances_{split}.json"
+        if not self._folder.is_dir():
+            raise DatasetError(f"{self._folder}: the folder of photographs is missing")
+        self._targets = _read_targets(path, least_side, largest_frac)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def target_name(self, index: int) -> str:
+        """File name without suffix, '#', annotation id."""
+        return self._targets[index].name
+
+    def category(self, index: int) -> str:
+        """Name of the category of target `index`."""
+        return self._targets[index].category
+
+    @property
+    def categories(self) -> list[str]:
+        """The names of all categories that occur, sorted."""
+        return sorted({target.category for target in self._targets})
+
+    def boxes_xywh(self, index: int) -> np.ndarray:
+        return np.array([self._targets[index].box_xywh])
+
+    def visible(self, index: int) -> np.ndarray:
+        return np.ones(1, dtype=bool)
+
+    def frame(self, index: int, frame: int) -> np.ndarray:
+        if frame != 0:
+            raise DatasetError(f"{self._targets[index].name}: a photograph has frame 0 only, not {frame}")
+        return self._store.rgb(self._folder / self._targets[index].file_name)
+
+    def preload(self) -> None:
+        """Read all photographs' files into the store now."""
+        self._store.preload(sorted({str(self._folder / target.file_name) for target in self._targets}))
+
+
+def _read_targets(path: Path, least_side: float, largest_frac: float) -> list[CocoTarget]:
+    """The usable boxes of an annotation file, in its order."""
+    content = _read_json(path)
+    images = {entry["id"]: entry for entry in _entries(path, content, "images", _check_image)}
+    names = {entry["id"]: entry["name"] for entry in _entries(path, content, "categories", _check_category)}
+    targets = []
+    for number, entry in enumerate(_entries(path, content, "annotations", _check_annotation)):
+        if entry["image_id"] not in images:
+            raise DatasetError(f"{path}: annotations[{number}] is for image {entry['image_id']}, which is not listed")
+        if entry["category_id"] not in names:
+            raise DatasetError(f"{path}: annotations[{number}] has the unknown category {entry['category_id']}")
+        image = images[entry["image_id"]]
+        box = _clipped(entry["bbox"], image["width"], image["height"])
+        largest = largest_frac * image["width"] * image["height"]
+        if not entry.get("iscrowd", 0) and min(box[2:]) >= least_side and box[2] * box[3] <= largest:
+            name = f"{Path(image['file_name']).stem}#{entry['id']}"
+            targets.append(CocoTarget(name, image["file_name"], box, names[entry["category_id"]]))
+    return targets
+
+
+def _read_json(path: Path) -> dict:
+    """The content of an annotation file."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path}, line {error.lineno}: not JSON ({error.msg}); fetch the file again") from error
+    except (RecursionError, ValueError) as error:
+        raise DatasetError(f"{path}, line 1: not a COCO annotation file ({error})") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}, line 1: not a COCO annotation file (no object at the top)")
+    return content
+
+
+def _entries(path: Path, content: dict, key: str, check) -> list[dict]:
+    """The list `content[key]`, every entry checked."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path}, line 1: no list {key!r}; is it an instances file?")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not check(entry):
+            raise DatasetError(f"{path}: {key}[{number}] lacks a field or has one of a wrong kind: {str(entry)[:120]}")
+    return entries
+
+
+def _check_image(entry: dict) -> bool:
+    sizes = (entry.get("width"), entry.get("height"))
+    name = entry.get("file_name")
+    return all(_is_id(size) and size > 0 for size in sizes) and isinstance(name, str) and Path(name).name == name != ""
+
+
+def _check_category(entry: dict) -> bool:
+    return isinstance(entry.get("name"), str)
+
+
+def _check_annotation(entry: dict) -> bool:
+    box = entry.get("bbox")
+    right = isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
+    return right and _is_id(entry.get("image_id")) and _is_id(entry.get("category_id"))
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _clipped(box_xywh: list[float], width: int, height: int) -> tuple[float, float, float, float]:
+    """The part of a box inside an image; sides may be zero or negative where there is none."""
+    x, y = max(box_xywh[0], 0.0), max(box_xywh[1], 0.0)
+    right, bottom = min(box_xywh[0] + box_xywh[2], width), min(box_xywh[1] + box_xywh[3], height)
+    return x, y, right - x, bottom - y
