@@ -1,0 +1,147 @@
+"""Search-region crops: the one place where image coordinates become crop coordinates, in tracking and in training.
+
+Points and sizes of the tracker are (y, x), as in pytracking; boxes are x, y, w, h. See ebmtrack/boxes.py for the pixel
+convention.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from ebmtrack.errors import ConfigError
+
+BORDERS = ("replicate", "inside_major")
+RULES = ("head", "pre2022")  # how pytracking divides when it cuts: as float since May 2022, as integer before
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A patch cut from an image and resized.
+
+    patch: (height, width, 3) uint8. top_left_yx, bottom_right_yx (exclusive): the window in image pixels, unrounded.
+    """
+
+    patch: np.ndarray
+    top_left_yx: tuple[float, float]
+    bottom_right_yx: tuple[float, float]
+
+    @property
+    def centre_yx(self) -> np.ndarray:
+        """Centre of the window in image pixels, (2,)."""
+        return (np.add(self.top_left_yx, self.bottom_right_yx) - 1) / 2
+
+    @property
+    def scale(self) -> float:
+        """Image pixels per patch pixel, geometric mean of both axes."""
+        extent = np.subtract(self.bottom_right_yx, self.top_left_yx)
+        return float(np.sqrt(np.prod(extent / self.patch.shape[:2])))
+
+    @property
+    def window_xywh(self) -> tuple[float, float, float, float]:
+        """The window as a box in image pixels."""
+        (y0, x0), (y1, x1) = self.top_left_yx, self.bottom_right_yx
+        return x0, y0, x1 - x0, y1 - y0
+
+
+def crop_around(
+    image: np.ndarray,
+    centre_yx: tuple[float, float],
+    side_yx: tuple[float, float],
+    output_yx: tuple[int, int],
+    border: str = "replicate",
+    max_scale_change: float = 1.5,
+    rule: str = "head",
+) -> Crop:
+    """Cut a window of `side_yx` image pixels around `centre_yx` and resize it to `output_yx`.
+
+    border "replicate" repeats the image's edge outside; "inside_major" first shrinks the window (by `max_scale_change`
+    at most) and moves it inside. rule "head" cuts as pytracking does today: for an even side whose corner lies inside
+    the image one pixel more per axis, resampled down; "pre2022" cuts as it did before May 2022.
+    """
+    if border not in BORDERS or rule not in RULES:
+        raise ConfigError(f"border must be one of {BORDERS} and rule one of {RULES}, got {border!r} and {rule!r}")
+    centre = np.trunc(np.asarray(centre_yx, np.float64))
+    side = np.asarray(side_yx, np.float64)
+    if border == "inside_major":
+        side = np.floor(side / np.clip((side / image.shape[:2]).min(), 1.0, max_scale_change))
+    stride = max(1, int((side / output_yx).min() - 0.1))
+    if stride > 1:
+        image, centre, side = _reduce(image, centre, side, stride, rule)
+    low, high = _window(centre, np.maximum(2, np.round(side)), rule)
+    if border == "inside_major":
+        low, high = _move_inside(low, high, np.asarray(image.shape[:2]))
+    patch = _cut(image, low, high)
+    if patch.shape[:2] != tuple(output_yx):
+        patch = cv2.resize(patch, (output_yx[1], output_yx[0]), interpolation=cv2.INTER_LINEAR)
+    return Crop(patch, tuple(stride * low), tuple(stride * high))
+
+
+def _reduce(image, centre, side, stride: int, rule: str):
+    """Take every stride-th row and column, in step with the centre."""
+    offset = (centre % stride).astype(int)
+    centre = (centre - offset) / stride if rule == "head" else (centre - offset) // stride
+    return image[offset[0] :: stride, offset[1] :: stride], centre, side / stride
+
+
+def _window(centre: np.ndarray, side: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Top left and exclusive bottom right corner of a window of whole side lengths."""
+    if rule == "head":
+        return centre - (side - 1) / 2, centre + side / 2 + 1
+    return centre - (side - 1) // 2, centre + side // 2 + 1
+
+
+def _move_inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shift a window into an image of `size`; where it does not fit, share the excess between both ends."""
+    shift = np.maximum(-low, 0) - np.maximum(high - size, 0)
+    low, high = low + shift, high + shift
+    excess = np.floor((np.maximum(-low, 0) + np.maximum(high - size, 0)) / 2)
+    shift = np.where(excess > 0, -low - excess, 0)
+    return low + shift, high + shift
+
+
+def _cut(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The window with whole coordinates (truncated towards zero), the image's edge repeated outside of it."""
+    (y0, x0), (y1, x1) = low.astype(int), high.astype(int)
+    h, w = image.shape[:2]
+    if y0 >= 0 and x0 >= 0 and y1 <= h and x1 <= w:
+        return image[y0:y1, x0:x1]
+    top, left = min(max(y0, 0), h - 1), min(max(x0, 0), w - 1)
+    inside = image[top : max(min(y1, h), top + 1), left : max(min(x1, w), left + 1)]
+    above, before = min(max(-y0, 0), y1 - y0 - 1), min(max(-x0, 0), x1 - x0 - 1)
+    below, after = y1 - y0 - above - inside.shape[0], x1 - x0 - before - inside.shape[1]
+    return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)
+
+
+def crop_window(image: np.ndarray, window_xywh: tuple[float, float, float, float], output: int) -> np.ndarray:
+    """Resample any window of the image (fractions of pixels, own scale per axis) to output x output, edge repeated.
+
+    For training. Large windows are averaged down (area), others interpolated.
+    """
+    x, y, w, h = window_xywh
+    low, high = np.floor([y, x]), np.ceil([y + h, x + w])
+    patch = _cut(image, low, np.maximum(high, low + 2))
+    shrink = max(w, h) / output
+    if shrink > 1.5:
+        factor = 1 / min(shrink, 4.0)
+        patch = cv2.resize(patch, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    sy, sx = np.array(patch.shape[:2]) / (np.maximum(high, low + 2) - low)
+    ax, ay = sx * w / output, sy * h / output                     # patch pixels per output pixel
+    move = np.array([[ax, 0, sx * (x - low[1]) + 0.5 * ax - 0.5], [0, ay, sy * (y - low[0]) + 0.5 * ay - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(patch, move, (output, output), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def box_in_window(box_xywh: np.ndarray, window_xywh: tuple[float, float, float, float], output: int) -> np.ndarray:
+    """A box of the image in the pixels of `crop_window`'s patch."""
+    x, y, w, h = window_xywh
+    scale = np.array([output / w, output / h])
+    return np.concatenate([(np.asarray(box_xywh[:2]) - [x, y]) * scale, np.asarray(box_xywh[2:]) * scale])
+
+
+def search_side(size_wh: tuple[float, float] | np.ndarray, search_factor: float) -> float:
+    """Side of the square search region of a target: ceil(sqrt(w h) * factor), as in DiMP's training."""
+    return math.ceil(math.sqrt(size_wh[0] * size_wh[1]) * search_factor)
