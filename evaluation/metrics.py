@@ -1,0 +1,421 @@
+"""From boxes to scores, by named protocols: overlap, centre error, success and precision curves, intervals.
+
+A protocol fixes everything on which toolkits differ: which frames count, how invalid boxes are treated, what
+the sum is divided by, how sequences are averaged. docs/protocols.md explains each with what a perfect
+tracker scores.
+
+| protocol | frames that count | first frame | averaged over | source |
+|---|---|---|---|---|
+| `pytracking` | all, or the valid ones | set to the truth | sequences | pytracking's analysis |
+| `otb` | annotated | set to the truth | sequences | Wu et al., PAMI 2015; got10k toolkit |
+| `got10k` | visible | left out | frames | Huang et al., PAMI 2019; got10k toolkit |
+| `lasot` | visible and annotated | set to the truth | sequences | Fan et al., CVPR 2019 |
+| `trackingnet` | annotated | set to the truth | sequences | Mueller et al., ECCV 2018 |
+| `ope` | annotated | left out | sequences | `otb` without the free first frame |
+
+What a result may hold, in every protocol: NaN, infinite numbers and negative widths or heights are a
+`ResultError` that names the frame. A box of zero width or height repeats the box before it under
+`pytracking` and `lasot` (as both toolkits do) and has overlap 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ebmtrack.errors import ConfigError, DatasetError, ResultError
+
+Array = np.ndarray
+
+OVERLAP_THRESHOLDS: Array = np.arange(21) * 0.05  # 0, 0.05 .. 1: OTB, pytracking, LaSOT, TrackingNet
+OVERLAP_THRESHOLDS_101: Array = np.linspace(0, 1, 101)  # got10k toolkit
+PIXEL_THRESHOLDS: Array = np.arange(51, dtype=np.float64)  # OTB, pytracking
+NORM_THRESHOLDS: Array = np.arange(51, dtype=np.float64) / 100  # TrackingNet, pytracking
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a toolkit does with boxes; see the table at the top of this file.
+
+    rule: which of pytracking's data set rules holds (`otb`, `uav`, `lasot`); read by `pytracking` only.
+    denominator: `all` frames, or the `valid` ones.
+    norm_headline: `at` for normalised precision at 0.2, `area` for the mean of its curve from 0 to 0.5.
+    """
+
+    name: str
+    skip_first: bool = False
+    visible_only: bool = False
+    repeat_empty: bool = False
+    clip_to_image: bool = False
+    pooled: bool = False
+    rule: str = "otb"
+    denominator: str = "valid"
+    norm_headline: str = "at"
+    thresholds: int = 21
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "pytracking": Protocol("pytracking", repeat_empty=True, denominator="all"),
+    "otb": Protocol("otb"),
+    "got10k": Protocol(
+        "got10k", skip_first=True, visible_only=True, clip_to_image=True, pooled=True, thresholds=101
+    ),
+    "lasot": Protocol("lasot", visible_only=True, repeat_empty=True),
+    "trackingnet": Protocol("trackingnet", norm_headline="area"),
+    "ope": Protocol("ope", skip_first=True),
+}
+
+
+def protocol(name: str | Protocol, **changes: object) -> Protocol:
+    """The protocol of that name, with fields replaced by `changes` (`rule="uav"`, `denominator="valid"`).
+
+    Raises ConfigError for an unknown name, rule or denominator.
+    """
+    if isinstance(name, str) and name not in PROTOCOLS:
+        raise ConfigError(f"unknown protocol {name!r}: choose one of {', '.join(PROTOCOLS)}")
+    chosen = replace(PROTOCOLS[name] if isinstance(name, str) else name, **changes)
+    for field, allowed in (("rule", ("otb", "uav", "lasot")), ("denominator", ("all", "valid"))):
+        if getattr(chosen, field) not in allowed:
+            raise ConfigError(f"{field} {getattr(chosen, field)!r} is none of {', '.join(allowed)}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """The frames of one sequence, judged by one protocol.
+
+    overlap: (N,) intersection over union, -1 where the frame cannot be judged.
+    center: (N,) distance of the centres in pixels; center_norm: the same, x divided by the true width, y by
+    the height. valid: (N,) whether the frame can be judged. denominator: what counts are divided by; 0 makes
+    every score NaN.
+    """
+
+    overlap: Array
+    center: Array
+    center_norm: Array
+    valid: Array
+    denominator: int
+    protocol: Protocol
+
+    def op(self, threshold: float | Array) -> Array:
+        """Overlap precision: the share of frames whose overlap is strictly greater than each threshold."""
+        return _share(self.overlap[:, None] > np.atleast_1d(threshold), self.denominator)
+
+    @property
+    def success(self) -> Array:
+        """OP at the protocol's thresholds, (21,) or (101,)."""
+        return self.op(thresholds(self.protocol))
+
+    @property
+    def precision(self) -> Array:
+        """Share of frames whose centre is at most 0, 1 .. 50 pixels off, (51,)."""
+        return _share(self.center[:, None] <= PIXEL_THRESHOLDS, self.denominator)
+
+    @property
+    def norm_precision(self) -> Array:
+        """Share of frames whose normalised centre error is at most 0, 0.01 .. 0.5, (51,)."""
+        return _share(self.center_norm[:, None] <= NORM_THRESHOLDS, self.denominator)
+
+    @property
+    def average_overlap(self) -> float:
+        """Mean overlap of the valid frames (GOT-10k's AO); NaN without one."""
+        return float(self.overlap[self.valid].mean()) if self.valid.any() else float("nan")
+
+
+def thresholds(chosen: Protocol) -> Array:
+    """The overlap thresholds of the protocol's success curve."""
+    return OVERLAP_THRESHOLDS if chosen.thresholds == 21 else np.linspace(0, 1, chosen.thresholds)
+
+
+def score_sequence(
+    pred_xywh: Array,
+    anno_xywh: Array,
+    chosen: str | Protocol = "ope",
+    *,
+    visible: Array | None = None,
+    size_wh: tuple[float, float] | None = None,
+    where: str = "result",
+) -> SequenceScore:
+    """Judge the boxes of one sequence.
+
+    pred_xywh (M, 4), anno_xywh (N, 4): x, y, width, height in pixels; the two need the same origin and
+    nothing else. M < N is padded with empty boxes and M > N cut under `pytracking` (its `lasot` rule refuses
+    M < N); elsewhere a ResultError. visible: (N,) bool, absent frames False. size_wh: image size, for
+    protocols that clip boxes to it. where: names the result in errors, usually its file.
+    Raises ResultError for a result that breaks the rules at the top of this file, DatasetError for an
+    annotation that does (NaN rows outside the `uav` rule, infinite numbers, nothing to judge at all is not
+    an error but NaN).
+    """
+    chosen = protocol(chosen)
+    anno = _checked_annotation(anno_xywh, chosen, where)
+    pred = _checked_result(pred_xywh, where)
+    seen = np.ones(len(anno), bool) if visible is None else np.asarray(visible, bool).copy()
+    if seen.shape != (len(anno),):
+        raise DatasetError(f"{where}: {seen.shape[0]} visibility flags for {len(anno)} annotated frames")
+    if chosen.name == "pytracking":
+        return _score_pytracking(pred, anno, seen, visible is not None, chosen, where)
+    if len(pred) != len(anno):
+        raise ResultError(f"{where}: {len(pred)} boxes for {len(anno)} frames; run the sequence again")
+    return _score_plain(pred, anno, seen, size_wh, chosen)
+
+
+def iou(first_xywh: Array, second_xywh: Array) -> Array:
+    """Intersection over union of boxes (N, 4) and (N, 4) -> (N,) in 0 .. 1; 0 where both are empty.
+
+    The smallest float is added to the union and the quotient limited to 1, as in got10k 0.1.3, so that a
+    perfect box never exceeds the threshold 1 by rounding.
+    """
+    high = np.minimum(first_xywh[:, :2] + first_xywh[:, 2:], second_xywh[:, :2] + second_xywh[:, 2:])
+    shared = np.maximum(high - np.maximum(first_xywh[:, :2], second_xywh[:, :2]), 0).prod(axis=1)
+    union = first_xywh[:, 2:].prod(axis=1) + second_xywh[:, 2:].prod(axis=1) - shared
+    return np.clip(shared / (union + np.finfo(float).eps), 0.0, 1.0)
+
+
+def iou_inclusive(first_xywh: Array, second_xywh: Array) -> Array:
+    """The same with boxes that cover the pixels x .. x + w - 1, in pytracking's order of rounding -> (N,).
+
+    The order decides ties at thresholds: two equal boxes may come out at 1 + 2e-16. NaN where the union is 0.
+    """
+    last = np.minimum(
+        first_xywh[:, :2] + first_xywh[:, 2:] - 1.0, second_xywh[:, :2] + second_xywh[:, 2:] - 1.0
+    )
+    shared = np.maximum(last - np.maximum(first_xywh[:, :2], second_xywh[:, :2]) + 1.0, 0).prod(axis=1)
+    return shared / (first_xywh[:, 2:].prod(axis=1) + second_xywh[:, 2:].prod(axis=1) - shared)
+
+
+def center_error(first_xywh: Array, second_xywh: Array) -> Array:
+    """Distance of the centres x + (w - 1) / 2 of boxes (N, 4) and (N, 4) -> (N,), in pixels."""
+    return np.sqrt(((_centers(first_xywh) - _centers(second_xywh)) ** 2).sum(axis=1))
+
+
+def norm_center_error(pred_xywh: Array, anno_xywh: Array) -> Array:
+    """Centre error with x divided by the true width and y by the true height -> (N,); infinite where those
+    are 0."""
+    sizes = np.where(anno_xywh[:, 2:] > 0, anno_xywh[:, 2:], np.nan)
+    error = np.sqrt(((_centers(pred_xywh) / sizes - _centers(anno_xywh) / sizes) ** 2).sum(axis=1))
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def clip_as_got10k(boxes_xywh: Array, size_wh: tuple[float, float]) -> Array:
+    """Boxes (N, 4) limited to the image as the got10k toolkit does it.
+
+    The corner is moved into the image first, then the size is cut at the far edge: a box that sticks out on
+    the left keeps its width. Source: got10k 0.1.3, utils/metrics.rect_iou.
+    """
+    corner = np.clip(boxes_xywh[:, :2], 0, size_wh)
+    sizes = np.clip(boxes_xywh[:, 2:], 0, np.asarray(size_wh, float) - corner)
+    return np.concatenate([corner, sizes], axis=1)
+
+
+def _centers(boxes_xywh: Array) -> Array:
+    return boxes_xywh[:, :2] + 0.5 * (boxes_xywh[:, 2:] - 1.0)
+
+
+def _share(hits: Array, denominator: int) -> Array:
+    """Column sums of hits (N, T) over the denominator -> (T,); NaN where nothing is judged."""
+    return hits.sum(axis=0) / denominator if denominator else np.full(hits.shape[1], np.nan)
+
+
+def _as_boxes(boxes: Array, where: str, error: type[Exception]) -> Array:
+    """A float64 copy of boxes (N, 4), N at least 1."""
+    try:
+        array = np.array(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as reason:
+        raise error(f"{where}: boxes are not numbers in rows of x, y, width, height ({reason})") from reason
+    if array.ndim != 2 or array.shape[1] != 4 or not len(array):
+        raise error(f"{where}: expected boxes of shape (N, 4) with N at least 1, got {array.shape}")
+    return array
+
+
+def _checked_result(pred_xywh: Array, where: str) -> Array:
+    pred = _as_boxes(pred_xywh, where, ResultError)
+    for bad, what in (
+        (np.isnan(pred).any(axis=1), "is not a number"),
+        (np.isinf(pred).any(axis=1), "is infinite"),
+        ((pred[:, 2:] < 0).any(axis=1), "has a negative width or height"),
+    ):
+        if bad.any():
+            frame = int(bad.argmax())
+            raise ResultError(f"{where}, frame {frame} (from 0): box {pred[frame].tolist()} {what}")
+    return pred
+
+
+def _checked_annotation(anno_xywh: Array, chosen: Protocol, where: str) -> Array:
+    anno = _as_boxes(anno_xywh, where, DatasetError)
+    bad = np.isinf(anno).any(axis=1)
+    if chosen.name == "pytracking" and chosen.rule != "uav":
+        bad |= np.isnan(anno).any(axis=1)  # as pytracking: only UAV123 may leave frames without a box
+    if bad.any():
+        frame = int(bad.argmax())
+        raise DatasetError(
+            f"{where}, frame {frame} (from 0): annotation {anno[frame].tolist()} cannot be used "
+            f"under the protocol {chosen.name!r} with rule {chosen.rule!r}"
+        )
+    return anno
+
+
+def _repeat_empty(pred: Array, anno: Array) -> Array:
+    """Boxes of zero width or height take the box before them, except where the truth is NaN."""
+    empty = (pred[:, 2:] == 0).any(axis=1)
+    known = ~np.isnan(anno).any(axis=1) if len(anno) == len(pred) else np.ones(len(pred), bool)
+    for i in np.flatnonzero(empty[1:]) + 1:
+        if known[i]:
+            pred[i] = pred[i - 1]
+    return pred
+
+
+def _fit_length(pred: Array, anno: Array, rule: str, where: str) -> Array:
+    """Cut a result that is too long and pad one that is too short with empty boxes (refused by the lasot
+    rule)."""
+    if len(pred) < len(anno) and rule == "lasot":
+        raise ResultError(f"{where}: {len(pred)} boxes for {len(anno)} frames, refused by the lasot rule")
+    return np.concatenate([pred[: len(anno)], np.zeros((max(len(anno) - len(pred), 0), 4))])
+
+
+def _score_pytracking(
+    pred: Array, anno: Array, visible: Array, has_visible: bool, chosen: Protocol, where: str
+) -> SequenceScore:
+    """pytracking's analysis: what stands for an invalid frame differs by data set and by measure.
+
+    Where the truth is invalid the overlap is -1; the centre error is -1 (so a hit) under `uav` and infinite
+    elsewhere; the normalised one is -1 (a hit) except for absent frames under `lasot`. Source: golden curves
+    of pytracking.
+    """
+    if chosen.rule == "lasot" and not has_visible:
+        raise DatasetError(f"{where}: the lasot rule needs the frames' visibility flags")
+    length = min(len(pred), len(anno))
+    pred[:length] = _repeat_empty(pred[:length], anno[:length])
+    pred = _fit_length(pred, anno, chosen.rule, where)
+    pred[0] = anno[0]
+    with np.errstate(invalid="ignore"):
+        valid = (anno > 0).all(axis=1) & visible
+        overlap, center = iou_inclusive(pred, anno), center_error(pred, anno)
+        norm = norm_center_error(pred, anno)
+    overlap[~valid] = norm[~valid] = -1.0
+    center[~valid] = -1.0 if chosen.rule == "uav" else np.inf
+    if chosen.rule == "lasot":
+        norm[~visible] = np.inf
+    count = len(anno) if chosen.denominator == "all" else int(valid.sum())
+    return SequenceScore(overlap, center, norm, valid, count, chosen)
+
+
+def _score_plain(
+    pred: Array, anno: Array, visible: Array, size_wh: tuple[float, float] | None, chosen: Protocol
+) -> SequenceScore:
+    """All protocols but pytracking: frames that do not count have overlap -1 and infinite errors."""
+    if chosen.repeat_empty:
+        pred = _repeat_empty(pred, anno)
+    pred[0] = anno[0]
+    valid = ~np.isnan(anno).any(axis=1)
+    if chosen.name in ("lasot", "trackingnet"):
+        with np.errstate(invalid="ignore"):
+            valid &= (anno[:, 2:] > 0).all(axis=1)
+    valid &= visible if chosen.visible_only else True
+    valid[0] &= not chosen.skip_first
+    first, second = pred, anno
+    if chosen.clip_to_image and size_wh is not None:
+        first, second = clip_as_got10k(pred, size_wh), clip_as_got10k(anno, size_wh)
+    with np.errstate(invalid="ignore"):
+        overlap = np.where(valid, iou(first, second), -1.0)
+        center = np.where(valid, center_error(pred, anno), np.inf)
+        norm = np.where(valid, norm_center_error(pred, anno), np.inf)
+    count = len(anno) if chosen.denominator == "all" else int(valid.sum())
+    return SequenceScore(overlap, center, norm, valid, count, chosen)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores over sequences: means of curves (or pooled frames) and the numbers that papers quote, all in 0
+    .. 1.
+
+    success (T,), precision (51,), norm_precision (51,); auc is the mean of the success curve; op50 and op75
+    are OP at 0.5 and 0.75; precision_20 at 20 pixels; norm_precision_20 at 0.2, norm_precision_area the mean
+    from 0 to 0.5; average_overlap GOT-10k's AO. sequences: how many had a frame to judge.
+    """
+
+    success: Array
+    precision: Array
+    norm_precision: Array
+    auc: float
+    op50: float
+    op75: float
+    precision_20: float
+    norm_precision_20: float
+    norm_precision_area: float
+    average_overlap: float
+    sequences: int
+
+
+def summarise(scores: Sequence[SequenceScore]) -> Summary:
+    """Average sequences: the mean over sequences, or over all frames where the protocol pools them (got10k).
+
+    Sequences without a frame to judge are left out. Raises ResultError without any, ConfigError for mixed
+    protocols.
+    """
+    judged = [score for score in scores if score.denominator]
+    if not judged:
+        raise ResultError("no sequence has a frame to judge: nothing to average")
+    if len({score.protocol.name for score in judged}) > 1:
+        raise ConfigError("scores of different protocols cannot be averaged")
+    weights = np.array([score.denominator if score.protocol.pooled else 1.0 for score in judged])
+
+    def mean(measure: Callable[[SequenceScore], Array | float]) -> Array:
+        return np.average(np.array([measure(score) for score in judged], float), axis=0, weights=weights)
+
+    success, precision = mean(lambda s: s.success), mean(lambda s: s.precision)
+    norm, points = mean(lambda s: s.norm_precision), mean(lambda s: s.op(np.array([0.5, 0.75])))
+    return Summary(
+        success,
+        precision,
+        norm,
+        auc=float(success.mean()),
+        op50=float(points[0]),
+        op75=float(points[1]),
+        precision_20=float(precision[20]),
+        norm_precision_20=float(norm[20]),
+        norm_precision_area=float(norm.mean()),
+        average_overlap=float(mean(lambda s: s.average_overlap if s.valid.any() else 0.0)),
+        sequences=len(judged),
+    )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the interval that covers it at the given level."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+def bootstrap(values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
+
+    NaN entries are left out. With one value the interval is that value. Source: Efron and Tibshirani 1993,
+    chapter 13. Raises ResultError without a value.
+    """
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        raise ResultError("no values to draw from: every sequence is missing")
+    draws = np.random.default_rng(seed).integers(0, len(known), (samples, len(known)))
+    low, high = np.quantile(known[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(known.mean()), float(low), float(high), level)
+
+
+def paired_difference(
+    first: Mapping[str, float], second: Mapping[str, float], level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Mean of first - second over the sequences that both have, with its bootstrap interval over those
+    sequences."""
+    names = sorted(set(first) & set(second))
+    return bootstrap(np.array([first[name] - second[name] for name in names], float), level, seed=seed)
+
+
+def over_runs(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1) over runs; the deviation of a single run is NaN."""
+    known = np.asarray(values, float)
+    return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else float("nan")
