@@ -1,4 +1,4 @@
-"""What a source of training targets offers, selections of sources, and a store that reads and keeps images."""
+"""What a source of training targets offers, selections of sources, and a store of images."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class ImageStore:
         return self._image(path, cv2.IMREAD_COLOR, _as_rgb)
 
     def rgba(self, path: str | os.PathLike) -> np.ndarray:
-        """The image with alpha at `path`, (H, W, 4) uint8 RGBA, read-only; DatasetError where it has no alpha."""
+        """The image with alpha at `path`, (H, W, 4) uint8 RGBA, read-only; without alpha a DatasetError."""
         return self._image(path, cv2.IMREAD_UNCHANGED, _as_rgba)
 
     def preload(self, paths: Sequence[str | os.PathLike]) -> None:
@@ -139,7 +139,9 @@ class ImageStore:
         data = self._bytes(path)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         if image is None:
-            raise DatasetError(f"{path}: not a readable image (empty, truncated or of another type): fetch it again")
+            raise DatasetError(
+                f"{path}: not a readable image (empty, truncated or of another type): fetch it again"
+            )
         return image
 
     def _bytes(self, path: str) -> bytes:
@@ -186,7 +188,9 @@ def _as_rgb(bgr: np.ndarray, path: str) -> np.ndarray:
 def _as_rgba(bgra: np.ndarray, path: str) -> np.ndarray:
     """RGBA, read-only, of an image decoded as BGRA."""
     if bgra.ndim != 3 or bgra.shape[2] != 4 or bgra.dtype != np.uint8:
-        raise DatasetError(f"{path}: shape {bgra.shape}, {bgra.dtype}: a cut-out needs 8 bits and an alpha channel")
+        raise DatasetError(
+            f"{path}: shape {bgra.shape}, {bgra.dtype}: a cut-out needs 8 bits and an alpha channel"
+        )
     return _frozen(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA))
 
 

@@ -1,4 +1,4 @@
-"""COCO: every annotated box of every photograph is a target with one frame; read with json, no other package."""
+"""COCO: every annotated box of every photograph is a target with one frame."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class CocoSource(Source):
     ) -> None:
         """Open one split.
 
-        Left out: crowds, boxes with a side under `least_side` pixels, and boxes over more than `largest_frac` of the
-        photograph, around which there is nothing to tell the target from. Boxes are clipped at the photograph first.
+        Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels, and
+        boxes over more than `largest_frac` of the photograph, around which there is nothing to tell them from.
         """
         self.name = name
         self._folder = Path(root) / split
@@ -90,9 +90,13 @@ def _read_targets(path: Path, least_side: float, largest_frac: float) -> list[Co
     targets = []
     for number, entry in enumerate(_entries(path, content, "annotations", _check_annotation)):
         if entry["image_id"] not in images:
-            raise DatasetError(f"{path}: annotations[{number}] is for image {entry['image_id']}, which is not listed")
+            raise DatasetError(
+                f"{path}: annotations[{number}] is for image {entry['image_id']}, which is not listed"
+            )
         if entry["category_id"] not in names:
-            raise DatasetError(f"{path}: annotations[{number}] has the unknown category {entry['category_id']}")
+            raise DatasetError(
+                f"{path}: annotations[{number}] has the unknown category {entry['category_id']}"
+            )
         image = images[entry["image_id"]]
         box = _clipped(entry["bbox"], image["width"], image["height"])
         largest = largest_frac * image["width"] * image["height"]
@@ -107,7 +111,9 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DatasetError(f"{path}, line {error.lineno}: not JSON ({error.msg}); fetch the file again") from error
+        raise DatasetError(
+            f"{path}, line {error.lineno}: not JSON ({error.msg}); fetch the file again"
+        ) from error
     except (RecursionError, ValueError) as error:
         raise DatasetError(f"{path}, line 1: not a COCO annotation file ({error})") from error
     if not isinstance(content, dict):
@@ -122,14 +128,20 @@ def _entries(path: Path, content: dict, key: str, check) -> list[dict]:
         raise DatasetError(f"{path}, line 1: no list {key!r}; is it an instances file?")
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not check(entry):
-            raise DatasetError(f"{path}: {key}[{number}] lacks a field or has one of a wrong kind: {str(entry)[:120]}")
+            raise DatasetError(
+                f"{path}: {key}[{number}] lacks a field or has one of a wrong kind: {str(entry)[:120]}"
+            )
     return entries
 
 
 def _check_image(entry: dict) -> bool:
     sizes = (entry.get("width"), entry.get("height"))
     name = entry.get("file_name")
-    return all(_is_id(size) and size > 0 for size in sizes) and isinstance(name, str) and Path(name).name == name != ""
+    return (
+        all(_is_id(size) and size > 0 for size in sizes)
+        and isinstance(name, str)
+        and Path(name).name == name != ""
+    )
 
 
 def _check_category(entry: dict) -> bool:

@@ -1,6 +1,6 @@
 """Cut-outs over a scene: prepare, warp, blur and blend them, and measure their boxes from alpha.
 
-Cut-outs and layers are float32 RGBA with premultiplied colour: (h, w, 4), colour in 0..255 times alpha, alpha in 0..1.
+Cut-outs and layers are float32 RGBA (h, w, 4) with premultiplied colour: 0..255 times alpha, and alpha in 0..1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Layer:
 
 
 def clean_cutout(rgba: np.ndarray) -> np.ndarray | None:
-    """Premultiplied cut-out (h, w, 4) float32, cropped to its object, from uint8 RGBA; None where nothing is solid.
+    """Premultiplied cut-out (h, w, 4), cropped to its object, from uint8 RGBA; None where nothing is solid.
 
-    Pieces that hang off the object by less than half opaque pixels and are smaller than `SPECK_FRAC` of it go.
+    Separate pieces smaller than `SPECK_FRAC` of the largest are dropped.
     """
     solid = (rgba[..., 3] > 127).astype(np.uint8)
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
@@ -41,7 +41,7 @@ def clean_cutout(rgba: np.ndarray) -> np.ndarray | None:
 
 
 def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.ndarray:
-    """The cut-out at `scale` (only ever smaller), its edge softened by `feather_px`, with a clear margin of 3 pixels."""
+    """The cut-out at `scale` (at most 1), its edge softened by `feather_px`, with a clear margin of 3 pixels."""
     if scale < 1:
         height, width = cutout.shape[:2]
         size_wh = (max(2, round(width * scale)), max(2, round(height * scale)))
@@ -51,18 +51,20 @@ def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.nd
 
 
 def warped_layer(cutout: np.ndarray, linear: np.ndarray, centre_xy: np.ndarray, margin: int = 2) -> Layer:
-    """The cut-out under the linear map (2, 2) with its middle at `centre_xy` of the frame; only its neighbourhood."""
+    """The cut-out under the linear map (2, 2), its middle at `centre_xy` of the frame; no more than it needs."""
     height, width = cutout.shape[:2]
     half_wh = np.abs(linear) @ np.array([width / 2, height / 2])
     low = np.floor(centre_xy - half_wh).astype(int) - margin
     size_wh = np.ceil(centre_xy + half_wh).astype(int) + margin + 1 - low
     shift = centre_xy - low - linear @ np.array([(width - 1) / 2, (height - 1) / 2])
-    pixels = cv2.warpAffine(cutout, np.column_stack([linear, shift]), tuple(size_wh.tolist()), flags=cv2.INTER_LINEAR)
+    pixels = cv2.warpAffine(
+        cutout, np.column_stack([linear, shift]), tuple(size_wh.tolist()), flags=cv2.INTER_LINEAR
+    )
     return Layer(pixels, int(low[0]), int(low[1]))
 
 
 def motion_kernel(length_px: float, angle: float) -> np.ndarray:
-    """Kernel (k, k) float32, sum 1, of an even blur over `length_px` pixels along `angle` (radians), centred."""
+    """Kernel (k, k) float32, sum 1, of an even, centred blur of `length_px` along `angle` (radians)."""
     reach = max(1, int(np.ceil(length_px / 2)))
     along = np.linspace(-length_px / 2, length_px / 2, 4 * reach + 1)
     columns, rows = along * np.cos(angle) + reach, along * np.sin(angle) + reach
@@ -72,7 +74,7 @@ def motion_kernel(length_px: float, angle: float) -> np.ndarray:
 
 
 def relit(layer: Layer, gain_rgb: np.ndarray, offset: float) -> Layer:
-    """The layer with colour * gain_rgb (3,) + offset (grey levels), inside 0..255 (premultiplied: 0..255 alpha)."""
+    """The layer with colour * gain_rgb (3,) + offset (grey levels), kept inside 0..255."""
     alpha = layer.pixels[..., 3:]
     colour = np.clip(layer.pixels[..., :3] * gain_rgb + offset * alpha, 0, 255 * alpha)
     return Layer(np.concatenate([colour, alpha], axis=2).astype(np.float32), layer.x, layer.y)
@@ -90,9 +92,9 @@ def blend(frame: np.ndarray, layer: Layer) -> None:
 
 
 def alpha_box_xywh(layer: Layer) -> np.ndarray | None:
-    """Box (4,) of the layer where alpha exceeds one half, edges interpolated below the pixel; None where it never does.
+    """Box (4,) where alpha exceeds one half, edges interpolated below the pixel; None where it never does.
 
-    A hard mask over pixel columns a..b gives x = a and w = b - a + 1, the usual convention of boxes from masks.
+    A hard mask over pixel columns a..b gives x = a and w = b - a + 1, as boxes from masks usually do.
     """
     alpha = layer.pixels[..., 3]
     left, right = _crossings(alpha.max(axis=0))
@@ -118,7 +120,7 @@ def shown_frac(target: Layer, in_front: list[Layer], width: int, height: int) ->
 
 
 def _crossings(profile: np.ndarray) -> tuple[float, float]:
-    """Where a profile (n,) first rises above and last falls below one half, as edges: pixel i covers i..i+1."""
+    """Where a profile (n,) first rises above and last falls below one half; pixel i covers i..i+1."""
     above = np.flatnonzero(profile > 0.5)
     if len(above) == 0:
         return 0.0, 0.0

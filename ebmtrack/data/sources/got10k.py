@@ -9,7 +9,9 @@ import numpy as np
 from ebmtrack.data.sources.base import MEBIBYTE, ImageStore, LimitedCache, Source, read_lines, well_formed
 from ebmtrack.errors import DatasetError
 
-LEAST_COVER = 3  # of 8; cover.label counts visible eighths, and below three little but the occluder is in the box
+LEAST_COVER = (
+    3  # of 8; cover.label counts visible eighths, and below three little but the occluder is in the box
+)
 
 
 class GOT10kSource(Source):
@@ -18,7 +20,7 @@ class GOT10kSource(Source):
     is_video = True
 
     def __init__(self, root: str | Path, name: str = "got10k", store: ImageStore | None = None) -> None:
-        """Open `root`: reads list.txt and checks that each sequence has a folder; annotations are read when needed."""
+        """Open `root`: checks that each sequence of list.txt has a folder; annotations are read when needed."""
         self.name, self.root = name, Path(root)
         self._store = store if store is not None else ImageStore()
         self._names = _listed_sequences(self.root)
@@ -44,11 +46,13 @@ class GOT10kSource(Source):
         """Where frame number `frame` (from 0) of sequence `index` lies; files count from 1."""
         if not 0 <= frame < len(self.boxes_xywh(index)):
             count = len(self.boxes_xywh(index))
-            raise DatasetError(f"{self.root / self._names[index]}: frame {frame} of {count} frames does not exist")
+            raise DatasetError(
+                f"{self.root / self._names[index]}: frame {frame} of {count} frames does not exist"
+            )
         return self.root / self._names[index] / f"{frame + 1:08d}.jpg"
 
     def meta(self, index: int) -> dict[str, str]:
-        """The entries of meta_info.ini (object_class, motion_class, ...); empty where there is no such file."""
+        """The entries of meta_info.ini (object_class, motion_class, ...); empty where the file is absent."""
         path = self.root / self._names[index] / "meta_info.ini"
         return read_meta(path) if path.is_file() else {}
 
@@ -59,13 +63,15 @@ class GOT10kSource(Source):
 
     def _annotation(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         folder = self.root / self._names[index]
-        return self._annotations.get(index, lambda: _read_annotation(folder), lambda pair: pair[0].nbytes + 500)
+        return self._annotations.get(
+            index, lambda: _read_annotation(folder), lambda pair: pair[0].nbytes + 500
+        )
 
 
 def read_boxes(path: Path) -> np.ndarray:
     """Boxes (n, 4) float64 from lines of four numbers with commas, tabs or blanks between them.
 
-    "nan" is a number (annotators write it for an absent target); anything else raises DatasetError with the line.
+    "nan" is a number (annotators write it for an absent target); anything else is a DatasetError with the line.
     """
     rows = [_parse_row(path, number, line) for number, line in enumerate(read_lines(path), start=1)]
     if not rows:
@@ -99,11 +105,15 @@ def read_meta(path: Path) -> dict[str, str]:
 def _listed_sequences(root: Path) -> list[str]:
     """The names in list.txt, each of which must be a folder."""
     if not (root / "list.txt").is_file():
-        raise DatasetError(f"{root}: list.txt is missing; give the folder that holds it, such as got10k/train")
+        raise DatasetError(
+            f"{root}: list.txt is missing; give the folder that holds it, such as got10k/train"
+        )
     names = []
     for number, line in enumerate(read_lines(root / "list.txt"), start=1):
         if not line or not (root / line).is_dir() or Path(line).name != line:
-            raise DatasetError(f"{root / 'list.txt'}, line {number}: no sequence folder {line[:80]!r} beside the list")
+            raise DatasetError(
+                f"{root / 'list.txt'}, line {number}: no sequence folder {line[:80]!r} beside the list"
+            )
         names.append(line)
     if not names:
         raise DatasetError(f"{root / 'list.txt'}: names no sequence")
@@ -126,7 +136,9 @@ def _parse_row(path: Path, number: int, line: str) -> list[float]:
     try:
         row = [float(field) for field in fields]
     except ValueError as error:
-        raise DatasetError(f"{path}, line {number}: {line[:60]!r} holds something that is no number") from error
+        raise DatasetError(
+            f"{path}, line {number}: {line[:60]!r} holds something that is no number"
+        ) from error
     if len(row) != 4:
         raise DatasetError(f"{path}, line {number}: {len(row)} numbers instead of the four x,y,w,h")
     return row

@@ -1,4 +1,4 @@
-"""The small training pool: video, photographs and compositions opened together, with a fixed validation part."""
+"""The small training pool: video, photographs and compositions together, with a fixed validation part."""
 
 from __future__ import annotations
 
@@ -15,8 +15,26 @@ from ebmtrack.data.sources.synthetic import SyntheticSource
 from ebmtrack.errors import ConfigError
 
 HELD_BACK_VIDEO = ("DAVIS_libby", "DAVIS_goat", "DAVIS_bmx-trees", "DAVIS_scooter-black", "TINYTLP_Drone1")
-HELD_BACK_SETS = ("amenity", "elephant", "hoop", "pots", "potsb", "tanner", "tannerb")  # every tenth web_ family
-FODA_SHARE = 0.1  # of the video draws: tight boxes, but plain pavement behind them
+HELD_BACK_SETS = (
+    "amenity",
+    "elephant",
+    "hoop",
+    "pots",
+    "potsb",
+    "tanner",
+    "tannerb",
+)  # every tenth web_ family
+# Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA) and
+# small things on plain pavement (FODA) would take half; DAVIS and TINYTLP have the best boxes and motion.
+VIDEO_SHARES = {
+    "DAVIS": 0.32,
+    "TINYTLP": 0.17,
+    "MOT": 0.16,
+    "GTEA": 0.12,
+    "urbantraffic": 0.09,
+    "wtracking": 0.04,
+    "FODA": 0.10,
+}
 
 
 def held_back(name: str) -> bool:
@@ -29,8 +47,8 @@ def held_back(name: str) -> bool:
 def held_back_material(name: str) -> bool:
     """Whether a cut-out or background (file name without suffix) belongs to the validation part.
 
-    Cut-outs of the held-back sequences do, all frames of a sequence together, and about one in fifteen others,
-    by a checksum of the name, so that adding files moves none.
+    Cut-outs of the held-back sequences do, and about one in fifteen of all others, by a checksum of the name, so
+    that adding files moves none.
     """
     if name.startswith("davis_"):
         return "DAVIS_" + name.split("_")[1] in HELD_BACK_VIDEO
@@ -38,12 +56,17 @@ def held_back_material(name: str) -> bool:
 
 
 def video_weights(source: Source) -> np.ndarray:
-    """Sampling weights (len,) for video: root of the number of visible frames, FODA together `FODA_SHARE`."""
-    weights = np.array([np.sqrt(source.visible(index).sum()) for index in range(len(source))])
-    foda = np.array([source.target_name(index).startswith("FODA") for index in range(len(source))])
-    rest = weights[~foda].sum()
-    if foda.any() and rest > 0:
-        weights[foda] *= FODA_SHARE / (1 - FODA_SHARE) * rest / weights[foda].sum()
+    """Sampling weights (len,) for video: shares by family, in a family the root of visible frames.
+
+    A family without a share weighs by the root alone; shares of families that are absent go to the others.
+    """
+    roots = np.array([np.sqrt(source.visible(index).sum()) for index in range(len(source))])
+    families = np.array([source.target_name(index).split("_")[0] for index in range(len(source))])
+    weights = roots / max(roots.sum(), 1e-12)
+    for family, share in VIDEO_SHARES.items():
+        own = families == family
+        if roots[own].sum() > 0:
+            weights[own] = share * roots[own] / roots[own].sum()
     return weights
 
 
@@ -57,7 +80,7 @@ def open_pool(
 ) -> dict[str, Source]:
     """Open the pool under `root` (got10k/, coco/, cutouts/, backgrounds/): {"video", "stills", "synthetic"}.
 
-    `part` is "train", "validation" or "all". Encoded files stay in memory (130 MB in all); decoded images up to
+    `part` is "train", "validation" or "all". Encoded files stay in memory (130 MB); decoded images up to
     `decoded_limit` bytes per process. `seed`, `clip_length` and `clips` describe the compositions.
     """
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)

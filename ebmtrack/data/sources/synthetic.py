@@ -1,4 +1,4 @@
-"""Short clips composed of cut-outs over photographs: every clip follows from a seed and its index, boxes are exact."""
+"""Short clips composed of cut-outs over photographs; each follows from a seed and its index, boxes are exact."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from ebmtrack.errors import ConfigError, DatasetError
 
 LEAST_SHOWN = 0.4  # of the target's solid pixels; less counts as not visible
 MOST_ELONGATED = 5.0  # cut-outs longer than this times their width are not used
+LEAST_SOLID = 0.25  # of a cut-out's bounding box; less is wire or a broken mask
+LEAST_BACKGROUND = 220  # pixels of the shorter side; smaller photographs would be blurred by enlarging
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Motion:
-    """How one object moves: centres (n, 2), sizes (n,), log aspects (n,), angles (n,), mirrored (n,) of +1 or -1."""
+    """How one object moves: centres (n, 2), sizes (n,), log aspects (n,), angles (n,), mirrored (n,) +-1."""
 
     centres: np.ndarray
     sizes: np.ndarray
@@ -54,7 +56,7 @@ class Motion:
 
 
 class SyntheticSource(Source):
-    """An endless supply of short clips: a target in motion, distractors, occluders, a moving camera, changing light."""
+    """Short clips without end: a target in motion, distractors, occluders, a moving camera, changing light."""
 
     is_video = True
 
@@ -71,11 +73,13 @@ class SyntheticSource(Source):
     ) -> None:
         """Cut-outs (any image with alpha) and backgrounds from two folders.
 
-        `length` is the number of clips it says it has; a clip depends on `seed`, its index and the files. `keep`
-        chooses cut-outs and backgrounds by file name without suffix. Decoding is cached as `store` says.
+        `length` is the number of clips it says it has; a clip depends on `seed`, its index and the files.
+        `keep` chooses cut-outs and backgrounds by file name without suffix. `store` caches what is decoded.
         """
         if clip_length < 1 or length < 1 or seed < 0:
-            raise ConfigError(f"synthetic clips: length {length}, {clip_length} frames, seed {seed} must be positive")
+            raise ConfigError(
+                f"synthetic clips: length {length}, {clip_length} frames, seed {seed} must be positive"
+            )
         self.name, self._length, self._clip_length, self._seed = name, length, clip_length, seed
         self._store = store if store is not None else ImageStore(256 * MEBIBYTE, 256 * MEBIBYTE)
         self._cutouts = _image_files(Path(cutouts_dir), keep)
@@ -101,7 +105,9 @@ class SyntheticSource(Source):
     def frame(self, index: int, frame: int) -> np.ndarray:
         clip = self.clip(index)
         if not 0 <= frame < len(clip.layers):
-            raise DatasetError(f"{self.target_name(index)}: frame {frame} of {len(clip.layers)} does not exist")
+            raise DatasetError(
+                f"{self.target_name(index)}: frame {frame} of {len(clip.layers)} does not exist"
+            )
         return render(clip, frame, self._store.rgb(clip.background))
 
     def clip(self, index: int) -> Clip:
@@ -117,13 +123,15 @@ class SyntheticSource(Source):
         if not 0 <= index < self._length:
             raise DatasetError(f"{self.name}: clip {index} of {self._length} does not exist")
         rng = np.random.default_rng([self._seed, index])
-        frames, size_wh = self._clip_length, _frame_size(rng)
-        background = self._backgrounds[rng.integers(len(self._backgrounds))]
-        cameras, drift = _camera(rng, frames, size_wh, self._store.rgb(background).shape[1::-1])
+        frames = self._clip_length
+        background, photo = self._background(rng)
+        size_wh = _frame_size(rng, photo.shape[1::-1])
+        cameras, drift = _camera(rng, frames, size_wh, photo.shape[1::-1])
+        tint = np.array(cv2.mean(photo)[:3])
         target, cutout = self._usable_cutout(rng, None)
         path = _target_motion(rng, frames, size_wh)
-        layers, looks = _object_layers(rng, cutout, path)
-        behind, before = self._others(rng, target, path, drift)
+        layers = _object_layers(rng, cutout, path, tint)
+        behind, before = self._others(rng, target, path, drift, tint)
         order = [[*(o[t] for o in behind), layers[t], *(o[t] for o in before)] for t in range(frames)]
         boxes, visible = _annotation(layers, before, size_wh)
         return Clip(
@@ -146,24 +154,39 @@ class SyntheticSource(Source):
             else:
                 number = int(rng.choice(self._groups[_group(self._cutouts[like].stem)]))
             cutout = clean_cutout(self._store.rgba(self._cutouts[number]))
-            if cutout is not None and max(cutout.shape[:2]) <= MOST_ELONGATED * min(cutout.shape[:2]):
+            if cutout is not None and _is_compact(cutout):
                 return number, cutout
         raise DatasetError(f"{self._cutouts[0].parent}: no solid, compact cut-out among a hundred drawn")
 
-    def _others(self, rng: np.random.Generator, target: int, path: Motion, drift: np.ndarray) -> tuple[list, list]:
-        """Layers (n,) of each distractor behind the target, and of each object in front of it."""
+    def _others(
+        self, rng: np.random.Generator, target: int, path: Motion, drift: np.ndarray, tint: np.ndarray
+    ) -> tuple[list, list]:
+        """Layers (n,) of each object behind the target, and of each in front: distractors and an occluder."""
         behind, before = [], []
         for _ in range(rng.integers(1, 4)):
-            like = rng.random()
-            number = target if like < 0.3 else None
-            cutout = self._usable_cutout(rng, target if like < 0.5 else None)[1] if number is None else None
-            cutout = cutout if cutout is not None else clean_cutout(self._store.rgba(self._cutouts[target]))
-            motion = _distractor_motion(rng, path, drift)
-            (before if rng.random() < 0.15 else behind).append(_object_layers(rng, cutout, motion)[0])
+            cutout = self._distractor(rng, target)
+            layers = _object_layers(rng, cutout, _distractor_motion(rng, path, drift), tint)
+            (before if rng.random() < 0.15 else behind).append(layers)
         if rng.random() < 0.35:
-            _, cutout = self._usable_cutout(rng, None)
-            before.append(_object_layers(rng, cutout, _occluder_motion(rng, path))[0])
+            cutout = self._usable_cutout(rng, None)[1]
+            before.append(_object_layers(rng, cutout, _occluder_motion(rng, path), tint))
         return behind, before
+
+    def _distractor(self, rng: np.random.Generator, target: int) -> np.ndarray:
+        """A prepared cut-out: in three of ten cases the target's own, in two of its group, else any."""
+        choice = rng.random()
+        if choice < 0.3:
+            return clean_cutout(self._store.rgba(self._cutouts[target]))
+        return self._usable_cutout(rng, target if choice < 0.5 else None)[1]
+
+    def _background(self, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
+        """A random background and its pixels; small photographs only after several draws."""
+        for _ in range(5):
+            path = self._backgrounds[rng.integers(len(self._backgrounds))]
+            photo = self._store.rgb(path)
+            if min(photo.shape[:2]) >= LEAST_BACKGROUND:
+                break
+        return path, photo
 
 
 def render(clip: Clip, frame: int, background: np.ndarray) -> np.ndarray:
@@ -178,10 +201,10 @@ def render(clip: Clip, frame: int, background: np.ndarray) -> np.ndarray:
     return cv2.LUT(image, table)
 
 
-def _frame_size(rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height of a clip's frames; near the size of the photographs, so that both are equally sharp."""
-    width = int(rng.integers(420, 561))
-    return width, int(width * rng.uniform(0.68, 0.8))
+def _frame_size(rng: np.random.Generator, photo_wh: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a clip's frames: a little larger than the photograph, which stays sharp."""
+    larger = rng.uniform(1.1, 1.5) / max(1.0, max(photo_wh) / 440)
+    return max(64, round(photo_wh[0] * larger)), max(64, round(photo_wh[1] * larger))
 
 
 def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape: tuple = ()) -> np.ndarray:
@@ -197,9 +220,11 @@ def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape
 def _camera(
     rng: np.random.Generator, frames: int, size_wh: tuple[int, int], background_wh: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of things that stand in the scene."""
+    """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what stands in the scene."""
     size, photo = np.array(size_wh, float), np.array(background_wh, float)
-    scales = np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
+    scales = (
+        np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
+    )
     drift = _walk(rng, frames, rng.choice([0.0, 3.0, 12.0]), (2,))
     room = np.maximum(0, scales[:, None] * photo - size)  # how far the photograph reaches beyond the frame
     corners = np.clip(-room * rng.uniform(0.2, 0.8, 2) + drift, -room - 30, 30)
@@ -219,9 +244,9 @@ def _light(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 def _target_motion(rng: np.random.Generator, frames: int, size_wh: tuple[int, int]) -> Motion:
     """Motion of the target, wide enough to matter against its size, inside the frame."""
-    size = np.exp(rng.uniform(np.log(30), np.log(92)))
-    step = size * rng.choice([0.04, 0.15, 0.35])
     frame = np.array(size_wh, float)
+    size = np.exp(rng.uniform(np.log(28), np.log(np.clip(0.26 * frame.min(), 40, 100))))
+    step = size * rng.choice([0.04, 0.15, 0.35])
     centres = frame * rng.uniform(0.25, 0.75, 2) + _walk(rng, frames, step, (2,))
     margin = min(0.55 * size, 0.45 * frame.min())
     return Motion(_reflected(centres, margin, frame - margin), *_shape_changes(rng, frames, size))
@@ -266,12 +291,14 @@ def _reflected(points: np.ndarray, low: np.ndarray | float, high: np.ndarray) ->
     return low + np.minimum(folded, 2 * span - folded)
 
 
-def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion) -> tuple[list[Layer], np.ndarray]:
-    """The object's layers (n,) in each frame with its blur and light, and the gains (n, 3) used."""
+def _object_layers(
+    rng: np.random.Generator, cutout: np.ndarray, motion: Motion, tint: np.ndarray
+) -> list[Layer]:
+    """The object's layer in each frame, with its blur and light; its colour is drawn towards `tint` (3,)."""
     frames, own_size = len(motion.sizes), np.sqrt(cutout.shape[0] * cutout.shape[1])
     shrink = min(1.0, float(motion.sizes.max()) * 1.1 / own_size)
     small = resized_cutout(cutout, shrink, rng.uniform(0.2, 0.9))
-    gains = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.15) + _walk(rng, frames, 0.03)[:, None])
+    gains = _gains(rng, frames, cutout, tint)
     offset, blur = rng.normal(0, 8.0), _blur_width(rng)
     exposure = rng.uniform(0.0, 0.5) * (rng.random() < 0.5)
     speeds = np.gradient(motion.centres, axis=0) if frames > 1 else np.zeros((1, 2))
@@ -280,7 +307,14 @@ def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion)
         smear = speeds[t] * exposure * min(1.0, 0.5 * motion.sizes[t] / (1e-9 + np.linalg.norm(speeds[t])))
         linear = _linear(motion, t, shrink * own_size)
         layers.append(relit(_blurred(small, linear, motion.centres[t], smear, blur), gains[t], offset))
-    return layers, gains
+    return layers
+
+
+def _gains(rng: np.random.Generator, frames: int, cutout: np.ndarray, tint: np.ndarray) -> np.ndarray:
+    """Colour gains (n, 3) of an object: its own look, partly matched to the scene, drifting."""
+    own = cutout[..., :3].sum(axis=(0, 1)) / max(1.0, float(cutout[..., 3].sum()))
+    matched = np.log((tint + 20) / (own + 20)).clip(-0.6, 0.6) * max(0.0, rng.uniform(-0.4, 0.8))
+    return np.exp(matched + rng.normal(0, 0.08, 3) + rng.normal(0, 0.12) + _walk(rng, frames, 0.03)[:, None])
 
 
 def _blur_width(rng: np.random.Generator) -> float:
@@ -296,7 +330,9 @@ def _linear(motion: Motion, frame: int, own_size: float) -> np.ndarray:
     return np.array([[cosine, -sine], [sine, cosine]]) @ stretch
 
 
-def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:
+def _blurred(
+    cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float
+) -> Layer:
     """The warped cut-out with motion blur along `smear` (2,) pixels and Gaussian blur of width `blur`."""
     length = float(np.hypot(*smear))
     margin = 2 + int(np.ceil(length / 2 + 2 * blur))
@@ -326,6 +362,13 @@ def _annotation(
     return boxes, visible
 
 
+def _is_compact(cutout: np.ndarray) -> bool:
+    """Whether a cut-out is neither a stick nor a scatter of pieces."""
+    height, width = cutout.shape[:2]
+    solid = float((cutout[..., 3] > 0.5).mean())
+    return max(height, width) <= MOST_ELONGATED * min(height, width) and solid >= LEAST_SOLID
+
+
 def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]:
     """The image files of a folder, by name."""
     if not folder.is_dir():
@@ -352,7 +395,7 @@ def _groups(files: list[Path]) -> dict[str, list[int]]:
 
 
 def _odds(files: list[Path]) -> np.ndarray:
-    """Probability (n,) of each cut-out: groups weigh by the root of their number, so that no kind dominates."""
+    """Probability (n,) of each cut-out: groups weigh by the root of their size, so that none dominates."""
     sizes = {name: len(numbers) for name, numbers in _groups(files).items()}
     odds = np.array([sizes[_group(path.stem)] ** -0.5 for path in files])
     return odds / odds.sum()
