@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -89,26 +92,35 @@ class Selection(Source):
 
 
 class LimitedCache:
-    """The most recently used values, up to a number of bytes."""
+    """The most recently used values, up to a number of bytes; for several threads; a pickled copy is empty."""
 
     def __init__(self, limit_bytes: int) -> None:
         """Keep at most `limit_bytes`; 0 keeps nothing."""
         self._limit, self._used = limit_bytes, 0
         self._values: OrderedDict[object, tuple[object, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return LimitedCache, (self._limit,)
 
     def get(self, key: object, make: Callable[[], object], size_of: Callable[[object], int]) -> object:
         """The value of `key`, made by `make` where it is not kept; `size_of(value)` is its size in bytes."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key][0]
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
         value = make()
-        size = size_of(value)
-        if size <= self._limit:
-            self._values[key] = (value, size)
-            self._used += size
-            while self._used > self._limit:
-                self._used -= self._values.popitem(last=False)[1][1]
+        with self._lock:
+            self._keep(key, value, size_of(value))
         return value
+
+    def _keep(self, key: object, value: object, size: int) -> None:
+        if size > self._limit or key in self._values:
+            return
+        self._values[key] = (value, size)
+        self._used += size
+        while self._used > self._limit:
+            self._used -= self._values.popitem(last=False)[1][1]
 
 
 class ImageStore:
@@ -149,10 +161,17 @@ class ImageStore:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The content of a data set file; DatasetError where it cannot be read."""
+    """The content of a data set file; DatasetError where it cannot be read.
+
+    "folder/archive.zip!name" is the member `name` of an archive.
+    """
+    archive, separator, member = str(path).partition(".zip!")
     try:
+        if separator:
+            with zipfile.ZipFile(archive + ".zip") as opened:
+                return opened.read(member)
         return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); is the data set complete?") from error
 
 

@@ -40,7 +40,7 @@ class CocoSource(Source):
         """Open one split.
 
         Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels, and
-        boxes over more than `largest_frac` of the photograph, around which there is nothing to tell them from.
+        boxes over more than `largest_frac` of the photograph, as nothing around tells them apart.
         """
         self.name = name
         self._folder = Path(root) / split

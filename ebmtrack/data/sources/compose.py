@@ -1,6 +1,6 @@
 """Cut-outs over a scene: prepare, warp, blur and blend them, and measure their boxes from alpha.
 
-Cut-outs and layers are float32 RGBA (h, w, 4) with premultiplied colour: 0..255 times alpha, and alpha in 0..1.
+Cut-outs and layers are float32 RGBA (h, w, 4) with premultiplied colour in 0..255 and alpha in 0..1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def clean_cutout(rgba: np.ndarray) -> np.ndarray | None:
 
 
 def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.ndarray:
-    """The cut-out at `scale` (at most 1), its edge softened by `feather_px`, with a clear margin of 3 pixels."""
+    """The cut-out at `scale` (at most 1), its edge softened by `feather_px`, and a clear margin."""
     if scale < 1:
         height, width = cutout.shape[:2]
         size_wh = (max(2, round(width * scale)), max(2, round(height * scale)))
@@ -51,7 +51,7 @@ def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.nd
 
 
 def warped_layer(cutout: np.ndarray, linear: np.ndarray, centre_xy: np.ndarray, margin: int = 2) -> Layer:
-    """The cut-out under the linear map (2, 2), its middle at `centre_xy` of the frame; no more than it needs."""
+    """The cut-out under the linear map (2, 2), its middle at `centre_xy` (2,) of the frame."""
     height, width = cutout.shape[:2]
     half_wh = np.abs(linear) @ np.array([width / 2, height / 2])
     low = np.floor(centre_xy - half_wh).astype(int) - margin

@@ -24,8 +24,8 @@ HELD_BACK_SETS = (
     "tanner",
     "tannerb",
 )  # every tenth web_ family
-# Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA) and
-# small things on plain pavement (FODA) would take half; DAVIS and TINYTLP have the best boxes and motion.
+# Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA)
+# and small things on plain pavement (FODA) would take half; DAVIS and TINYTLP have the best boxes and motion.
 VIDEO_SHARES = {
     "DAVIS": 0.32,
     "TINYTLP": 0.17,
@@ -47,8 +47,8 @@ def held_back(name: str) -> bool:
 def held_back_material(name: str) -> bool:
     """Whether a cut-out or background (file name without suffix) belongs to the validation part.
 
-    Cut-outs of the held-back sequences do, and about one in fifteen of all others, by a checksum of the name, so
-    that adding files moves none.
+    Cut-outs of the held-back sequences do, and about one in fifteen of all others, by a checksum of the name,
+    so that adding files moves none.
     """
     if name.startswith("davis_"):
         return "DAVIS_" + name.split("_")[1] in HELD_BACK_VIDEO

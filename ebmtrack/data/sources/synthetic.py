@@ -1,4 +1,4 @@
-"""Short clips composed of cut-outs over photographs; each follows from a seed and its index, boxes are exact."""
+"""Clips composed of cut-outs over photographs; each follows from a seed and its index, boxes are exact."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Motion:
 
 
 class SyntheticSource(Source):
-    """Short clips without end: a target in motion, distractors, occluders, a moving camera, changing light."""
+    """Short clips: a target in motion, distractors, occluders, a moving camera, changing light."""
 
     is_video = True
 
@@ -220,7 +220,7 @@ def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape
 def _camera(
     rng: np.random.Generator, frames: int, size_wh: tuple[int, int], background_wh: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what stands in the scene."""
+    """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what stands still."""
     size, photo = np.array(size_wh, float), np.array(background_wh, float)
     scales = (
         np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
