@@ -55,7 +55,7 @@ def log_z_importance(
 
 
 def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis first: (...).
+    """sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis: (...).
 
     log_p, log_q: (..., G), known up to a constant each; p may vanish (-inf), and so may q where p does.
     Source: BMVC 2020, supplement, eq. S2.
