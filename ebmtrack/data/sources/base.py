@@ -92,7 +92,7 @@ class Selection(Source):
 
 
 class LimitedCache:
-    """The most recently used values, up to a number of bytes; for several threads; a pickled copy is empty."""
+    """The most recently used values, up to a number of bytes; shared by threads, empty in a pickle."""
 
     def __init__(self, limit_bytes: int) -> None:
         """Keep at most `limit_bytes`; 0 keeps nothing."""

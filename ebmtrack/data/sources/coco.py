@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from ebmtrack.data.sources.base import ImageStore, Source, read_text
 from ebmtrack.errors import DatasetError
+
+LARGEST = 1e6  # pixels; sizes and coordinates beyond are damage
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class CocoSource(Source):
     ) -> None:
         """Open one split.
 
-        Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels, and
-        boxes over more than `largest_frac` of the photograph, as nothing around tells them apart.
+        Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels,
+        and boxes over more than `largest_frac` of the photograph, as nothing around tells them apart.
         """
         self.name = name
         self._folder = Path(root) / split
@@ -86,23 +89,17 @@ def _read_targets(path: Path, least_side: float, largest_frac: float) -> list[Co
     """The usable boxes of an annotation file, in its order."""
     content = _read_json(path)
     images = {entry["id"]: entry for entry in _entries(path, content, "images", _check_image)}
-    names = {entry["id"]: entry["name"] for entry in _entries(path, content, "categories", _check_category)}
+    kinds = {entry["id"]: entry["name"] for entry in _entries(path, content, "categories", _check_category)}
     targets = []
     for number, entry in enumerate(_entries(path, content, "annotations", _check_annotation)):
-        if entry["image_id"] not in images:
-            raise DatasetError(
-                f"{path}: annotations[{number}] is for image {entry['image_id']}, which is not listed"
-            )
-        if entry["category_id"] not in names:
-            raise DatasetError(
-                f"{path}: annotations[{number}] has the unknown category {entry['category_id']}"
-            )
+        if entry["image_id"] not in images or entry["category_id"] not in kinds:
+            raise _fault(path, "annotations", number, "names an image or category that is not listed")
         image = images[entry["image_id"]]
         box = _clipped(entry["bbox"], image["width"], image["height"])
         largest = largest_frac * image["width"] * image["height"]
         if not entry.get("iscrowd", 0) and min(box[2:]) >= least_side and box[2] * box[3] <= largest:
             name = f"{Path(image['file_name']).stem}#{entry['id']}"
-            targets.append(CocoTarget(name, image["file_name"], box, names[entry["category_id"]]))
+            targets.append(CocoTarget(name, image["file_name"], box, kinds[entry["category_id"]]))
     return targets
 
 
@@ -111,9 +108,7 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}); fetch the file again"
-        ) from error
+        raise DatasetError(f"{path}, line {error.lineno}: not JSON ({error.msg}); fetch it again") from error
     except (RecursionError, ValueError) as error:
         raise DatasetError(f"{path}, line 1: not a COCO annotation file ({error})") from error
     if not isinstance(content, dict):
@@ -121,24 +116,48 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _entries(path: Path, content: dict, key: str, check) -> list[dict]:
+def _entries(path: Path, content: dict, key: str, check: Callable[[dict], bool]) -> list[dict]:
     """The list `content[key]`, every entry checked."""
     entries = content.get(key)
     if not isinstance(entries, list):
         raise DatasetError(f"{path}, line 1: no list {key!r}; is it an instances file?")
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not check(entry):
-            raise DatasetError(
-                f"{path}: {key}[{number}] lacks a field or has one of a wrong kind: {str(entry)[:120]}"
-            )
+            raise _fault(path, key, number, "lacks a field, or has one of a wrong kind or size")
     return entries
+
+
+def _fault(path: Path, key: str, number: int, what: str) -> DatasetError:
+    """The error for entry `number` of the list `key`, with its line in the file."""
+    line = _entry_line(read_text(path), key, number)
+    return DatasetError(f"{path}, line {line}: {key}[{number}] {what}; fetch the file again")
+
+
+def _entry_line(text: str, key: str, number: int) -> int:
+    """The line of entry `number` of the list `key` in a JSON text; 1 where it cannot be told."""
+    start = re.search(rf'"{key}"\s*:\s*\[', text)
+    if start is None:
+        return 1
+    position, decoder = start.end(), json.JSONDecoder()
+    try:
+        for _ in range(number):
+            position = decoder.raw_decode(text, _next_entry(text, position))[1]
+    except ValueError:  # the key's first occurrence was not the list that was read
+        return 1
+    return text.count("\n", 0, _next_entry(text, position)) + 1
+
+
+def _next_entry(text: str, position: int) -> int:
+    """The first position from `position` on that holds neither white space nor a comma."""
+    found = re.compile(r"[^\s,]").search(text, position)
+    return found.start() if found else position
 
 
 def _check_image(entry: dict) -> bool:
     sizes = (entry.get("width"), entry.get("height"))
     name = entry.get("file_name")
     return (
-        all(_is_id(size) and size > 0 for size in sizes)
+        all(_is_id(size) and 0 < size < LARGEST for size in sizes)
         and isinstance(name, str)
         and Path(name).name == name != ""
     )
@@ -159,7 +178,7 @@ def _is_id(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _clipped(box_xywh: list[float], width: int, height: int) -> tuple[float, float, float, float]:

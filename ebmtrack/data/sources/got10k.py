@@ -27,8 +27,8 @@ class GOT10kSource(VideoFolders):
     ) -> None:
         """Open `root`: checks that each sequence of list.txt has a folder.
 
-        `exclude` are sequences to leave out, names or a file of names: for VOT challenges the list of sequences
-        that must not be trained on, which the authors of GOT-10k publish.
+        `exclude` are sequences to leave out, names or a file of names: for VOT challenges, the list of
+        sequences not to be trained on, which the authors of GOT-10k publish.
         """
         self.root = Path(root)
         excluded = read_names(Path(exclude)) if isinstance(exclude, (str, Path)) else exclude

@@ -18,7 +18,7 @@ MEMBERS_LIMIT = 32 * 2**20  # bytes of archives' lists of contents to keep
 
 
 class TrackingNetSource(VideoFolders):
-    """Sequences root/TRAIN_<set>/anno/<name>.txt with frames/<name>/<n>.jpg, or zips/<name>.zip as downloaded."""
+    """Sequences root/TRAIN_<set>/anno/<name>.txt and frames/<name>/<n>.jpg or zips/<name>.zip."""
 
     def __init__(
         self,

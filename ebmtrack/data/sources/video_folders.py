@@ -1,4 +1,4 @@
-"""What the video data sets have in common: named sequences in folders, annotations read when they are needed."""
+"""What video data sets have in common: named sequences in folders, annotations read when needed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,11 @@ class VideoFolders(Source):
             self.frame(index, len(self.boxes_xywh(index)) - 1)
 
     def _annotation(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._annotations.get(index, lambda: self.read_annotation(index), lambda pair: pair[0].nbytes + 500)
+        return self._annotations.get(index, lambda: self.read_annotation(index), _annotation_bytes)
+
+
+def _annotation_bytes(annotation: tuple[np.ndarray, np.ndarray]) -> int:
+    return annotation[0].nbytes + annotation[1].nbytes + 300
 
 
 def existing_folder(path: Path, what: str) -> Path:
