@@ -1,0 +1,219 @@
+"""What a benchmark is here: named sequences, each with its frames on disk and its annotated boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ebmtrack.evaluation.results import canonical
+from ebmtrack.evaluation.tables import polygon_to_xywh, read_table
+
+from ebmtrack.errors import DatasetError
+
+Array = np.ndarray
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Image files of a folder, by the last number in their names.
+
+    first, last: the numbers to take, both ends included; None takes all. exclude: names that are no frames.
+    """
+
+    folder: Path
+    first: int | None = None
+    last: int | None = None
+
+    def paths(self, count: int | None = None) -> list[Path]:
+        """The frames in order of their number.
+
+        Where the wanted numbers are not all there but the folder holds exactly `count` images, it is a copy
+        that was cut and renumbered, and all are taken. Raises DatasetError for a missing folder, no images,
+        or missing frames.
+        """
+        numbered = self._listing()
+        if self.first is None:
+            return [path for _, path in numbered]
+        by_number = dict(numbered)
+        last = self.last if self.last is not None else self.first + (count or 1) - 1
+        wanted = range(self.first, last + 1)
+        lost = next((n for n in wanted if n not in by_number), None)
+        if lost is None:
+            return [by_number[n] for n in wanted]
+        if count is not None and len(numbered) == count:
+            return [path for _, path in numbered]
+        raise DatasetError(f"{self.folder}: frame {lost} is missing (needed: {self.first} to {last})")
+
+    def _listing(self) -> list[tuple[int, Path]]:
+        if not self.folder.is_dir():
+            raise DatasetError(f"{self.folder}: no such folder of frames")
+        files = [p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        if not files:
+            raise DatasetError(f"{self.folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        return sorted((_number(path), path) for path in files)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One video with one target.
+
+    boxes_xywh (N, 4): annotated boxes in pixels, x and y of the top left corner, NaN where not annotated;
+    the first row starts the tracker. visible (N,): False where the target is absent; None where the data set
+    does not say. attributes: names of the challenges that the data set lists. rule: which of pytracking's
+    rules judges it. skip: frames at the start that are on disk and have no box. size_wh: image size, where a
+    protocol needs it.
+    """
+
+    name: str
+    dataset: str
+    boxes_xywh: Array
+    frames: Frames
+    visible: Array | None = None
+    attributes: tuple[str, ...] = ()
+    rule: str = "otb"
+    skip: int = 0
+    size_wh: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes_xywh)
+
+    def frame_paths(self) -> list[Path]:
+        """One image file per annotated box. Raises DatasetError where the numbers differ."""
+        paths = self.frames.paths(len(self) + self.skip)[self.skip :]
+        if len(paths) != len(self):
+            raise DatasetError(
+                f"{self.frames.folder}: {len(paths)} frames, "
+                f"but {len(self)} annotated boxes for {self.name!r}"
+            )
+        return paths
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Sequences found under a root; each is read when asked for.
+
+    loaders: sequence name -> function that reads it. missing: names that should be there and are not.
+    expected: how many sequences the benchmark has, None where that is not fixed.
+    protocol: the name of the protocol by which it is usually judged.
+    """
+
+    name: str
+    root: Path
+    loaders: Mapping[str, Callable[[], Sequence]]
+    missing: tuple[str, ...] = ()
+    expected: int | None = None
+    protocol: str = "ope"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sequences that were found, in order."""
+        return tuple(self.loaders)
+
+    def __len__(self) -> int:
+        return len(self.loaders)
+
+    def resolve(self, name: str) -> str:
+        """The sequence's own name for one that may differ in case, `-`, `.`, `_` or a toolkit's prefix.
+
+        Raises DatasetError for a name that is missing or unknown, and says which.
+        """
+        if name in self.loaders:
+            return name
+        for own in (*self.loaders, *self.missing):
+            if canonical(own) == canonical(name):
+                if own in self.loaders:
+                    return own
+                raise DatasetError(f"{self.name}: sequence {own!r} is not under {self.root}")
+        raise DatasetError(f"{self.name}: no sequence {name!r}; it has {_few(self.names)}")
+
+    def load(self, name: str) -> Sequence:
+        """Read one sequence. Raises DatasetError where it is missing, unknown or malformed."""
+        return self.loaders[self.resolve(name)]()
+
+    def select(self, names: Items[str] = (), allow_missing: bool = False) -> tuple[str, ...]:
+        """Names to run: all, or the given ones. Raises DatasetError that names missing ones unless they are
+        allowed."""
+        if names:
+            return tuple(dict.fromkeys(self.resolve(name) for name in names))
+        if self.missing and not allow_missing:
+            raise DatasetError(
+                f"{self.name} under {self.root}: {len(self.missing)} of "
+                f"{self.expected or len(self) + len(self.missing)} sequences are missing: "
+                f"{_few(self.missing)}. Add them, or allow missing sequences to use the rest"
+            )
+        if not self.loaders:
+            raise DatasetError(f"{self.name} under {self.root}: no sequences found")
+        return self.names
+
+
+def read_annotation(path: Path, columns: tuple[int, ...] = (4, 8)) -> Array:
+    """Boxes (N, 4) from an annotation file: x, y, w, h or polygons, any separators, NaN where not annotated.
+
+    The first box must be a finite one of positive size, because it starts the tracker. Raises DatasetError.
+    """
+    table = read_table(path, columns, DatasetError)
+    boxes = polygon_to_xywh(table) if table.shape[1] == 8 else table[:, :4]
+    return check_boxes(boxes, path)
+
+
+def check_boxes(boxes_xywh: Array, path: Path) -> Array:
+    """The same boxes, if none is infinite and the first can start a tracker; else a DatasetError with the
+    line."""
+    infinite = np.isinf(boxes_xywh).any(axis=1)
+    if infinite.any():
+        raise DatasetError(f"{path}, line {int(infinite.argmax()) + 1}: an infinite number")
+    if not len(boxes_xywh) or not (boxes_xywh[0, 2:] > 0).all() or np.isnan(boxes_xywh[0]).any():
+        first = boxes_xywh[0].tolist() if len(boxes_xywh) else "nothing"
+        raise DatasetError(f"{path}, line 1: {first} is no box to start from; it needs a positive size")
+    return boxes_xywh
+
+
+def read_flags(path: Path, count: int | None = None) -> Array:
+    """Flags (N,) of 0 and 1, one per line or all in one line separated by commas -> bool.
+
+    Raises DatasetError for other numbers, or a count that differs from `count`.
+    """
+    values = read_table(path, tuple(range(1, 200_000)), DatasetError)
+    if values.shape[0] > 1 and values.shape[1] > 1:
+        raise DatasetError(f"{path}: expected one flag per line, or all in one line")
+    flags = values.reshape(-1)
+    if not np.isin(flags, (0, 1)).all():
+        raise DatasetError(f"{path}, flag {int((~np.isin(flags, (0, 1))).argmax()) + 1}: is neither 0 nor 1")
+    if count is not None and len(flags) != count:
+        raise DatasetError(f"{path}: {len(flags)} flags for {count} frames")
+    return flags.astype(bool)
+
+
+def read_attributes(path: Path, names: Items[str]) -> tuple[str, ...]:
+    """Those of `names` whose flag in the file is 1; nothing where the file is missing. Raises
+    DatasetError."""
+    if not path.is_file():
+        return ()
+    flags = read_flags(path, len(names))
+    return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+
+
+def split_found(
+    wanted: Iterable[str], present: Callable[[str], bool]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names divided into those present and those missing."""
+    found, missing = [], []
+    for name in wanted:
+        (found if present(name) else missing).append(name)
+    return tuple(found), tuple(missing)
+
+
+def _number(path: Path) -> int:
+    digits = re.findall(r"\d+", path.stem)
+    return int(digits[-1]) if digits else -1
+
+
+def _few(names: Items[str], most: int = 12) -> str:
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

@@ -1,0 +1,311 @@
+"""`ebmtrack eval`: run trackers over a data set, then print what they score."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from ebmtrack.evaluation import metrics, runner
+from ebmtrack.evaluation.datasets import open_dataset
+from ebmtrack.evaluation.results import read_result
+
+import ebmtrack
+from ebmtrack.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ParamsFactory:
+    """Makes our tracker from `tracker_params/<name>.py`; can be pickled, and imports torch only when
+    called."""
+
+    def __call__(self, params: str, device: str) -> runner.TrackerLike:
+        """A tracker with the parameters of that name on that device. Raises ConfigError for an unknown
+        name."""
+        from ebmtrack.tracking.tracker import Tracker
+
+        return Tracker.from_params(load_params(params), device=device)
+
+    def describe(self, params: str) -> dict[str, object]:
+        """The parameters and the SHA-256 of every weights file that they name."""
+        values = load_params(params)
+        return {"params": as_json(values), "weights": weights_sha256(values)}
+
+
+def load_params(name: str) -> Any:
+    """`parameters()` of `tracker_params/<name>.py`. Raises ConfigError for a name that does not exist."""
+    module = f"ebmtrack.tracker_params.{name}"
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as reason:
+        if reason.name != module:
+            raise
+        folder = Path(importlib.import_module("ebmtrack.tracker_params").__file__).parent
+        known = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+        raise ConfigError(f"no parameters {name!r}: {folder} has {', '.join(known) or 'none'}") from reason
+    return loaded.parameters()
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses, paths, tuples and mappings as JSON values; anything else by its repr."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def weights_sha256(params: Any) -> str:
+    """One SHA-256 over the weights files that the parameters name, "none" without any."""
+    digest, found = hashlib.sha256(), False
+    for value in vars(params).values() if hasattr(params, "__dict__") else ():
+        if isinstance(value, (str, Path)) and value:
+            for path in (Path(value), Path(ebmtrack.__file__).parent / "weights" / Path(value).name):
+                if path.is_file():
+                    digest.update(path.read_bytes())
+                    found = True
+                    break
+    return digest.hexdigest() if found else "none"
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` leaves: scores[params][run][sequence], frames/s likewise, and what failed.
+
+    missing: sequences of the data set that are not on disk. complete: nothing failed and nothing is missing.
+    """
+
+    dataset: str
+    protocol: metrics.Protocol
+    scores: dict[str, list[dict[str, metrics.SequenceScore]]]
+    frames_per_s: dict[str, list[dict[str, float]]]
+    failed: dict[runner.Task, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether means stand for the whole selection."""
+        return not self.failed and not self.missing
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where a sequence failed."""
+        return 1 if self.failed else 0
+
+
+def evaluate(
+    params_names: Sequence[str],
+    dataset: str,
+    root: str | os.PathLike,
+    sequences: Sequence[str] = (),
+    runs: int = 1,
+    workers: int | None = None,
+    device: str = "auto",
+    out: str | os.PathLike = "results",
+    *,
+    threads: int | None = None,
+    protocol: str | None = None,
+    seed: int = 0,
+    allow_missing: bool = False,
+    overwrite: bool = False,
+    factory: runner.Factory | None = None,
+    stream: TextIO | None = None,
+) -> Evaluation:
+    """Run every set of parameters `runs` times over the sequences of a data set, and print a table of scores.
+
+    params_names: files of `tracker_params/`. sequences: names, all without any. workers: processes, by
+    default one per GPU or per core; 0 runs in this process. threads: of each worker, by default cores //
+    workers. out: folder of results; what is finished there is not run again, unless `overwrite`. protocol:
+    default is the data set's own. Raises ConfigError, DatasetError or ResultError for what cannot be run; a
+    sequence that fails while running is kept in `Evaluation.failed` and makes `exit_code` 1.
+    """
+    stream = stream or sys.stdout
+    found = open_dataset(dataset, root)
+    names = found.select(sequences, allow_missing)
+    devices = runner.pick_devices(device)
+    workers = _default_workers(devices) if workers is None else workers
+    _check_counts(params_names, runs, workers)
+    factory = factory or ParamsFactory()
+    tasks = tuple(
+        runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names
+    )
+    made_by = {p: {**factory.describe(p), "seed": seed, **versions(devices[0])} for p in params_names}
+    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+    job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
+    if overwrite:
+        _forget(job)
+    chosen = metrics.protocol(protocol or found.protocol)
+    outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream))
+    missing = found.missing if not sequences else ()
+    evaluation = collect(job, chosen, outcome.failed, missing)
+    print_table(evaluation, stream)
+    return evaluation
+
+
+def collect(
+    job: runner.Job,
+    chosen: metrics.Protocol,
+    failed: Mapping[runner.Task, str],
+    missing: tuple[str, ...] = (),
+) -> Evaluation:
+    """Read and judge the stored results of a job."""
+    evaluation = Evaluation(job.dataset.name, chosen, {}, {}, dict(failed), missing)
+    sequences = {name: job.dataset.load(name) for name in dict.fromkeys(task.sequence for task in job.tasks)}
+    for task in job.tasks:
+        runs = evaluation.scores.setdefault(task.params, [])
+        speeds = evaluation.frames_per_s.setdefault(task.params, [])
+        while len(runs) <= task.run:
+            runs.append({})
+            speeds.append({})
+        if task in failed:
+            continue
+        result = read_result(job.folder(task), task.sequence)
+        runs[task.run][task.sequence] = judge(
+            sequences[task.sequence], result.boxes_xywh, chosen, result.path
+        )
+        speeds[task.run][task.sequence] = result.frames_per_s
+    return evaluation
+
+
+def judge(
+    sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path: object
+) -> metrics.SequenceScore:
+    """Score boxes against a sequence's annotation, by its data set's rule where the protocol asks for one."""
+    if chosen.name == "pytracking":
+        chosen = metrics.protocol(chosen, rule=sequence.rule)
+    return metrics.score_sequence(
+        boxes_xywh,
+        sequence.boxes_xywh,
+        chosen,
+        visible=sequence.visible,
+        size_wh=sequence.size_wh,
+        where=str(path),
+    )
+
+
+def versions(device: str) -> dict[str, str]:
+    """What besides parameters and weights can change a result's last digits."""
+    numbers = {name: metadata.version(name) for name in ("numpy", "opencv-python", "torch")}
+    if device.startswith("cuda"):
+        import torch
+
+        device = torch.cuda.get_device_name(device)
+    python = platform.python_version()
+    return {"ebmtrack": ebmtrack.__version__, "python": python, **numbers, "device": device}
+
+
+@dataclass
+class Progress:
+    """Prints a line per finished sequence: its score, the mean so far, frames/s, and the time that is
+    left."""
+
+    job: runner.Job
+    protocol: metrics.Protocol
+    stream: TextIO
+    began: float = field(default_factory=time.monotonic)
+    done: int = 0
+    aucs: list[float] = field(default_factory=list)
+
+    def __call__(self, message: tuple) -> None:
+        """Print one message of `runner.run_job`."""
+        kind, task = message[0], message[1]
+        if kind == "died":
+            where = f"at {task.sequence}" if task else "before its first sequence"
+            print(f"a worker {message[2]} {where}", file=self.stream, flush=True)
+            return
+        self.done += 1
+        last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
+        text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
+        head = f"[{self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
+        print(f"{head}: {text}, {self._left()}", file=self.stream, flush=True)
+
+    def _score(self, task: runner.Task, frames_per_s: float) -> str:
+        sequence = self.job.dataset.load(task.sequence)
+        result = read_result(self.job.folder(task), task.sequence)
+        score = judge(sequence, result.boxes_xywh, self.protocol, result.path)
+        self.aucs.append(float(score.success.mean()))
+        so_far = np.nanmean(self.aucs) if not np.isnan(self.aucs).all() else float("nan")
+        return f"AUC {self.aucs[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
+
+    def _left(self) -> str:
+        left_s = (time.monotonic() - self.began) / self.done * (len(self.job.tasks) - self.done)
+        return f"{left_s / 60:.0f} min left" if left_s >= 90 else f"{left_s:.0f} s left"
+
+
+def print_table(evaluation: Evaluation, stream: TextIO) -> None:
+    """Scores per sequence (mean over runs) and their mean, marked partial where something is missing."""
+    for params, runs in evaluation.scores.items():
+        names = list(dict.fromkeys(name for run in runs for name in run))
+        width = max([len(name) for name in names] + [12])
+        head = f"{params} on {evaluation.dataset}, protocol {evaluation.protocol.name}, {len(runs)} run(s)"
+        print(f"\n{head}", file=stream)
+        print(f"{'sequence':{width}}    AUC   OP50   OP75  frames/s", file=stream)
+        for name in names:
+            rows = [_row(run[name]) for run in runs if name in run]
+            speed = np.mean([run[name] for run in evaluation.frames_per_s[params] if name in run])
+            print(_line(name, width, np.mean(rows, axis=0), speed), file=stream)
+        _print_mean(evaluation, params, width, stream)
+    for task, text in evaluation.failed.items():
+        print(f"\nFAILED {task.params} run {task.run} {task.sequence}:\n{text.rstrip()}", file=stream)
+    stream.flush()
+
+
+def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO) -> None:
+    """The mean over sequences of each run, averaged over runs, with the spread; withheld without any."""
+    runs = [
+        metrics.summarise(list(run.values())) for run in evaluation.scores[params] if run and _judged(run)
+    ]
+    if not runs:
+        print("no mean: no sequence has a frame to judge", file=stream)
+        return
+    speeds = [v for run in evaluation.frames_per_s[params] for v in run.values()]
+    label = "mean" if evaluation.complete else "mean PARTIAL"
+    points = np.mean([[s.auc, s.op50, s.op75] for s in runs], axis=0)
+    print(_line(label, width, points, float(np.mean(speeds))), file=stream)
+    auc, spread = metrics.over_runs([s.auc for s in runs])
+    if len(runs) > 1:
+        print(f"AUC over {len(runs)} runs: {auc:.4f}, standard deviation {spread:.4f}", file=stream)
+    if evaluation.missing:
+        print(f"missing sequences: {', '.join(evaluation.missing)}", file=stream)
+
+
+def _judged(run: Mapping[str, metrics.SequenceScore]) -> bool:
+    return any(score.denominator for score in run.values())
+
+
+def _row(score: metrics.SequenceScore) -> list[float]:
+    op50, op75 = score.op(np.array([0.5, 0.75]))
+    return [float(score.success.mean()), float(op50), float(op75)]
+
+
+def _line(label: str, width: int, points: np.ndarray, frames_per_s: float) -> str:
+    return f"{label:{width}} {points[0]:6.3f} {points[1]:6.3f} {points[2]:6.3f} {frames_per_s:9.1f}"
+
+
+def _default_workers(devices: tuple[str, ...]) -> int:
+    return len(devices) if devices[0].startswith("cuda") else os.cpu_count() or 1
+
+
+def _check_counts(params_names: Sequence[str], runs: int, workers: int) -> None:
+    if not params_names:
+        raise ConfigError("name at least one set of parameters")
+    if runs < 1 or workers < 0:
+        raise ConfigError(f"runs {runs} and workers {workers}: at least one run, and no negative workers")
+
+
+def _forget(job: runner.Job) -> None:
+    """Remove the markers of a job's tasks, so that all are run again."""
+    for task in job.tasks:
+        (job.folder(task) / f"{task.sequence}.json").unlink(missing_ok=True)

@@ -1,0 +1,187 @@
+"""The runner: the same results however it is run, killed and resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation.results import read_marker, read_result
+from evaluation_stub import StubFactory, make_sequences
+
+from ebmtrack.errors import ConfigError, DatasetError, ResultError
+
+
+def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
+    """Evaluate the stub on `root`, and what was printed."""
+    stream, factory = io.StringIO(), changes.pop("factory", StubFactory())
+    evaluation = evaluate.evaluate(
+        ["stub"],
+        "folder",
+        root,
+        workers=workers,
+        device="cpu",
+        out=out,
+        factory=factory,
+        stream=stream,
+        **changes,
+    )
+    return evaluation, stream.getvalue()
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every result file by name; times differ between runs by nature."""
+    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.endswith("_time.txt"))
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four short sequences."""
+    return make_sequences(tmp_path_factory.mktemp("sequences"))
+
+
+@pytest.fixture(scope="module")
+def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Two runs, uninterrupted, in one process."""
+    out = tmp_path_factory.mktemp("reference")
+    run(root, out, runs=2)
+    return contents(out)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Three processes write byte for byte what one does, and leave no claims or temporary files."""
+    evaluation, text = run(root, tmp_path, workers=3, runs=2)
+    assert contents(tmp_path) == reference
+    assert evaluation.complete and evaluation.exit_code == 0
+    assert "[8/8]" in text and "frames/s" in text and "AUC over 2 runs" in text
+
+
+def test_seeds_differ_between_runs_and_sequences(root: Path, tmp_path: Path) -> None:
+    """Each (run, sequence) has a seed of its own; the base seed changes all of them."""
+    seeds = {runner.seed_of(b, r, s) for b in (0, 1) for r in (0, 1) for s in ("seq0", "seq1")}
+    assert len(seeds) == 8
+    run(root, tmp_path, runs=2, sequences=["seq0"])
+    first, second = (read_result(tmp_path / "folder" / f"stub_00{r}", "seq0") for r in (0, 1))
+    assert (first.boxes_xywh[1:, :2] != second.boxes_xywh[1:, :2]).all()
+
+
+def test_resuming_runs_only_what_is_missing(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Without a marker, or with boxes that do not fit it, a sequence is run again; everything else is
+    kept."""
+    log = tmp_path / "log"
+    factory = StubFactory(log=str(log))
+    run(root, tmp_path / "out", runs=2, factory=factory)
+    assert len(log.read_text().splitlines()) == 8
+    folder = tmp_path / "out" / "folder" / "stub_001"
+    (folder / "seq1.json").unlink()
+    (folder / "seq2.txt").write_text("1\t2\t3\t4\n")
+    (folder / "seq3.json").write_text("{half a mark")
+    (folder / ".seq1-abcd1234.txt").write_text("a writer was killed here")
+    run(root, tmp_path / "out", runs=2, factory=factory)
+    assert len(log.read_text().splitlines()) == 8 + 3
+    assert contents(tmp_path / "out") == reference
+
+
+def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> None:
+    """Other weights or another seed on the same folder are refused, unless the results may be overwritten."""
+    run(root, tmp_path)
+    for changes in ({"factory": StubFactory(weights="new")}, {"seed": 1}):
+        with pytest.raises(ResultError, match="made with other"):
+            run(root, tmp_path, **changes)
+    run(root, tmp_path, seed=1, overwrite=True)
+    assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")]
+)
+def test_a_sequence_that_fails(root: Path, tmp_path: Path, trouble: str, text: str) -> None:
+    """The rest is run, the traceback is reported, the mean is marked partial, and a later start tries
+    again."""
+    evaluation, printed = run(root, tmp_path, factory=StubFactory(trouble=trouble, trouble_width=41))
+    assert [task.sequence for task in evaluation.failed] == ["seq1"]
+    assert evaluation.exit_code == 1 and not evaluation.complete
+    assert text in printed and "Traceback" in printed and "mean PARTIAL" in printed
+    assert (tmp_path / "folder" / "stub_000" / "seq1.error").is_file()
+    evaluation, printed = run(root, tmp_path)
+    assert evaluation.complete and "PARTIAL" not in printed
+    assert not (tmp_path / "folder" / "stub_000" / "seq1.error").exists()
+
+
+def test_a_worker_that_dies(root: Path, tmp_path: Path) -> None:
+    """A sequence that kills its worker three times is given up and reported; the others are computed."""
+    evaluation, printed = run(root, tmp_path, 2, factory=StubFactory(trouble="die", trouble_width=42))
+    assert [task.sequence for task in evaluation.failed] == ["seq2"]
+    assert "killed by signal 9" in printed
+    assert sum(len(r) for r in evaluation.scores["stub"]) == 3
+
+
+def test_missing_images_name_the_folder(root: Path, tmp_path: Path) -> None:
+    """A sequence with fewer frames than boxes fails with both counts; the others are run."""
+    broken = make_sequences(tmp_path / "data", 2)
+    (broken / "seq1" / "img" / "0006.jpg").unlink()
+    evaluation, printed = run(broken, tmp_path / "out")
+    assert evaluation.exit_code == 1
+    assert "5 frames, but 6 annotated boxes for 'seq1'" in printed
+
+
+def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
+    """Each is refused with the class of error that says whose fault it is."""
+    with pytest.raises(ConfigError, match="at least one run"):
+        run(root, tmp_path, runs=0)
+    with pytest.raises(DatasetError, match="no sequence 'seq9'"):
+        run(root, tmp_path, sequences=["seq9"])
+    with pytest.raises(ConfigError, match="unknown data set"):
+        evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
+    with pytest.raises(ConfigError, match="no parameters 'nothing'"):
+        evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
+    with pytest.raises(DatasetError, match="no folders"):
+        run(tmp_path, tmp_path / "out")
+
+
+def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> None:
+    """Parameters, weights, seed, versions and device stand in it; nothing that changes from run to run."""
+    run(root, tmp_path, sequences=["seq0"])
+    marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
+    assert set(marker) == {"frames", "made_by", "sha256"}
+    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv-python", "device"}
+    assert set(marker["made_by"]) == keys
+
+
+def test_claims(tmp_path: Path) -> None:
+    """One owner at a time; a dead owner is followed at once; releasing clears the way."""
+    first = claims.claim(tmp_path, "car.1")
+    assert first is not None and claims.claim(tmp_path, "car.1") is None
+    assert claims.claim(tmp_path, "car") is not None  # another name
+    identity = json.loads(first.path.read_text())
+    first.path.write_text(json.dumps(identity | {"started": "0"}))  # the process id was used again
+    second = claims.claim(tmp_path, "car.1")
+    assert second.generation == 1 and claims.claim(tmp_path, "car.1") is None
+    second.release()
+    assert [p.name for p in (tmp_path / ".claims").iterdir()] == ["car.000000"]
+
+
+def test_claims_of_other_machines_expire_by_silence(tmp_path: Path) -> None:
+    """A claim from elsewhere holds while it is touched, and two minutes of the disk's time longer."""
+    mine = claims.claim(tmp_path, "walk")
+    mine.path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    assert claims.claim(tmp_path, "walk") is None
+    now = claims.disk_time(tmp_path)
+    os.utime(mine.path, (now - 110, now - 110))
+    assert claims.claim(tmp_path, "walk") is None
+    os.utime(mine.path, (now - 130, now - 130))
+    assert claims.claim(tmp_path, "walk").generation == 1
+
+
+def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
+    """One time and one score per frame, and frames/s leaves the first one out."""
+    run(root, tmp_path, sequences=["seq0"], factory=StubFactory(frame_s=0.01))
+    result = read_result(tmp_path / "folder" / "stub_000", "seq0")
+    assert len(result.times_s) == len(result.scores) == len(result.boxes_xywh) == 6
+    assert 30 < result.frames_per_s <= 100
+    np.testing.assert_array_equal(result.boxes_xywh[0], [5, 6, 10, 12])
