@@ -30,7 +30,7 @@ class GaussianMixture:
     >>> q.sample((5,), torch.Generator().manual_seed(0)).shape
     torch.Size([5, 1])
     >>> round(q.log_prob(torch.zeros(1)).exp().item(), 4)  # (1/2) (1/0.1 + 1/0.8) / sqrt(2 pi)
-    2.244
+    2.2441
     """
 
     sigmas: Tensor
