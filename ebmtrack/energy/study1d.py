@@ -342,6 +342,7 @@ def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
         try:
             record = json.loads(path.read_text("utf-8"))
             here = Cell(record["method"], record["samples"])
+            _ = record["seconds"], record["runs"], record["best"]
         except (ValueError, KeyError, TypeError) as error:
             raise ResultError(
                 f"{path} is no record of a 1D study ({error}): delete it to train again"
