@@ -1,9 +1,9 @@
 """The built-in test sequence: a coffee cup pushed about on a table full of photographs, with known truth.
 
-Everything in it is cut from photographs that scikit-image carries in its wheel (coffee, motorcycle, astronaut, chelsea,
-rocket, cameraman, hubble; free licences, see its data/README.txt), so that nothing is downloaded. Frames are drawn on
-demand and always the same: a table seen by a hand-held camera that pans, zooms and tilts, the cup, a second cup that
-looks almost the same and crosses its path, and a print that is pushed over the cup until it is all but hidden.
+Everything in it is cut from photographs that scikit-image carries in its wheel (coffee, motorcycle,
+astronaut, chelsea, rocket, camera, hubble), so that nothing is downloaded. Frames are drawn on demand and are
+always the same: a table seen by a hand-held camera that pans, zooms and tilts, a cup, a second cup that is
+almost the same and crosses its path, and a print that is pushed over the cup until it is all but hidden.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = [
 LENGTH = PARTS[-1][2] + 1
 SHUTTER = 0.5  # part of the time between two frames in which light falls on the sensor
 NOISE = 2.5  # standard deviation of the sensor noise, grey levels
-CUP_SCALE = 1.6  # the cups are kept larger than they are on the table, for the frames in which the camera is near
+CUP_SCALE = 1.6  # pixels kept of a cup for each pixel on the table, for when the camera is near
 SHADOW_XY = (-7.0, 9.0)  # of an object on the table, in table pixels; as in the photograph of the cup
 SHADOW_DEPTH = 0.55
 
@@ -110,9 +110,10 @@ TABLE_WH = (1560, 1080)
 
 @dataclass(frozen=True)
 class DemoSequence:
-    """A sequence with its truth: frames (RGB uint8, drawn when indexed), boxes_xywh (n, 4) and visible (n,) in 0..1.
+    """A sequence with its truth: frames (RGB uint8, drawn when indexed), boxes_xywh (n, 4), visible (n,).
 
-    `visible` is the part of the target's area that is not covered. `parts` lists (name, first frame, last frame).
+    `visible` is the part in 0..1 of the target's area that is not covered; `parts` lists (name, first frame,
+    last frame).
     """
 
     frames: Sequence[np.ndarray]
@@ -156,10 +157,10 @@ class _Frames(Sequence):
 
 @dataclass(frozen=True)
 class _Sprite:
-    """A cut-out: colours times alpha and alpha (h, w, 4) float32 in 0..255, its soft shadow (h, w), its rim (k, 2).
+    """A cut-out: colours times alpha and alpha (h, w, 4), float32 in 0..255, shadow (h, w), rim (k, 2).
 
-    The rim's points are pixels relative to the middle of the picture, by which the sprite is placed; `scale` is how
-    many of its pixels make one of the table.
+    The rim's points are pixels relative to the middle of the picture, by which the sprite is placed; `scale`
+    is how many of its pixels make one of the table.
     """
 
     rgba: np.ndarray
@@ -190,7 +191,8 @@ class _Scene:
         self.camera = _curve(CAMERA_KEYS)
         self.light = _curve(LIGHT_KEYS)
         self.glow = _glow()
-        self.noise = np.random.default_rng(0).normal(0, NOISE, (HEIGHT + 64, WIDTH + 64, 3)).astype(np.float32)
+        noise = np.random.default_rng(0).normal(0, NOISE, (HEIGHT + 64, WIDTH + 64, 3))
+        self.noise = noise.astype(np.float32)
 
     def view(self, time: float) -> np.ndarray:
         """The camera at a time: the affine map (2, 3) from table to frame, with the unrest of a hand."""
@@ -209,7 +211,7 @@ class _Scene:
         return _chain(self.view(time), on_table)
 
     def smear(self, thing: int | None, time: float) -> np.ndarray:
-        """How far (dx, dy) a thing, or the middle of the table in view, moves in the frame while the shutter is open."""
+        """How far (dx, dy) a thing, or the table in mid-frame, moves while the shutter is open, in pixels."""
         before, after = time - SHUTTER / 2, time + SHUTTER / 2
         if thing is None:
             middle = _apply(_inverse(self.view(time)), np.array([[WIDTH / 2, HEIGHT / 2]]))
@@ -219,11 +221,13 @@ class _Scene:
 
     def render(self, index: int) -> np.ndarray:
         """Frame number `index` as RGB uint8."""
-        flags = cv2.INTER_LINEAR
-        frame = cv2.warpAffine(self.table, self.view(index), (WIDTH, HEIGHT), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        size = (WIDTH, HEIGHT)
+        frame = cv2.warpAffine(self.table, self.view(index), size, borderMode=cv2.BORDER_REFLECT)
         frame = _smeared(frame, self.smear(None, index)).astype(np.float32)
+        shadow_xy = self.view(index)[:, :2] @ np.array(SHADOW_XY)
         for thing, (sprite, _) in enumerate(self.things):
-            _draw(frame, sprite, self.place(thing, index), self.smear(thing, index), self._shadow_shift(index))
+            place, smear = self.place(thing, index), self.smear(thing, index)
+            _draw(frame, sprite, place, smear, shadow_xy)
         return self._exposed(frame, index)
 
     def truth(self, index: int) -> tuple[np.ndarray, float]:
@@ -239,10 +243,6 @@ class _Scene:
             seen *= 1 - _alpha(self.things[thing][0], self.place(thing, index), origin, size)
         return np.concatenate([low, high - low]), float(seen.sum() / area.sum())
 
-    def _shadow_shift(self, time: float) -> np.ndarray:
-        """The shift of shadows in the frame."""
-        return self.view(time)[:, :2] @ np.array(SHADOW_XY)
-
     def _exposed(self, frame: np.ndarray, index: int) -> np.ndarray:
         """The frame under the light of its moment, with the noise of the sensor."""
         *gain, x, y = self.light(index)
@@ -255,7 +255,9 @@ class _Scene:
         return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
 
 
-def _draw(frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarray, shadow_xy: np.ndarray) -> None:
+def _draw(
+    frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarray, shadow_xy: np.ndarray
+) -> None:
     """Draw a sprite and its shadow into a float frame, smeared along its motion."""
     size = np.array(sprite.shadow.shape[::-1])
     corners = _apply(place, np.array([[0, 0], [size[0], 0], [0, size[1]], size], dtype=float))
@@ -265,10 +267,9 @@ def _draw(frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarr
     if (high - low <= 0).any():
         return
     window = frame[low[1] : high[1], low[0] : high[0]]
-    shift = np.column_stack([np.zeros((2, 2)), -low])
-    shade = cv2.warpAffine(sprite.shadow, place + shift + [[0, 0, shadow_xy[0]], [0, 0, shadow_xy[1]]], high - low)
+    shade = cv2.warpAffine(sprite.shadow, _shifted(place, shadow_xy - low), high - low)
     _darken(window, _smeared(shade, smear), SHADOW_DEPTH)
-    _cover(window, _smeared(cv2.warpAffine(sprite.rgba, place + shift, high - low), smear))
+    _cover(window, _smeared(cv2.warpAffine(sprite.rgba, _shifted(place, -low), high - low), smear))
 
 
 def _darken(canvas: np.ndarray, shade: np.ndarray, depth: float) -> None:
@@ -284,8 +285,7 @@ def _cover(canvas: np.ndarray, rgba: np.ndarray) -> None:
 
 def _alpha(sprite: _Sprite, place: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarray:
     """The cover (h, w) in 0..1 of a sprite in the window of the frame at `origin` of `size` (w, h)."""
-    shift = np.column_stack([np.zeros((2, 2)), -origin])
-    return cv2.warpAffine(np.ascontiguousarray(sprite.rgba[..., 3]), place + shift, size) / 255
+    return cv2.warpAffine(np.ascontiguousarray(sprite.rgba[..., 3]), _shifted(place, -origin), size) / 255
 
 
 def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:
@@ -300,7 +300,7 @@ def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:
 
 
 def _table() -> np.ndarray:
-    """The table top: planks cut from the wood beside the cup, stretched along the grain, with prints lying on them."""
+    """The table top: planks cut from the wood beside the cup and stretched, with prints lying on them."""
     coffee = _photograph("coffee.png")
     rng = np.random.default_rng(4)
     boards = [_board(coffee, y) for y in (190, 215, 240, 262, 285)]
@@ -317,14 +317,14 @@ def _table() -> np.ndarray:
 
 
 def _board(coffee: np.ndarray, centre_y: int) -> np.ndarray:
-    """A plank (100, 800, 3): a patch of 90 x 58 pixels at (543, centre_y), its grain turned level and stretched."""
+    """A plank (100, 800, 3): a patch of 90 x 58 pixels at (543, centre_y), turned level and stretched."""
     scale = np.diag([90 / 800, 58 / 100])
     linear = _rotation(-38.5) @ scale
     inverse = np.column_stack([linear, np.array([543, centre_y]) - linear @ (400, 50)])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    board = cv2.warpAffine(coffee, inverse, (800, 100), flags=flags, borderMode=cv2.BORDER_REFLECT).astype(np.float32)
-    joint = np.minimum(np.arange(100), np.arange(100)[::-1])
-    return board * np.clip(0.25 + joint / 3, 0, 1)[:, None, None]
+    board = cv2.warpAffine(coffee, inverse, (800, 100), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    from_joint = np.minimum(np.arange(100), np.arange(100)[::-1])
+    return board * np.clip(0.25 + from_joint / 3, 0, 1, dtype=np.float32)[:, None, None]
 
 
 def _lay(table: np.ndarray, printed: np.ndarray, x: float, y: float, angle: float) -> None:
@@ -332,8 +332,7 @@ def _lay(table: np.ndarray, printed: np.ndarray, x: float, y: float, angle: floa
     sprite = _sprite(printed)
     linear = _rotation(angle)
     place = np.column_stack([linear, np.array([x, y]) - linear @ sprite.middle])
-    shadow = cv2.warpAffine(sprite.shadow, place + [[0, 0, -2], [0, 0, 3]], TABLE_WH)
-    _darken(table, shadow, 0.5)
+    _darken(table, cv2.warpAffine(sprite.shadow, _shifted(place, (-2, 3)), TABLE_WH), 0.5)
     _cover(table, cv2.warpAffine(sprite.rgba, place, TABLE_WH))
 
 
@@ -349,13 +348,15 @@ def _print(name: str, width: int) -> np.ndarray:
 
 
 def _cup() -> np.ndarray:
-    """The cup with its saucer and spoon, cut out of the photograph, RGBA, at CUP_SCALE times its size on the table."""
+    """The cup with its saucer and spoon, cut out of the photograph: RGBA, CUP_SCALE times its final size."""
     coffee = _photograph("coffee.png")
     mask = np.zeros(coffee.shape[:2], np.uint8)
-    for centre, axes, angle in (((278.5, 219), (200.5, 166), 5), ((290.5, 114), (117, 95), 3)):  # saucer, brim
+    saucer, brim = ((278.5, 219), (200.5, 166), 5), ((290.5, 114), (117, 95), 3)
+    for centre, axes, angle in (saucer, brim):
         ellipse = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 3) * np.array(axes) / 1000
         _fill(mask, ellipse @ _rotation(angle).T + centre)
-    _fill(mask, np.array([(395, 71), (411, 67), (418, 70), (423, 76), (415, 112), (404, 150), (390, 150)]))  # spoon
+    spoon = [(395, 71), (411, 67), (418, 70), (423, 76), (415, 112), (404, 150), (390, 150)]
+    _fill(mask, np.array(spoon))
     cut = np.dstack([coffee, cv2.GaussianBlur(mask, (0, 0), 1.0)])[8:396, 66:492]
     return cv2.resize(cut, None, fx=0.32 * CUP_SCALE, fy=0.32 * CUP_SCALE, interpolation=cv2.INTER_AREA)
 
@@ -379,7 +380,8 @@ def _sprite(rgba: np.ndarray, scale: float = 1.0) -> _Sprite:
     rgba = cv2.copyMakeBorder(rgba, margin, margin, margin, margin, cv2.BORDER_CONSTANT).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     shadow = cv2.GaussianBlur(np.ascontiguousarray(rgba[..., 3]), (0, 0), margin / 4)
-    contours, _ = cv2.findContours((rgba[..., 3] > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    solid = (rgba[..., 3] > 127).astype(np.uint8)
+    contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     rim = cv2.convexHull(np.vstack(contours))[:, 0].astype(np.float64)
     return _Sprite(rgba, shadow, rim - (np.array(shadow.shape[::-1]) - 1) / 2, scale)
 
@@ -395,16 +397,16 @@ def _photograph(name: str) -> np.ndarray:
     """A photograph of scikit-image's wheel as RGB; the package itself is not imported."""
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
-        raise ConfigError("the demo is made of photographs from scikit-image, which is missing: pip install scikit-image")
+        raise ConfigError("the demo needs the photographs in scikit-image: pip install scikit-image")
     path = Path(found.origin).parent / "data" / name
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if picture is None:
-        raise ConfigError(f"scikit-image has no readable photograph {path}: pip install --force-reinstall scikit-image")
+        raise ConfigError(f"no readable photograph {path}: pip install --force-reinstall scikit-image")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def _curve(keys: list[tuple]) -> Callable[[float], np.ndarray]:
-    """A smooth curve through key frames (frame, values ...): cubic Hermite with finite differences as slopes."""
+    """A smooth curve through key frames (frame, values ...): cubic Hermite, finite differences as slopes."""
     table = np.array(keys, dtype=np.float64)
     times, values = table[:, 0], table[:, 1:]
     slopes = np.gradient(values, times, axis=0)
@@ -431,6 +433,11 @@ def _rotation(degrees: float) -> np.ndarray:
 def _apply(affine: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
     """Points (k, 2) under an affine map (2, 3)."""
     return points_xy @ affine[:, :2].T + affine[:, 2]
+
+
+def _shifted(affine: np.ndarray, shift_xy: np.ndarray | tuple[float, float]) -> np.ndarray:
+    """The affine map followed by a shift."""
+    return np.column_stack([affine[:, :2], affine[:, 2] + shift_xy])
 
 
 def _chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -1,0 +1,8 @@
+"""`python -m ebmtrack` is the `ebmtrack` command."""
+
+import sys
+
+from ebmtrack.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""A window that shows frames, and whether there is a screen to show one on."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ebmtrack.errors import ConfigError
+
+ESCAPE = 27
+
+
+def require_screen(wish: str, instead: str) -> None:
+    """Raise ConfigError, saying what to do `instead`, where no window can be opened for the `wish`.
+
+    Qt, which draws OpenCV's windows, ends the whole process where it finds no screen: so this asks first.
+    """
+    reason = _why_no_screen()
+    if reason:
+        raise ConfigError(f"{wish} needs a window, but {reason}; {instead}")
+
+
+class Window:
+    """A window of a given title; `show` draws a frame and says which key was pressed. Closed with `close`."""
+
+    def __init__(self, title: str):
+        self.title = title
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized = False
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def show(self, image: np.ndarray, wait_ms: int = 1) -> int:
+        """Show an RGB frame; the code of the key pressed, or -1. A window that was closed counts as Esc."""
+        if self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+            return ESCAPE
+        if not self._sized:
+            cv2.resizeWindow(self.title, image.shape[1], image.shape[0])
+            self._sized = True
+        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return cv2.waitKey(wait_ms)
+
+    def close(self) -> None:
+        """Take the window away."""
+        if not self._sized or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1:
+            cv2.destroyWindow(self.title)
+
+
+def _why_no_screen() -> str | None:
+    """Why no window can be opened, or None where one can."""
+    interface = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
+    if interface is not None and interface[1] == "NONE":
+        return "this OpenCV was built without windows (opencv-python-headless instead of opencv-python)"
+    if not sys.platform.startswith("linux"):
+        return None
+    display = os.environ.get("DISPLAY", "")
+    if display:
+        return None if _answers(display) else f"no screen answers at DISPLAY={display}"
+    if os.environ.get("WAYLAND_DISPLAY") and _has_wayland():
+        return None
+    return "there is no screen (DISPLAY is not set)"
+
+
+def _answers(display: str) -> bool:
+    """Whether an X server takes connections at a display name, [host]:number[.screen]."""
+    found = re.fullmatch(r"(?:unix/?)?([^:/]*):(\d+)(?:\.\d+)?", display)
+    if found is None:
+        return True  # a form that we do not know: let the window library try
+    host, number = found[1], int(found[2])
+    if host:
+        try:
+            socket.create_connection((host, 6000 + number), timeout=3).close()
+        except OSError:
+            return False
+        return True
+    path = f"/tmp/.X11-unix/X{number}"
+    return any(_connects(address) for address in (path, "\0" + path))
+
+
+def _connects(address: str) -> bool:
+    """Whether something listens at the address of a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(3)
+        try:
+            connection.connect(address)
+        except OSError:
+            return False
+    return True
+
+
+def _has_wayland() -> bool:
+    """Whether OpenCV can draw without an X server: its wheels bring Qt with the plugin for X only."""
+    plugins = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
+    return not plugins.is_dir() or any("wayland" in plugin.name for plugin in plugins.iterdir())
