@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import os
 import platform
 import sys
@@ -34,26 +33,16 @@ class ParamsFactory:
         name."""
         from ebmtrack.tracking.tracker import Tracker
 
+        from ebmtrack.tracking.params import load_params
+
         return Tracker.from_params(load_params(params), device=device)
 
     def describe(self, params: str) -> dict[str, object]:
         """The parameters and the SHA-256 of every weights file that they name."""
+        from ebmtrack.tracking.params import load_params
+
         values = load_params(params)
         return {"params": as_json(values), "weights": weights_sha256(values)}
-
-
-def load_params(name: str) -> Any:
-    """`parameters()` of `tracker_params/<name>.py`. Raises ConfigError for a name that does not exist."""
-    module = f"ebmtrack.tracker_params.{name}"
-    try:
-        loaded = importlib.import_module(module)
-    except ModuleNotFoundError as reason:
-        if reason.name != module:
-            raise
-        folder = Path(importlib.import_module("ebmtrack.tracker_params").__file__).parent
-        known = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-        raise ConfigError(f"no parameters {name!r}: {folder} has {', '.join(known) or 'none'}") from reason
-    return loaded.parameters()
 
 
 def as_json(value: Any) -> Any:
@@ -68,16 +57,13 @@ def as_json(value: Any) -> Any:
 
 
 def weights_sha256(params: Any) -> str:
-    """One SHA-256 over the weights files that the parameters name, "none" without any."""
-    digest, found = hashlib.sha256(), False
-    for value in vars(params).values() if hasattr(params, "__dict__") else ():
-        if isinstance(value, (str, Path)) and value:
-            for path in (Path(value), Path(ebmtrack.__file__).parent / "weights" / Path(value).name):
-                if path.is_file():
-                    digest.update(path.read_bytes())
-                    found = True
-                    break
-    return digest.hexdigest() if found else "none"
+    """The SHA-256 of the weights file that the parameters name; "none" where it is not a file."""
+    name = str(getattr(params, "weights", ""))
+    shipped = Path(ebmtrack.__file__).parent / "weights"
+    for path in (Path(name), shipped / name, shipped / f"{name}.safetensors"):
+        if path.is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return "none"
 
 
 @dataclass

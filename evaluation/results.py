@@ -27,6 +27,7 @@ from ebmtrack.files import write_text
 Array = np.ndarray
 
 _SIDE_FILES = ("_time", "_object_presence_scores")
+_OTHER_NAMES = {"human4_2": "human4"}  # OTB's Human4 has its boxes in groundtruth_rect.2.txt
 _PREFIXES = ("uav_", "nfs_", "tpl_")  # pytracking puts the data set's name before some sequences
 
 
@@ -151,7 +152,8 @@ def canonical(name: str) -> str:
     """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, pytracking's
     prefixes."""
     key = re.sub(r"[-. ]+", "_", name.lower())
-    return next((key[len(p) :] for p in _PREFIXES if key.startswith(p)), key)
+    key = next((key[len(p) :] for p in _PREFIXES if key.startswith(p)), key)
+    return _OTHER_NAMES.get(key, key)
 
 
 @dataclass(frozen=True)

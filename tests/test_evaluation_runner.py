@@ -138,7 +138,7 @@ def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
         run(root, tmp_path, sequences=["seq9"])
     with pytest.raises(ConfigError, match="unknown data set"):
         evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
-    with pytest.raises(ConfigError, match="no parameters 'nothing'"):
+    with pytest.raises(ConfigError, match="unknown tracker set-up 'nothing'"):
         evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
     with pytest.raises(DatasetError, match="no folders"):
         run(tmp_path, tmp_path / "out")

@@ -199,6 +199,14 @@ def read_attributes(path: Path, names: Items[str]) -> tuple[str, ...]:
     return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
 
 
+def folders_by_name(root: Path) -> dict[str, Path]:
+    """Folders in `root` by their canonical name, so that case, `-` and `_` do not matter. Raises
+    DatasetError."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    return {canonical(path.name): path for path in sorted(root.iterdir()) if path.is_dir()}
+
+
 def split_found(
     wanted: Iterable[str], present: Callable[[str], bool]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

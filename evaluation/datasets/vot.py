@@ -1,0 +1,86 @@
+"""VOT-style folders: `<root>/list.txt`, `<root>/<name>/{color/00000001.jpg or 00000001.jpg,
+groundtruth.txt}`.
+
+A row of the ground truth is a box x, y, w, h, a polygon, or (since 2020) a mask `m x0,y0,w,h,run,run,..`,
+whose runs count pixels outside and inside by turns, row by row. The box of a mask or polygon is the one
+around it. Files `<tag>.tag` or `<tag>.label` flag frames; a sequence has the attribute `<tag>` where a frame
+is flagged.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, check_boxes, read_flags, split_found
+from ebmtrack.evaluation.datasets.folder import image_folder
+from ebmtrack.evaluation.tables import polygon_to_xywh, read_text, split_lines, to_numbers
+
+from ebmtrack.errors import DatasetError
+
+MOST_PIXELS = 1 << 28
+
+
+def find(root: Path) -> DataSet:
+    """The sequences that `list.txt` names, in `root` or in `root/sequences`; without a list, the folders."""
+    base = root / "sequences" if (root / "sequences").is_dir() else root
+    if not base.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    if (base / "list.txt").is_file():
+        names = [line.strip() for line in split_lines(read_text(base / "list.txt", DatasetError))]
+    else:
+        names = sorted(p.name for p in base.iterdir() if (p / "groundtruth.txt").is_file())
+    found, missing = split_found(names, lambda name: (base / name / "groundtruth.txt").is_file())
+    loaders = {name: partial(load, base / name) for name in found}
+    return DataSet("vot", root, loaders, missing, len(names), "ope")
+
+
+def load(folder: Path) -> Sequence:
+    """Read one sequence."""
+    boxes = read_regions(folder / "groundtruth.txt")
+    tags = [p for p in sorted(folder.iterdir()) if p.suffix in (".tag", ".label")]
+    attributes = tuple(tag.stem for tag in tags if tag.stat().st_size and read_flags(tag).any())
+    return Sequence(folder.name, "vot", boxes, Frames(image_folder(folder)), attributes=attributes)
+
+
+def read_regions(path: Path) -> np.ndarray:
+    """Boxes (N, 4) around the regions of a VOT file. Raises DatasetError naming file and line."""
+    lines = split_lines(read_text(path, DatasetError))
+    if not lines:
+        raise DatasetError(f"{path}: is empty")
+    return check_boxes(np.stack([_region(line, path, i) for i, line in enumerate(lines, 1)]), path)
+
+
+def _region(line: str, path: Path, number: int) -> np.ndarray:
+    """The box (4,) around one region."""
+    words = line.strip().removeprefix("m").replace(",", " ").replace("\t", " ").split()
+    values = to_numbers([words], path, DatasetError, number)
+    if line.strip().startswith("m"):
+        return _mask_box(values[0], f"{path}, line {number}")
+    if values.shape[1] == 4:
+        return values[0]
+    if values.shape[1] < 6 or values.shape[1] % 2:
+        raise DatasetError(
+            f"{path}, line {number}: {values.shape[1]} numbers are neither a box nor a polygon"
+        )
+    return polygon_to_xywh(values)[0]
+
+
+def _mask_box(values: np.ndarray, where: str) -> np.ndarray:
+    """The box around a run-length coded mask; NaN for an empty one."""
+    if len(values) < 4 or not np.isfinite(values).all() or (values % 1).any() or (values[2:] < 0).any():
+        raise DatasetError(f"{where}: a mask is x0, y0, width, height and runs, all whole numbers")
+    x0, y0, width, height = (int(v) for v in values[:4])
+    runs = values[4:]
+    if runs.sum() > width * height or width * height > MOST_PIXELS:
+        raise DatasetError(f"{where}: runs of {runs.sum():.0f} pixels in a mask of {width} x {height}")
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs.astype(np.int64))
+    full = np.zeros(width * height, bool)
+    full[: len(inside)] = inside
+    rows, columns = np.nonzero(full.reshape(height, width))
+    if not len(rows):
+        return np.full(4, np.nan)
+    low = np.array([columns.min(), rows.min()])
+    high = np.array([columns.max(), rows.max()]) + 1
+    return np.concatenate([low + [x0, y0], high - low]).astype(np.float64)

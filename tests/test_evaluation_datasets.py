@@ -1,0 +1,300 @@
+"""Benchmarks as they lie on people's disks, with all their oddities, built from names and numbers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ebmtrack.evaluation import datasets
+from ebmtrack.evaluation.datasets import lasot, nfs, otb, uav, vot
+from ebmtrack.evaluation.datasets.base import Frames, read_annotation
+
+from ebmtrack.errors import ConfigError, DatasetError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "test" / "sequences"
+
+
+def touch_frames(folder: Path, first: int, last: int, digits: int = 4) -> None:
+    """Empty files with the names of frames; readers list them and do not open them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, last + 1):
+        (folder / f"{number:0{digits}d}.jpg").touch()
+
+
+def write_boxes(path: Path, count: int, separator: str = ",", first: float = 1) -> None:
+    """Rows x, y, w, h in which x counts the rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(separator.join(f"{v:g}" for v in (first + i, 2, 30, 40)) + "\n" for i in range(count))
+    )
+
+
+@pytest.fixture(scope="module")
+def otb_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of OTB-100: boxes for every entry, frames for the odd ones."""
+    root = tmp_path_factory.mktemp("otb")
+    for index, name in enumerate(otb.NAMES["otb100"]):
+        folder, file = root / name, "groundtruth_rect.txt"
+        if name[:-2] in ("Jogging", "Skating2"):
+            folder, file = root / name[:-2], f"groundtruth_rect.{name[-1]}.txt"
+        if name == "Human4":
+            file = "groundtruth_rect.2.txt"
+            folder.mkdir()
+            (folder / "groundtruth_rect.1.txt").touch()
+        first, last = otb.RANGES.get(name, (1, 5))
+        write_boxes(folder / file, last - first + 1, ",\t "[index % 3], first=100 * (file[-5] == "2"))
+        if name in otb.RANGES or name in ("Board", "Human4", "Jogging_1", "Skating2_2"):
+            extra = 0 if name.startswith("BlurCar") else 20
+            start = first if name.startswith("BlurCar") else 1
+            touch_frames(
+                folder / "img", start, last + extra * (name in otb.RANGES), 5 if name == "Board" else 4
+            )
+    return root
+
+
+def test_otb_counts(otb_root: Path) -> None:
+    """OTB-100 has 100 entries, OTB-50 50, OTB-2013 51 (50 videos, Jogging twice)."""
+    for name, count in (("otb100", 100), ("otb50", 50), ("otb2013", 51)):
+        found = datasets.open_dataset(name, otb_root)
+        assert len(found) == found.expected == count and not found.missing
+        assert len({found.load(n).name for n in found.select()}) == count
+
+
+@pytest.mark.parametrize("name, first, count", [
+    ("David", 300, 471), ("BlurCar1", 247, 742), ("BlurCar3", 3, 357), ("BlurCar4", 18, 380),
+    ("Football1", 1, 74), ("Freeman3", 1, 460), ("Freeman4", 1, 283), ("Diving", 1, 215), ("Board", 1, 5),
+])  # fmt: skip
+def test_otb_ranges(otb_root: Path, name: str, first: int, count: int) -> None:
+    """Eight entries use part of their frames; counts follow from the ranges, last - first + 1."""
+    paths = datasets.open_dataset("otb100", otb_root).load(name).frame_paths()
+    assert (int(paths[0].stem), len(paths)) == (first, count)
+
+
+def test_otb_renumbered_copy(tmp_path: Path) -> None:
+    """A copy of David that holds just the 471 frames, numbered from 1, is used as it is; one frame less is
+    refused."""
+    write_boxes(tmp_path / "David" / "groundtruth_rect.txt", 471)
+    touch_frames(tmp_path / "David" / "img", 1, 471)
+    david = datasets.open_dataset("otb100", tmp_path).load("david")
+    assert len(david.frame_paths()) == 471
+    (tmp_path / "David" / "img" / "0400.jpg").unlink()
+    with pytest.raises(DatasetError, match="frame 400 is missing"):
+        david.frame_paths()
+
+
+def test_otb_two_targets_and_variants_of_names(otb_root: Path) -> None:
+    """Jogging and Skating2 have an entry per target; other toolkits' spellings find them."""
+    found = datasets.open_dataset("otb100", otb_root)
+    assert found.load("Jogging_1").boxes_xywh[0, 0] == 0 and found.load("Jogging_2").boxes_xywh[0, 0] == 100
+    for spelling in ("Jogging-2", "jogging.2", "JOGGING_2"):
+        assert found.resolve(spelling) == "Jogging_2"
+    assert found.load("human4_2").boxes_xywh[0, 0] == 100  # from groundtruth_rect.2.txt
+    with pytest.raises(DatasetError, match="no sequence 'Jogging'"):
+        found.resolve("Jogging")
+
+
+def test_missing_sequences_are_named(tmp_path: Path) -> None:
+    """Without Deer the data set says so by name, and the rest is usable on request."""
+    for name in otb.NAMES["otb50"]:
+        if name != "Deer":
+            write_boxes(tmp_path / "OTB-50" / name.lower() / "groundtruth_rect.txt", 3)
+    found = datasets.open_dataset("otb50", tmp_path)
+    with pytest.raises(DatasetError, match="1 of 50 sequences are missing: Deer"):
+        found.select()
+    assert len(found.select(allow_missing=True)) == 49
+    with pytest.raises(DatasetError, match="'Deer' is not under"):
+        found.load("deer")
+    assert "missing: Deer" in datasets.print_datasets(tmp_path)
+
+
+def test_uav(tmp_path: Path) -> None:
+    """123 and 20 entries; parts of one video, NaN rows, attributes."""
+    for version in ("uav123", "uav20l"):
+        for name in uav.NAMES[version]:
+            write_boxes(tmp_path / "anno" / version.upper() / f"{name}.txt", 3)
+            video = uav.RANGES[name][0] if version == "uav123" else name
+            (tmp_path / "data_seq" / "UAV123" / video).mkdir(parents=True, exist_ok=True)
+    annotation = tmp_path / "anno" / "UAV123" / "bird1_2.txt"
+    rows = ["5,5,10,10"] * 703
+    rows[7] = "NaN,NaN,NaN,NaN"
+    annotation.write_text("\n".join(rows))
+    (annotation.parent / "att").mkdir()
+    (annotation.parent / "att" / "bird1_2.txt").write_text("1,0,0,0,0,0,1,0,0,0,0,0\n")
+    touch_frames(tmp_path / "data_seq" / "UAV123" / "bird1", 770, 1500, 6)
+    for version, count in (("uav123", 123), ("uav20l", 20)):
+        found = datasets.open_dataset(version, tmp_path)
+        assert len(found) == found.expected == count
+    bird = datasets.open_dataset("uav123", tmp_path).load("uav_bird1_2")
+    paths = bird.frame_paths()
+    assert (paths[0].name, paths[-1].name, len(paths)) == ("000775.jpg", "001477.jpg", 703)
+    assert np.isnan(bird.boxes_xywh[7]).all() and bird.visible.sum() == 702
+    assert bird.attributes == ("SV", "OV") and bird.rule == "uav"
+
+
+@pytest.mark.parametrize("fps", [30, 240])
+def test_nfs(tmp_path: Path, fps: int) -> None:
+    """100 sequences; rows are two corners, the 30 Hz folders come with eight boxes per frame and one frame
+    more."""
+    for name in nfs.NAMES:
+        folder = tmp_path / name / str(fps) / name
+        touch_frames(folder, 1, 4, 5)
+        per_frame = 8 if fps == 30 else 1
+        count = 3 * per_frame if name == "yoyo" else 4 * per_frame
+        rows = [f'0 {10 + i} 20 {40 + i} 60 {i} 0 0 0 "some thing"' for i in range(count)]
+        folder.with_suffix(".txt").write_text("\n".join(rows))
+    found = datasets.open_dataset(f"nfs{fps}", tmp_path)
+    assert len(found) == found.expected == 100
+    bee = found.load("nfs_bee")
+    step = 8 if fps == 30 else 1
+    np.testing.assert_array_equal(bee.boxes_xywh, [[10 + step * i, 20, 30, 40] for i in range(4)])
+    assert len(found.load("yoyo").frame_paths()) == 3
+
+
+def test_nfs_in_the_other_layout(tmp_path: Path) -> None:
+    """`sequences/` and `anno/` with rows of x, y, w, h; lengths that fit neither one nor eight per frame are
+    refused."""
+    touch_frames(tmp_path / "sequences" / "bee", 1, 4, 5)
+    write_boxes(tmp_path / "anno" / "nfs_bee.txt", 32, "\t")
+    found = datasets.open_dataset("nfs30", tmp_path)
+    np.testing.assert_array_equal(found.load("bee").boxes_xywh[:, 0], [1, 9, 17, 25])
+    write_boxes(tmp_path / "anno" / "nfs_bee.txt", 9, "\t")
+    with pytest.raises(DatasetError, match="9 boxes for 4 frames"):
+        found.load("bee")
+
+
+def test_lasot(tmp_path: Path) -> None:
+    """280 and 150 sequences, with or without folders of classes; absent frames are the two flags together."""
+    for version in ("lasot", "lasot_ext"):
+        for index, name in enumerate(lasot.NAMES[version]):
+            folder = tmp_path / version / (name.rsplit("-", 1)[0] if index % 2 else "") / name
+            write_boxes(folder / "groundtruth.txt", 4)
+            (folder / "full_occlusion.txt").write_text("0,1,0,0\n")
+            (folder / "out_of_view.txt").write_text("0\n0\n0\n1\n")
+        found = datasets.open_dataset(version, tmp_path / version)
+        assert len(found) == found.expected == {"lasot": 280, "lasot_ext": 150}[version]
+    sequence = datasets.open_dataset("lasot", tmp_path).load("zebra-17")
+    np.testing.assert_array_equal(sequence.visible, [True, False, True, False])
+    (tmp_path / "lasot" / "zebra" / "zebra-17" / "out_of_view.txt").write_text("0,0,2,0")
+    with pytest.raises(DatasetError, match="out_of_view.txt, flag 3: is neither 0 nor 1"):
+        datasets.open_dataset("lasot", tmp_path / "lasot").load("zebra-17")
+
+
+def test_got10k_and_trackingnet(tmp_path: Path) -> None:
+    """Names come from the list; cover and size are read; of test sequences only the first box is known."""
+    val = tmp_path / "GOT-10k" / "val"
+    folder = val / "GOT-10k_Val_000001"
+    write_boxes(folder / "groundtruth.txt", 3)
+    touch_frames(folder, 1, 3, 8)
+    (folder / "cover.label").write_text("8\n0\n5\n")
+    (folder / "meta_info.ini").write_text("[METAINFO]\nresolution: (1920, 1080)\n")
+    (val / "list.txt").write_text("GOT-10k_Val_000001\nGOT-10k_Val_000002\n")
+    found = datasets.open_dataset("got10k_val", tmp_path)
+    assert found.missing == ("GOT-10k_Val_000002",) and found.expected == 180
+    sequence = found.load("GOT-10k_Val_000001")
+    assert sequence.size_wh == (1920, 1080) and sequence.visible.tolist() == [True, False, True]
+    touch_frames(tmp_path / "TEST" / "frames" / "abc_1", 0, 11, 1)
+    write_boxes(tmp_path / "TEST" / "anno" / "abc_1.txt", 1)
+    sequence = datasets.open_dataset("trackingnet", tmp_path).load("abc_1")
+    assert [int(p.stem) for p in sequence.frame_paths()] == list(range(12))
+    assert np.isnan(sequence.boxes_xywh[1:]).all() and len(sequence) == 12
+
+
+def test_tcolor_and_dtb(tmp_path: Path) -> None:
+    """TColor-128 has its first and last frame in a file; DTB70 is plain."""
+    folder = tmp_path / "Temple-color-128" / "Ball_ce1"
+    write_boxes(folder / "Ball_ce1_gt.txt", 3)
+    (folder / "Ball_ce1_frames.txt").write_text("11,13")
+    touch_frames(folder / "img", 1, 20)
+    sequence = datasets.open_dataset("tcolor128", tmp_path).load("Ball_ce1")
+    assert [p.name for p in sequence.frame_paths()] == ["0011.jpg", "0012.jpg", "0013.jpg"]
+    (folder / "Ball_ce1_frames.txt").write_text("11,14")
+    with pytest.raises(DatasetError, match="3 boxes for the frames 11 to 14"):
+        datasets.open_dataset("tcolor128", tmp_path).load("Ball_ce1")
+    write_boxes(tmp_path / "DTB70" / "Animal1" / "groundtruth_rect.txt", 2)
+    touch_frames(tmp_path / "DTB70" / "Animal1" / "img", 0, 1, 5)
+    assert len(datasets.open_dataset("dtb70", tmp_path).load("animal1").frame_paths()) == 2
+
+
+def test_vot(tmp_path: Path) -> None:
+    """Boxes, polygons and masks: the mask of 4 x 3 pixels below has its inside at columns 1 to 2 of rows 0
+    and 1."""
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    mask = "m10,20,4,3,1,2,2,2,5"
+    (folder / "groundtruth.txt").write_text(f"1,2,3,4\n1,1,5,1,5,4,1,4\n{mask}\nm1,1,2,2,4\n")
+    (folder / "occlusion.tag").write_text("0\n0\n1\n0\n")
+    (tmp_path / "list.txt").write_text("bag\nbook\n")
+    touch_frames(folder / "color", 1, 4, 8)
+    found = datasets.open_dataset("vot", tmp_path)
+    assert found.missing == ("book",)
+    sequence = found.load("bag")
+    np.testing.assert_array_equal(sequence.boxes_xywh[:3], [[1, 2, 3, 4], [1, 1, 4, 3], [11, 20, 2, 2]])
+    assert np.isnan(sequence.boxes_xywh[3]).all()
+    assert sequence.attributes == ("occlusion",) and len(sequence.frame_paths()) == 4
+    (folder / "groundtruth.txt").write_text("1,2,3,4\nm0,0,2,2,9\n")
+    with pytest.raises(DatasetError, match="groundtruth.txt, line 2: runs of 9 pixels"):
+        vot.load(folder)
+
+
+def test_folder_of_one_sequence_and_frames_beside_the_boxes(tmp_path: Path) -> None:
+    """The root may be a sequence itself, and images may lie beside the annotation; numbers order them, not
+    names."""
+    write_boxes(tmp_path / "groundtruth.txt", 11)
+    for number in range(1, 12):
+        (tmp_path / f"frame{number}.PNG").touch()
+    sequence = datasets.open_dataset("folder", tmp_path).load(tmp_path.name)
+    assert [p.name for p in sequence.frame_paths()][8:] == ["frame9.PNG", "frame10.PNG", "frame11.PNG"]
+
+
+@pytest.mark.parametrize("text, what", [
+    ("", "is empty"),
+    ("1,2,3\n", "line 1: 3 numbers, expected 4 or 8"),
+    ("1,2,3,4\n1,2,3\n", "line 2: 3 numbers, expected 4"),
+    ("1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number"),
+    ("1,2,0,4\n", "line 1: .* no box to start from"),
+    ("NaN,NaN,NaN,NaN\n", "line 1: .* no box to start from"),
+    ("1,2,3,4\n1,2,inf,4\n", "line 2: an infinite number"),
+    ("1,2,3,4\n\n1,2,3,4\n", "line 2: 0 numbers"),
+    ("1,2,3,1_0\n", "'1_0' is not a number"),
+    ("1,2,3,4\0\n", "null bytes"),
+])  # fmt: skip
+def test_bad_annotations_name_file_and_line(tmp_path: Path, text: str, what: str) -> None:
+    """Each fault is a DatasetError that says what is wrong, and where."""
+    path = tmp_path / "groundtruth_rect.txt"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=f"groundtruth_rect.txt.*{what}"):
+        read_annotation(path)
+
+
+def test_separators_and_line_ends(tmp_path: Path) -> None:
+    """Commas, tabs, blanks, a byte order mark and Windows line ends, mixed in one file."""
+    path = tmp_path / "boxes.txt"
+    path.write_bytes(b"\xef\xbb\xbf1,2,3,4\r\n5\t6\t7\t8\r\n 9 10, 11,  12 \r\n\r\n")
+    np.testing.assert_array_equal(read_annotation(path), [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+def test_names_and_roots_that_do_not_exist(tmp_path: Path) -> None:
+    """An unknown data set is a ConfigError with the known ones; an empty or missing root a DatasetError."""
+    with pytest.raises(ConfigError, match="otb100"):
+        datasets.open_dataset("otb", tmp_path)
+    for root in (tmp_path, tmp_path / "nowhere"):
+        for name in datasets.DATASETS:
+            with pytest.raises(DatasetError):
+                datasets.open_dataset(name, root).select()
+    with pytest.raises(DatasetError, match="no images"):
+        Frames(tmp_path).paths()
+    assert "no known data set" in datasets.print_datasets(tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the development sequences are not at {SHARED}")
+def test_real_sequences() -> None:
+    """The ten development sequences: frames and boxes agree, and images can be read."""
+    from ebmtrack.evaluation.runner import read_rgb
+
+    found = datasets.open_dataset("folder", SHARED)
+    assert len(found) == 10
+    for name in found.names:
+        sequence = found.load(name)
+        image = read_rgb(sequence.frame_paths()[0])
+        assert (sequence.boxes_xywh[0, :2] + sequence.boxes_xywh[0, 2:] <= image.shape[1::-1]).all()
