@@ -1,0 +1,142 @@
+"""The command line: verbs, exit codes, one-line errors, and how quickly it is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack import __version__, cli
+from ebmtrack.errors import CheckpointError
+
+
+class Still:
+    """A tracker that answers with the box it began with, after a pause."""
+
+    def __init__(self, pause_s=0.0):
+        self.pause_s = pause_s
+
+    def init(self, image, box_xywh):
+        self.box_xywh, self.score, self.found = box_xywh, 1.0, True
+
+    def update(self, image):
+        if self.pause_s:
+            print("busy", flush=True)
+            time.sleep(self.pause_s)
+        return self
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures."""
+    for index in range(5):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros((20, 30, 3), np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """What the commands ask of the tracker's loader, which gives a still one."""
+    asked = []
+    monkeypatch.setattr(cli, "_tracker", lambda *chosen: asked.append(chosen) or Still())
+    return asked
+
+
+def python(code, *args, **more):
+    """Run Python code in a process of its own."""
+    return subprocess.run([sys.executable, *code, *args], capture_output=True, text=True, timeout=240, **more)
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ebmtrack {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["track", "--help"], ["demo", "--help"]])
+def test_help(argv, capsys):
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "usage: ebmtrack" in out
+    assert all(verb in out for verb in cli.VERBS) or argv[:1] in (["track"], ["demo"])
+
+
+@pytest.mark.parametrize("line", ["fly", "track", "track x.mp4 --foo", "track x.mp4 --max-frames many"])
+def test_wrong_options_are_code_2(line, capsys):
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err
+
+
+def test_every_verb_says_what_it_does():
+    """Help is made of docstrings: each verb has a sentence, and a line for each of its options."""
+    for verb in cli.VERBS.values():
+        options = verb.__code__.co_varnames[: verb.__code__.co_argcount]
+        assert verb.__doc__ and all(f"{option}: " in verb.__doc__ for option in options)
+
+
+def test_track(folder, still, capsys):
+    out = folder / "b.txt"
+    argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]
+    assert cli.main([*argv, "--max-frames", "3", "--device", "cpu"]) == 0
+    assert out.read_text() == "1.000,2.000,3.000,4.000\n" * 3
+    assert still == [(None, None, "cpu")] and "3 frames" in capsys.readouterr().out
+
+
+def test_an_error_is_one_line_and_code_2(tmp_path, capsys):
+    assert cli.main(["track", str(tmp_path / "none.mp4"), "--init", "1,2,3,4"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("ebmtrack: error: ") and captured.err.count("\n") == 1
+    assert "none.mp4: no such file" in captured.err
+
+
+def test_an_error_of_many_lines_is_made_one(monkeypatch, folder, capsys):
+    def refuse(*_):
+        raise CheckpointError("first line\n  second line")
+
+    monkeypatch.setattr(cli, "_tracker", refuse)
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: first line second line\n"
+
+
+def test_ctrl_c_is_code_130(monkeypatch, folder, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_tracker", interrupt)
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 130
+
+
+def test_as_a_module_with_a_camera_that_is_not_there(tmp_path):
+    """From a shell: one line on stderr, nothing of OpenCV's own talk, code 2."""
+    done = python(["-m", "ebmtrack"], "track", "96", "--init", "1,2,3,4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "ebmtrack: error: no camera number 96: is it plugged in, and free?\n"
+
+
+def test_help_does_not_load_what_is_heavy():
+    """Neither torch nor OpenCV: help is there at once."""
+    code = "import sys, ebmtrack.cli as c; c.main(['--help']); print({'torch', 'cv2'} & set(sys.modules))"
+    assert python(["-c", code]).stdout.endswith("set()\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems know them")
+def test_ctrl_c_from_a_shell_keeps_the_boxes(folder):
+    """A real SIGINT while the second frame is tracked: code 130, no traceback, the first box on disk."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from test_cli import Still, cli;"
+        "cli._tracker = lambda *_: Still(120.0); sys.exit(cli.main())"
+    )
+    out = folder / "b.txt"
+    argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]
+    command = [sys.executable, "-c", code, os.path.dirname(__file__), *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frames" in printed
