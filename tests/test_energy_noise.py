@@ -140,6 +140,8 @@ def test_impossible_arguments_are_refused():
         q.scaled(0.0)
     with pytest.raises(ConfigError, match="reading"):
         q.scaled(0.1, "deviation")
+    with pytest.raises(ConfigError, match="beta"):
+        nce_plus_samples(q, (2,), 3, beta=-0.1)
     with pytest.raises(ConfigError, match="last axis"):
         q.log_prob(torch.zeros(5, 3))
     with pytest.raises(ConfigError, match="num_samples"):

@@ -90,11 +90,9 @@ class GaussianMixture:
         is the letter of BMVC 2020, eq. 15: variances beta sigma_k^2, hence standard deviations sqrt(beta)
         sigma_k.
         """
-        if not (math.isfinite(beta) and beta > 0):
-            raise ConfigError(f"GaussianMixture.scaled: beta must be positive and finite, got {beta}")
-        if reading not in ("std", "variance"):
-            raise ConfigError(f"GaussianMixture.scaled: reading must be 'std' or 'variance', got {reading!r}")
-        return GaussianMixture(self.sigmas * (beta if reading == "std" else math.sqrt(beta)))
+        if beta == 0:
+            raise ConfigError("GaussianMixture.scaled: beta must not be 0, a mixture needs some width")
+        return GaussianMixture(self.sigmas * _width_factor(beta, reading))
 
     def _check_dims(self, y: Tensor) -> None:
         """Raise ConfigError unless the last axis of y fits the mixture."""
@@ -120,8 +118,15 @@ def nce_plus_samples(
     if num_samples < 1:
         raise ConfigError(f"nce_plus_samples: num_samples must be at least 1, got {num_samples}")
     noise = mixture.sample((*shape, num_samples), generator)
-    first = noise.new_zeros((*shape, 1, noise.shape[-1]))
-    if beta != 0:
-        first = mixture.scaled(beta, reading).sample((*shape, 1), generator)
-    offsets = torch.cat([first, noise], dim=-2)
+    nu = _width_factor(beta, reading) * mixture.sample((*shape, 1), generator)
+    offsets = torch.cat([nu, noise], dim=-2)
     return offsets, mixture.log_prob(offsets)
+
+
+def _width_factor(beta: float, reading: BetaReading) -> float:
+    """By how much p_beta is narrower than q, in standard deviations; see `GaussianMixture.scaled`."""
+    if not (math.isfinite(beta) and beta >= 0):
+        raise ConfigError(f"beta must be finite and not negative, got {beta}")
+    if reading not in ("std", "variance"):
+        raise ConfigError(f"the reading of beta must be 'std' or 'variance', got {reading!r}")
+    return beta if reading == "std" else math.sqrt(beta)

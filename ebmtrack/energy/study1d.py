@@ -241,31 +241,82 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 }
 FIGURE_2 = ("ml-is", "kld-is", "nce", "nce+")
 NO_SAMPLES = ("sm", "gaussian")
+SAVE_EVERY_S = 60.0  # seconds between checkpoints of a group of runs
 LONG = ("ml-mcmc-16", "ml-mcmc-256")  # hours and days on a CPU
 
 
 # Training and evaluation
 
 
-def train(cell: Cell, pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> nn.Module:
+def train(
+    cell: Cell,
+    pairs: Sequence[tuple[int, int]],
+    settings: StudySettings,
+    device: str,
+    checkpoint: Path | None = None,
+) -> nn.Module:
     """Train one network for each (data set, run) of `pairs`, all at once, and return them as one batched
     module.
 
     Reproducible for equal cell, pairs, settings and device. The runs are independent: their losses are
-    summed, and Adam treats every weight by itself.
+    summed, and Adam treats every weight by itself. With `checkpoint` the state is saved there about once a
+    minute, and an interrupted call goes on from there to the same weights.
     """
     generator = Generator(device).manual_seed(_seed(settings.seed, cell.method, cell.samples, pairs[0]))
-    kind = ManyGaussians if cell.method == "gaussian" else ManyEnergies
-    net = kind(len(pairs), generator)
+    net = (ManyGaussians if cell.method == "gaussian" else ManyEnergies)(len(pairs), generator)
     optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
     x_all, y_all = _stacked_data(pairs, settings, device)
-    for _ in range(settings.epochs):
+    saved = time.monotonic()
+    for epoch in range(_resume(checkpoint, pairs, net, optimiser, generator), settings.epochs):
         for rows in _batches(x_all, settings.batch, generator):
             x, y = x_all.gather(1, rows), y_all.gather(1, rows)
             optimiser.zero_grad(set_to_none=True)
             METHODS[cell.method](net, x, y, cell.samples, generator).mean(dim=1).sum().backward()
             optimiser.step()
+        if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY_S:
+            _save(checkpoint, pairs, net, optimiser, generator, epoch + 1)
+            saved = time.monotonic()
     return net
+
+
+def _save(
+    path: Path,
+    pairs: Sequence[tuple[int, int]],
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generator: Generator,
+    epochs: int,
+) -> None:
+    """Keep all that `_resume` needs to go on after so many epochs."""
+    state = {
+        "pairs": [list(pair) for pair in pairs],
+        "epochs": epochs,
+        "net": net.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "generator": generator.get_state(),
+    }
+    with files.replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(
+    path: Path | None,
+    pairs: Sequence[tuple[int, int]],
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generator: Generator,
+) -> int:
+    """Epochs done according to the checkpoint, whose state is put in place; 0 where it is absent or of other
+    runs."""
+    if path is None or not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["pairs"] != [list(pair) for pair in pairs]:
+        return 0
+    net.load_state_dict(state["net"])
+    optimiser.load_state_dict(state["optimiser"])
+    generator.set_state(state["generator"])
+    return state["epochs"]
 
 
 def divergences(
@@ -329,8 +380,7 @@ def study_1d(
         todo = [(d, r) for d in (1, 2) for r in range(runs) if (d, r) not in done]
         size = _group_size(cell, device)
         for pairs in (todo[i : i + size] for i in range(0, len(todo), size)):
-            record = _train_record(cell, pairs, settings, device)
-            files.write_text(_record_path(out, cell, pairs[0]), json.dumps(record))
+            record = _train_record(out, cell, pairs, settings, device)
             log(f"{cell.method} M={cell.samples}: {len(pairs)} runs in {record['seconds']:.0f} s")
     return study1d_report.write_report(out, settings)
 
@@ -352,24 +402,33 @@ def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
     return records
 
 
-def _train_record(cell: Cell, pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> dict:
-    """Train and evaluate `pairs`; what is kept of them: every D_KL, and the weights of each data set's
-    best."""
-    start = time.perf_counter()
-    net = train(cell, pairs, settings, device)
+def _train_record(
+    out: Path, cell: Cell, pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str
+) -> dict:
+    """Train and evaluate `pairs`; write and return their record: every D_KL, the best weights of each data
+    set."""
+    path, start = _record_path(out, cell, pairs[0]), time.perf_counter()
+    net = train(cell, pairs, settings, device, path.with_suffix(".pt"))
     seconds = time.perf_counter() - start
     kl = divergences(net, pairs, settings.grid).tolist()
     results = [
         {"dataset": d, "run": r, "kl": k if math.isfinite(k) else None} for (d, r), k in zip(pairs, kl)
     ]
-    best = {}
-    for d in {d for d, _ in pairs}:
-        finite = [i for i, run in enumerate(results) if run["dataset"] == d and run["kl"] is not None]
-        if finite:
-            i = min(finite, key=lambda i: results[i]["kl"])
-            weights = {name: value[i].tolist() for name, value in net.state_dict().items()}
-            best[str(d)] = {"kl": results[i]["kl"], "weights": weights}
-    return {**asdict(cell), "device": device, "seconds": seconds, "runs": results, "best": best}
+    best = {str(d): _best_of(net, results, d) for d in sorted({d for d, _ in pairs})}
+    best = {d: found for d, found in best.items() if found}
+    record = {**asdict(cell), "device": device, "seconds": seconds, "runs": results, "best": best}
+    files.write_text(path, json.dumps(record))
+    path.with_suffix(".pt").unlink(missing_ok=True)
+    return record
+
+
+def _best_of(net: nn.Module, results: list[dict], dataset: int) -> dict | None:
+    """D_KL and weights of the best network of one data set; None where all failed."""
+    finite = [i for i, run in enumerate(results) if run["dataset"] == dataset and run["kl"] is not None]
+    if not finite:
+        return None
+    i = min(finite, key=lambda i: results[i]["kl"])
+    return {"kl": results[i]["kl"], "weights": {k: v[i].tolist() for k, v in net.state_dict().items()}}
 
 
 def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[Cell]:
