@@ -135,7 +135,12 @@ def log_z_is(f_samples: Tensor, log_q: Tensor) -> Tensor:
 
 
 def energy_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
-    """f(y) (...) and its gradient in y (..., D), both detached, whatever the caller's gradient mode."""
+    """f(y) (...) and its gradient in y (..., D), both detached, whatever the caller's gradient mode.
+
+    An energy that knows its gradient offers a method `value_and_gradient(y)`, which is called instead of autograd.
+    """
+    if hasattr(energy, "value_and_gradient"):
+        return energy.value_and_gradient(y)
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
         f = energy(y)
