@@ -49,8 +49,12 @@ class BoxEnergy(nn.Module):
 
     def modulation(self, layer2: Tensor, layer3: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Two modulation vectors (S, 256) of reference features (S, c, h, w) and boxes (S, 4) in crop pixels."""
-        pooled3 = precise_roi_pool(self.conv3_1r(layer2), boxes_xyxy[:, None], 3, 1 / 8)[:, 0]
-        pooled4 = precise_roi_pool(self.conv4_1r(layer3), boxes_xyxy[:, None], 1, 1 / 16)[:, 0]
+        return self.modulation_of(self.conv3_1r(layer2), self.conv4_1r(layer3), boxes_xyxy)
+
+    def modulation_of(self, reference3: Tensor, reference4: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """`modulation` from the reference branch's own features (S, 128, h, w) and (S, 256, h, w)."""
+        pooled3 = precise_roi_pool(reference3, boxes_xyxy[:, None], 3, 1 / 8)[:, 0]
+        pooled4 = precise_roi_pool(reference4, boxes_xyxy[:, None], 1, 1 / 16)[:, 0]
         joined = torch.cat([self.fc3_1r(pooled3), pooled4], dim=1)                    # (S, 512, 1, 1)
         return self.fc34_3r(joined)[..., 0, 0], self.fc34_4r(joined)[..., 0, 0]
 

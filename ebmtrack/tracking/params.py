@@ -1,0 +1,91 @@
+"""The settings of the online tracker."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+
+from ebmtrack.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackerParams:
+    """Everything that shapes tracking besides the weights; defaults are SuperDiMP's with DiMP-NCE+'s box refinement.
+
+    Sizes are in pixels of the search region's patch unless named otherwise. Source of the values: pytracking's parameter
+    files for super_dimp, dimp18/50 and prdimp18/50; BMVC 2020, section 5.3 and supplement D for the refinement.
+    """
+
+    weights: str | None = None             # a file, or None: the network that ships (or must be named when tracking)
+    # search region
+    sample_size: int = 352
+    search_factor: float = 6.0
+    border: str = "inside_major"
+    max_scale_change: float = 1.5
+    crop_rule: str = "head"                # "pre2022" cuts as when the papers' numbers were made
+    # first frame
+    shift_fracs: tuple[tuple[float, float], ...] = ((0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))
+    flip: bool = True
+    blur_sigmas: tuple[tuple[float, float], ...] = ((3, 1), (1, 3), (2, 2))  # (vertical, horizontal)
+    rotations_deg: tuple[float, ...] = (10, -10, 45, -45)
+    random_shift_frac: float = 1 / 3
+    dropout_copies: int = 2
+    dropout: float = 0.2
+    initial_iterations: int = 10
+    # memory and learning
+    memory_size: int = 50
+    learning_rate: float = 0.01
+    hard_negative_learning_rate: float = 0.02
+    initial_samples_least_weight: float = 0.25
+    update_every: int = 20
+    update_iterations: int = 2
+    hard_negative_iterations: int = 1
+    # localisation
+    softmax_scores: bool = False           # PrDiMP
+    not_found_threshold: float = 0.25
+    distractor_threshold: float = 0.8
+    hard_negative_threshold: float = 0.5
+    neighbourhood_scale: float = 2.2
+    displacement_scale: float = 0.8
+    inside_frac: float = 0.2               # of the target that stays inside the image
+    # refinement
+    candidates: int = 10                   # the unperturbed box and nine random ones
+    position_jitter: float = 0.1
+    size_jitter: float = 0.5
+    ascent_steps: int = 10
+    position_step: float = 2.5e-3
+    size_step: float = 2.5e-3
+    relative_space: bool = True            # False: DiMP's default space, steps scaled by the box's size
+    half_pixel_late: bool = True           # pytracking's way back from the crop, half a crop pixel right and down of exact
+    average_best: int = 3
+    max_aspect: float = 6.0
+    # running
+    seed: int = 0
+
+    def replace(self, **changes) -> TrackerParams:
+        """A copy with other values; an unknown name is an error that tells the nearest right one."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(f"unknown tracker parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return dataclasses.replace(self, **changes)
+
+
+def list_params() -> list[str]:
+    """Names of the set-ups in tracker_params."""
+    import ebmtrack.tracker_params as package
+
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load_params(name: str) -> TrackerParams:
+    """The set-up `name` of tracker_params; ConfigError lists the known ones."""
+    known = list_params()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown tracker set-up {name!r}, known are {', '.join(known)}{hint}")
+    return importlib.import_module(f"ebmtrack.tracker_params.{name}").parameters()

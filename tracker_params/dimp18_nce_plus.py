@@ -1,0 +1,16 @@
+"""DiMP-18 with the energy trained by NCE+: the set-up of the network that ships. Exact coordinates throughout."""
+
+from __future__ import annotations
+
+from ebmtrack.tracking.params import TrackerParams
+
+
+def parameters() -> TrackerParams:
+    """The set-up as a value; `parameters().replace(...)` changes it."""
+    return TrackerParams(
+        sample_size=288,
+        search_factor=5.0,
+        border="replicate",
+        crop_rule="pre2022",
+        half_pixel_late=False,
+    )

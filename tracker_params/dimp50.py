@@ -1,0 +1,19 @@
+"""pytracking's dimp50. Needs its weights: `ebmtrack convert dimp50.pth dimp50.safetensors`."""
+
+from __future__ import annotations
+
+from ebmtrack.tracking.params import TrackerParams
+
+
+def parameters() -> TrackerParams:
+    """The set-up as a value; `parameters().replace(...)` changes it."""
+    return TrackerParams(
+        weights="dimp50",
+        sample_size=288,
+        search_factor=5.0,
+        border="replicate",
+        ascent_steps=5,
+        position_step=1.0,
+        size_step=1.0,
+        relative_space=False,
+    )
