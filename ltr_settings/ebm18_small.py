@@ -53,7 +53,7 @@ def run(settings: RunSettings, backbone_weights: dict[str, torch.Tensor]) -> Tra
         {"params": list(classifier.filter_initializer.parameters()), "lr": 2e-4},
         {"params": list(classifier.filter_optimizer.parameters()), "lr": 5e-4},
         {"params": list(trunk.layer3.parameters()), "lr": 5e-5},
-        {"params": [p for module in early for p in module.parameters()], "lr": 1e-4},  # only while the cosine ends
+        {"params": [p for module in early for p in module.parameters()], "lr": 1e-4},  # only at the cosine's end
     ]
     plan = Plan(
         net=net,
@@ -68,7 +68,7 @@ def run(settings: RunSettings, backbone_weights: dict[str, torch.Tensor]) -> Tra
 
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:
-    """Let the classifier begin as a plain correlation on layer3: residual block and final convolution pass it through."""
+    """Let the classifier begin as a correlation on layer3, which its block and convolution pass through."""
     block, final = net.classifier.feature_extractor
     nn.init.zeros_(block.bn2.weight)
     for conv, gain in ((final, 1.0), (net.classifier.filter_initializer.filter_conv, 0.25)):

@@ -1,4 +1,4 @@
-"""Weights and images that anyone can recompute: each tensor is drawn from numpy's RandomState seeded by its own name."""
+"""Weights and images that anyone can recompute: numpy's RandomState, seeded by each tensor's own name."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
 
 
 def fill(net: torch.nn.Module, state: dict[str, torch.Tensor] | None = None) -> torch.nn.Module:
-    """Give every entry of `net` the value that its name determines; `state` overrides by key. Returns net in eval mode."""
+    """Give every entry of `net` the value that its name determines (`state` overrides by key); eval mode."""
     values = dict(state or {})
     for key, value in net.state_dict().items():
         if key not in values:

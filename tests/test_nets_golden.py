@@ -63,7 +63,9 @@ def test_weighted_steps(train_features):
     net = dimp18().classifier
     features = net.features(train_features[1])[:, None]
     weights = torch.tensor([0.5, 0.3, 0.2])[:, None]
-    got = net.filter_optimizer(GOLDEN["classifier/filter_10"], features, xywh_to_xyxy(TRAIN_BOXES)[:, None], weights, 2)[-1]
+    got = net.filter_optimizer(
+        GOLDEN["classifier/filter_10"], features, xywh_to_xyxy(TRAIN_BOXES)[:, None], weights, 2
+    )[-1]
     assert relative_error(got, GOLDEN["classifier/filter_10_then_2_weighted"]) < 1e-4
 
 
@@ -120,11 +122,15 @@ def test_trunk_equals_torchvision(name):
     assert torch.equal(got[0], layer2) and torch.equal(got[1], reference.layer3(layer2))
 
 
-@pytest.mark.parametrize("name, listing", [("dimp18", "dimp18"), ("dimp50", "super_dimp"), ("super_dimp", "super_dimp")])
+LISTINGS = [("dimp18", "dimp18"), ("dimp50", "super_dimp"), ("super_dimp", "super_dimp")]
+
+
+@pytest.mark.parametrize("name, listing", LISTINGS)
 def test_entries_are_those_of_pytracking(name, listing):
     """Keys and shapes equal the published listing, except layer4 and fc, which are never built."""
     rows = [line.split("\t") for line in (DATA / f"{listing}_state_dict.txt").read_text().splitlines()]
-    expected = {row[0]: row[1] for row in rows if not row[0].startswith(("feature_extractor.layer4", "feature_extractor.fc"))}
+    unused = ("feature_extractor.layer4", "feature_extractor.fc")
+    expected = {row[0]: row[1] for row in rows if not row[0].startswith(unused)}
     with torch.device("meta"):
         net = TrackerNet(name)
     assert {key: str(tuple(value.shape)) for key, value in net.state_dict().items()} == expected

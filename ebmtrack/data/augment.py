@@ -15,8 +15,9 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """How far a search region strays from the target (DiMP): centre += size * centre * U(-.5, .5), size *= exp(N scale).
+    """How far a search region strays from the target, as in DiMP.
 
+    Its centre moves by U(-0.5, 0.5) * `centre` target sizes, its size changes by the factor exp(N(0, 1) * `scale`).
     `stretch` is the deviation of the log of the crop's aspect ratio (ours; DiMP has none).
     """
 

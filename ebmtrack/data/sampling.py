@@ -52,7 +52,9 @@ def causal_frames(
 class Sampler:
     """Draws a source by its share, a target by the source's weights, and frames causally; any index, any order."""
 
-    def __init__(self, sources: Sequence[Source], shares: Sequence[float], train: int, test: int, max_gap: int, seed: int):
+    def __init__(
+        self, sources: Sequence[Source], shares: Sequence[float], train: int, test: int, max_gap: int, seed: int
+    ):
         if len(sources) != len(shares) or not sources or min(shares) < 0 or sum(shares) <= 0:
             raise ConfigError(f"need one non-negative share for each of the {len(sources)} sources, got {list(shares)}")
         self.sources, self.seed = list(sources), seed

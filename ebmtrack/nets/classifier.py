@@ -101,11 +101,67 @@ class RadialMap(nn.Module):
         return torch.lerp(knots[low], knots[low + 1], position - low)
 
 
-class SteepestDescent(nn.Module):
+class FilterDescent(nn.Module):
+    """What the two filter optimisers share: the iterations, the step length and the regularisation (abstract)."""
+
+    def __init__(
+        self,
+        iterations: int,
+        initial_step: float,
+        initial_regularization: float,
+        minimum_regularization: float,
+        label_sigma: float,
+        alpha_eps: float,
+    ):
+        super().__init__()
+        self.iterations, self.label_sigma, self.alpha_eps = iterations, label_sigma, alpha_eps
+        self.minimum_regularization = minimum_regularization
+        self.log_step_length = nn.Parameter(torch.tensor([math.log(initial_step)]))
+        self.filter_reg = nn.Parameter(torch.tensor([initial_regularization]))
+
+    def forward(
+        self,
+        filters: Tensor,
+        features: Tensor,
+        boxes_xyxy: Tensor,
+        sample_weights: Tensor | None = None,
+        iterations: int | None = None,
+    ) -> list[Tensor]:
+        """All iterates (the given filter first), so that each can carry a training loss.
+
+        filters (s, c, k, k), features (n, s, c, h, w), boxes (n, s, 4) in crop pixels; weights (n, s), default 1 / n.
+        """
+        n, k = features.shape[0], filters.shape[-1]
+        size = (features.shape[-2] + 1 - k % 2, features.shape[-1] + 1 - k % 2)
+        distance = distance_maps(_target_centres(boxes_xyxy, k), size)
+        if sample_weights is None:
+            sample_weights = torch.full_like(distance[..., 0, 0], 1 / n)
+        targets = self.targets(distance, sample_weights[..., None, None])
+        step, reg = self.log_step_length.exp(), self.filter_reg.square().clamp(min=self.minimum_regularization**2)
+        iterates = [filters]
+        for _ in range(self.iterations if iterations is None else iterations):
+            g, curvature = self.quadratic_model(filters, features, targets, reg)
+            g2 = g.square().sum(dim=(1, 2, 3))
+            alpha = g2 / (curvature + (reg + self.alpha_eps) * g2).clamp(min=1e-8)
+            filters = filters - (step * alpha)[:, None, None, None] * g
+            iterates.append(filters)
+        return iterates
+
+    def targets(self, distance: Tensor, sample_weights: Tensor) -> tuple[Tensor, ...]:
+        """What scores should be, and how much that matters: distances (n, s, h', w'), weights (n, s, 1, 1)."""
+        raise NotImplementedError
+
+    def quadratic_model(
+        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient (s, c, k, k) of the loss at w, and the loss's curvature (s,) along it without regularisation."""
+        raise NotImplementedError
+
+
+class SteepestDescent(FilterDescent):
     """DiMP's Gauss-Newton steepest descent on a robust squared error (DiMP, section 3.2, equations 1 to 6).
 
     The label y, the target mask m and the spatial weight v are learned functions of the distance to the target.
-    Returns all iterates (the initial filter first), so that each can carry a training loss.
     """
 
     def __init__(
@@ -119,108 +175,49 @@ class SteepestDescent(nn.Module):
         bins: int = 100,
         displacement: float = 0.1,
     ):
-        super().__init__()
-        self.iterations = iterations
-        self.minimum_regularization = minimum_regularization
-        self.alpha_eps = alpha_eps
-        self.log_step_length = nn.Parameter(torch.tensor([math.log(initial_step)]))
-        self.filter_reg = nn.Parameter(torch.tensor([initial_regularization]))
+        super().__init__(
+            iterations, initial_step, initial_regularization, minimum_regularization, label_sigma, alpha_eps
+        )
         distance = displacement * torch.arange(bins, dtype=torch.float32)
         label = (-0.5 * (distance / label_sigma).square()).exp()
         self.label_map_predictor = RadialMap(label - label.min(), displacement)
         self.target_mask_predictor = nn.ModuleList([RadialMap(3 * torch.tanh(2 - distance), displacement)])
         self.spatial_weight_predictor = RadialMap(torch.ones(bins), displacement)
 
-    def forward(
-        self,
-        filters: Tensor,
-        features: Tensor,
-        boxes_xyxy: Tensor,
-        sample_weights: Tensor | None = None,
-        iterations: int | None = None,
-    ) -> list[Tensor]:
-        """Refine filters (s, c, k, k) on features (n, s, c, h, w) with boxes (n, s, 4) and weights (n, s)."""
-        n, k = features.shape[0], filters.shape[-1]
-        size = (features.shape[-2] + 1 - k % 2, features.shape[-1] + 1 - k % 2)
-        distance = distance_maps(_target_centres(boxes_xyxy, k), size)
-        label = self.label_map_predictor(distance)
+    def targets(self, distance: Tensor, sample_weights: Tensor) -> tuple[Tensor, ...]:
         mask = self.target_mask_predictor[0](distance).sigmoid()
-        weight = torch.full_like(distance[..., :1, :1], 1 / n) if sample_weights is None else sample_weights[..., None, None]
-        weight = weight.sqrt() * self.spatial_weight_predictor(distance)
-        step, reg = self.log_step_length.exp(), self.filter_reg.square().clamp(min=self.minimum_regularization**2)
-        iterates = [filters]
-        for _ in range(self.iterations if iterations is None else iterations):
-            filters = self._step(filters, features, label, mask, weight, step, reg)
-            iterates.append(filters)
-        return iterates
+        weight = sample_weights.sqrt() * self.spatial_weight_predictor(distance)
+        return self.label_map_predictor(distance), mask, weight
 
-    def _step(self, w: Tensor, x: Tensor, y: Tensor, m: Tensor, v: Tensor, step: Tensor, reg: Tensor) -> Tensor:
-        """One step w <- w - step * alpha * g with the step length alpha of the Gauss-Newton quadratic model."""
+    def quadratic_model(
+        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, m, v = targets
         s = apply_filter(x, w)
         slope = 0.5 * (1 - m) * s.sign() + 0.5 * (1 + m)                              # a'(s)
         residual = v * (slope * s - y)                                                # v (a(s) - y): a(s) = a'(s) s
         g = filter_gradient(x, slope * v * residual, w.shape[-1]) + reg * w
         q = slope * v * apply_filter(x, g)
-        g2 = g.square().sum(dim=(1, 2, 3))
-        denominator = q.square().sum(dim=(0, 2, 3)) + (reg + self.alpha_eps) * g2
-        alpha = g2 / denominator.clamp(min=1e-8)
-        return w - (step * alpha)[:, None, None, None] * g
+        return g, q.square().sum(dim=(0, 2, 3))
 
 
-class NewtonDescent(nn.Module):
+class NewtonDescent(FilterDescent):
     """PrDiMP's steepest descent on the KL divergence to a Gaussian label density (PrDiMP, equations 8 to 12)."""
 
-    def __init__(
-        self,
-        iterations: int = 5,
-        initial_step: float = 1.0,
-        initial_regularization: float = 0.05,
-        minimum_regularization: float = 0.05,
-        label_sigma: float = 0.9,
-        alpha_eps: float = 0.05,
-    ):
-        super().__init__()
-        self.iterations, self.label_sigma, self.alpha_eps = iterations, label_sigma, alpha_eps
-        self.minimum_regularization = minimum_regularization
-        self.log_step_length = nn.Parameter(torch.tensor([math.log(initial_step)]))
-        self.filter_reg = nn.Parameter(torch.tensor([initial_regularization]))
+    def targets(self, distance: Tensor, sample_weights: Tensor) -> tuple[Tensor, ...]:
+        variance = self.label_sigma**2
+        density = (-0.5 * distance.square() / variance).exp() / (2 * math.pi * variance)
+        return density / (density.sum(dim=(-2, -1), keepdim=True) + 1e-8), sample_weights
 
-    def label_density(self, boxes_xyxy: Tensor, size: tuple[int, int], k: int) -> Tensor:
-        """Gaussian densities (n, s, h', w') around the targets, each summing to one."""
-        distance = distance_maps(_target_centres(boxes_xyxy, k), size)
-        density = (-0.5 * (distance / self.label_sigma).square()).exp() / (2 * math.pi * self.label_sigma**2)
-        return density / (density.sum(dim=(-2, -1), keepdim=True) + 1e-8)
-
-    def forward(
-        self,
-        filters: Tensor,
-        features: Tensor,
-        boxes_xyxy: Tensor,
-        sample_weights: Tensor | None = None,
-        iterations: int | None = None,
-    ) -> list[Tensor]:
-        """Refine filters (s, c, k, k) on features (n, s, c, h, w) with boxes (n, s, 4) and weights (n, s)."""
-        n, k = features.shape[0], filters.shape[-1]
-        size = (features.shape[-2] + 1 - k % 2, features.shape[-1] + 1 - k % 2)
-        label = self.label_density(boxes_xyxy, size, k)
-        weight = torch.full_like(label[..., :1, :1], 1 / n) if sample_weights is None else sample_weights[..., None, None]
-        step, reg = self.log_step_length.exp(), self.filter_reg.square().clamp(min=self.minimum_regularization**2)
-        iterates = [filters]
-        for _ in range(self.iterations if iterations is None else iterations):
-            filters = self._step(filters, features, label, weight, step, reg)
-            iterates.append(filters)
-        return iterates
-
-    def _step(self, w: Tensor, x: Tensor, y: Tensor, v: Tensor, step: Tensor, reg: Tensor) -> Tensor:
-        """One step along the gradient with the length that the Newton model of the softmax loss gives."""
+    def quadratic_model(
+        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, v = targets
         p = apply_filter(x, w).flatten(2).softmax(-1).view_as(y)
         g = filter_gradient(x, v * (p - y), w.shape[-1]) + reg * w
         xg = apply_filter(x, g)
         q = p * xg - p * (p * xg).sum(dim=(-2, -1), keepdim=True)
-        g2 = g.square().sum(dim=(1, 2, 3))
-        denominator = (v * (xg * q).clamp(min=0)).sum(dim=(0, 2, 3)) + (reg + self.alpha_eps) * g2
-        alpha = g2 / denominator.clamp(min=1e-8)
-        return w - (step * alpha)[:, None, None, None] * g
+        return g, (v * (xg * q).clamp(min=0)).sum(dim=(0, 2, 3))
 
 
 class TargetClassifier(nn.Module):

@@ -1,9 +1,10 @@
-"""The network as the tracker runs it: batch norm folded, channels last, bfloat16 where it pays, energies in closed form."""
+"""The network as the tracker runs it: folded batch norm, bfloat16 where it pays, energies in closed form."""
 
 from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,19 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 @cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16)."""
-    capability = getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")()
-    if not torch.backends.mkldnn.is_available() or "AVX512" not in capability and "SVE" not in capability:
+    if not torch.backends.mkldnn.is_available():
         return False
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_device_supported")
-    return bool(check())
+    features = _cpu_features()
+    return "avx512_bf16" in features or "amx_bf16" in features or "bf16" in features
+
+
+def _cpu_features() -> set[str]:
+    """The CPU's instruction sets as Linux names them; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return {word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
 
 
 class InferenceNet:
@@ -129,14 +138,15 @@ class Pooling:
         """feature (h, w, c); boxes (R, 4) as x0, y0, x1, y1 in cells. `values` is (R, bins, bins, c): y, x, channel."""
         self.bins = bins
         low, high = boxes_cells[:, :2], boxes_cells[:, 2:]
-        area = ((high > low).all(dim=1))[:, None, None, None]
+        area = (high > low).all(dim=1)[:, None, None]
         top, bottom = _touched(low[:, 1], high[:, 1], feature.shape[0])
         left, right = _touched(low[:, 0], high[:, 0], feature.shape[1])
         self.feature = feature[top:bottom, left:right]
         h, w, c = self.feature.shape
         self.low, self.high = low - low.new_tensor([left, top]), high - low.new_tensor([left, top])
-        self.across = torch.where(area[..., 0], bin_weights(self.low[:, 0], self.high[:, 0], bins, w), 0.0)   # (R, s, w)
-        self.down = torch.where(area[..., 0], bin_weights(self.low[:, 1], self.high[:, 1], bins, h), 0.0)     # (R, s, h)
+        (x0, y0), (x1, y1) = self.low.unbind(1), self.high.unbind(1)
+        self.across = torch.where(area, bin_weights(x0, x1, bins, w), 0.0)             # (R, s, w)
+        self.down = torch.where(area, bin_weights(y0, y1, bins, h), 0.0)               # (R, s, h)
         r = len(boxes_cells)
         rows = self.down.reshape(r * bins, h) @ self.feature.reshape(h, w * c)
         self.rows = rows.view(r, bins, w, c)                                           # pooled in y only

@@ -14,8 +14,8 @@ from ebmtrack.errors import ConfigError
 class TrackerParams:
     """Everything that shapes tracking besides the weights; defaults are SuperDiMP's with DiMP-NCE+'s box refinement.
 
-    Sizes are in pixels of the search region's patch unless named otherwise. Source of the values: pytracking's parameter
-    files for super_dimp, dimp18/50 and prdimp18/50; BMVC 2020, section 5.3 and supplement D for the refinement.
+    Sizes are in pixels of the search region's patch unless named otherwise. Source of the values: pytracking's
+    parameter files for super_dimp, dimp18/50 and prdimp18/50; for the refinement BMVC 2020, supplement D.
     """
 
     weights: str | None = None             # a file, or None: the network that ships (or must be named when tracking)
@@ -58,7 +58,7 @@ class TrackerParams:
     position_step: float = 2.5e-3
     size_step: float = 2.5e-3
     relative_space: bool = True            # False: DiMP's default space, steps scaled by the box's size
-    half_pixel_late: bool = True           # pytracking's way back from the crop, half a crop pixel right and down of exact
+    half_pixel_late: bool = True           # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3
     max_aspect: float = 6.0
     # running
@@ -70,7 +70,8 @@ class TrackerParams:
         for name in changes:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise ConfigError(f"unknown tracker parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"unknown tracker parameter {name!r}{hint}")
         return dataclasses.replace(self, **changes)
 
 

@@ -51,7 +51,9 @@ class DefaultSpaceEnergy:
         return f, torch.cat([(g[:, :2] + g[:, 2:]) * size, g[:, 2:] * size], dim=1)
 
 
-def climb(energy: TargetEnergy, features: list[Tensor], boxes_xywh: Tensor, params: TrackerParams) -> tuple[Tensor, Tensor]:
+def climb(
+    energy: TargetEnergy, features: list[Tensor], boxes_xywh: Tensor, params: TrackerParams
+) -> tuple[Tensor, Tensor]:
     """Boxes (R, 4) after the climb, and their energies (R,) before its last step (as pytracking ranks them)."""
     step = boxes_xywh.new_tensor([params.position_step] * 2 + [params.size_step] * 2)
     if not params.relative_space:

@@ -94,8 +94,8 @@ class Tracker:
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """Energy f of the boxes whose top right corner lies at points (n, 2) of the last image, (n,).
 
-        The bottom left corner stays that of the last box (ECCV 2020, figure 1). Up to a constant, f is log p(y|x). Boxes
-        without area have -inf.
+        The bottom left corner stays that of the last box (ECCV 2020, figure 1). Up to a constant, f is log p(y|x).
+        Boxes without area have -inf.
         """
         if self._state is None or self._state.features is None:
             raise ConfigError("corner_log_density() before update(): there is no energy to look at")
@@ -210,7 +210,8 @@ class _State:
 
     def _refine(self, crop: Crop) -> None:
         """Let the box climb the energy; nothing changes where no candidate survives."""
-        box = refine(self.energy, self.features, self._box_in_crop(crop.centre_yx, crop.scale), self.params, self.generator)
+        start = self._box_in_crop(crop.centre_yx, crop.scale)
+        box = refine(self.energy, self.features, start, self.params, self.generator)
         if box is None:
             return
         x, y, w, h = box.tolist()
@@ -239,7 +240,8 @@ class _State:
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """See Tracker.corner_log_density."""
         x, y, w, h = self.box_xywh
-        boxes = np.column_stack([np.full(len(points_xy), x), points_xy[:, 1], points_xy[:, 0], np.full(len(points_xy), y + h)])
+        left, bottom = np.full(len(points_xy), x), np.full(len(points_xy), y + h)
+        boxes = np.column_stack([left, points_xy[:, 1], points_xy[:, 0], bottom])
         middle, centre = self.params.sample_size / 2, self.crop.centre_yx[[1, 0, 1, 0]] + 0.5
         boxes = torch.tensor((boxes - centre) / self.crop.scale + middle, dtype=torch.float32, device=self.net.device)
         f = torch.cat([self.energy.value(self.features, part) for part in boxes.split(128)])

@@ -44,7 +44,9 @@ def hinge_loss(scores: Tensor, labels: Tensor, threshold: float = 0.05) -> Tenso
     return (torch.where(background, scores.clamp(min=0), scores) - target).square().mean()
 
 
-def classifier_loss(scores: list[Tensor], labels: Tensor, settings: ObjectiveSettings) -> tuple[Tensor, dict[str, Tensor]]:
+def classifier_loss(
+    scores: list[Tensor], labels: Tensor, settings: ObjectiveSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted hinge losses of all filter iterates; scores: one (t, s, h', w') per iterate, first guess first."""
     losses = [hinge_loss(s, labels, settings.hinge_threshold) for s in scores]
     total = settings.final_weight * losses[-1] + settings.initial_weight * losses[0]
@@ -60,16 +62,20 @@ class Objective:
         self.net, self.train_frames, self.settings, self.bfloat16 = net, train_frames, settings, bfloat16
         self.mixture = GaussianMixture.isotropic(settings.sigmas, dims=4)
 
-    def __call__(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, batch: dict[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(self.net.parameters()).device
         crops, boxes = batch["crops"].to(device), batch["boxes_xywh"].transpose(0, 1)
         images = normalize_images(crops.transpose(0, 1).permute(0, 1, 4, 2, 3).flatten(0, 1))
         images = images.contiguous(memory_format=torch.channels_last).unflatten(0, crops.shape[1::-1])
-        n = self.train_frames
-        candidates, log_q = nce_candidates(boxes[n:], self.mixture, self.settings.samples, self.settings.beta, generator)
+        n, settings = self.train_frames, self.settings
+        candidates, log_q = nce_candidates(boxes[n:], self.mixture, settings.samples, settings.beta, generator)
+        train_boxes = xywh_to_xyxy(boxes[:n]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
-            scores, energies = self.net(images[:n], xywh_to_xyxy(boxes[:n]).to(device), images[n:], candidates.to(device))
+            scores, energies = self.net(images[:n], train_boxes, images[n:], candidates.to(device))
         box = nce_plus(energies.float(), log_q.to(device))
-        labels = score_labels(boxes[n:].to(device), tuple(scores[0].shape[-2:]), self.settings.label_sigma)
-        classifier, parts = classifier_loss([s.float() for s in scores], labels, self.settings)
-        return classifier + self.settings.box_weight * box, {**parts, "box": box.detach(), "classifier": classifier.detach()}
+        labels = score_labels(boxes[n:].to(device), tuple(scores[0].shape[-2:]), settings.label_sigma)
+        classifier, parts = classifier_loss([s.float() for s in scores], labels, settings)
+        logs = {**parts, "box": box.detach(), "classifier": classifier.detach()}
+        return classifier + settings.box_weight * box, logs

@@ -105,7 +105,9 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _step(plan: Plan, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], step: int, settings: RunSettings) -> dict:
+def _step(
+    plan: Plan, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], step: int, settings: RunSettings
+) -> dict[str, float]:
     """One optimiser step; raises before the weights are touched when the loss is not finite."""
     share, modules = plan.thaw
     for module in modules:
