@@ -120,11 +120,7 @@ def _alive(path: Path) -> bool:
     except ValueError:
         owner = None
     here = _identity(os.getpid())
-    if (
-        isinstance(owner, dict)
-        and owner.get("machine") == here["machine"]
-        and isinstance(owner.get("pid"), int)
-    ):
+    if isinstance(owner, dict) and owner.get("machine") == here["machine"] and isinstance(owner.get("pid"), int):
         return _identity(owner["pid"]) == owner
     return disk_time(path.parent) - touched < SILENT_S
 

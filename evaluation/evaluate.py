@@ -31,9 +31,8 @@ class ParamsFactory:
     def __call__(self, params: str, device: str) -> runner.TrackerLike:
         """A tracker with the parameters of that name on that device. Raises ConfigError for an unknown
         name."""
-        from ebmtrack.tracking.tracker import Tracker
-
         from ebmtrack.tracking.params import load_params
+        from ebmtrack.tracking.tracker import Tracker
 
         return Tracker.from_params(load_params(params), device=device)
 
@@ -124,9 +123,7 @@ def evaluate(
     workers = _default_workers(devices) if workers is None else workers
     _check_counts(params_names, runs, workers)
     factory = factory or ParamsFactory()
-    tasks = tuple(
-        runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names
-    )
+    tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     made_by = {p: {**factory.describe(p), "seed": seed, **versions(devices[0])} for p in params_names}
     threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
     job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
@@ -158,16 +155,12 @@ def collect(
         if task in failed:
             continue
         result = read_result(job.folder(task), task.sequence)
-        runs[task.run][task.sequence] = judge(
-            sequences[task.sequence], result.boxes_xywh, chosen, result.path
-        )
+        runs[task.run][task.sequence] = judge(sequences[task.sequence], result.boxes_xywh, chosen, result.path)
         speeds[task.run][task.sequence] = result.frames_per_s
     return evaluation
 
 
-def judge(
-    sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path: object
-) -> metrics.SequenceScore:
+def judge(sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path: object) -> metrics.SequenceScore:
     """Score boxes against a sequence's annotation, by its data set's rule where the protocol asks for one."""
     if chosen.name == "pytracking":
         chosen = metrics.protocol(chosen, rule=sequence.rule)
@@ -250,9 +243,7 @@ def print_table(evaluation: Evaluation, stream: TextIO) -> None:
 
 def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO) -> None:
     """The mean over sequences of each run, averaged over runs, with the spread; withheld without any."""
-    runs = [
-        metrics.summarise(list(run.values())) for run in evaluation.scores[params] if run and _judged(run)
-    ]
+    runs = [metrics.summarise(list(run.values())) for run in evaluation.scores[params] if run and _judged(run)]
     if not runs:
         print("no mean: no sequence has a frame to judge", file=stream)
         return

@@ -59,9 +59,7 @@ class Protocol:
 PROTOCOLS: Mapping[str, Protocol] = {
     "pytracking": Protocol("pytracking", repeat_empty=True, denominator="all"),
     "otb": Protocol("otb"),
-    "got10k": Protocol(
-        "got10k", skip_first=True, visible_only=True, clip_to_image=True, pooled=True, thresholds=101
-    ),
+    "got10k": Protocol("got10k", skip_first=True, visible_only=True, clip_to_image=True, pooled=True, thresholds=101),
     "lasot": Protocol("lasot", visible_only=True, repeat_empty=True),
     "trackingnet": Protocol("trackingnet", norm_headline="area"),
     "ope": Protocol("ope", skip_first=True),
@@ -178,9 +176,7 @@ def iou_inclusive(first_xywh: Array, second_xywh: Array) -> Array:
 
     The order decides ties at thresholds: two equal boxes may come out at 1 + 2e-16. NaN where the union is 0.
     """
-    last = np.minimum(
-        first_xywh[:, :2] + first_xywh[:, 2:] - 1.0, second_xywh[:, :2] + second_xywh[:, 2:] - 1.0
-    )
+    last = np.minimum(first_xywh[:, :2] + first_xywh[:, 2:] - 1.0, second_xywh[:, :2] + second_xywh[:, 2:] - 1.0)
     shared = np.maximum(last - np.maximum(first_xywh[:, :2], second_xywh[:, :2]) + 1.0, 0).prod(axis=1)
     return shared / (first_xywh[:, 2:].prod(axis=1) + second_xywh[:, 2:].prod(axis=1) - shared)
 

@@ -264,8 +264,7 @@ def _files_of(folder: Path) -> Iterable[tuple[str, Path]]:
 def _is_side_file(path: Path) -> bool:
     """Times and scores, told from a sequence of such a name by the boxes beside them."""
     return any(
-        path.stem.endswith(end) and path.with_name(path.stem[: -len(end)] + ".txt").exists()
-        for end in _SIDE_FILES
+        path.stem.endswith(end) and path.with_name(path.stem[: -len(end)] + ".txt").exists() for end in _SIDE_FILES
     ) or path.stem.endswith("_time")
 
 

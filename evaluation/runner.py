@@ -210,9 +210,7 @@ def work(job: Job, device: str, send: Callable[[tuple], None]) -> None:
         pending = left
 
 
-def _settle(
-    job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Callable[[tuple], None]
-) -> bool:
+def _settle(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Callable[[tuple], None]) -> bool:
     """Do one task if it is free; True where it needs no more attention."""
     if is_done(job, task) or _failed_since(job, task):
         return True

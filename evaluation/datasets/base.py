@@ -88,8 +88,7 @@ class Sequence:
         paths = self.frames.paths(len(self) + self.skip)[self.skip :]
         if len(paths) != len(self):
             raise DatasetError(
-                f"{self.frames.folder}: {len(paths)} frames, "
-                f"but {len(self)} annotated boxes for {self.name!r}"
+                f"{self.frames.folder}: {len(paths)} frames, but {len(self)} annotated boxes for {self.name!r}"
             )
         return paths
 
@@ -207,9 +206,7 @@ def folders_by_name(root: Path) -> dict[str, Path]:
     return {canonical(path.name): path for path in sorted(root.iterdir()) if path.is_dir()}
 
 
-def split_found(
-    wanted: Iterable[str], present: Callable[[str], bool]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_found(wanted: Iterable[str], present: Callable[[str], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names divided into those present and those missing."""
     found, missing = [], []
     for name in wanted:

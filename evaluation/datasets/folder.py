@@ -23,9 +23,7 @@ def find(root: Path) -> DataSet:
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    candidates = (
-        [root] if _annotation(root) else sorted(p for p in root.iterdir() if p.is_dir() and _annotation(p))
-    )
+    candidates = [root] if _annotation(root) else sorted(p for p in root.iterdir() if p.is_dir() and _annotation(p))
     if not candidates:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them")
     return DataSet("folder", root, {path.name: partial(load, path) for path in candidates})

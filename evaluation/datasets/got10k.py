@@ -54,9 +54,7 @@ def find_trackingnet(root: Path) -> DataSet:
     """The sequences with an annotation below `TEST/anno`; those without frames are missing."""
     folder = root / "TEST" if (root / "TEST").is_dir() else root
     if not (folder / "anno").is_dir():
-        raise DatasetError(
-            f"{folder}: has no folder anno; TrackingNet's test set is TEST/anno and TEST/frames"
-        )
+        raise DatasetError(f"{folder}: has no folder anno; TrackingNet's test set is TEST/anno and TEST/frames")
     names = sorted(path.stem for path in (folder / "anno").glob("*.txt"))
     found, missing = split_found(names, lambda name: (folder / "frames" / name).is_dir())
     loaders = {name: partial(load_trackingnet, folder, name) for name in found}

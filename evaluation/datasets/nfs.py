@@ -58,7 +58,7 @@ def load(name: str, annotation: Path, folder: Path, dataset: str = "nfs30") -> S
     forgiven."""
     boxes, frames = read_boxes(annotation), Frames(folder)
     count = len(frames.paths())
-    if abs(len(boxes) / count - 8) < 1:
+    if abs(len(boxes) - count) > 1 >= abs(len(boxes[::8]) - count):
         boxes = boxes[::8]
     if abs(len(boxes) - count) > 1:
         raise DatasetError(f"{annotation}: {len(boxes)} boxes for {count} frames, neither one each nor eight")
@@ -90,9 +90,7 @@ def _shortened(frames: Frames, count: int) -> Frames:
     """The first `count` frames of a folder, by their numbers."""
     numbers = [int(path.stem) for path in frames.paths() if path.stem.isdigit()]
     if len(numbers) <= count:
-        raise DatasetError(
-            f"{frames.folder}: names of frames are not numbers, so that the last cannot be left out"
-        )
+        raise DatasetError(f"{frames.folder}: names of frames are not numbers, so that the last cannot be left out")
     return Frames(frames.folder, numbers[0], numbers[count - 1])
 
 

@@ -98,16 +98,12 @@ def load(root: Path, name: str, annotation: Path, dataset: str = "otb100") -> Se
 def _annotation(folders: dict[str, Path], name: str) -> Path | None:
     """The ground-truth file of an entry, or None where its folder or the file is missing."""
     stem, target = (
-        (name[:-2], name[-1])
-        if name in ("Jogging_1", "Jogging_2", "Skating2_1", "Skating2_2")
-        else (name, "")
+        (name[:-2], name[-1]) if name in ("Jogging_1", "Jogging_2", "Skating2_1", "Skating2_2") else (name, "")
     )
     folder = folders.get(canonical(name)) or folders.get(canonical(stem))
     if folder is None:
         return None
-    choices = (
-        [f"groundtruth_rect.{target}.txt", "groundtruth_rect.txt"] if target else ["groundtruth_rect.txt"]
-    )
+    choices = [f"groundtruth_rect.{target}.txt", "groundtruth_rect.txt"] if target else ["groundtruth_rect.txt"]
     if target and folders.get(canonical(name)) is None:
         choices = choices[:1]  # one folder for two targets: the plain file would be the other's
     if name == "Human4":

@@ -47,11 +47,6 @@ def find_dtb70(root: Path) -> DataSet:
 
 def _range(path: Path) -> tuple[int, int]:
     numbers = read_table(path, (1, 2), DatasetError).reshape(-1)
-    if (
-        len(numbers) != 2
-        or not np.isfinite(numbers).all()
-        or (numbers % 1).any()
-        or not 0 <= numbers[0] <= numbers[1]
-    ):
+    if len(numbers) != 2 or not np.isfinite(numbers).all() or (numbers % 1).any() or not 0 <= numbers[0] <= numbers[1]:
         raise DatasetError(f"{path}: expected the first and the last frame, got {numbers[:4].tolist()}")
     return int(numbers[0]), int(numbers[1])

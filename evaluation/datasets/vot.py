@@ -61,9 +61,7 @@ def _region(line: str, path: Path, number: int) -> np.ndarray:
     if values.shape[1] == 4:
         return values[0]
     if values.shape[1] < 6 or values.shape[1] % 2:
-        raise DatasetError(
-            f"{path}, line {number}: {values.shape[1]} numbers are neither a box nor a polygon"
-        )
+        raise DatasetError(f"{path}, line {number}: {values.shape[1]} numbers are neither a box nor a polygon")
     return polygon_to_xywh(values)[0]
 
 

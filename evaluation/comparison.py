@@ -1,0 +1,220 @@
+"""Trackers side by side on one data set: stored results of any toolkit, and figures known from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation.datasets import DataSet, Sequence
+from ebmtrack.evaluation.evaluate import judge
+from ebmtrack.evaluation.results import ResultFolder, canonical, find_results
+from ebmtrack.evaluation.tables import read_text
+
+from ebmtrack.errors import ConfigError, ResultError
+
+Array = np.ndarray
+
+FIGURES = ("auc", "op50", "op75", "precision_20", "norm_precision", "fps")
+
+
+@dataclass
+class TrackerScores:
+    """One tracker on one data set.
+
+    runs: for each run, sequence -> score; empty where only figures are known. figures: sequence -> name (of
+    FIGURES)
+    -> value, the mean over runs. folder: where the boxes lie, None where only figures are known. made_by: the
+    different things that made the results. times_s: sequence -> seconds per frame of the first run. failed:
+    sequence -> traceback.
+    """
+
+    label: str
+    runs: list[dict[str, metrics.SequenceScore]] = field(default_factory=list)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    folder: ResultFolder | None = None
+    made_by: list[Mapping[str, object]] = field(default_factory=list)
+    times_s: dict[str, Array] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def values(self, figure: str) -> dict[str, float]:
+        """One figure for every sequence that has it."""
+        return {name: row[figure] for name, row in self.figures.items() if not np.isnan(row.get(figure, np.nan))}
+
+    def mean(self, figure: str) -> float:
+        """A figure over all sequences: as the protocol averages, or the plain mean where only figures are
+        known."""
+        if figure != "fps" and self.summaries:
+            return float(np.mean([_of_summary(summary, figure) for summary in self.summaries]))
+        known = list(self.values(figure).values())
+        return float(np.mean(known)) if known else float("nan")
+
+    @cached_property
+    def summaries(self) -> list[metrics.Summary]:
+        """One summary per run."""
+        judged = [[s for s in run.values() if s.denominator] for run in self.runs]
+        return [metrics.summarise(scores) for scores in judged if scores]
+
+    def curve(self, kind: str) -> tuple[Array, Array] | None:
+        """Thresholds and the mean curve of `success`, `precision` or `norm_precision`; None without boxes."""
+        if not self.summaries:
+            return None
+        ys = np.mean([getattr(summary, kind) for summary in self.summaries], axis=0)
+        if kind == "success":
+            return np.linspace(0, 1, len(ys)), ys
+        return (metrics.PIXEL_THRESHOLDS if kind == "precision" else metrics.NORM_THRESHOLDS), ys
+
+
+@dataclass
+class Comparison:
+    """All trackers on the selected sequences of a data set, under one protocol; the first tracker is ours."""
+
+    dataset: DataSet
+    protocol: metrics.Protocol
+    sequences: dict[str, Sequence]
+    trackers: list[TrackerScores]
+
+    def missing(self, tracker: TrackerScores) -> tuple[str, ...]:
+        """Sequences of the comparison that a tracker has no score for."""
+        return tuple(name for name in self.sequences if name not in tracker.figures)
+
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> its sequences, for attributes that some sequence has."""
+        table: dict[str, list[str]] = {}
+        for name, sequence in self.sequences.items():
+            for attribute in sequence.attributes:
+                table.setdefault(attribute, []).append(name)
+        return {attribute: tuple(names) for attribute, names in sorted(table.items())}
+
+    def interval(self, tracker: TrackerScores, figure: str = "auc") -> metrics.Interval | None:
+        """The mean over sequences with its bootstrap interval; None without values."""
+        known = list(tracker.values(figure).values())
+        return metrics.bootstrap(np.array(known)) if known else None
+
+    def difference(self, tracker: TrackerScores, figure: str = "auc") -> metrics.Interval | None:
+        """How much the first tracker is above another on the sequences that both have; None without any."""
+        ours, theirs = self.trackers[0].values(figure), tracker.values(figure)
+        return metrics.paired_difference(ours, theirs) if set(ours) & set(theirs) else None
+
+
+def compare(
+    dataset: DataSet,
+    results: Mapping[str, str | os.PathLike],
+    *,
+    protocol: str | metrics.Protocol | None = None,
+    sequences: Items[str] = (),
+    peers: str | os.PathLike | None = None,
+    allow_missing: bool = True,
+) -> Comparison:
+    """Judge stored results (label -> folder, see `results.find_results`) and add the figures of a `peers`
+    file.
+
+    Sequences that a tracker has no result for are left out of its mean and reported by `Comparison.missing`.
+    Raises ResultError for a folder without results or a malformed file, DatasetError for the data set.
+    """
+    chosen = metrics.protocol(protocol or dataset.protocol)
+    loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
+    trackers = [score_folder(find_results(path, label), loaded, chosen) for label, path in results.items()]
+    if peers is not None:
+        trackers += read_peers(peers, tuple(loaded))
+    if not trackers:
+        raise ConfigError("nothing to compare: name at least one folder of results")
+    return Comparison(dataset, chosen, loaded, trackers)
+
+
+def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen: metrics.Protocol) -> TrackerScores:
+    """Judge every run that a folder has of the given sequences."""
+    tracker = TrackerScores(folder.label, folder=folder)
+    for name, sequence in sequences.items():
+        speeds = []
+        for run in range(folder.runs(name)):
+            result = folder.read(name, run)
+            while len(tracker.runs) <= run:
+                tracker.runs.append({})
+            tracker.runs[run][name] = judge(sequence, result.boxes_xywh, chosen, result.path)
+            speeds.append(result.frames_per_s)
+            tracker.times_s.setdefault(name, result.times_s)
+            if result.made_by and result.made_by not in tracker.made_by:
+                tracker.made_by.append(result.made_by)
+        if folder.runs(name):
+            scores = [run[name] for run in tracker.runs if name in run]
+            tracker.figures[name] = {**_figures(scores), "fps": float(np.mean(speeds))}
+    tracker.failed = _errors(folder.path)
+    if not tracker.figures:
+        raise ResultError(f"{folder.path}: no results for any of the {len(sequences)} sequences")
+    return tracker
+
+
+def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerScores]:
+    """Figures known from elsewhere: JSON `{"trackers": {label: {"sequences": {name: {"auc": .., "op50":
+    ..}}}}}`.
+
+    names: the sequences wanted, all without any. Raises ResultError for another content.
+    """
+    try:
+        trackers = json.loads(read_text(path, ResultError))["trackers"]
+        wanted = {canonical(name): name for name in names}
+        found = []
+        for label, entry in trackers.items():
+            rows = {
+                name: {k: float(v) for k, v in row.items() if k in FIGURES} for name, row in entry["sequences"].items()
+            }
+            if names:
+                rows = {wanted[canonical(n)]: row for n, row in rows.items() if canonical(n) in wanted}
+            if rows:
+                found.append(TrackerScores(str(label), figures=rows))
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
+        raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason
+
+
+def discover(out: str | os.PathLike, dataset: str) -> dict[str, Path]:
+    """Our own results below `<out>/<dataset>`: name of the parameters -> folder for `find_results`.
+
+    Raises ResultError where there are none.
+    """
+    base = Path(out) / dataset
+    names = []
+    for path in sorted(base.iterdir()) if base.is_dir() else ():
+        if path.is_dir() and re.search(r"_\d{3,}$", path.name):
+            names.append(re.sub(r"_\d{3,}$", "", path.name))
+    if not names:
+        raise ResultError(f"{base}: no results here; run `ebmtrack eval` first")
+    return {name: base / name for name in dict.fromkeys(names)}
+
+
+def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:
+    """Figures of one sequence, the mean over its runs."""
+    points = np.mean([score.op(np.array([0.5, 0.75])) for score in scores], axis=0)
+    norm = np.mean([_norm_headline(score.norm_precision, score.protocol) for score in scores])
+    return {
+        "auc": float(np.mean([score.success for score in scores])),
+        "op50": float(points[0]),
+        "op75": float(points[1]),
+        "precision_20": float(np.mean([score.precision[20] for score in scores])),
+        "norm_precision": float(norm),
+    }
+
+
+def _norm_headline(curve: Array, chosen: metrics.Protocol) -> float:
+    return float(curve.mean() if chosen.norm_headline == "area" else curve[20])
+
+
+def _of_summary(summary: metrics.Summary, figure: str) -> float:
+    return summary.norm_precision_20 if figure == "norm_precision" else getattr(summary, figure)
+
+
+def _errors(path: Path) -> dict[str, str]:
+    """Tracebacks beside the results: `<params>_<run>/<sequence>.error`."""
+    found = {}
+    for error in sorted(path.parent.glob(f"{path.name}*/*.error")):
+        if re.fullmatch(re.escape(path.name) + r"(_\d{3,})?", error.parent.name):
+            found[f"{error.stem} ({error.parent.name})"] = error.read_text(errors="replace")
+    return found

@@ -1,0 +1,316 @@
+"""`ebmtrack report`: one self-contained HTML page from stored results."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from pathlib import Path
+
+import cv2
+import numpy as np
+from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
+from ebmtrack.evaluation.datasets import open_dataset
+from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
+from ebmtrack.evaluation.plots import KINDS, ranked
+
+from ebmtrack.errors import DatasetError, EbmtrackError
+from ebmtrack.files import write_text
+
+Array = np.ndarray
+
+COLUMNS = {
+    "auc": "AUC",
+    "op50": "OP 0.50",
+    "op75": "OP 0.75",
+    "precision_20": "Precision 20 px",
+    "norm_precision": "Norm. precision",
+    "fps": "frames/s",
+}
+
+PROTOCOL_TEXT = {
+    "pytracking": "pytracking's rules; divided by {denominator} frames, the first one included",
+    "otb": "OTB's one-pass evaluation as in the got10k toolkit; a perfect tracker scores 20/21 = 95.2 %",
+    "got10k": "GOT-10k: frames pooled over sequences, first frame and invisible targets left out",
+    "lasot": "LaSOT: frames without the target left out; normalised precision at 0.2",
+    "trackingnet": "TrackingNet; normalised precision is the area from 0 to 0.5",
+    "ope": "one pass, the first frame left out, mean over frames and then over sequences",
+}
+
+
+def report(
+    dataset: str,
+    root: str | os.PathLike,
+    page: str | os.PathLike,
+    *,
+    out: str | os.PathLike | None = "results",
+    params_names: Items[str] = (),
+    results: Mapping[str, str | os.PathLike] | None = None,
+    peers: str | os.PathLike | None = None,
+    protocol: str | None = None,
+    sequences: Items[str] = (),
+    worst: int = 5,
+    title: str | None = None,
+) -> Path:
+    """Write a page that compares trackers on a data set, and return its path.
+
+    out, params_names: our own results below that folder (all parameters without names; None for no results of ours).
+    results: other trackers, label -> folder in any layout that `results.find_results` knows. peers: a JSON file of
+    figures known from elsewhere. worst: how many of the first tracker's worst sequences are shown in detail.
+    Raises the package's errors for what cannot be read.
+    """
+    own = discover(out, open_dataset(dataset, root).name) if out is not None else {}
+    own = {name: own[name] for name in params_names} if params_names else own
+    comparison = compare(
+        open_dataset(dataset, root),
+        {**own, **(results or {})},
+        protocol=protocol,
+        sequences=sequences,
+        peers=peers,
+    )
+    write_text(page, render(comparison, worst, title))
+    return Path(page)
+
+
+def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> str:
+    """The page as text."""
+    about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
+    first = comparison.trackers[0].label
+    subtitle = (
+        f"{len(comparison.sequences)} sequences of {escape(comparison.dataset.name)}. "
+        f"Protocol <b>{escape(comparison.protocol.name)}</b>: {escape(about)}."
+    )
+    sections = [
+        ("Scores", _warnings(comparison) + _scores(comparison)),
+        ("Curves", _curves(comparison)),
+        ("Sequences", _sequences(comparison)),
+        ("Attributes", _attributes(comparison)),
+        (f"Worst sequences of {first}", _worst(comparison, worst)),
+        ("Speed", _speed(comparison)),
+        ("Failures", _failures(comparison)),
+        ("Provenance", _provenance(comparison)),
+    ]
+    shown = [(heading, content) for heading, content in sections if content]
+    return document(title or f"{first} on {comparison.dataset.name}", subtitle, shown)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage without its sign; a dash where it is not known."""
+    return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
+
+
+def _scores(comparison: Comparison) -> str:
+    """Headline table: figures of every tracker with intervals."""
+    header = ["Tracker", "AUC", "95 % interval", "first minus this", *list(COLUMNS.values())[1:], "sequences"]
+    rows = []
+    for tracker in comparison.trackers:
+        interval, difference = comparison.interval(tracker), comparison.difference(tracker)
+        own = tracker is comparison.trackers[0]
+        cells = [
+            _figure(comparison, tracker, "auc"),
+            Cell(_range(interval)),
+            Cell("" if own else _signed(difference)),
+        ]
+        cells += [_figure(comparison, tracker, name) for name in list(COLUMNS)[1:]]
+        rows.append([Cell(tracker.label), *cells, Cell(str(len(tracker.figures)), len(tracker.figures))])
+    runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
+    spread = [_spread(tracker) for tracker in comparison.trackers if len(tracker.runs) > 1]
+    note = (
+        "Percent. Intervals are bootstrapped over sequences; the difference is paired, on the sequences that both "
+        f"trackers have. Runs: {max(runs, default=0)}. {' '.join(spread)}"
+    )
+    return table(header, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
+    """One figure of one tracker, marked where it is the best."""
+    value = tracker.mean(name)
+    best = max((t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name))), default=np.nan)
+    text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
+    return Cell(text, value, None if name == "fps" else value, best=value == best and len(comparison.trackers) > 1)
+
+
+def _range(interval: metrics.Interval | None) -> str:
+    return f"{percent(interval.low)} to {percent(interval.high)}" if interval else "–"
+
+
+def _signed(interval: metrics.Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+
+
+def _spread(tracker: TrackerScores) -> str:
+    mean, deviation = metrics.over_runs([summary.auc for summary in tracker.summaries])
+    return f"{tracker.label}: AUC {percent(mean, 2)} with standard deviation {percent(deviation, 2)} over runs."
+
+
+def _warnings(comparison: Comparison) -> str:
+    """What makes means partial: missing sequences, and failures."""
+    lines = []
+    if comparison.dataset.missing:
+        lines.append(f"Not on disk: {', '.join(comparison.dataset.missing)}.")
+    for tracker in comparison.trackers:
+        missing = comparison.missing(tracker)
+        if missing:
+            lines.append(f"{tracker.label} is partial: no result for {', '.join(missing)}.")
+        if len(tracker.made_by) > 1:
+            lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
+    return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines)
+
+
+def _curves(comparison: Comparison) -> str:
+    """The three plots, each with its legend sorted by the score."""
+    parts = []
+    for kind, (x_label, y_label, figure) in KINDS.items():
+        trackers = ranked(comparison, kind)
+        if not trackers:
+            return ""
+        lines = [Line(t.label, comparison.trackers.index(t), *t.curve(kind)) for t in trackers]
+        entries = [(t.label, comparison.trackers.index(t), percent(t.mean(figure))) for t in trackers]
+        drawing = chart(lines, x_label, y_label, float(lines[0].xs.max()))
+        parts.append(f"<div>{drawing}{legend(entries)}</div>")
+    without = [t.label for t in comparison.trackers if t.curve("success") is None]
+    note = f'<p class="note">No boxes, so no curves: {escape(", ".join(without))}.</p>' if without else ""
+    return f'<div class="grid3">{"".join(parts)}</div>{note}'
+
+
+def _sequences(comparison: Comparison) -> str:
+    """AUC of every tracker on every sequence."""
+    header = ["Sequence", *(tracker.label for tracker in comparison.trackers), "frames"]
+    rows = []
+    for name, sequence in comparison.sequences.items():
+        values = [tracker.figures.get(name, {}).get("auc", float("nan")) for tracker in comparison.trackers]
+        best = np.nanmax(values) if np.isfinite(values).any() and len(values) > 1 else np.nan
+        cells = [Cell(percent(v), v, v, best=v == best) for v in values]
+        rows.append([Cell(name), *cells, Cell(str(len(sequence)), len(sequence))])
+    return table(header, rows, "AUC in percent; press a column's head to sort")
+
+
+def _attributes(comparison: Comparison) -> str:
+    """Mean AUC over the sequences with each attribute."""
+    rows = []
+    for attribute, names in comparison.attributes().items():
+        cells = []
+        for tracker in comparison.trackers:
+            known = [tracker.figures[n]["auc"] for n in names if n in tracker.figures]
+            value = float(np.nanmean(known)) if np.isfinite(known).any() else float("nan")
+            cells.append(Cell(percent(value), value, value))
+        rows.append([Cell(attribute), *cells, Cell(str(len(names)), len(names))])
+    header = ["Attribute", *(tracker.label for tracker in comparison.trackers), "sequences"]
+    return table(header, rows, "Mean AUC in percent over the sequences with an attribute") if rows else ""
+
+
+def _worst(comparison: Comparison, count: int) -> str:
+    """Overlap over time for the first tracker's worst sequences, with the frames where it failed."""
+    ours = comparison.trackers[0]
+    values = ours.values("auc") if ours.runs else {}
+    names = sorted(values, key=lambda name: values[name])[:count]
+    drawn = [t for t in comparison.trackers if t.runs]
+    parts = []
+    for name in names:
+        lines = [
+            Line(t.label, comparison.trackers.index(t), *thin(np.clip(t.runs[0][name].overlap, 0, 1)))
+            for t in drawn
+            if name in t.runs[0]
+        ]
+        drawing = chart(lines, "frame", "overlap", max(len(comparison.sequences[name]) - 1, 1), wide=True, title=name)
+        parts.append(f"<h3>{escape(name)}: AUC {percent(values[name])}</h3>")
+        parts.append(f'<div class="wide">{drawing}</div>{_thumbnails(comparison, name)}')
+    entries = [(t.label, comparison.trackers.index(t), "") for t in drawn]
+    return legend(entries).replace('"legend"', '"legend row"') + "".join(parts) if parts else ""
+
+
+def _thumbnails(comparison: Comparison, name: str) -> str:
+    """Frames from the longest stretch with an overlap of 0.2 or less: truth in white, the first tracker in colour."""
+    sequence, ours = comparison.sequences[name], comparison.trackers[0]
+    stretch = failure(ours.runs[0][name])
+    if stretch is None:
+        return ""
+    try:
+        paths = sequence.frame_paths()
+        boxes = ours.folder.read(name, 0).boxes_xywh
+        picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
+        figures = [
+            _figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, ours.runs[0][name].overlap[i]) for i in picks
+        ]
+    except EbmtrackError as reason:  # the images may be gone while the results are still here
+        return f'<p class="note">No thumbnails: {escape(reason)}</p>'
+    return f'<div class="thumbs">{"".join(figures)}</div>'
+
+
+def failure(score: metrics.SequenceScore, overlap: float = 0.2) -> tuple[int, int] | None:
+    """First and last frame of the longest stretch of judged frames with at most that overlap; None without any."""
+    bad = (score.overlap <= overlap) & score.valid
+    if not bad.any():
+        return None
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
+    starts, ends = edges[::2], edges[1::2]
+    longest = int((ends - starts).argmax())
+    return int(starts[longest]), int(ends[longest] - 1)
+
+
+def _figure_of(path: Path, truth: Array, box: Array, frame: int, overlap: float) -> str:
+    """A thumbnail as a JPEG inside the page."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DatasetError(f"{path}: cannot be read as an image")
+    scale = 320 / image.shape[1]
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    for color, rectangle in (((255, 255, 255), truth), ((0, 94, 213), box)):
+        if np.isfinite(rectangle).all():
+            x, y, w, h = (int(round(float(v) * scale)) for v in np.clip(rectangle, -1e5, 1e5))
+            cv2.rectangle(image, (x, y), (x + w, y + h), (0, 0, 0), 4)
+            cv2.rectangle(image, (x, y), (x + w, y + h), color, 2)
+    data = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 72])[1].tobytes()).decode()
+    text = f"frame {frame}, overlap {max(float(overlap), 0):.2f}"
+    return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def _speed(comparison: Comparison) -> str:
+    """Start and update times of every tracker whose times are known."""
+    rows = []
+    for tracker in comparison.trackers:
+        times = [t for t in tracker.times_s.values() if len(t) > 1]
+        if times:
+            start, later = np.array([t[0] for t in times]), np.concatenate([t[1:] for t in times])
+            cells = [np.median(start), np.median(later), np.quantile(later, 0.95), later.max()]
+            fps = len(later) / later.sum() if later.sum() else float("nan")
+            rows.append(
+                [
+                    Cell(tracker.label),
+                    *(Cell(f"{1e3 * c:.1f}", float(c)) for c in cells),
+                    Cell(f"{fps:.1f}", fps),
+                ]
+            )
+    header = ["Tracker", "start, ms", "median frame, ms", "95 % of frames, ms", "slowest, ms", "frames/s"]
+    note = '<p class="note">Time of the tracker\'s calls alone; reading images is not counted. First run.</p>'
+    return table(header, rows) + note if rows else ""
+
+
+def _failures(comparison: Comparison) -> str:
+    """Tracebacks of sequences that could not be run."""
+    return "".join(
+        f"<details><summary>{escape(tracker.label)}: {escape(name)}</summary><pre>{escape(text)}</pre></details>"
+        for tracker in comparison.trackers
+        for name, text in tracker.failed.items()
+    )
+
+
+def _provenance(comparison: Comparison) -> str:
+    """What made the results: weights, seed, versions, device, and the parameters on request."""
+    parts = []
+    for tracker in comparison.trackers:
+        for made_by in tracker.made_by or [{"source": "figures or files without a marker"}]:
+            rows = "".join(
+                f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in made_by.items() if key != "params"
+            )
+            params = json.dumps(made_by.get("params", {}), indent=1, sort_keys=True)
+            more = f"<details><summary>parameters</summary><pre>{escape(params)}</pre></details>"
+            parts.append(f"<h3>{escape(tracker.label)}</h3><dl>{rows}</dl>{more if 'params' in made_by else ''}")
+    frames = sum(len(sequence) for sequence in comparison.sequences.values())
+    data = f'<p class="note">{len(comparison.sequences)} sequences, {frames} annotated frames.</p>'
+    return data + "".join(parts)
