@@ -200,7 +200,7 @@ def test_table_is_the_mean_of_the_best_quarter():
 
 
 def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    """Killed in the third of four epochs (2 batches each), then started again: the same weights to the last bit."""
+    """Killed in the third of four epochs (2 batches each), then started again: the same weights bit by bit."""
     settings, pairs = StudySettings(epochs=4, batch=16, examples=40), [(1, 0), (2, 0)]
     whole = train(Cell("nce+", 4), pairs, settings, "cpu")
     monkeypatch.setattr(study1d, "SAVE_EVERY_S", 0.0)
