@@ -25,23 +25,28 @@ from ebmtrack.errors import ConfigError
 
 @dataclass(frozen=True)
 class ParamsFactory:
-    """Makes our tracker from `tracker_params/<name>.py`; can be pickled, and imports torch only when
-    called."""
+    """Makes our tracker from `tracker_params/<name>.py`; can be pickled, and imports torch only when called.
+
+    weights: a file that replaces the one that the parameters name.
+    """
+
+    weights: str | None = None
 
     def __call__(self, params: str, device: str) -> runner.TrackerLike:
-        """A tracker with the parameters of that name on that device. Raises ConfigError for an unknown
-        name."""
+        """A tracker with the parameters of that name on that device; ConfigError for an unknown one."""
         from ebmtrack.tracking.params import load_params
         from ebmtrack.tracking.tracker import Tracker
 
-        return Tracker.from_params(load_params(params), device=device)
+        return Tracker.from_pretrained(load_params(params), self.weights, device)
 
     def describe(self, params: str) -> dict[str, object]:
-        """The parameters and the SHA-256 of every weights file that they name."""
+        """The parameters and the SHA-256 of the weights file. Raises CheckpointError where that is missing."""
+        from ebmtrack.nets.checkpoint import resolve_weights
         from ebmtrack.tracking.params import load_params
 
         values = load_params(params)
-        return {"params": as_json(values), "weights": weights_sha256(values)}
+        path = resolve_weights(values.weights if self.weights is None else self.weights)
+        return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def as_json(value: Any) -> Any:
@@ -53,16 +58,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
-
-
-def weights_sha256(params: Any) -> str:
-    """The SHA-256 of the weights file that the parameters name; "none" where it is not a file."""
-    name = str(getattr(params, "weights", ""))
-    shipped = Path(ebmtrack.__file__).parent / "weights"
-    for path in (Path(name), shipped / name, shipped / f"{name}.safetensors"):
-        if path.is_file():
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-    return "none"
 
 
 @dataclass
@@ -105,6 +100,7 @@ def evaluate(
     seed: int = 0,
     allow_missing: bool = False,
     overwrite: bool = False,
+    weights: str | os.PathLike | None = None,
     factory: runner.Factory | None = None,
     stream: TextIO | None = None,
 ) -> Evaluation:
@@ -122,7 +118,7 @@ def evaluate(
     devices = runner.pick_devices(device)
     workers = _default_workers(devices) if workers is None else workers
     _check_counts(params_names, runs, workers)
-    factory = factory or ParamsFactory()
+    factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
     tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     made_by = {p: {**factory.describe(p), "seed": seed, **versions(devices[0])} for p in params_names}
     threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))

@@ -128,9 +128,9 @@ def _scores(comparison: Comparison) -> str:
 def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
     """One figure of one tracker, marked where it is the best."""
     value = tracker.mean(name)
-    best = max((t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name))), default=np.nan)
+    known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name))]
     text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
-    return Cell(text, value, None if name == "fps" else value, best=value == best and len(comparison.trackers) > 1)
+    return Cell(text, value, None if name == "fps" else value, best=len(known) > 1 and value == max(known))
 
 
 def _range(interval: metrics.Interval | None) -> str:
@@ -213,7 +213,7 @@ def _worst(comparison: Comparison, count: int) -> str:
     parts = []
     for name in names:
         lines = [
-            Line(t.label, comparison.trackers.index(t), *thin(np.clip(t.runs[0][name].overlap, 0, 1)))
+            Line(t.label, comparison.trackers.index(t), *thin(_overlap(t.runs[0][name])))
             for t in drawn
             if name in t.runs[0]
         ]
@@ -221,7 +221,7 @@ def _worst(comparison: Comparison, count: int) -> str:
         parts.append(f"<h3>{escape(name)}: AUC {percent(values[name])}</h3>")
         parts.append(f'<div class="wide">{drawing}</div>{_thumbnails(comparison, name)}')
     entries = [(t.label, comparison.trackers.index(t), "") for t in drawn]
-    return legend(entries).replace('"legend"', '"legend row"') + "".join(parts) if parts else ""
+    return legend(entries, row=True) + "".join(parts) if parts else ""
 
 
 def _thumbnails(comparison: Comparison, name: str) -> str:
@@ -240,6 +240,11 @@ def _thumbnails(comparison: Comparison, name: str) -> str:
     except EbmtrackError as reason:  # the images may be gone while the results are still here
         return f'<p class="note">No thumbnails: {escape(reason)}</p>'
     return f'<div class="thumbs">{"".join(figures)}</div>'
+
+
+def _overlap(score: metrics.SequenceScore) -> Array:
+    """Overlap per frame, NaN where a frame is not judged."""
+    return np.where(score.valid, np.clip(score.overlap, 0, 1), np.nan)
 
 
 def failure(score: metrics.SequenceScore, overlap: float = 0.2) -> tuple[int, int] | None:

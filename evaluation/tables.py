@@ -93,4 +93,5 @@ def polygon_to_xywh(points: np.ndarray) -> np.ndarray:
     xs, ys = points[:, 0::2], points[:, 1::2]
     low = np.stack([xs.min(axis=1), ys.min(axis=1)], axis=1)
     high = np.stack([xs.max(axis=1), ys.max(axis=1)], axis=1)
-    return np.concatenate([low, high - low], axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite corners are refused by the caller
+        return np.concatenate([low, high - low], axis=1)

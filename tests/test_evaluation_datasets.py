@@ -229,7 +229,7 @@ def test_vot(tmp_path: Path) -> None:
     assert np.isnan(sequence.boxes_xywh[3]).all()
     assert sequence.attributes == ("occlusion",) and len(sequence.frame_paths()) == 4
     (folder / "groundtruth.txt").write_text("1,2,3,4\nm0,0,2,2,9\n")
-    with pytest.raises(DatasetError, match="groundtruth.txt, line 2: runs of 9 pixels"):
+    with pytest.raises(DatasetError, match="groundtruth.txt, line 2: runs do not fit"):
         vot.load(folder)
 
 

@@ -81,7 +81,7 @@ def read_boxes(annotation: Path) -> np.ndarray:
     if len(rows[0]) == 4:
         return check_boxes(to_numbers(rows, annotation, DatasetError), annotation)
     corners = to_numbers([row[1:5] for row in rows], annotation, DatasetError)
-    with np.errstate(invalid="ignore"):  # an infinite corner is refused by name on the next line
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite corner is refused by name on the next line
         sizes = corners[:, 2:] - corners[:, :2]
     return check_boxes(np.concatenate([corners[:, :2], sizes], axis=1), annotation)
 

@@ -19,7 +19,7 @@ from ebmtrack.evaluation.tables import polygon_to_xywh, read_text, split_lines, 
 
 from ebmtrack.errors import DatasetError
 
-MOST_PIXELS = 1 << 28
+MOST_PIXELS = 1 << 26
 
 
 def find(root: Path) -> DataSet:
@@ -71,8 +71,8 @@ def _mask_box(values: np.ndarray, where: str) -> np.ndarray:
         raise DatasetError(f"{where}: a mask is x0, y0, width, height and runs, all whole numbers")
     x0, y0, width, height = (int(v) for v in values[:4])
     runs = values[4:]
-    if runs.sum() > width * height or width * height > MOST_PIXELS:
-        raise DatasetError(f"{where}: runs of {runs.sum():.0f} pixels in a mask of {width} x {height}")
+    if width * height > MOST_PIXELS or np.minimum(runs, 2.0 * MOST_PIXELS).sum() > width * height:
+        raise DatasetError(f"{where}: runs do not fit into a mask of {width} x {height}")
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs.astype(np.int64))
     full = np.zeros(width * height, bool)
     full[: len(inside)] = inside

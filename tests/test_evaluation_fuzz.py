@@ -1,0 +1,214 @@
+"""Damage on purpose: mutated files, killed processes, many runners on one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ebmtrack.evaluation import comparison, results
+from ebmtrack.evaluation.datasets import base, nfs, small, vot
+from evaluation_stub import make_sequences
+
+from ebmtrack.errors import DatasetError, ResultError
+
+ROWS = "".join(f"{10 + i},{20 + i},{30.5},{40 - i}\n" for i in range(8))
+NFS_ROWS = "".join(f'0 {10 + i} 20 {50 + i} 60 {i} 0 0 0 "a b"\n' for i in range(8))
+VOT_ROWS = ROWS + "1,1,5,1,5,4,1,4\nm10,20,4,3,1,2,2,2,5\n"
+FLAGS = "0,1,0,0,1,0,0,0\n"
+PEERS = json.dumps({"trackers": {"a": {"sequences": {"s": {"auc": 0.5, "fps": 30}, "t": {"auc": 0.25}}}}})
+MARKER = json.dumps({"frames": 8, "made_by": {"seed": 0}, "sha256": "0" * 64})
+
+PARSERS: dict[str, tuple[str, Callable[[Path], object], type[Exception]]] = {
+    "annotation": (ROWS, base.read_annotation, DatasetError),
+    "nfs": (NFS_ROWS, nfs.read_boxes, DatasetError),
+    "vot": (VOT_ROWS, vot.read_regions, DatasetError),
+    "flags": (FLAGS, base.read_flags, DatasetError),
+    "frames": ("11,18\n", small._range, DatasetError),
+    "result": (ROWS.replace(",", "\t"), results.read_boxes, ResultError),
+    "vot result": ("1\n" + ROWS + "2\n0\n1\n", results.read_boxes, ResultError),
+    "times": ("0.02\n" * 8, results.read_column, ResultError),
+    "peers": (PEERS, comparison.read_peers, ResultError),
+    "marker": (MARKER, lambda path: results.read_marker(path.parent, path.stem), ResultError),
+}
+
+PIECES = (
+    b"NaN", b"nan", b"inf", b"-inf", b"-1", b"0", b"1e308", b"-1e308", b"1e999", b"9" * 400, b"", b" ", b",", b"\t",
+    b";",    b"\n", b"\r", b"\r\n\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"m", b"m0,0,4,4,1",
+    b"1_0", b"0x1F", "\u0665".encode(),
+    b"{", b"}", b"[" * 200, b'"', b"null", b"1,2,3,4,5,6,7,8", b"--5", b"1.2.3", b"\x1a", b"%", b"1e", b"1,2,3,4\n",
+)  # fmt: skip
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """One to four changes: a flipped byte, a piece put in or over, a part cut out, doubled or moved, an end cut off."""
+    for _ in range(rng.randint(1, 4)):
+        at, to = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
+        kind = rng.randrange(6)
+        if kind == 0 and data:
+            position = rng.randrange(len(data))
+            data = data[:position] + bytes([rng.randrange(256)]) + data[position + 1 :]
+        elif kind == 1:
+            data = data[:at] + rng.choice(PIECES) + data[at:]
+        elif kind == 2:
+            data = data[:at] + rng.choice(PIECES) + data[min(at + rng.randint(1, 6), len(data)) :]
+        elif kind == 3:
+            data = data[:at] + data[to:]
+        elif kind == 4:
+            data = data[:to] + data[at:to] + data[to:]
+        else:
+            data = data[:at]
+    return data
+
+
+def fuzz(name: str, folder: Path, count: int) -> Counter:
+    """Parse `count` mutants; anything but the parser's own error escapes. Returns how many were refused or read."""
+    text, parse, error = PARSERS[name]
+    rng, outcome, path = random.Random(name), Counter(), folder / "mutant.json"
+    parse_as = path if name in ("marker", "peers") else folder / "mutant.txt"
+    (folder / "mutant.txt").write_text("1\t2\t3\t4\n")
+    for _ in range(count):
+        parse_as.write_bytes(mutate(text.encode(), rng))
+        try:
+            parse(parse_as)
+            outcome["read"] += 1
+        except error as reason:
+            assert "mutant" in str(reason)
+            outcome["refused"] += 1
+    return outcome
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_mutated_files(name: str, tmp_path: Path) -> None:
+    """150 mutants per parser: only the documented error escapes, and it names the file."""
+    outcome = fuzz(name, tmp_path, 150)
+    assert outcome["read"] and (outcome["refused"] or name == "marker")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+def test_twenty_thousand_mutated_files(name: str, tmp_path: Path) -> None:
+    """The same with 20,000."""
+    assert sum(fuzz(name, tmp_path, 20_000).values()) == 20_000
+
+
+def start_runner(root: Path, out: Path, log: Path, workers: int, frame_s: float, runs: int) -> subprocess.Popen:
+    """`evaluate` with the stub in a process of its own."""
+    code = (
+        "from evaluation_stub import StubFactory; from ebmtrack.evaluation.evaluate import evaluate; import sys;"
+        f"sys.exit(evaluate(['stub'], 'folder', {str(root)!r}, runs={runs}, workers={workers}, device='cpu',"
+        f"out={str(out)!r}, threads=1, factory=StubFactory(log={str(log)!r}, frame_s={frame_s})).exit_code)"
+    )
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Process ids whose parent is `pid`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All files of results but times, temporary ones and claims included."""
+    files = [p for p in out.rglob("*") if p.is_file() and not p.name.endswith("_time.txt")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+
+
+def reference(root: Path, out: Path, runs: int) -> dict[str, bytes]:
+    """What an uninterrupted runner writes."""
+    assert start_runner(root, out, out.with_suffix(".log"), 0, 0.0, runs).wait() == 0
+    return contents(out)
+
+
+def kill_and_resume(folder: Path, kills: int, sequences: int, workers: int, frame_s: float) -> None:
+    """Kill the parent or one of its workers `kills` times at random moments, then let it finish."""
+    root, rng = make_sequences(folder / "data", sequences), random.Random(0)
+    expected = reference(root, folder / "reference", 2)
+    out, log, left, process = folder / "out", folder / "log", kills, None
+    while left:
+        process = process or start_runner(root, out, log, workers, frame_s, 2)
+        time.sleep(rng.uniform(0.05, 0.8))
+        if process.poll() is not None:  # it finished: begin again with a part of the results gone
+            process = None
+            for marker in sorted(out.rglob("*.json"))[:: rng.randint(1, 3)]:
+                marker.unlink()
+            continue
+        victims = [process.pid, *children(process.pid)]
+        os.kill(rng.choice(victims[: 1 + workers]), signal.SIGKILL)
+        left -= 1
+        if process.poll() is not None:
+            process = None
+    if process is not None:
+        process.wait()
+    for _ in range(3):  # a sequence that was killed three times in one runner is reported, and tried again here
+        if start_runner(root, out, log, workers, 0.0, 2).wait() == 0:
+            break
+    assert contents(out) == expected
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+
+
+@needs_proc
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    """Three kills, then byte-equal to an uninterrupted run, with no temporary files or claims left."""
+    kill_and_resume(tmp_path, 3, 4, 0, 0.01)
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_kills(tmp_path: Path) -> None:
+    """The same with 200 kills of the parent and of two workers."""
+    kill_and_resume(tmp_path, 200, 12, 2, 0.02)
+
+
+def share_a_folder(folder: Path, runners: int, kills: int, sequences: int) -> None:
+    """Start several runners at once and kill some: every sequence is computed once, but for those that were killed."""
+    root = make_sequences(folder / "data", sequences)
+    expected = reference(root, folder / "reference", 1)
+    out, log = folder / "out", folder / "log"
+    crew = [start_runner(root, out, log, 0, 0.03, 1) for _ in range(runners)]
+    while not log.exists() or len(log.read_text().splitlines()) < runners:
+        time.sleep(0.02)
+    for process in crew[:kills]:
+        process.kill()
+    codes = [process.wait() for process in crew]
+    assert codes[:kills] == [-signal.SIGKILL] * kills and not any(codes[kills:])
+    starts = Counter(log.read_text().splitlines())
+    assert len(starts) == sequences
+    assert sum(starts.values()) <= sequences + kills
+    assert contents(out) == expected
+
+
+def test_runners_share_a_folder(tmp_path: Path) -> None:
+    """Three runners, one of them killed."""
+    share_a_folder(tmp_path, 3, 1, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_eight_runners_share_a_folder(tmp_path: Path) -> None:
+    """Eight runners, three of them killed."""
+    share_a_folder(tmp_path, 8, 3, 40)

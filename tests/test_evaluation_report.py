@@ -1,0 +1,207 @@
+"""Comparisons, plots and the page, on results that are easy to judge by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report
+from ebmtrack.evaluation.results import Result, write_result
+from evaluation_stub import make_sequences
+
+from ebmtrack.errors import ConfigError, ResultError
+
+MADE_BY = {"params": {"candidates": 10}, "weights": "abc", "seed": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sequences of six frames; `good` is right in two runs, `bad <b>&` is lost from frame 2 on in one.
+
+    Lost means 100 pixels away. Under `ope` frames 1 to 5 count, so `bad` is right in one of five frames.
+    """
+    root = tmp_path_factory.mktemp("place")
+    make_sequences(root / "data", 3)
+    found = datasets.open_dataset("folder", root / "data")
+    for name in found.names:
+        truth, times = found.load(name).boxes_xywh, np.full(6, 0.02)
+        lost = truth + np.where(np.arange(6) >= 2, 100, 0)[:, None] * [1, 0, 0, 0]
+        for run in (0, 1):
+            write_result(root / "out" / "folder" / f"good_00{run}", name, Result(truth, times, made_by=MADE_BY))
+        write_result(root / "out" / "folder" / "bad <b>&_000", name, Result(lost, times, made_by=MADE_BY))
+    (root / "out" / "folder" / "bad <b>&_000" / "seq9.error").write_text("Traceback: <script>alert(1)</script>")
+    rows = {"seq0": {"auc": 0.5, "op50": 0.5, "fps": 30.0}, "seq1": {"auc": 0.3, "op50": 0.2, "fps": 40.0}}
+    (root / "peers.json").write_text(json.dumps({"trackers": {"elsewhere": {"sequences": rows}}}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> comparison.Comparison:
+    """Good, bad, and figures from elsewhere."""
+    found = datasets.open_dataset("folder", place / "data")
+    folders = comparison.discover(place / "out", "folder")
+    order = {name: folders[name] for name in ("good", "bad <b>&")}
+    return comparison.compare(found, order, peers=place / "peers.json")
+
+
+def test_figures(compared: comparison.Comparison) -> None:
+    """Right: 20/21. Lost after one of five frames: OP 1/5, AUC 20/105, precision 1/5. Elsewhere: its plain mean."""
+    good, bad, other = compared.trackers
+    assert good.mean("auc") == pytest.approx(20 / 21) and len(good.summaries) == 2
+    assert bad.mean("auc") == pytest.approx(20 / 105) and bad.mean("op75") == pytest.approx(1 / 5)
+    assert bad.mean("precision_20") == bad.mean("norm_precision") == pytest.approx(1 / 5)
+    assert good.mean("fps") == pytest.approx(50)
+    assert other.mean("auc") == pytest.approx(0.4) and np.isnan(other.mean("op75"))
+    assert compared.missing(other) == ("seq2",) and compared.missing(good) == ()
+    assert compared.difference(bad).value == pytest.approx(20 / 21 - 20 / 105)
+    assert compared.difference(other).value == pytest.approx(20 / 21 - 0.4)
+
+
+def test_curves_are_means_over_sequences(compared: comparison.Comparison) -> None:
+    """The success curve of a perfect tracker is 1 and then 0; figures alone have no curve."""
+    xs, ys = compared.trackers[0].curve("success")
+    np.testing.assert_allclose(xs, metrics.OVERLAP_THRESHOLDS, atol=1e-12)
+    np.testing.assert_array_equal(ys, [1.0] * 20 + [0.0])
+    assert compared.trackers[2].curve("success") is None
+    assert [t.label for t in plots.ranked(compared, "success")] == ["good", "bad <b>&"]
+
+
+def test_plots(compared: comparison.Comparison, tmp_path: Path) -> None:
+    """Three kinds in SVG with CSV: the same bytes every time, the legend's best first, labels as text."""
+    written = plots.save_plots(compared, tmp_path / "a", ("svg",))
+    assert [p.name for p in written] == [
+        "success.csv", "success.svg", "precision.csv", "precision.svg", "norm_precision.csv", "norm_precision.svg",
+    ]  # fmt: skip
+    text = (tmp_path / "a" / "success.svg").read_text()
+    assert text.index("good [95.2]") < text.index("bad &lt;b&gt;&amp; [19.0]")
+    plots.save_plots(compared, tmp_path / "b", ("svg",), ("success",))
+    assert (tmp_path / "b" / "success.svg").read_text() == text
+    table = np.genfromtxt(tmp_path / "a" / "success.csv", delimiter=",", skip_header=1)
+    np.testing.assert_allclose(table[:, 1], compared.trackers[0].curve("success")[1], atol=1e-15)
+    with pytest.raises(ConfigError, match="unknown format 'gif'"):
+        plots.save_plots(compared, tmp_path, ("gif",))
+    with pytest.raises(ConfigError, match="unknown plot"):
+        plots.ranked(compared, "recall")
+
+
+class Checker(HTMLParser):
+    """Whether tags close in order, and what the page would load."""
+
+    VOID = {"meta", "img", "path", "br"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        """Remember tags that need an end, and addresses."""
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loads += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        """A tag that closes itself."""
+
+    def handle_endtag(self, tag: str) -> None:
+        """Each end fits the last start."""
+        assert self.open.pop() == tag
+
+
+def test_the_page(place: Path, tmp_path: Path) -> None:
+    """Well-formed, self-contained, with every section; names and tracebacks cannot inject anything."""
+    made = report.report(
+        "folder", place / "data", tmp_path / "page.html", out=place / "out", peers=place / "peers.json",
+        params_names=["good", "bad <b>&"],
+    )  # fmt: skip
+    text = made.read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert all(v.startswith(("#", "data:image/jpeg;base64,")) for v in checker.loads)
+    assert not re.search(r"url\(|@import|https?:", text)
+    for heading in ("Scores", "Curves", "Sequences", "Worst sequences of good", "Speed", "Failures", "Provenance"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "<b>&amp;" not in text and "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert "elsewhere is partial: no result for seq2." in text
+    assert text == report.report(
+        "folder", place / "data", tmp_path / "again.html", out=place / "out", peers=place / "peers.json",
+        params_names=["good", "bad <b>&"],
+    ).read_text()  # fmt: skip
+
+
+def test_the_worst_sequences_show_the_failure(place: Path) -> None:
+    """With the bad tracker first: frames 1 (still right), 2, 3 (middle) and 5 of the stretch that is lost."""
+    found = datasets.open_dataset("folder", place / "data")
+    only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
+    assert report.failure(only.trackers[0].runs[0]["seq0"]) == (2, 5)
+    text = report.render(only)
+    shown = re.findall(r"<figcaption>frame (\d+), overlap ([\d.]+)<", text)
+    assert shown[:4] == [("1", "1.00"), ("2", "0.00"), ("3", "0.00"), ("5", "0.00")]
+    assert len(shown) == 12
+
+
+def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
+    """Results outlive the data set's frames: the page is made and says what it lacks."""
+    root = make_sequences(tmp_path / "data", 3)
+    for name in ("seq0", "seq1", "seq2"):
+        for frame in (root / name / "img").iterdir():
+            frame.write_bytes(b"")
+    found = datasets.open_dataset("folder", root)
+    only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
+    assert "No thumbnails" in report.render(only)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"trackers": 3}', '{"trackers": {"a": {"sequences": {"b": 1}}}}'])
+def test_damaged_peers(tmp_path: Path, text: str) -> None:
+    """Anything but the documented form is a ResultError with the file's name."""
+    (tmp_path / "peers.json").write_text(text)
+    with pytest.raises(ResultError, match=r"peers\.json"):
+        comparison.read_peers(tmp_path / "peers.json")
+
+
+def test_nothing_to_compare(place: Path, tmp_path: Path) -> None:
+    """No folder, an empty folder, and results of other sequences are told apart."""
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        comparison.compare(found, {})
+    with pytest.raises(ResultError, match="no results here"):
+        comparison.discover(tmp_path, "folder")
+    (tmp_path / "other.txt").write_text("1,2,3,4\n")
+    with pytest.raises(ResultError, match="no results for any of the 3 sequences"):
+        comparison.compare(found, {"x": tmp_path})
+
+
+def test_attributes() -> None:
+    """Sequences are listed under each of their attributes."""
+    boxes, frames = np.ones((2, 4)), datasets.Frames(Path("nowhere"))
+    sequences = {
+        name: datasets.Sequence(name, "uav123", boxes, frames, attributes=attributes)
+        for name, attributes in (("a", ("OV", "SV")), ("b", ("SV",)), ("c", ()))
+    }
+    table = comparison.Comparison(None, metrics.PROTOCOLS["ope"], sequences, []).attributes()
+    assert table == {"OV": ("a",), "SV": ("a", "b")}
+
+
+@pytest.mark.parametrize("x_max, expected", [
+    (1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (50.0, [0, 10, 20, 30, 40, 50]), (0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+    (0.0, [0]), (2499.0, [0, 500, 1000, 1500, 2000]),
+])  # fmt: skip
+def test_ticks_are_round(x_max: float, expected: list) -> None:
+    """Five or so, at multiples of 1, 2, 2.5 or 5."""
+    assert page.ticks(x_max) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 301, 2500])
+def test_thinning_keeps_the_mean(count: int) -> None:
+    """At most 300 points, between the first and the last frame, with nearly the mean of all."""
+    ys = np.random.default_rng(0).uniform(size=count)
+    xs, thinned = page.thin(ys)
+    assert len(xs) == len(thinned) == min(count, 300)
+    if count:
+        assert xs[0] >= 0 and xs[-1] <= count - 1
+        assert thinned.mean() == pytest.approx(ys.mean(), abs=0.01)

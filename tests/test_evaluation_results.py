@@ -1,0 +1,190 @@
+"""Result files: round trips, other toolkits' layouts and spellings, and damaged files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ebmtrack.evaluation import results
+from ebmtrack.evaluation.results import Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebmtrack.errors import ConfigError, ResultError
+
+BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
+
+
+@given(st.lists(st.tuples(*[st.floats(-1e9, 1e9)] * 4), min_size=1, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_every_digit_survives(boxes: list) -> None:
+    """Writing and reading gives the same float64 numbers, to the last bit."""
+    text = results.format_boxes(np.array(boxes))
+    again = np.array([[float(v) for v in line.split("\t")] for line in text.splitlines()])
+    np.testing.assert_array_equal(again, np.array(boxes))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Boxes and scores come back exactly, times to a microsecond, and the marker with them."""
+    written = Result(BOXES, np.array([0.5, 0.01, 0.02]), np.array([1.0, 0.7, 1 / 3]), {"seed": 3})
+    results.write_result(tmp_path, "walk", written)
+    read = results.read_result(tmp_path, "walk")
+    np.testing.assert_array_equal(read.boxes_xywh, BOXES)
+    np.testing.assert_array_equal(read.scores, written.scores)
+    np.testing.assert_allclose(read.times_s, written.times_s, atol=1e-6)
+    assert read.made_by == {"seed": 3} and read.frames_per_s == pytest.approx(2 / 0.03)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "walk.json", "walk.txt", "walk_object_presence_scores.txt", "walk_time.txt"
+    ]  # fmt: skip
+
+
+def test_a_marker_vouches_for_the_boxes(tmp_path: Path) -> None:
+    """One changed digit, a missing or a damaged marker: the sequence counts as not done."""
+    results.write_result(tmp_path, "walk", Result(BOXES))
+    text = (tmp_path / "walk.txt").read_text()
+    (tmp_path / "walk.txt").write_text(text.replace("30", "31", 1))
+    assert results.read_marker(tmp_path, "walk") is None
+    with pytest.raises(ResultError, match="walk.txt: missing, unfinished or changed"):
+        results.read_result(tmp_path, "walk")
+    (tmp_path / "walk.txt").write_text(text)
+    assert results.read_marker(tmp_path, "walk") is not None
+    for damage in ("", "[]", "{", '{"sha256": 1}', "null"):
+        (tmp_path / "walk.json").write_text(damage)
+        assert results.read_marker(tmp_path, "walk") is None
+
+
+@pytest.mark.parametrize("boxes", [np.zeros((0, 4)), np.zeros((2, 3)), np.array([[0, 0, np.nan, 1.0]])])
+def test_nothing_is_written_for_boxes_that_are_none(tmp_path: Path, boxes: np.ndarray) -> None:
+    """The error comes before any file."""
+    with pytest.raises(ResultError):
+        results.write_result(tmp_path, "walk", Result(boxes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("10\t20\t30\t40\n11\t21\t31\t41\n", [[10, 20, 30, 40], [11, 21, 31, 41]]),  # pytracking
+    ("10.000,20.500,30.000,40.000\n", [[10, 20.5, 30, 40]]),  # got10k
+    ("10.0000,20.0000,30.0000,40.0000\n", [[10, 20, 30, 40]]),  # pysot
+    ("10 20 30 40\r\n", [[10, 20, 30, 40]]),  # OTB's text files
+    ("1,1,5,1,5,4,1,4\n", [[1, 1, 4, 3]]),  # polygons
+    ("1\n10,20,30,40\n2\n0\n1\n5,6,7,8\n",
+     [[0, 0, 0, 0], [10, 20, 30, 40], [10, 20, 30, 40], [10, 20, 30, 40], [10, 20, 30, 40], [5, 6, 7, 8]]),  # VOT
+])  # fmt: skip
+def test_other_toolkits_files(tmp_path: Path, text: str, expected: list) -> None:
+    """The same reader takes them all."""
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    np.testing.assert_array_equal(results.read_boxes(tmp_path / "a.txt"), expected)
+
+
+def test_otb_mat_files(tmp_path: Path) -> None:
+    """OTB's MATLAB files hold boxes that count pixels from 1."""
+    scipy_io = pytest.importorskip("scipy.io")
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = {"res": BOXES + [1, 1, 0, 0], "type": "rect", "len": 3}
+    scipy_io.savemat(tmp_path / "walk.mat", {"results": cell})
+    np.testing.assert_allclose(results.read_boxes(tmp_path / "walk.mat"), BOXES, atol=1e-14)
+    (tmp_path / "walk.mat").write_bytes(b"not a matlab file")
+    with pytest.raises(ResultError, match="walk.mat: not a result file"):
+        results.read_boxes(tmp_path / "walk.mat")
+
+
+@pytest.mark.parametrize("text, what", [
+    ("", "is empty"), ("1,2,3\n", "line 1: 3 numbers"), ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 numbers"),
+    ("1,2,3,4\n1,2,3,four\n", "line 2: 'four' is not a number"), ("1,2,3,4\n1,2,3,\xff\n", "line 2: .* not a number"),
+])  # fmt: skip
+def test_damaged_files_name_file_and_line(tmp_path: Path, text: str, what: str) -> None:
+    """Only ResultError, and it says where."""
+    (tmp_path / "walk.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(ResultError, match=f"walk.txt.*{what}"):
+        results.read_boxes(tmp_path / "walk.txt")
+    with pytest.raises(ResultError, match="no such file"):
+        results.read_boxes(tmp_path / "other.txt")
+
+
+@pytest.mark.parametrize("name, key", [
+    ("Jogging-1", "jogging_1"), ("Jogging.1", "jogging_1"), ("jogging_1", "jogging_1"), ("uav_bike1", "bike1"),
+    ("nfs_Skiing_red", "skiing_red"), ("Human4_2", "human4"), ("Human4", "human4"), ("airplane-15", "airplane_15"),
+])  # fmt: skip
+def test_spellings_of_names(name: str, key: str) -> None:
+    """What toolkits vary does not matter."""
+    assert results.canonical(name) == key
+
+
+def test_layouts_are_found(tmp_path: Path) -> None:
+    """Runs in folders of their own, in numbered files, in a folder per sequence, and VOT's baseline."""
+    for file in (
+        "ours_000/Car4.txt", "ours_000/Car4_time.txt", "ours_001/Car4.txt",
+        "flat/uav_car4.txt", "flat/times/uav_car4_time.txt",
+        "toolkit/car4/car4_001.txt", "toolkit/car4/car4_002.txt", "toolkit/car4/car4_time.txt",
+        "numbered/Car4_001.txt", "numbered/Car4_002.txt", "numbered/Car4_003.txt",
+        "vot/baseline/car4/car4_001.txt",
+    ):  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("0.25\n0.5\n" if "time" in file else "1,2,3,4\n5,6,7,8\n")
+    for name, runs in (("ours", 2), ("flat", 1), ("toolkit", 2), ("numbered", 3), ("vot", 1)):
+        folder = results.find_results(tmp_path / name)
+        assert (folder.label, folder.runs("CAR4"), len(folder.files)) == (name, runs, 1)
+        assert folder.read("Car4", runs - 1).boxes_xywh.shape == (2, 4)
+    for name in ("ours", "flat", "toolkit"):
+        assert results.find_results(tmp_path / name).read("car4").frames_per_s == 2.0
+    with pytest.raises(ResultError, match="no result of 'Car4', run 3"):
+        results.find_results(tmp_path / "numbered").read("Car4", 3)
+    with pytest.raises(ResultError, match="no result files"):
+        results.find_results(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("layout", ["pytracking", "got10k", "got10k-otb"])
+def test_exports_are_found_and_read(tmp_path: Path, layout: str) -> None:
+    """What is exported is read back with every digit, or truncated towards zero where integers are asked for."""
+    runs = [Result(BOXES, np.array([0.5, 0.25, 0.25])), Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))]
+    results.export({"walk": runs}, tmp_path, layout)
+    folder = tmp_path / "ebmtrack" / "default" if layout == "pytracking" else tmp_path / "ebmtrack"
+    found = results.find_results(folder)
+    assert found.runs("walk") == (1 if layout == "got10k-otb" else 2)
+    np.testing.assert_array_equal(found.read("walk").boxes_xywh, BOXES)
+    assert found.read("walk").frames_per_s == pytest.approx(4.0)
+    results.export({"walk": runs}, tmp_path / "integers", layout, integers=True)
+    path = next((tmp_path / "integers").rglob("walk*.txt"))
+    first = results.read_boxes(path if "time" not in path.name else path.parent / "walk.txt")
+    np.testing.assert_array_equal(first, np.trunc(first))
+    with pytest.raises(ConfigError, match="unknown layout"):
+        results.export({}, tmp_path, "csv")
+    assert results.export({}, tmp_path, layout) == []
+
+
+def test_the_got10k_package_reads_our_export(tmp_path: Path) -> None:
+    """An ExperimentOTB of the toolkit reports from our files what our `otb` protocol says, to 1e-12."""
+    otb = pytest.importorskip("got10k.experiments.otb")
+    from ebmtrack.evaluation import metrics
+
+    rng = np.random.default_rng(0)
+    scores, exported, names = [], {}, ["Bird2", "Jogging.1", "Jogging.2"]
+    annotations = {}
+    for name in names:
+        anno = np.concatenate([rng.uniform(5, 90, (9, 2)), rng.uniform(9, 40, (9, 2))], axis=1).round(2)
+        pred = np.abs(anno + rng.normal(0, 5, anno.shape)).round(3)
+        annotations[name], exported[name] = anno, [Result(pred, np.full(9, 0.02))]
+        scores.append(metrics.score_sequence(pred, anno, "otb"))
+    results.export(exported, tmp_path / "results" / "OTB2015", "got10k-otb", tracker="ours")
+    performance = _toolkit_report(otb.ExperimentOTB, annotations, tmp_path)["ours"]["overall"]
+    ours = metrics.summarise(scores)
+    np.testing.assert_allclose(performance["success_curve"], ours.success, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(performance["precision_curve"], ours.precision, rtol=0, atol=1e-12)
+    assert performance["success_score"] == pytest.approx(ours.auc, abs=1e-12)
+    assert performance["precision_score"] == pytest.approx(ours.precision_20, abs=1e-12)
+    assert performance["speed_fps"] == pytest.approx(50)
+
+
+def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], folder: Path) -> dict:
+    """The toolkit's report on stored results, with a data set made of annotations alone and no plots."""
+
+    class Annotated(list):
+        seq_names = list(annotations)
+
+    experiment = object.__new__(experiment_class)
+    experiment.dataset = Annotated((None, anno) for anno in annotations.values())
+    experiment.result_dir, experiment.report_dir = str(folder / "results" / "OTB2015"), str(folder / "report")
+    experiment.nbins_iou, experiment.nbins_ce = 21, 51
+    experiment.plot_curves = lambda names: None
+    return experiment.report(["ours"])
