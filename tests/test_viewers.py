@@ -173,7 +173,7 @@ def test_a_video_that_ends_early_gives_what_it_has_and_says_how_much(tmp_path, c
         (lambda p: p, "no pictures"),
         (lambda p: 97, "no camera number 97"),
         (lambda p: "98", "no camera number 98"),
-        (lambda p: "http://127.0.0.1:9/x.mp4", "no video can be had"),
+        (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video can be had"),
     ],
     ids=["missing", "text", "empty", "picture", "empty folder", "camera", "camera as text", "stream"],
 )
@@ -585,6 +585,13 @@ def test_an_unreadable_frame_keeps_what_was_tracked(folder, tmp_path):
     assert lines_of(tmp_path / "b.txt") == BOXES[:7]
 
 
+def test_a_failure_that_nobody_foresaw_keeps_what_was_tracked(folder, tmp_path):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stub = Follower(BOXES, raises={9: RuntimeError("out of memory")})
+        track(folder, lambda: stub, "1,2,10.5,8.25", boxes=tmp_path / "b.txt")
+    assert lines_of(tmp_path / "b.txt") == BOXES[:9]
+
+
 def test_what_the_tracker_refuses_is_reported_with_its_frame(folder, tmp_path):
     stub = Follower(BOXES, raises={3: ConfigError("an image of one pixel cannot be tracked")})
     with pytest.raises(ConfigError, match="frame 3: an image of one pixel"):
@@ -646,7 +653,7 @@ def test_the_window_shows_each_frame_until_q(folder, tmp_path, monkeypatch):
     [
         (0, "camera0"),
         ("3", "camera3"),
-        ("rtsp://user@host:8554/live/door?x=1", "user_host_8554_live_door"),
+        ("rtsp://user:secret@host:8554/live/door?x=1", "host_8554_live_door"),
         ("dir/film.final.mp4", "film.final"),
     ],
 )

@@ -21,6 +21,7 @@ from ebmtrack.viewers.video_file import VideoWriter
 GRID = 41  # points of the heat map in each direction
 REACH = 0.45  # of the heat map to each side of the corner, in box widths and heights
 TILE = (400, 300)  # of the pictures that show the energy, pixels
+COLUMNS = 3  # of the contact sheet
 CLOSE_UP = 1.8  # size of such a picture in boxes
 
 
@@ -46,9 +47,9 @@ class DemoReport:
 def run_demo(out_dir: str | os.PathLike, tracker, sequence: DemoSequence | None = None) -> DemoReport:
     """Track the built-in sequence (or another) with a Tracker; write demo.mp4 and demo.png to a folder.
 
-    The picture has a column for each part: a frame with the true box (white, dashed) and the tracked one, and
-    below it the energy of boxes whose top right corner is moved while the bottom left one stays (ECCV 2020,
-    figure 1). Raises ConfigError where the folder cannot be written.
+    The picture shows for each part a frame with the true box (white, dashed) and the tracked one, below it
+    the energy of boxes whose top right corner moves while the bottom left one stays (ECCV 2020, figure 1).
+    Raises ConfigError where the folder cannot be written.
     """
     sequence = sequence or demo_sequence()
     folder = _made(out_dir)
@@ -119,8 +120,10 @@ def _report(
 
 
 def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarray]) -> Path:
-    """The contact sheet of frames above close-ups, as a PNG file."""
-    sheet = contact_sheet([*views, *energies], columns=len(views), tile_width=TILE[0])
+    """The contact sheet, rows of frames with their close-ups below, as a PNG file."""
+    rows = [group[at : at + COLUMNS] for at in range(0, len(views), COLUMNS) for group in (views, energies)]
+    rows = [row + [np.zeros_like(row[0])] * (COLUMNS - len(row)) for row in rows]
+    sheet = contact_sheet([tile for row in rows for tile in row], columns=COLUMNS, tile_width=TILE[0])
     with replacing(path) as temporary:
         if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
             raise ConfigError(f"{path}: OpenCV cannot write this picture")

@@ -259,17 +259,18 @@ def _draw(
     frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarray, shadow_xy: np.ndarray
 ) -> None:
     """Draw a sprite and its shadow into a float frame, smeared along its motion."""
-    size = np.array(sprite.shadow.shape[::-1])
-    corners = _apply(place, np.array([[0, 0], [size[0], 0], [0, size[1]], size], dtype=float))
+    right, bottom = sprite.shadow.shape[::-1]
+    corners = _apply(place, np.array([[0, 0], [right, 0], [0, bottom], [right, bottom]]))
     reach = np.abs(smear) + np.abs(shadow_xy) + 2
     low = np.maximum(np.floor(corners.min(axis=0) - reach), 0).astype(int)
     high = np.minimum(np.ceil(corners.max(axis=0) + reach), (WIDTH, HEIGHT)).astype(int)
     if (high - low <= 0).any():
         return
     window = frame[low[1] : high[1], low[0] : high[0]]
-    shade = cv2.warpAffine(sprite.shadow, _shifted(place, shadow_xy - low), high - low)
+    size = (high - low).tolist()
+    shade = cv2.warpAffine(sprite.shadow, _shifted(place, shadow_xy - low), size)
     _darken(window, _smeared(shade, smear), SHADOW_DEPTH)
-    _cover(window, _smeared(cv2.warpAffine(sprite.rgba, _shifted(place, -low), high - low), smear))
+    _cover(window, _smeared(cv2.warpAffine(sprite.rgba, _shifted(place, -low), size), smear))
 
 
 def _darken(canvas: np.ndarray, shade: np.ndarray, depth: float) -> None:
@@ -285,7 +286,8 @@ def _cover(canvas: np.ndarray, rgba: np.ndarray) -> None:
 
 def _alpha(sprite: _Sprite, place: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarray:
     """The cover (h, w) in 0..1 of a sprite in the window of the frame at `origin` of `size` (w, h)."""
-    return cv2.warpAffine(np.ascontiguousarray(sprite.rgba[..., 3]), _shifted(place, -origin), size) / 255
+    alpha = np.ascontiguousarray(sprite.rgba[..., 3])
+    return cv2.warpAffine(alpha, _shifted(place, -origin), size.tolist()) / 255
 
 
 def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:

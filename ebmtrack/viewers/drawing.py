@@ -28,8 +28,8 @@ _SHIFT = 4  # coordinates are given to OpenCV in sixteenths of a pixel
 
 
 def line_width(image: np.ndarray) -> int:
-    """The width of lines that suits an image: 2 pixels at 640 x 480, more in larger ones."""
-    return max(1, round(min(image.shape[:2]) / 240))
+    """The width of lines that suits an image: 2 pixels at 640 x 480 and below, more in larger ones."""
+    return max(2, round(min(image.shape[:2]) / 240))
 
 
 def draw_box(

@@ -98,7 +98,7 @@ class VideoFrames(FrameSource):
             raise DatasetError(_no_video(source, self._is_stream))
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         length = int(announced) if math.isfinite(announced) and 0 < announced < 2**31 else None
-        name = source if self._is_stream else Path(source).name
+        name = without_password(source) if self._is_stream else Path(source).name
         super().__init__(name, self._capture.get(cv2.CAP_PROP_FPS), length)
 
     def close(self) -> None:
@@ -188,6 +188,11 @@ def is_url(source: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
+def without_password(url: str) -> str:
+    """The URL without user and password, for messages and file names."""
+    return re.sub(r"//[^/@]*@", "//", url, count=1)
+
+
 def _listed(folder: Path) -> list[Path]:
     """What lies in a folder."""
     try:
@@ -209,7 +214,7 @@ def _opened(source: str | int) -> cv2.VideoCapture | None:
 def _no_video(source: str, is_stream: bool) -> str:
     """Why a file or stream could not be opened, in one line."""
     if is_stream:
-        return f"{source}: no video can be had from this address; is it reachable?"
+        return f"{without_password(source)}: no video can be had from this address; is it reachable?"
     try:
         with open(source, "rb") as file:
             empty = not file.read(1)
@@ -238,9 +243,9 @@ def _short(error: cv2.error) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """OpenCV's log off, and afterwards as it was."""
-    log = cv2.utils.logging
+    log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # OpenCV 4, OpenCV 5
     level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    log.setLogLevel(0)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
 from ebmtrack.files import write_text
 from ebmtrack.viewers.drawing import draw_box, draw_text
-from ebmtrack.viewers.frames import FrameSource, is_url, open_frames
+from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
 from ebmtrack.viewers.selection import parse_box, select_box
 from ebmtrack.viewers.video_file import VideoWriter, checked_video_path
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
@@ -144,7 +144,7 @@ def _kept(result: Track, boxes_path: Path | None) -> Iterator[None]:
     """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
     try:
         yield
-    except (EbmtrackError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         _save_boxes(result, boxes_path)
         if result.boxes_xywh:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
@@ -206,7 +206,8 @@ def _plain_name(source: str | os.PathLike | int) -> str:
     """A name for files made from a source: a file's stem, a folder's name, a camera's number."""
     text = os.fspath(source) if not isinstance(source, int) else str(source)
     if is_url(text):
-        return re.sub(r"[^A-Za-z0-9.-]+", "_", text.split("://", 1)[1].split("?")[0]).strip("_") or "stream"
+        place = without_password(text).split("://", 1)[1].split("?")[0]
+        return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
     path = Path(text).expanduser().resolve()
     if path.is_dir():
         return path.name or "frames"
