@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from golden import arrays, dimp18, image, relative_error
 
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.nets.backbone import normalize_images
-from ebmtrack.nets.box_energy import POOL
-from ebmtrack.nets.inference import InferenceNet, Pooling, TargetEnergy
+from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.roi_pool import precise_roi_pool
+from ebmtrack.nets.target_energy import BoxFeatures, PoolingKernel, Projection, TargetEnergy
 
 REFERENCE_BOX = xywh_to_xyxy(torch.tensor([100.0, 120, 80, 60]))
 
@@ -36,21 +37,21 @@ def test_inference_equals_the_modules(patches, plain, precision, tolerance):
     net = InferenceNet(dimp18(), precision=precision)
     layer2, layer3 = net.extract(patches)
     assert relative_error(net.classify(layer3), plain[2]) < tolerance
-    energy = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX)
     features = net.box_features(layer2[1:], layer3[1:])
-    for got, expected in zip(features, plain[1]):
-        assert relative_error(got.permute(2, 0, 1), expected[0]) < tolerance
+    energy = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX).over(features)
+    for level, expected in enumerate(plain[1]):
+        whole, _ = features.part(level, [0, 0], [100, 100])
+        assert relative_error(whole.permute(2, 0, 1), expected[0]) < tolerance
     boxes = xywh_to_xyxy(arrays("dimp18")["energy/boxes_xywh"])
     expected = dimp18().bb_regressor(plain[0], plain[1], boxes[None])[0]
-    assert relative_error(energy.value(features, boxes), expected) < tolerance
+    assert relative_error(energy.value(boxes), expected) < tolerance
 
 
 def test_closed_form_gradient_equals_golden_numbers(patches):
     net = InferenceNet(dimp18(), precision="float32")
     layer2, layer3 = net.extract(patches)
-    energy = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX)
-    values, g = energy.value_and_gradient(net.box_features(layer2[1:], layer3[1:]),
-                                          xywh_to_xyxy(arrays("dimp18")["energy/boxes_xywh"]))
+    energy = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX).over(net.box_features(layer2[1:], layer3[1:]))
+    values, g = energy.value_and_gradient(xywh_to_xyxy(arrays("dimp18")["energy/boxes_xywh"]))
     grad_xywh = torch.cat([g[:, :2] + g[:, 2:], g[:, 2:]], dim=1)  # x moves both edges, w the right one
     assert relative_error(values, arrays("dimp18")["energy/values"]) < 1e-4
     assert relative_error(grad_xywh, arrays("dimp18")["energy/grad_xywh"]) < 1e-4
@@ -62,16 +63,47 @@ BOXES = torch.tensor([[3.2, 2.1, 9.7, 8.3], [-4.0, -3.0, 2.5, 3.5], [8.0, 9.0, 3
 
 @pytest.mark.parametrize("boxes", [BOXES, BOXES[:1], BOXES[3:4]], ids=["all", "one", "outside"])
 @pytest.mark.parametrize("bins", [5, 3, 1])
-def test_pooling_and_its_gradient_equal_autograd(boxes, bins):
+def test_pooling_kernel_and_its_gradient_equal_autograd(boxes, bins):
     torch.manual_seed(0)
-    feature = torch.randn(11, 13, 4, dtype=torch.float64)
-    pool = Pooling(feature, boxes, bins)
+    feature = torch.randn(12, 12, 4, dtype=torch.float64)
+    pool = PoolingKernel(boxes.numpy(), np.array([0, 0]), 12, bins)
     y = boxes.clone().requires_grad_()
-    expected = precise_roi_pool(feature.permute(2, 0, 1)[None], y[None], bins, 1.0)[0].permute(0, 2, 3, 1)
+    expected = precise_roi_pool(feature.permute(2, 0, 1)[None], y[None], bins, 1.0)[0]  # (R, c, s, s)
+    kernel = torch.from_numpy(pool.kernel).view(len(boxes), 12, bins, 12, bins)
+    assert torch.allclose(torch.einsum("rhiwj,hwc->rcij", kernel, feature), expected, atol=1e-12)
     cotangent = torch.randn_like(expected)
     (gradient,) = torch.autograd.grad((expected * cotangent).sum(), y)
-    assert torch.allclose(pool.values, expected, atol=1e-12)
-    assert torch.allclose(pool.gradient(cotangent), gradient, atol=1e-10)
+    of_kernel = torch.einsum("rcij,hwc->rhiwj", cotangent, feature)
+    assert np.allclose(pool.gradient(of_kernel.numpy()), gradient, atol=1e-10)
+
+
+@pytest.mark.parametrize("low, high", [([12.3, 14.0], [19.0, 20.9]), ([-3.0, 2.0], [4.0, 9.5]), ([0, 0], [35, 35]),
+                                       ([30.0, 31.0], [44.0, 40.0]), ([8.0, 16.0], [27.9, 20.0]), ([50, 50], [60, 60])])
+@torch.no_grad()
+def test_windows_of_box_features_are_parts_of_the_whole(patches, low, high):
+    """Whatever part is asked for first, second or last, its values are those of the whole map."""
+    net = InferenceNet(dimp18(), precision="float32")
+    layer2, layer3 = net.extract(patches[1:])
+    whole = BoxFeatures(net.box_energy, layer2, layer3)
+    asked = BoxFeatures(net.box_energy, layer2, layer3)
+    for lo, hi in ((low, high), ([v - 1 for v in low], high), ([0, 0], [9, 9])):
+        for level in (0, 1):
+            full, _ = whole.part(level, [0, 0], [100, 100])
+            got, (x, y) = asked.part(level, [v / (level + 1) for v in lo], [v / (level + 1) for v in hi])
+            assert torch.allclose(got, full[y : y + len(got), x : x + len(got)], atol=1e-4 * full.abs().max())
+
+
+class ByLevel:
+    """Stands in for BoxFeatures with the plain modules' maps."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def side(self, level):
+        return self.features[level].shape[-1]
+
+    def part(self, level, low, high):
+        return self.features[level][0].permute(1, 2, 0).contiguous(), [0, 0]
 
 
 def test_modulation_in_the_weights_equals_modulation_of_the_features(plain):
@@ -79,7 +111,29 @@ def test_modulation_in_the_weights_equals_modulation_of_the_features(plain):
     modulation, features, _ = plain
     folded = InferenceNet(dimp18(), precision="float32").box_energy
     boxes = xywh_to_xyxy(arrays("dimp18")["energy/boxes_xywh"])
-    energy = TargetEnergy(folded, [vector[0] for vector in modulation])
-    got = energy.value([f[0].permute(1, 2, 0).contiguous() for f in features], boxes)
-    assert len(energy.weights) == len(POOL)
-    assert relative_error(got, dimp18().bb_regressor(modulation, features, boxes[None])[0].detach()) < 1e-4
+    with torch.no_grad():
+        got = TargetEnergy(folded, [vector[0] for vector in modulation]).over(ByLevel(features)).value(boxes)
+        expected = dimp18().bb_regressor(modulation, features, boxes[None])[0]
+    assert relative_error(got, expected) < 1e-4
+
+
+@torch.no_grad()
+def test_energies_do_not_depend_on_the_order_of_questions(patches):
+    """Asked for near boxes first and far ones later, or all at once: the same energies and gradients."""
+    net = InferenceNet(dimp18(), precision="float32")
+    layer2, layer3 = net.extract(patches)
+    target = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX)
+    near = torch.tensor([[120.0, 110, 170, 180]])
+    far = torch.tensor([[-40.0, -30, 20, 40], [200, 190, 330, 300], [10, 240, 40, 270], [400, 400, 420, 420]])
+    together, apart = (target.over(net.box_features(layer2[1:], layer3[1:])) for _ in range(2))
+    everything = together.value_and_gradient(torch.cat([near, far]))
+    single = [apart.value_and_gradient(box[None]) for box in torch.cat([near, far])]
+    for got, parts in zip(everything, zip(*single)):
+        assert torch.allclose(got, torch.cat(parts), rtol=1e-3, atol=1e-4 * got.abs().max())
+
+
+def test_a_projection_knows_what_it_holds():
+    projection = Projection(torch.zeros(6, 6, 4), [3, 5], torch.zeros(4, 9 * 256), 3)
+    for low, high, expected in [([3.0, 5.0], [8.0, 10.0], True), ([4.5, 6.2], [7.9, 9.0], True),
+                                ([2.9, 6.0], [5.0, 7.0], False), ([4.0, 6.0], [8.1, 7.0], False)]:
+        assert projection.holds(np.array(low), np.array(high)) is expected

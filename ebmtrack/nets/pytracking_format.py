@@ -108,10 +108,17 @@ DEFAULTS_OF = {  # by backbone
     "resnet18": {"clf_feat_blocks": 1, "out_feature_dim": 256},
     "resnet50": {"clf_feat_blocks": 0, "out_feature_dim": 512},
 }
-NOT_IN_KEYWORDS = {
-    "minimum_regularization": 1e-3,
-    "alpha_eps": 0.0,
-}  # of pytracking's DiMP optimiser, fixed there
+NOT_IN_KEYWORDS = {"minimum_regularization": 1e-3, "alpha_eps": 0.0}  # fixed in pytracking's DiMP optimiser
+SELDOM = {  # keywords that some versions of pytracking lack: left at their defaults, which are ours, when writing
+    "iou_input_dim",
+    "iou_inter_dim",
+    "init_uni_weight",
+    "label_shrink",
+    "label_threshold",
+    "softmax_reg",
+    "final_relu",
+    "init_pool_square",
+}
 _register = threading.Lock()
 
 
@@ -232,7 +239,7 @@ def _same(value: Any, ours: Any) -> bool:
 
 
 def _keywords_of(config: NetConfig, path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
-    """The constructor function and all the keywords that build the network of `config` in pytracking."""
+    """The constructor function and the keywords that build the network of `config` in pytracking."""
     kind = config.filter_optimizer
     names = [name for name, pair in FUNCTIONS.items() if pair == (config.backbone, kind)]
     if not names:
@@ -245,7 +252,7 @@ def _keywords_of(config: NetConfig, path: str | os.PathLike) -> tuple[str, dict[
             f"{path}: not written: pytracking's {names[0]} has {wanted} and no keyword to change it"
         )
     kwds: dict[str, Any] = {name: getattr(config, field) for name, (field, _) in OWN_OF[kind].items()}
-    kwds |= {name: ours for name, (ours, _) in FIXED_OF[kind].items()}
+    kwds |= {name: ours for name, (ours, _) in FIXED_OF[kind].items() if name not in SELDOM}
     return names[0], {**kwds, "backbone_pretrained": False}
 
 

@@ -190,7 +190,7 @@ def expected_entries(config: NetConfig) -> dict[str, Tensor]:
 def fitted(
     tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike
 ) -> dict[str, Tensor]:
-    """Copies of `tensors` in the order and types of `expected`; names, shapes, types and values are checked.
+    """Copies of `tensors` on the CPU, in the order and types of `expected`; names, shapes and values are checked.
 
     Counters of batches (num_batches_tracked), which files from before 2018 lack, are 0 where missing.
     """
@@ -207,7 +207,7 @@ def fitted(
 
 
 def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike) -> Tensor:
-    """A contiguous copy of one tensor in the type of `entry`."""
+    """A contiguous copy of one tensor, on the CPU, in the type of `entry`."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise CheckpointError(f"{where}: {name} is no ordinary tensor (it is of type {type(value).__name__})")
     if value.shape != entry.shape:
@@ -218,7 +218,7 @@ def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike
         raise CheckpointError(
             f"{where}: does not fit the network: {name} is {value.dtype}, expected {entry.dtype}"
         )
-    value = value.detach().to(dtype=entry.dtype, copy=True, memory_format=torch.contiguous_format)
+    value = value.detach().to("cpu", entry.dtype, copy=True, memory_format=torch.contiguous_format)
     if not value.isfinite().all():
         raise CheckpointError(f"{where}: {name} holds NaN or infinite values; such a network is of no use")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ebmtrack.tracking.init_samples import augmented_samples
 from ebmtrack.tracking.localize import localize
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.refine import refine
+from ebmtrack.tracking.refine import candidate_boxes, refine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Tracker:
 
     def __init__(self, net: InferenceNet, params: TrackerParams):
         self.net, self.params = net, params
+        self.mark: Callable[[str], None] = _no_mark  # called with each stage's name when it is done (see bench.py)
         self._state: _State | None = None
 
     @classmethod
@@ -88,7 +90,7 @@ class Tracker:
         """Find the target in the next frame."""
         if self._state is None:
             raise ConfigError("update() before init(): give the tracker a first image and a box")
-        return self._state.update(check_image(image))
+        return self._state.update(check_image(image), self.mark)
 
     @torch.inference_mode()
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
@@ -97,7 +99,7 @@ class Tracker:
         The bottom left corner stays that of the last box (ECCV 2020, figure 1). Up to a constant, f is log p(y|x).
         Boxes without area have -inf.
         """
-        if self._state is None or self._state.features is None:
+        if self._state is None or self._state.energy is None:
             raise ConfigError("corner_log_density() before update(): there is no energy to look at")
         return self._state.corner_log_density(np.asarray(points_xy, np.float64))
 
@@ -130,6 +132,10 @@ def check_box(box_xywh, shape: tuple[int, ...]) -> np.ndarray:
     return box
 
 
+def _no_mark(stage: str) -> None:
+    """Nobody asked for the time."""
+
+
 class _State:
     """Everything about one target. Positions and sizes are (y, x) as in pytracking; see data/crops.py."""
 
@@ -139,7 +145,7 @@ class _State:
         self.size = box[[3, 2]]
         self.scale = math.sqrt(self.size.prod()) * params.search_factor / params.sample_size
         self.base_area = float((self.size / self.scale).prod())
-        self.box_xywh, self.frame, self.features = tuple(box.tolist()), 1, None
+        self.box_xywh, self.frame, self.energy = tuple(box.tolist()), 1, None
         self._learn_target(image)
 
     def _learn_target(self, image: np.ndarray) -> None:
@@ -148,7 +154,7 @@ class _State:
         patches, shifts, crop = augmented_samples(image, self.position, self.scale, params, self.generator)
         layer2, layer3 = self.net.extract(torch.from_numpy(patches))
         box = self._box_in_crop(np.round(self.position), self.scale)
-        self.energy = self.net.target_energy(layer2[:1], layer3[:1], xywh_to_xyxy(box))
+        self.target = self.net.target_energy(layer2[:1], layer3[:1], xywh_to_xyxy(box))
         features = self.net.classify(layer3)
         copies = features[:1].expand(params.dropout_copies, -1, -1, -1)
         keep = torch.empty(*copies.shape[:2], 1, 1).bernoulli_(1 - params.dropout, generator=self.generator)
@@ -162,23 +168,32 @@ class _State:
             features, boxes, params.memory_size, params.learning_rate, params.initial_samples_least_weight
         )
 
-    def update(self, image: np.ndarray) -> TrackResult:
+    def update(self, image: np.ndarray, mark: Callable[[str], None] = _no_mark) -> TrackResult:
         """One frame: search, localise, refine, learn."""
         self.frame += 1
         crop = self._search(image)
+        mark("crop")
         layer2, layer3 = self.net.extract(torch.from_numpy(crop.patch[None]))
+        mark("backbone")
         features = self.net.classify(layer3)
+        mark("classifier features")
         scores = self._scores(features)
         cell = FEATURE_STRIDE * crop.scale  # image pixels
         found = localize(scores, self.size / cell, (self.position - crop.centre_yx) / cell, self.params)
-        self.features, self.crop = None, crop
+        self.energy, self.crop = None, crop
+        mark("score and localisation")
         if found.verdict != "not_found":
             self.position = self._inside(crop.centre_yx + found.displacement_yx * cell, image.shape)
-            self.features = self.net.box_features(layer2, layer3)
-            self._refine(crop)
+            self.energy = self.target.over(self.net.box_features(layer2, layer3))
+            candidates = candidate_boxes(self._box_in_crop(crop.centre_yx, crop.scale), self.params, self.generator)
+            self.energy.look_at(xywh_to_xyxy(candidates))
+            mark("box features")
+            self._refine(crop, candidates)
             self.box_xywh = self._box()
+            mark("refinement")
         if found.verdict in ("normal", "hard_negative"):
             self._learn(features, crop, found.verdict == "hard_negative")
+            mark("learning")
         return TrackResult(self.box_xywh, found.score, found.verdict, crop.window_xywh, scores)
 
     def _search(self, image: np.ndarray) -> Crop:
@@ -208,10 +223,9 @@ class _State:
         box = np.concatenate([corner[::-1], size[::-1]])
         return torch.tensor(box, dtype=torch.float32, device=self.net.device)
 
-    def _refine(self, crop: Crop) -> None:
-        """Let the box climb the energy; nothing changes where no candidate survives."""
-        start = self._box_in_crop(crop.centre_yx, crop.scale)
-        box = refine(self.energy, self.features, start, self.params, self.generator)
+    def _refine(self, crop: Crop, candidates: Tensor) -> None:
+        """Let the candidates climb the energy; nothing changes where none survives."""
+        box = refine(self.energy, candidates, self.params)
         if box is None:
             return
         x, y, w, h = box.tolist()
@@ -244,6 +258,6 @@ class _State:
         boxes = np.column_stack([left, points_xy[:, 1], points_xy[:, 0], bottom])
         middle, centre = self.params.sample_size / 2, self.crop.centre_yx[[1, 0, 1, 0]] + 0.5
         boxes = torch.tensor((boxes - centre) / self.crop.scale + middle, dtype=torch.float32, device=self.net.device)
-        f = torch.cat([self.energy.value(self.features, part) for part in boxes.split(128)])
+        f = torch.cat([self.energy.value(part) for part in boxes.split(128)])
         f[(boxes[:, 2:] <= boxes[:, :2]).any(1)] = -math.inf
         return f.cpu().numpy()
