@@ -96,7 +96,37 @@ def demo(
     print(run_demo(out, _tracker(params, weights, device)).text())
 
 
-VERBS: dict[str, Callable[..., None]] = {"track": track, "demo": demo}
+def bench(
+    params: str = "dimp18_nce_plus",
+    weights: str | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    threads: int | None = None,
+    frames: int = 100,
+    width: int = 640,
+    height: int = 480,
+    json: bool = False,
+) -> None:
+    """Measure the tracker on this machine: milliseconds a frame by stage, median over frames.
+
+    Args:
+        params: Tracker set-up, such as dimp18_nce_plus.
+        weights: Network weights (.safetensors) instead of those of the set-up.
+        device: cpu, cuda or cuda:N.
+        precision: auto, float32 or bfloat16.
+        threads: CPU threads (torch's own choice by default).
+        frames: Frames to measure.
+        width: Their width in pixels.
+        height: Their height in pixels.
+        json: Print JSON instead of a table.
+    """
+    from ebmtrack.tracking import bench as measuring
+
+    report = measuring.bench(params, weights, device, precision, threads, frames, width, height)
+    measuring.print_report(report, json)
+
+
+VERBS: dict[str, Callable[..., None]] = {"track": track, "demo": demo, "bench": bench}
 
 
 def _tracker(params: str | None, weights: str | None, device: str | None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,16 @@ def test_track(folder, still, capsys):
     assert cli.main([*argv, "--max-frames", "3", "--device", "cpu"]) == 0
     assert out.read_text() == "1.000,2.000,3.000,4.000\n" * 3
     assert still == [(None, None, "cpu")] and "3 frames" in capsys.readouterr().out
+
+
+def test_bench_prints_json(monkeypatch, capsys):
+    from ebmtrack.tracking import bench
+
+    asked = []
+    monkeypatch.setattr(bench, "bench", lambda *chosen: asked.append(chosen) or {"frame_ms": 12.5})
+    assert cli.main(["bench", "--threads", "1", "--width", "320", "--json"]) == 0
+    assert asked == [("dimp18_nce_plus", None, "cpu", "auto", 1, 100, 320, 480)]
+    assert json.loads(capsys.readouterr().out) == {"frame_ms": 12.5}
 
 
 def test_an_error_is_one_line_and_code_2(tmp_path, capsys):

@@ -525,6 +525,16 @@ def test_the_energy_is_brightest_at_its_peak():
     assert np.abs(hot.mean(axis=0) - corner).max() < 8
 
 
+def test_the_demo_goes_on_where_the_target_is_lost(sequence, tmp_path):
+    """There is no energy in a frame in which the target was not found; the trackers' error for that must not occur."""
+    short = dataclasses.replace(sequence, frames=sequence.frames[:5], parts=[("all", 0, 4)])
+    short = dataclasses.replace(short, boxes_xywh=sequence.boxes_xywh[:5])
+    stub = Follower(short.boxes_xywh, lost=(2,))
+    stub.corner_log_density = lambda points_xy: pytest.fail("asked for an energy that is not there")
+    report = run_demo(tmp_path, stub, short)
+    assert read_picture(report.picture).size
+
+
 class Flat(Follower):
     """A tracker that knows nothing about corners: the same energy everywhere, asked on the expected grid."""
 

@@ -63,30 +63,37 @@ def run_demo(out_dir: str | os.PathLike, tracker, sequence: DemoSequence | None 
             drawn = _drawn(image, boxes[-1], sequence.boxes_xywh[index], result)
             if index in middles and result is not None:
                 views.append(draw_text(drawn.copy(), f"{middles[index]}, frame {index}", (0, 0)))
-                energies.append(energy_view(tracker, image, boxes[-1]))
+                energies.append(energy_view(tracker, image, boxes[-1], result.found))
             video.write(draw_text(drawn, f"{_part(sequence, index)}  {index}", (0, 0)))
     picture = _saved_picture(folder / "demo.png", views, energies)
     return _report(sequence, np.array(boxes), seconds, (folder / "demo.mp4", picture))
 
 
-def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray) -> np.ndarray:
+def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = True) -> np.ndarray:
     """A close-up (h, w, 3) of the box, and the energy as a heat map over where its top right corner could be.
 
     The heat is exp(f - max f): proportional to the density p(y | x) of ECCV 2020, equation 3, along
-    boxes y whose bottom left corner is that of the box.
+    boxes y whose bottom left corner is that of the box. Where the target was not `found`, there is none.
     """
     x, y, w, h = box_xywh
-    low = np.array([x + w - REACH * w, y - REACH * h])
-    size = 2 * REACH * np.array([w, h])
-    steps = np.linspace(0, 1, GRID)
-    points = np.stack(np.meshgrid(low[0] + steps * size[0], low[1] + steps * size[1]), axis=-1)
-    log_density = np.asarray(tracker.corner_log_density(points.reshape(-1, 2)), dtype=np.float64)
-    heat = np.exp(log_density - log_density.max()).reshape(GRID, GRID)
     zoom = min(np.array(TILE) / (CLOSE_UP * np.maximum([w, h], 1.0)))
     shift = np.array(TILE) / 2 - zoom * np.array([x + w / 2, y + h / 2])
     view = cv2.warpAffine(image, np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]]), TILE)
-    overlay_heat(view, heat, (*(zoom * low + shift), *(zoom * size)))
-    return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h))
+    if found:
+        heat, (left, top, width, height) = corner_heat(tracker, box_xywh)
+        overlay_heat(view, heat, (zoom * left + shift[0], zoom * top + shift[1], zoom * width, zoom * height))
+    label = "" if found else "not seen"
+    return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), label, lost=not found)
+
+
+def corner_heat(tracker, box_xywh: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+    """exp(f - max f) on a grid (GRID, GRID) around the box's top right corner; the grid's area x, y, w, h."""
+    x, y, w, h = box_xywh
+    area = (x + w * (1 - REACH), y - h * REACH, 2 * w * REACH, 2 * h * REACH)
+    steps = np.linspace(0, 1, GRID)
+    points_xy = np.stack(np.meshgrid(area[0] + steps * area[2], area[1] + steps * area[3]), axis=-1)
+    log_density = np.asarray(tracker.corner_log_density(points_xy.reshape(-1, 2)), dtype=np.float64)
+    return np.exp(log_density - log_density.max()).reshape(GRID, GRID), area
 
 
 def _step(tracker, image: np.ndarray, index: int, start_xywh: np.ndarray):
