@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
@@ -30,18 +31,20 @@ class TrackerScores:
     """One tracker on one data set.
 
     runs: for each run, sequence -> score; empty where only figures are known. figures: sequence -> name (of
-    FIGURES)
-    -> value, the mean over runs. folder: where the boxes lie, None where only figures are known. made_by: the
-    different things that made the results. times_s: sequence -> seconds per frame of the first run. failed:
-    sequence -> traceback.
+    FIGURES) -> value, the mean over runs. means: figures over all sequences, as a file of figures gives them.
+    folder: where the boxes lie, None where only figures are known. made_by: the different things that made the
+    results. times_s: sequence -> seconds per frame of the first run; stages_s: seconds by stage, all sequences
+    of the first run together. failed: sequence -> traceback.
     """
 
     label: str
     runs: list[dict[str, metrics.SequenceScore]] = field(default_factory=list)
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)
     folder: ResultFolder | None = None
     made_by: list[Mapping[str, object]] = field(default_factory=list)
     times_s: dict[str, Array] = field(default_factory=dict)
+    stages_s: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
 
     def values(self, figure: str) -> dict[str, float]:
@@ -53,6 +56,11 @@ class TrackerScores:
         known."""
         if figure != "fps" and self.summaries:
             return float(np.mean([_of_summary(summary, figure) for summary in self.summaries]))
+        if figure == "fps" and self.runs:
+            frames = {name: len(score.overlap) - 1 for run in self.runs for name, score in run.items()}
+            return metrics.overall_speed(self.values("fps"), frames)
+        if figure in self.means:
+            return self.means[figure]
         known = list(self.values(figure).values())
         return float(np.mean(known)) if known else float("nan")
 
@@ -140,7 +148,9 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
                 tracker.runs.append({})
             tracker.runs[run][name] = judge(sequence, result.boxes_xywh, chosen, result.path)
             speeds.append(result.frames_per_s)
-            tracker.times_s.setdefault(name, result.times_s)
+            if run == 0:
+                tracker.times_s[name] = result.times_s
+                tracker.stages_s.update(result.stages_s)
             if result.made_by and result.made_by not in tracker.made_by:
                 tracker.made_by.append(result.made_by)
         if folder.runs(name):
@@ -169,7 +179,9 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
             if names:
                 rows = {wanted[canonical(n)]: row for n, row in rows.items() if canonical(n) in wanted}
             if rows:
-                found.append(TrackerScores(str(label), figures=rows))
+                mean = entry.get("mean", {}) if len(rows) == len(entry["sequences"]) else {}
+                means = {k: float(v) for k, v in mean.items() if k in FIGURES}
+                found.append(TrackerScores(str(label), figures=rows, means=means))
         return found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
         raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason

@@ -243,7 +243,8 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
     if not runs:
         print("no mean: no sequence has a frame to judge", file=stream)
         return
-    speeds = [v for run in evaluation.frames_per_s[params] for v in run.values()]
+    frames = {name: len(score.overlap) - 1 for run in evaluation.scores[params] for name, score in run.items()}
+    speeds = [metrics.overall_speed(run, frames) for run in evaluation.frames_per_s[params] if run]
     label = "mean" if evaluation.complete else "mean PARTIAL"
     points = np.mean([[s.auc, s.op50, s.op75] for s in runs], axis=0)
     print(_line(label, width, points, float(np.mean(speeds))), file=stream)

@@ -415,3 +415,12 @@ def over_runs(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n - 1) over runs; the deviation of a single run is NaN."""
     known = np.asarray(values, float)
     return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+
+
+def overall_speed(frames_per_s: Mapping[str, float], frames: Mapping[str, int]) -> float:
+    """Frames of all sequences over the time they took together; NaN where no speed is known.
+
+    A plain mean of frames/s would let a short fast sequence outweigh a long slow one.
+    """
+    known = {name: v for name, v in frames_per_s.items() if v > 0 and frames.get(name, 0) > 0}
+    return sum(frames[n] for n in known) / sum(frames[n] / v for n, v in known.items()) if known else float("nan")

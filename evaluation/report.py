@@ -104,17 +104,13 @@ def percent(value: float, digits: int = 1) -> str:
 
 def _scores(comparison: Comparison) -> str:
     """Headline table: figures of every tracker with intervals."""
-    header = ["Tracker", "AUC", "95 % interval", "first minus this", *list(COLUMNS.values())[1:], "sequences"]
+    header = ["Tracker", *COLUMNS.values(), "AUC, 95 % interval", "AUC, first minus this", "sequences"]
     rows = []
     for tracker in comparison.trackers:
         interval, difference = comparison.interval(tracker), comparison.difference(tracker)
         own = tracker is comparison.trackers[0]
-        cells = [
-            _figure(comparison, tracker, "auc"),
-            Cell(_range(interval)),
-            Cell("" if own else _signed(difference)),
-        ]
-        cells += [_figure(comparison, tracker, name) for name in list(COLUMNS)[1:]]
+        cells = [_figure(comparison, tracker, name) for name in COLUMNS]
+        cells += [Cell(_range(interval)), Cell("" if own else _signed(difference))]
         rows.append([Cell(tracker.label), *cells, Cell(str(len(tracker.figures)), len(tracker.figures))])
     runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
     spread = [_spread(tracker) for tracker in comparison.trackers if len(tracker.runs) > 1]
@@ -293,7 +289,22 @@ def _speed(comparison: Comparison) -> str:
             )
     header = ["Tracker", "start, ms", "median frame, ms", "95 % of frames, ms", "slowest, ms", "frames/s"]
     note = '<p class="note">Time of the tracker\'s calls alone; reading images is not counted. First run.</p>'
-    return table(header, rows) + note if rows else ""
+    return table(header, rows) + note + _stages(comparison) if rows else ""
+
+
+def _stages(comparison: Comparison) -> str:
+    """Milliseconds per frame by stage, for trackers that say."""
+    with_stages = [t for t in comparison.trackers if t.stages_s]
+    rows = []
+    for stage in dict.fromkeys(stage for t in with_stages for stage in t.stages_s):
+        cells = []
+        for tracker in with_stages:
+            frames = sum(len(times) - 1 for times in tracker.times_s.values() if len(times))
+            value = 1e3 * tracker.stages_s[stage] / max(frames, 1)
+            cells.append(Cell(f"{value:.2f}", value, tracker.stages_s[stage] / tracker.stages_s.total()))
+        rows.append([Cell(stage), *cells])
+    header = ["Stage", *(tracker.label for tracker in with_stages)]
+    return table(header, rows, "Milliseconds per frame by stage, mean over all frames of the first run") if rows else ""
 
 
 def _failures(comparison: Comparison) -> str:

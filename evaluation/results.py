@@ -1,11 +1,11 @@
 """Result files: ours, and those of pytracking, the got10k toolkit, pysot and OTB.
 
-Ours: `<out>/<dataset>/<params>_<run>/<sequence>.txt`, a box x, y, w, h per line, tab separated, every digit
-kept. Beside it `<sequence>_time.txt` (seconds per frame) and `<sequence>_object_presence_scores.txt`, as
-pytracking has them, and `<sequence>.json`: the marker, written last, with a checksum of the boxes and what
-made them. A sequence is done when its marker and its boxes agree. pytracking reads the folder as it is
-(results_path = <out>, tracker name = <dataset>, parameter = <params>, run id = <run>); `export` writes the
-layouts of both toolkits.
+Ours: `<out>/<dataset>/<params>_<run>/<sequence>.txt`, a box x, y, w, h per line, tab separated, every digit kept.
+Beside it `<sequence>_time.txt` (seconds per frame) and `<sequence>_object_presence_scores.txt`, as pytracking has
+them, `<sequence>_stages.txt` (seconds by stage of the tracker), and `<sequence>.json`: the marker, written last,
+with a checksum of the boxes and what made them. A sequence is done when its marker and its boxes agree. pytracking
+reads the folder as it is (results_path = <out>, tracker name = <dataset>, parameter = <params>, run id = <run>);
+`export` writes the layouts of both toolkits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ebmtrack.files import write_text
 
 Array = np.ndarray
 
-_SIDE_FILES = ("_time", "_object_presence_scores")
+_SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
 _OTHER_NAMES = {"human4_2": "human4"}  # OTB's Human4 has its boxes in groundtruth_rect.2.txt
 _PREFIXES = ("uav_", "nfs_", "tpl_")  # pytracking puts the data set's name before some sequences
 
@@ -37,13 +37,14 @@ class Result:
 
     boxes_xywh (N, 4) in pixels; times_s (N,) seconds per frame, the first one for the start, empty where
     unknown; scores (N,) the tracker's confidence, empty where unknown; made_by: what made it (weights, seed,
-    versions).
+    versions); stages_s: seconds by stage of the tracker over all frames but the first, empty where unknown.
     """
 
     boxes_xywh: Array
     times_s: Array = field(default_factory=lambda: np.zeros(0))
     scores: Array = field(default_factory=lambda: np.zeros(0))
     made_by: Mapping[str, object] = field(default_factory=dict)
+    stages_s: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None
 
     @property
@@ -78,6 +79,9 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
     if len(result.scores):
         scores = "".join(f"{float(s)!r}\n" for s in result.scores)
         write_text(folder / f"{name}_object_presence_scores.txt", scores)
+    if result.stages_s:
+        lines = [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()]
+        write_text(folder / f"{name}_stages.txt", "".join(lines))
     marker = {"frames": len(boxes), "made_by": dict(result.made_by), "sha256": _sha256(text.encode())}
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
 
@@ -112,7 +116,8 @@ def read_result(folder: str | os.PathLike, name: str) -> Result:
     boxes = read_boxes(box_path(folder, name))
     times = read_column(Path(folder) / f"{name}_time.txt", len(boxes))
     scores = read_column(Path(folder) / f"{name}_object_presence_scores.txt", len(boxes))
-    return Result(boxes, times, scores, marker["made_by"], box_path(folder, name))
+    stages = read_stages(Path(folder) / f"{name}_stages.txt")
+    return Result(boxes, times, scores, marker["made_by"], stages, box_path(folder, name))
 
 
 def read_boxes(path: str | os.PathLike) -> Array:
@@ -144,8 +149,20 @@ def read_column(path: str | os.PathLike, length: int | None = None) -> Array:
     """
     if not Path(path).is_file():
         return np.zeros(0)
-    column = tables.read_table(path, tuple(range(1, 65)), ResultError, empty=True)[:, 0]
+    column = tables.read_table(path, range(1, 65), ResultError, empty=True)[:, 0]
     return column if length is None or len(column) == length else np.zeros(0)
+
+
+def read_stages(path: str | os.PathLike) -> dict[str, float]:
+    """Seconds by stage from rows of a name, a tab and a number; empty where the file is missing.
+
+    Raises ResultError for other rows.
+    """
+    stages = {}
+    for number, line in enumerate(_lines(Path(path)) if Path(path).is_file() else (), 1):
+        stage, _, seconds = line.rpartition("\t")
+        stages[stage] = float(tables.to_numbers([[seconds]], path, ResultError, number)[0, 0])
+    return stages
 
 
 def canonical(name: str) -> str:
@@ -179,11 +196,10 @@ class ResultFolder:
         path = paths[run]
         boxes = read_boxes(path)
         marker = read_marker(path.parent, path.stem) or {"made_by": {}}
-        for times in _time_paths(path):
-            column = read_column(times, len(boxes))
-            if len(column):
-                return Result(boxes, column, made_by=marker["made_by"], path=path)
-        return Result(boxes, made_by=marker["made_by"], path=path)
+        columns = [read_column(times, len(boxes)) for times in _time_paths(path)]
+        times = next((column for column in columns if len(column)), np.zeros(0))
+        stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
+        return Result(boxes, times, made_by=marker["made_by"], stages_s=stages, path=path)
 
 
 def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFolder:

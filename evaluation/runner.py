@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,28 +128,46 @@ def read_rgb(path: Path) -> Array:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def track_sequence(
-    tracker: TrackerLike,
-    sequence: Sequence,
-    seed: int,
-    after_frame: Callable[[int], None] = lambda done: None,
-) -> Result:
+def track_sequence(tracker: TrackerLike, sequence: Sequence, seed: int, by_stage: bool = False) -> Result:
     """Run a tracker over one sequence from its first box; time counts the tracker's calls only.
 
+    by_stage: add up the time of the stages as well, if the tracker has a `mark`; on a GPU, which works behind the
+    program, such times mean nothing.
     Python's, NumPy's and PyTorch's global generators are seeded too, for trackers that draw from them.
     """
     _seed_everything(seed)
+    stages = StageTimes()
+    if by_stage and hasattr(tracker, "mark"):
+        tracker.mark = stages
     paths, boxes, times, scores = sequence.frame_paths(), [], [], []
     start = tuple(float(v) for v in sequence.boxes_xywh[0])
     for number, path in enumerate(paths):
         image = read_rgb(path)
+        stages.begin()
         began = time.perf_counter()
         answer = tracker.update(image) if number else tracker.init(image, start, seed=seed)
         times.append(time.perf_counter() - began)
         boxes.append(_as_box(answer.box_xywh, path) if number else start)
         scores.append(float(getattr(answer, "score", 1.0)) if number else 1.0)
-        after_frame(number + 1)
-    return Result(np.array(boxes, np.float64), np.array(times), np.array(scores))
+    return Result(np.array(boxes, np.float64), np.array(times), np.array(scores), stages_s=stages.totals_s)
+
+
+class StageTimes:
+    """Adds up seconds by stage for trackers that call their `mark` when a stage is done, as ours does."""
+
+    def __init__(self) -> None:
+        self.totals_s: dict[str, float] = {}
+        self.last = 0.0
+
+    def begin(self) -> None:
+        """A frame begins."""
+        self.last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """A stage is done."""
+        now = time.perf_counter()
+        self.totals_s[stage] = self.totals_s.get(stage, 0.0) + now - self.last
+        self.last = now
 
 
 def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable[[tuple], None]) -> Outcome:
@@ -239,9 +257,9 @@ def _attempt(
         if task.params not in trackers:
             trackers[task.params] = job.factory(task.params, device)
         sequence = job.dataset.load(task.sequence)
-        result = track_sequence(trackers[task.params], sequence, seed_of(job.seed, task.run, task.sequence))
-        made_by = dict(job.made_by[task.params])
-        write_result(folder, task.sequence, Result(result.boxes_xywh, result.times_s, result.scores, made_by))
+        seed = seed_of(job.seed, task.run, task.sequence)
+        result = track_sequence(trackers[task.params], sequence, seed, by_stage=device == "cpu")
+        write_result(folder, task.sequence, replace(result, made_by=job.made_by[task.params]))
         error_path(folder, task.sequence).unlink(missing_ok=True)
         send(("done", task, len(result.boxes_xywh), float(result.times_s.sum()), result.frames_per_s))
     except Exception:
@@ -262,7 +280,7 @@ def _failed_since(job: Job, task: Task) -> bool:
 def _remove_leftovers(folder: Path, sequence: str) -> None:
     """Temporary files of writers that were killed; the claim says that nobody else writes this sequence
     now."""
-    for end in ("", "_time", "_object_presence_scores"):
+    for end in ("", "_time", "_object_presence_scores", "_stages"):
         for path in folder.glob(f".{_escape(sequence + end)}-????????.*"):
             path.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,12 @@ def split_lines(text: str) -> list[str]:
 
 
 def read_table(
-    path: str | os.PathLike, columns: tuple[int, ...], error: type[EbmtrackError], empty: bool = False
+    path: str | os.PathLike, columns: Sequence[int], error: type[EbmtrackError], empty: bool = False
 ) -> np.ndarray:
     """Rows of numbers separated by commas, tabs, semicolons or spaces, mixed as it comes -> (N, C) float64.
 
     columns: the row lengths that are allowed; all rows have the same. NaN may be written NaN or nan.
-    Raises `error` naming file and line (from 1) for anything else, and for no rows unless `empty` allows
-    them.
+    Raises `error` naming file and line (from 1) for anything else, and for no rows unless `empty`.
     """
     lines = split_lines(read_text(path, error))
     if not lines:
@@ -55,7 +55,7 @@ def read_table(
     width = len(rows[0])
     for number, row in enumerate(rows, 1):
         if len(row) != width or width not in columns:
-            allowed = " or ".join(map(str, columns)) if width not in columns else str(width)
+            allowed = str(width) if width in columns else _choice(columns)
             shown = lines[number - 1][:80]
             raise error(f"{path}, line {number}: {len(row)} numbers, expected {allowed}: {shown!r}")
     return to_numbers(rows, path, error)
@@ -64,18 +64,22 @@ def read_table(
 def to_numbers(
     rows: list[list[str]], path: str | os.PathLike, error: type[EbmtrackError], first_line: int = 1
 ) -> np.ndarray:
-    """Rows of words, all of one length, as float64 (N, C); `error` names the line of a word that is no
-    number."""
+    """Rows of words, all of one length, as float64 (N, C); `error` names the line of a word that is none."""
     try:
         table = np.array(rows, dtype=np.float64)
     except ValueError:
         table = None
-    if table is None or any("_" in word for row in rows for word in row):
+    if table is None or any("_" in "".join(row) for row in rows):
         for number, row in enumerate(rows, first_line):
             for word in row:
                 _check_number(word, f"{path}, line {number}", error)
         raise error(f"{path}: cannot be read as a table of numbers")
     return table
+
+
+def _choice(columns: Sequence[int]) -> str:
+    """Row lengths that are allowed, in words."""
+    return " or ".join(map(str, columns)) if len(columns) < 5 else f"{columns[0]} to {columns[-1]}"
 
 
 def _check_number(word: str, where: str, error: type[EbmtrackError]) -> None:

@@ -17,7 +17,7 @@ class Walker:
     """Moves its box by a pixel or so per frame; its last digits depend on the seed and on the image."""
 
     def __init__(self, factory: StubFactory) -> None:
-        self.factory = factory
+        self.factory, self.mark = factory, lambda stage: None
 
     def init(self, image_rgb: np.ndarray, box_xywh: tuple, *, seed: int) -> None:
         """Start, and leave a line in the log of starts."""
@@ -36,6 +36,7 @@ class Walker:
                 os.kill(os.getpid(), signal.SIGKILL)
             return SimpleNamespace(box_xywh=(0, 0, float("nan"), 1), score=0.0)
         time.sleep(self.factory.frame_s)
+        self.mark("walk")
         self.box[:2] += self.random.normal(0, 1, 2) + image_rgb.mean() / 1e3
         return SimpleNamespace(box_xywh=tuple(self.box), score=float(self.random.uniform()))
 

@@ -35,6 +35,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object], type[Exception]]] = {
     "frames": ("11,18\n", small._range, DatasetError),
     "result": (ROWS.replace(",", "\t"), results.read_boxes, ResultError),
     "vot result": ("1\n" + ROWS + "2\n0\n1\n", results.read_boxes, ResultError),
+    "stages": ("crop\t0.5\nsearch\t1.25\n", results.read_stages, ResultError),
     "times": ("0.02\n" * 8, results.read_column, ResultError),
     "peers": (PEERS, comparison.read_peers, ResultError),
     "marker": (MARKER, lambda path: results.read_marker(path.parent, path.stem), ResultError),
@@ -42,7 +43,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object], type[Exception]]] = {
 
 PIECES = (
     b"NaN", b"nan", b"inf", b"-inf", b"-1", b"0", b"1e308", b"-1e308", b"1e999", b"9" * 400, b"", b" ", b",", b"\t",
-    b";",    b"\n", b"\r", b"\r\n\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"m", b"m0,0,4,4,1",
+    b";", b"\n", b"\r", b"\r\n\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"m", b"m0,0,4,4,1",
     b"1_0", b"0x1F", "\u0665".encode(),
     b"{", b"}", b"[" * 200, b'"', b"null", b"1,2,3,4,5,6,7,8", b"--5", b"1.2.3", b"\x1a", b"%", b"1e", b"1,2,3,4\n",
 )  # fmt: skip
@@ -131,7 +132,7 @@ def children(pid: int) -> list[int]:
 
 def contents(out: Path) -> dict[str, bytes]:
     """All files of results but times, temporary ones and claims included."""
-    files = [p for p in out.rglob("*") if p.is_file() and not p.name.endswith("_time.txt")]
+    files = [p for p in out.rglob("*") if p.is_file() and not p.name.endswith(("_time.txt", "_stages.txt"))]
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 

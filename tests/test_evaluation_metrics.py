@@ -27,9 +27,7 @@ def test_pytracking_golden(case: int, denominator: str) -> None:
     more."""
     chosen = metrics.protocol("pytracking", rule=CASES[case]["dataset"], denominator=denominator)
     visible = PYTRACKING[f"{case}/visible"].astype(bool) if CASES[case]["has_visible"] else None
-    score = metrics.score_sequence(
-        PYTRACKING[f"{case}/pred"], PYTRACKING[f"{case}/anno"], chosen, visible=visible
-    )
+    score = metrics.score_sequence(PYTRACKING[f"{case}/pred"], PYTRACKING[f"{case}/anno"], chosen, visible=visible)
     key = f"{case}/pytracking_excl{int(denominator == 'valid')}"
     for name, ours in (
         ("success", score.success),
@@ -247,3 +245,9 @@ def test_over_runs() -> None:
     """Mean 2 and sample deviation 1 of 1, 2, 3; one run has no spread."""
     assert metrics.over_runs([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert np.isnan(metrics.over_runs([1.0])[1])
+
+
+def test_overall_speed() -> None:
+    """100 frames at 100 per second and 100 at 25 take 1 + 4 seconds: 40 frames/s, not the mean of 62.5."""
+    assert metrics.overall_speed({"a": 100, "b": 25, "c": float("nan")}, {"a": 100, "b": 100, "c": 9}) == 40
+    assert np.isnan(metrics.overall_speed({}, {}))

@@ -31,11 +31,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truth, times = found.load(name).boxes_xywh, np.full(6, 0.02)
         lost = truth + np.where(np.arange(6) >= 2, 100, 0)[:, None] * [1, 0, 0, 0]
         for run in (0, 1):
-            write_result(root / "out" / "folder" / f"good_00{run}", name, Result(truth, times, made_by=MADE_BY))
+            write_result(
+                root / "out" / "folder" / f"good_00{run}",
+                name,
+                Result(truth, times, made_by=MADE_BY, stages_s={"crop": 0.02, "search": 0.08}),
+            )
         write_result(root / "out" / "folder" / "bad <b>&_000", name, Result(lost, times, made_by=MADE_BY))
     (root / "out" / "folder" / "bad <b>&_000" / "seq9.error").write_text("Traceback: <script>alert(1)</script>")
-    rows = {"seq0": {"auc": 0.5, "op50": 0.5, "fps": 30.0}, "seq1": {"auc": 0.3, "op50": 0.2, "fps": 40.0}}
-    (root / "peers.json").write_text(json.dumps({"trackers": {"elsewhere": {"sequences": rows}}}))
+    rows = {"seq0": {"auc": 0.5, "op50": 0.5, "fps": 30.0}, "seq1": {"auc": 0.3, "op50": 0.2, "fps": 60.0}}
+    entry = {"mean": {"auc": 0.4, "fps": 40.0}, "sequences": rows}
+    (root / "peers.json").write_text(json.dumps({"trackers": {"elsewhere": entry}}))
     return root
 
 
@@ -55,7 +60,7 @@ def test_figures(compared: comparison.Comparison) -> None:
     assert bad.mean("auc") == pytest.approx(20 / 105) and bad.mean("op75") == pytest.approx(1 / 5)
     assert bad.mean("precision_20") == bad.mean("norm_precision") == pytest.approx(1 / 5)
     assert good.mean("fps") == pytest.approx(50)
-    assert other.mean("auc") == pytest.approx(0.4) and np.isnan(other.mean("op75"))
+    assert other.mean("auc") == pytest.approx(0.4) and other.mean("fps") == 40 and np.isnan(other.mean("op75"))
     assert compared.missing(other) == ("seq2",) and compared.missing(good) == ()
     assert compared.difference(bad).value == pytest.approx(20 / 21 - 20 / 105)
     assert compared.difference(other).value == pytest.approx(20 / 21 - 0.4)
@@ -127,6 +132,7 @@ def test_the_page(place: Path, tmp_path: Path) -> None:
     for heading in ("Scores", "Curves", "Sequences", "Worst sequences of good", "Speed", "Failures", "Provenance"):
         assert f"<h2>{heading}</h2>" in text
     assert "<b>&amp;" not in text and "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert '<th scope="row">crop</th><td data-v="4.0"' in text  # 0.02 s over five frames
     assert "elsewhere is partial: no result for seq2." in text
     assert text == report.report(
         "folder", place / "data", tmp_path / "again.html", out=place / "out", peers=place / "peers.json",

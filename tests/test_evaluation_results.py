@@ -27,15 +27,22 @@ def test_every_digit_survives(boxes: list) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     """Boxes and scores come back exactly, times to a microsecond, and the marker with them."""
-    written = Result(BOXES, np.array([0.5, 0.01, 0.02]), np.array([1.0, 0.7, 1 / 3]), {"seed": 3})
+    written = Result(
+        BOXES,
+        np.array([0.5, 0.01, 0.02]),
+        np.array([1.0, 0.7, 1 / 3]),
+        {"seed": 3},
+        {"crop": 0.5, "search region": 1.25},
+    )
     results.write_result(tmp_path, "walk", written)
     read = results.read_result(tmp_path, "walk")
     np.testing.assert_array_equal(read.boxes_xywh, BOXES)
     np.testing.assert_array_equal(read.scores, written.scores)
     np.testing.assert_allclose(read.times_s, written.times_s, atol=1e-6)
+    assert read.stages_s == written.stages_s
     assert read.made_by == {"seed": 3} and read.frames_per_s == pytest.approx(2 / 0.03)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "walk.json", "walk.txt", "walk_object_presence_scores.txt", "walk_time.txt"
+        "walk.json", "walk.txt", "walk_object_presence_scores.txt", "walk_stages.txt", "walk_time.txt"
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[eva
 
 def contents(out: Path) -> dict[str, bytes]:
     """Every result file by name; times differ between runs by nature."""
-    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.endswith("_time.txt"))
+    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.endswith(("_time.txt", "_stages.txt")))
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Two runs, uninterrupted, in one process."""
     out = tmp_path_factory.mktemp("reference")
-    run(root, out, runs=2)
+    assert run(root, out, runs=2)[0].complete
     return contents(out)
 
 
@@ -97,9 +97,7 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
     assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
 
 
-@pytest.mark.parametrize(
-    "trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")]
-)
+@pytest.mark.parametrize("trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")])
 def test_a_sequence_that_fails(root: Path, tmp_path: Path, trouble: str, text: str) -> None:
     """The rest is run, the traceback is reported, the mean is marked partial, and a later start tries
     again."""
@@ -184,4 +182,5 @@ def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
     result = read_result(tmp_path / "folder" / "stub_000", "seq0")
     assert len(result.times_s) == len(result.scores) == len(result.boxes_xywh) == 6
     assert 30 < result.frames_per_s <= 100
+    assert result.stages_s["walk"] == pytest.approx(result.times_s[1:].sum(), rel=0.2)
     np.testing.assert_array_equal(result.boxes_xywh[0], [5, 6, 10, 12])

@@ -178,7 +178,7 @@ def read_flags(path: Path, count: int | None = None) -> Array:
 
     Raises DatasetError for other numbers, or a count that differs from `count`.
     """
-    values = read_table(path, tuple(range(1, 200_000)), DatasetError)
+    values = read_table(path, range(1, 200_000), DatasetError)
     if values.shape[0] > 1 and values.shape[1] > 1:
         raise DatasetError(f"{path}: expected one flag per line, or all in one line")
     flags = values.reshape(-1)
