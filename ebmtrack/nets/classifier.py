@@ -204,6 +204,19 @@ class SteepestDescent(FilterDescent):
 class NewtonDescent(FilterDescent):
     """PrDiMP's steepest descent on the KL divergence to a Gaussian label density (PrDiMP, equations 8 to 12)."""
 
+    def __init__(
+        self,
+        iterations: int = 5,
+        initial_step: float = 1.0,
+        initial_regularization: float = 0.05,
+        minimum_regularization: float = 0.05,
+        label_sigma: float = 0.9,
+        alpha_eps: float = 0.05,
+    ):
+        super().__init__(
+            iterations, initial_step, initial_regularization, minimum_regularization, label_sigma, alpha_eps
+        )
+
     def targets(self, distance: Tensor, sample_weights: Tensor) -> tuple[Tensor, ...]:
         variance = self.label_sigma**2
         density = (-0.5 * distance.square() / variance).exp() / (2 * math.pi * variance)
