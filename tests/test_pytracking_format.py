@@ -104,9 +104,7 @@ def make_package(name: str, monkeypatch) -> types.SimpleNamespace:
         module = types.ModuleType(f"{name}.{leaf}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         for kind in kinds:
-            setattr(
-                module, kind, type(kind, (Foreign,), {"__module__": module.__name__, "__qualname__": kind})
-            )
+            setattr(module, kind, type(kind, (Foreign,), {"__module__": module.__name__, "__qualname__": kind}))
             setattr(found, kind, getattr(module, kind))
     return found
 
@@ -138,9 +136,7 @@ def content(package, function="dimpnet18", kwds=DIMP18, net=None, **changes) -> 
         "net_info": None,
         "constructor": constructor,
         "optimizer": {"state": {0: {"step": 7, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]},
-        "stats": OrderedDict(
-            train=OrderedDict({"Loss/total": meter, "LR": package.StatValue(history=[2.0])})
-        ),
+        "stats": OrderedDict(train=OrderedDict({"Loss/total": meter, "LR": package.StatValue(history=[2.0])})),
         "settings": package.Settings(env=env, batch_size=26, center_jitter_factor={"train": 3, "test": 4.5}),
         **changes,
     }
@@ -167,6 +163,15 @@ def same_entries(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return list(first) == list(second) and all(map(torch.equal, first.values(), second.values()))
 
 
+def keywords_fit(written: dict, script: dict) -> bool:
+    """Written are the keywords of pytracking's training script, except what only starts the training, and besides at
+    most keywords that every version of its functions has."""
+    starts = {"mask_init_factor", "init_initializer", "frozen_backbone_layers"}
+    expected = {key: value for key, value in script.items() if key not in starts} | {"backbone_pretrained": False}
+    more = {"classification_layer", "feat_stride", "init_filter_norm", "clf_feat_blocks", "out_feature_dim"}
+    return {k: v for k, v in written.items() if k in expected} == expected and set(written) - set(expected) <= more
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_round_trip_is_exact(tmp_path, name):
     """Ours -> pytracking -> ours: every bit, the configuration and so the architecture. dimp50 and super_dimp have the
@@ -176,12 +181,13 @@ def test_round_trip_is_exact(tmp_path, name):
     back, origin = import_pytracking(tmp_path / "a.pth.tar")
     assert same_entries(back, net) and back.config == net.config and architecture_name(back.config) == name
     assert origin == {"format": "pytracking", "function": KNOWN[name][0], "epoch": 9}
+    stored = read_torch(tmp_path / "a.pth.tar", STAND_INS)
+    assert keywords_fit(stored["constructor"].kwds, KNOWN[name][1])
     listing = {"dimp18": "dimp18", "dimp50": "super_dimp", "super_dimp": "super_dimp"}.get(name)
     if listing:
         rows = [line.split("\t") for line in (DATA / f"{listing}_state_dict.txt").read_text().splitlines()]
-        stored = read_torch(tmp_path / "a.pth.tar", STAND_INS)["net"]
         described = [
-            [key, str(tuple(v.shape)), str(v.dtype).removeprefix("torch.")] for key, v in stored.items()
+            [key, str(tuple(v.shape)), str(v.dtype).removeprefix("torch.")] for key, v in stored["net"].items()
         ]
         assert sorted(described) == sorted(rows)
 
@@ -199,9 +205,7 @@ def test_reads_both_containers_and_module_paths(tmp_path, package, zipped):
 def reads_what_pytracking_writes(tmp_path, package, name, zipped):
     """The network comes back, from among the objects that the trainer stores beside it."""
     function, kwds = KNOWN[name]
-    path = write(
-        tmp_path / "DiMPnet_ep0050.pth.tar", content(package, function, kwds, light_state(name)), zipped
-    )
+    path = write(tmp_path / "DiMPnet_ep0050.pth.tar", content(package, function, kwds, light_state(name)), zipped)
     net, origin = import_pytracking(path)
     assert net.config == ARCHITECTURES[name] and origin["function"] == function and origin["epoch"] == 50
     got, expected = net.state_dict(), light_state(name)

@@ -160,8 +160,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"cannot fetch {weights.url}: {error}; "
-            "download it elsewhere and give the file instead of its name"
+            f"cannot fetch {weights.url}: {error}; download it elsewhere and give the file instead of its name"
         ) from error
 
 

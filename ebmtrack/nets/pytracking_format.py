@@ -142,9 +142,7 @@ def import_pytracking(path: str | os.PathLike) -> tuple[TrackerNet, dict[str, An
         )
     config = _config_of(vars(constructor), path)
     tensors = {
-        name: value
-        for name, value in content["net"].items()
-        if not (isinstance(name, str) and name.startswith(UNUSED))
+        name: value for name, value in content["net"].items() if not (isinstance(name, str) and name.startswith(UNUSED))
     }
     epoch = content.get("epoch")
     source = {
@@ -192,9 +190,7 @@ def _config_of(stored: Mapping[str, Any], path: str | os.PathLike) -> NetConfig:
     known = {**OWN_OF[kind], **FIXED_OF[kind], **dict.fromkeys(TRAINING_ONLY)}
     unknown = [short(name) for name in kwds if name not in known]
     if unknown:
-        raise CheckpointError(
-            f"{path}: {function} with keywords unknown to ebmtrack: {', '.join(unknown[:8])}"
-        )
+        raise CheckpointError(f"{path}: {function} with keywords unknown to ebmtrack: {', '.join(unknown[:8])}")
     _refuse_unsupported(function, kind, kwds, path)
     values = {
         field: kwds.get(name, DEFAULTS_OF[backbone].get(name, default))
@@ -213,13 +209,9 @@ def _refuse_unsupported(function: str, kind: str, kwds: Mapping[str, Any], path:
     for name, (ours, default) in FIXED_OF[kind].items():
         value = kwds.get(name, default)
         if not _same(value, ours):
-            wrong.append(
-                f"{name} {short(value)}{'' if name in kwds else ' (by default)'} instead of {ours!r}"
-            )
+            wrong.append(f"{name} {short(value)}{'' if name in kwds else ' (by default)'} instead of {ours!r}")
     if wrong:
-        raise CheckpointError(
-            f"{path}: {function} with what ebmtrack's network does not have: {', '.join(wrong)}"
-        )
+        raise CheckpointError(f"{path}: {function} with what ebmtrack's network does not have: {', '.join(wrong)}")
 
 
 def _refuse_bottlenecks(config: NetConfig, path: str | os.PathLike) -> None:
@@ -248,9 +240,7 @@ def _keywords_of(config: NetConfig, path: str | os.PathLike) -> tuple[str, dict[
     odd = {field: value for field, value in NOT_IN_KEYWORDS.items() if getattr(config, field) != value}
     if kind == "dimp" and odd:
         wanted = ", ".join(f"{field}={value}" for field, value in odd.items())
-        raise CheckpointError(
-            f"{path}: not written: pytracking's {names[0]} has {wanted} and no keyword to change it"
-        )
+        raise CheckpointError(f"{path}: not written: pytracking's {names[0]} has {wanted} and no keyword to change it")
     kwds: dict[str, Any] = {name: getattr(config, field) for name, (field, _) in OWN_OF[kind].items()}
     kwds |= {name: ours for name, (ours, _) in FIXED_OF[kind].items() if name not in SELDOM}
     return names[0], {**kwds, "backbone_pretrained": False}
@@ -269,9 +259,7 @@ def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[
         resnet = getattr(torchvision.models, net.config.backbone)(weights=None)
     whole = {f"feature_extractor.{name}": entry for name, entry in resnet.state_dict().items()}
     zeros = {
-        name: torch.zeros((), dtype=entry.dtype).expand(
-            entry.shape
-        )  # one stored number for each whole tensor
+        name: torch.zeros((), dtype=entry.dtype).expand(entry.shape)  # one stored number for each whole tensor
         for name, entry in whole.items()
         if name.startswith(UNUSED)
     }

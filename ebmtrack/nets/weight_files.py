@@ -88,9 +88,7 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, str], dict[str,
 
 def _opened(path: str | os.PathLike) -> safe_open:
     if kind_of(path) != "safetensors":
-        raise CheckpointError(
-            f"{path}: a PyTorch file; convert it first: ebmtrack convert {path} OUT.safetensors"
-        )
+        raise CheckpointError(f"{path}: a PyTorch file; convert it first: ebmtrack convert {path} OUT.safetensors")
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
@@ -187,9 +185,7 @@ def expected_entries(config: NetConfig) -> dict[str, Tensor]:
         return TrackerNet(config).state_dict()
 
 
-def fitted(
-    tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike
-) -> dict[str, Tensor]:
+def fitted(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike) -> dict[str, Tensor]:
     """Copies of `tensors` on the CPU, in the order and types of `expected`; names, shapes and values are checked.
 
     Counters of batches (num_batches_tracked), which files from before 2018 lack, are 0 where missing.
@@ -201,8 +197,7 @@ def fitted(
         parts = [f"{word} {_some(names)}" for word, names in both if names]
         raise CheckpointError(f"{where}: does not fit the network: {' and '.join(parts)}")
     return {
-        name: _fitted_entry(name, tensors.get(name, torch.tensor(0)), entry, where)
-        for name, entry in expected.items()
+        name: _fitted_entry(name, tensors.get(name, torch.tensor(0)), entry, where) for name, entry in expected.items()
     }
 
 
@@ -215,9 +210,7 @@ def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike
         raise CheckpointError(f"{where}: does not fit the network: {name} has shape {shapes}")
     allowed = FLOATS if entry.is_floating_point() else (torch.int64,)
     if value.dtype not in allowed:
-        raise CheckpointError(
-            f"{where}: does not fit the network: {name} is {value.dtype}, expected {entry.dtype}"
-        )
+        raise CheckpointError(f"{where}: does not fit the network: {name} is {value.dtype}, expected {entry.dtype}")
     value = value.detach().to("cpu", entry.dtype, copy=True, memory_format=torch.contiguous_format)
     if not value.isfinite().all():
         raise CheckpointError(f"{where}: {name} holds NaN or infinite values; such a network is of no use")
