@@ -85,7 +85,7 @@ def test_unknown_names_are_answered_with_the_nearest():
 
 GOOD = FRAMES[0]
 BAD_IMAGES = {
-    "type": "picture.jpg", "list": [[1, 2], [3, 4]], "grey": GOOD[..., 0], "four channels": np.dstack([GOOD, GOOD[..., :1]]),
+    "type": "picture.jpg", "list": [[1, 2], [3, 4]], "grey": GOOD[..., 0], "rgba": np.dstack([GOOD, GOOD[..., :1]]),
     "float": GOOD.astype(np.float32), "int64": GOOD.astype(np.int64), "empty": GOOD[:0], "batch": GOOD[None],
     "tensor": torch.from_numpy(GOOD), "none": None,
 }
@@ -234,7 +234,8 @@ def test_memory_replaces_the_lightest_and_keeps_the_first_frame():
 
 
 def test_initial_samples_have_the_set_and_order_of_dimp():
-    patches, shifts, crop = augmented_samples(GOOD, np.array([90.0, 110.0]), 0.8, PARAMS, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    patches, shifts, crop = augmented_samples(GOOD, np.array([90.0, 110.0]), 0.8, PARAMS, generator)
     assert patches.shape == (13, 288, 288, 3) and patches.dtype == np.float32
     assert shifts[:5].tolist() == [[0, 0], [86, 86], [-86, 86], [86, -86], [-86, -86]]  # 0.6 * 144 = 86.4
     drawn = (torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) - 0.5) * 288 / 3

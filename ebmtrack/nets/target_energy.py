@@ -1,9 +1,9 @@
 """The energy of boxes for one target, as the tracker climbs it: value and gradient in closed form.
 
 f = v . relu(W P + b), where P = D F A pools the features F with bin weights D in y and A in x (precise RoI pooling).
-Three rearrangements make it cheap to climb. The modulation vectors are multiplied into W once per target. W is applied
-to every feature cell near the boxes once per frame, Z = W F, so that a box costs K Z with K = D x A, wherever it is. And
-since the layers are piecewise linear, the gradient in the boxes is one more product with Z, without a graph.
+Three rearrangements make it cheap to climb. The modulation vectors are multiplied into W once per target. W is
+applied to every feature cell near the boxes once per frame, Z = W F, so that a box costs K Z with K = D x A. And since
+the layers are piecewise linear, the gradient in the boxes is one more product with Z, without a graph.
 
 The large products run on the network's device; the arithmetic of the few boxes runs in numpy, whose calls cost a third
 of torch's and which no GPU would make faster.
@@ -171,14 +171,15 @@ class Projection:
     """Z = W F for a square part of a feature map: what every cell contributes to the hidden units, per bin."""
 
     def __init__(self, part: Tensor, first_xy: list[int], weight: Tensor, bins: int):
-        """part [L, L, c] with first cell first_xy; weight (c, s s 256). z is (L s L s, 256): cell and bin in y, in x."""
+        """part [L, L, c] with first cell first_xy; weight (c, s s 256). z (L s L s, 256): cell, bin in y, in x."""
         self.first_xy, self.length = np.array(first_xy), len(part)
         z = part.reshape(-1, part.shape[-1]).to(weight.dtype) @ weight
         self.z = z.view(self.length, self.length, bins, bins, 256).transpose(1, 2).reshape(-1, 256)
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
         """Whether all cells touched by intervals from low to high (within the map) are here."""
-        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < self.first_xy + self.length).all())
+        end_xy = self.first_xy + self.length
+        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
 
 
 class PoolingKernel:

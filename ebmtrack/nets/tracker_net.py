@@ -64,8 +64,8 @@ class TrackerNet(nn.Module):
         """One training pass over s sequences with n train and t test images each.
 
         train_images (n, s, 3, H, W), train_boxes (n, s, 4), test_images (t, s, 3, H, W) and candidates (t, s, P, 4),
-        all in crop pixels. Returns the score maps (t, s, h', w') of every filter iterate, and energies (t, s, P). The first
-        train image modulates the box branch (ATOM, section 3.2).
+        all in crop pixels. Returns the score maps (t, s, h', w') of every filter iterate, and energies (t, s, P).
+        The first train image modulates the box branch (ATOM, section 3.2).
         """
         n, s = train_images.shape[:2]
         t = test_images.shape[0]
