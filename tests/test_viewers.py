@@ -526,7 +526,7 @@ def test_the_energy_is_brightest_at_its_peak():
 
 
 def test_the_demo_goes_on_where_the_target_is_lost(sequence, tmp_path):
-    """There is no energy in a frame in which the target was not found; the trackers' error for that must not occur."""
+    """There is no energy in a frame in which the target was not found: it must not be asked for."""
     short = dataclasses.replace(sequence, frames=sequence.frames[:5], parts=[("all", 0, 4)])
     short = dataclasses.replace(short, boxes_xywh=sequence.boxes_xywh[:5])
     stub = Follower(short.boxes_xywh, lost=(2,))

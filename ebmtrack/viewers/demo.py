@@ -82,8 +82,7 @@ def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = 
     if found:
         heat, (left, top, width, height) = corner_heat(tracker, box_xywh)
         overlay_heat(view, heat, (zoom * left + shift[0], zoom * top + shift[1], zoom * width, zoom * height))
-    label = "" if found else "not seen"
-    return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), label, lost=not found)
+    return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), lost=not found)
 
 
 def corner_heat(tracker, box_xywh: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
