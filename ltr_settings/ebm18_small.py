@@ -1,8 +1,9 @@
 """The network that ships: DiMP-18 with NCE+, trained on a small pool of video, photographs and compositions.
 
-    ebmtrack train ebm18_small --data POOL --backbone resnet18_imagenet_conv1_to_layer3.safetensors
+    ebmtrack train ebm18_small --data POOL --backbone resnet18.safetensors --out runs/ebm18_small
 
-POOL holds got10k/, coco/, cutouts/ and backgrounds/. Two CPU cores with bfloat16 take about two hours.
+POOL holds got10k/, coco/, cutouts/ and backgrounds/; the backbone file holds torchvision's ImageNet weights (without
+--backbone they are downloaded). Two CPU cores with bfloat16 take about two hours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.nets.backbone import normalize_images
+from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, train
@@ -32,11 +34,11 @@ CROPS = CropSettings(
 )
 
 
-def run(settings: RunSettings, backbone_weights: dict[str, torch.Tensor]) -> TrackerNet:
-    """Train and return the network; `backbone_weights` are torchvision's ResNet-18 entries up to layer3."""
+def run(settings: RunSettings) -> TrackerNet:
+    """Train and return the network."""
     torch.manual_seed(settings.seed)
     net = TrackerNet("dimp18")
-    net.feature_extractor.load_state_dict(backbone_weights, strict=False)
+    net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
     start_classifier_from_backbone(net)
     net.to(memory_format=torch.channels_last)
 

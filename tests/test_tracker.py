@@ -19,7 +19,7 @@ from ebmtrack.tracking.localize import localize
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.refine import candidate_boxes, climb
-from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.tracking.tracker import Tracker, check_device
 
 PARAMS = load_params("dimp18_nce_plus")
 SMALL = PARAMS.replace(sample_size=144)  # a quarter of the pixels, for laws that hold at any size
@@ -127,6 +127,12 @@ def test_frames_may_change_size_and_be_tiny(net):
     tracker.init(GOOD, BOX)
     for shape in [(100, 130), (400, 520), (3, 3), (1, 1), (200, 260)]:
         assert np.isfinite(tracker.update(np.full((*shape, 3), 90, np.uint8)).box_xywh).all()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu", "cpu:7"])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(ConfigError, match="device"):
+        check_device(device)
 
 
 def test_update_before_init_is_an_error(net):

@@ -76,7 +76,7 @@ class Tracker:
         if params.softmax_scores != (net.config.filter_optimizer == "prdimp"):
             kind = "PrDiMP" if params.softmax_scores else "DiMP"
             raise ConfigError(f"these parameters are for a {kind} classifier, which {path} does not hold")
-        return cls(InferenceNet(net, device, precision), params)
+        return cls(InferenceNet(net, check_device(device), precision), params)
 
     @torch.inference_mode()
     def init(self, image: np.ndarray, box_xywh, seed: int | None = None) -> None:
@@ -102,6 +102,18 @@ class Tracker:
         if self._state is None or self._state.energy is None:
             raise ConfigError("corner_log_density() before update(): there is no energy to look at")
         return self._state.corner_log_density(np.asarray(points_xy, np.float64))
+
+
+def check_device(device: str) -> torch.device:
+    """The device if this machine has it, else ConfigError."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}: use cpu, cuda, cuda:1 or mps") from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (chosen.index or 0) >= there.get(chosen.type, 0):
+        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
+    return chosen
 
 
 def check_image(image: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ class RunSettings:
 
     out: Path = Path("runs/unnamed")
     data: Path = Path("data/train")
+    backbone: str = "resnet18"  # a file of torchvision's ImageNet weights, or a name to download
     steps: int = 2000
     batch: int = 10
     workers: int = 1
