@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ebmtrack {__version__}")
         return 0
     try:
-        tyro.extras.subcommand_cli_from_dict(
+        code = tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="ebmtrack",
             description=ABOUT,
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as leave:  # tyro leaves in this way after --help (0) and wrong options (2)
         return leave.code if isinstance(leave.code, int) else 2
-    return 0
+    return code or 0
 
 
 def track(
@@ -126,7 +127,184 @@ def bench(
     measuring.print_report(report, json)
 
 
-VERBS: dict[str, Callable[..., None]] = {"track": track, "demo": demo, "bench": bench}
+def convert(
+    source: Annotated[Path, tyro.conf.Positional],
+    target: Annotated[Path, tyro.conf.Positional],
+    /,
+    half: bool = False,
+) -> None:
+    """Convert weights between ebmtrack (.safetensors) and pytracking (.pth.tar); nothing in a file is ever run.
+
+    Args:
+        source: A file of either kind.
+        target: What to write; its ending says which kind.
+        half: Store .safetensors in float16, half as large.
+    """
+    from ebmtrack.nets.convert import convert as run
+
+    print(run(source, target, half=half))
+
+
+def train(
+    name: Annotated[str, tyro.conf.Positional],
+    /,
+    data: Path = Path("data/train"),
+    backbone: str | None = None,
+    out: Path | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    float32: bool = False,
+    restart: bool = False,
+) -> None:
+    """Run a training of ltr_settings, or go on with it where it was stopped.
+
+    Args:
+        name: File in ltr_settings, such as ebm18_small.
+        data: Folder of the training data.
+        backbone: File of torchvision's ImageNet weights (they are downloaded by default).
+        out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).
+        steps: Optimiser steps (the run's own number by default).
+        batch: Sequences in a step.
+        workers: Processes that read and cut the data.
+        seed: Seed of samples, weights and noise.
+        device: cpu, cuda or cuda:N.
+        float32: No bfloat16.
+        restart: Start afresh even where there is a checkpoint.
+    """
+    from ebmtrack.training.command import train_named
+    from ebmtrack.training.run import RunSettings
+
+    chosen = {"backbone": backbone, "steps": steps, "batch": batch, "workers": workers}
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    settings = RunSettings(
+        out=out or Path("runs") / name,
+        data=data,
+        seed=seed,
+        device=device,
+        bfloat16=not float32,
+        resume=not restart,
+        **chosen,
+    )
+    print(f"the network is in {train_named(name, settings)}")
+
+
+def evaluate(
+    dataset: str,
+    root: Path,
+    params: tuple[str, ...] = ("dimp18_nce_plus",),
+    sequences: tuple[str, ...] = (),
+    runs: int = 1,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    weights: Path | None = None,
+    protocol: str | None = None,
+    seed: int = 0,
+    allow_missing: bool = False,
+    overwrite: bool = False,
+    out: Path = Path("results"),
+) -> int:
+    """Run trackers over a benchmark and score them; what is finished is not run again.
+
+    Args:
+        dataset: folder (any directory of sequences), otb, uav, nfs, lasot and others.
+        root: Where the data set lies.
+        params: Tracker set-ups, one or more.
+        sequences: Names of sequences, all by default.
+        runs: Runs with different seeds.
+        workers: Processes (one per GPU or core by default).
+        threads: CPU threads of each worker.
+        device: auto, cpu, cuda or cuda:N.
+        weights: Network weights instead of those of the set-ups.
+        protocol: Scoring rules (the data set's own by default).
+        seed: First seed.
+        allow_missing: Go on with the sequences that are there.
+        overwrite: Run again what is finished.
+        out: Folder of results.
+    """
+    from ebmtrack.evaluation.evaluate import evaluate as run
+
+    evaluation = run(
+        params,
+        dataset,
+        root,
+        sequences,
+        runs,
+        workers,
+        device,
+        out,
+        threads=threads,
+        protocol=protocol,
+        seed=seed,
+        allow_missing=allow_missing,
+        overwrite=overwrite,
+        weights=weights,
+    )
+    return evaluation.exit_code
+
+
+def report(
+    dataset: str,
+    root: Path,
+    results: Path = Path("results"),
+    page: Path = Path("report.html"),
+    params: tuple[str, ...] = (),
+    peers: Path | None = None,
+    protocol: str | None = None,
+    worst: int = 5,
+) -> None:
+    """Compare stored results on one HTML page: tables, curves, the worst sequences.
+
+    Args:
+        dataset: folder (any directory of sequences), otb, uav, nfs, lasot and others.
+        root: Where the data set lies.
+        results: Folder of results of `ebmtrack eval`.
+        page: The page to write.
+        params: Tracker set-ups to show, all by default.
+        peers: JSON file with other trackers' figures.
+        protocol: Scoring rules (the data set's own by default).
+        worst: How many of the first tracker's worst sequences are shown in detail.
+    """
+    from ebmtrack.evaluation.report import report as write
+
+    options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
+    print(f"the report is in {write(dataset, root, page, **options)}")
+
+
+def study_1d(
+    methods: tuple[str, ...] = (),
+    runs: int = 20,
+    samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024),
+    device: str = "auto",
+    out: Path = Path("study1d"),
+) -> None:
+    """Reproduce the 1D regression study of the BMVC 2020 paper: table, densities, D_KL against samples.
+
+    Args:
+        methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
+        runs: Networks for each method and data set.
+        samples: Numbers of noise samples M.
+        device: auto, cpu or cuda.
+        out: Folder of results; what it holds is not trained again.
+    """
+    from ebmtrack.energy.study1d import study_1d as run
+
+    print(run(out, methods, runs, samples, device))
+
+
+VERBS: dict[str, Callable[..., int | None]] = {
+    "track": track,
+    "demo": demo,
+    "bench": bench,
+    "convert": convert,
+    "train": train,
+    "eval": evaluate,
+    "report": report,
+    "study 1d": study_1d,
+}
 
 
 def _tracker(params: str | None, weights: str | None, device: str | None):
