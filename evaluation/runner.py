@@ -445,13 +445,18 @@ def _as_box(box_xywh: Any, path: Path) -> tuple[float, float, float, float]:
 
 
 def pick_devices(device: str) -> tuple[str, ...]:
-    """Devices for the workers from what a user says: `cpu`, `cuda` (all of them), `cuda:0,cuda:2`, or
-    `auto`."""
+    """Devices for the workers: `cpu`, `cuda` (all of them), `cuda:0,cuda:2`, or `auto` (GPUs if there are any).
+
+    Under torchrun, `cuda` and `auto` mean the GPU of this process alone (LOCAL_RANK). Raises ConfigError for `cuda`
+    without a GPU.
+    """
     if device in ("auto", "cuda"):
         import torch
 
         count = torch.cuda.device_count()
         if device == "cuda" and not count:
             raise ConfigError("device 'cuda': PyTorch sees no GPU here; use --device cpu")
+        if count and "LOCAL_RANK" in os.environ:
+            return (f"cuda:{int(os.environ['LOCAL_RANK']) % count}",)
         return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
     return tuple(part.strip() for part in device.split(","))

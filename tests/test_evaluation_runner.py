@@ -184,3 +184,17 @@ def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
     assert 30 < result.frames_per_s <= 100
     assert result.stages_s["walk"] == pytest.approx(result.times_s[1:].sum(), rel=0.2)
     np.testing.assert_array_equal(result.boxes_xywh[0], [5, 6, 10, 12])
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists are taken as given; `cuda` means all GPUs, or under torchrun the one of this process."""
+    torch = pytest.importorskip("torch")
+    assert runner.pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert runner.pick_devices("auto") == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert runner.pick_devices("cuda") == ("cuda:2",)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert runner.pick_devices("auto") == ("cpu",)
+    with pytest.raises(ConfigError, match="no GPU"):
+        runner.pick_devices("cuda")
