@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -274,7 +274,9 @@ def report(
     print(f"the report is in {write(dataset, root, page, **options)}")
 
 
-def study_1d(
+def study(
+    name: Annotated[Literal["1d"], tyro.conf.Positional],
+    /,
     methods: tuple[str, ...] = (),
     runs: int = 20,
     samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024),
@@ -284,6 +286,7 @@ def study_1d(
     """Reproduce the 1D regression study of the BMVC 2020 paper: table, densities, D_KL against samples.
 
     Args:
+        name: The study; there is one.
         methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
         runs: Networks for each method and data set.
         samples: Numbers of noise samples M.
@@ -303,7 +306,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
-    "study 1d": study_1d,
+    "study": study,
 }
 
 
