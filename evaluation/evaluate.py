@@ -106,11 +106,12 @@ def evaluate(
 ) -> Evaluation:
     """Run every set of parameters `runs` times over the sequences of a data set, and print a table of scores.
 
-    params_names: files of `tracker_params/`. sequences: names, all without any. workers: processes, by
-    default one per GPU or per core; 0 runs in this process. threads: of each worker, by default cores //
-    workers. out: folder of results; what is finished there is not run again, unless `overwrite`. protocol:
-    default is the data set's own. Raises ConfigError, DatasetError or ResultError for what cannot be run; a
-    sequence that fails while running is kept in `Evaluation.failed` and makes `exit_code` 1.
+    params_names: files of `tracker_params/`. sequences: names, all without any. workers: processes, by default one per
+    GPU or per core; 0 runs in this process. threads: of each worker, by default 1 on a CPU (so that results do not
+    depend on the number of workers) and cores // workers beside a GPU. out: folder of results; what is finished
+    there is not run again, unless `overwrite`. weights: replace those of the parameters. protocol: default is the
+    data set's own. Raises the errors of this package for what cannot be run; a sequence that fails while running is
+    kept in `Evaluation.failed` and makes `exit_code` 1.
     """
     stream = stream or sys.stdout
     found = open_dataset(dataset, root)
@@ -120,8 +121,9 @@ def evaluate(
     _check_counts(params_names, runs, workers)
     factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
     tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
-    made_by = {p: {**factory.describe(p), "seed": seed, **versions(devices[0])} for p in params_names}
-    threads = threads or max(1, (os.cpu_count() or 1) // max(1, workers))
+    threads = threads or _default_threads(devices, workers)
+    fixed = {"seed": seed, **versions(devices[0], threads)}
+    made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
     job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
     if overwrite:
         _forget(job)
@@ -170,7 +172,7 @@ def judge(sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path:
     )
 
 
-def versions(device: str) -> dict[str, str]:
+def versions(device: str, threads: int) -> dict[str, object]:
     """What besides parameters and weights can change a result's last digits."""
     numbers = {name: metadata.version(name) for name in ("numpy", "opencv-python", "torch")}
     if device.startswith("cuda"):
@@ -178,7 +180,8 @@ def versions(device: str) -> dict[str, str]:
 
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
-    return {"ebmtrack": ebmtrack.__version__, "python": python, **numbers, "device": device}
+    where = {"device": device, "threads": threads} if device == "cpu" else {"device": device}
+    return {"ebmtrack": ebmtrack.__version__, "python": python, **numbers, **where}
 
 
 @dataclass
@@ -270,6 +273,14 @@ def _line(label: str, width: int, points: np.ndarray, frames_per_s: float) -> st
 
 def _default_workers(devices: tuple[str, ...]) -> int:
     return len(devices) if devices[0].startswith("cuda") else os.cpu_count() or 1
+
+
+def _default_threads(devices: tuple[str, ...], workers: int) -> int:
+    """One on a CPU, where sums by more threads differ in their last bits; cores // workers beside a GPU.
+
+    With one, results on a CPU do not depend on how many workers share the cores.
+    """
+    return 1 if devices[0] == "cpu" else max(1, (os.cpu_count() or 1) // max(1, workers))
 
 
 def _check_counts(params_names: Sequence[str], runs: int, workers: int) -> None:

@@ -222,7 +222,7 @@ summary{cursor:pointer}dl{display:grid;grid-template-columns:max-content 1fr;gap
 font-size:.9rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:640px){body{font-size:15px}header,main{padding:0 .7rem}
 section{padding:.9rem .8rem;border-radius:10px}header{padding-top:1.1rem}h1{font-size:1.35rem}
-th,td{padding:.3rem .45rem}th[scope=row]{max-width:7.5rem;overflow-wrap:anywhere}
+th,td{padding:.3rem .45rem}th[scope=row]{max-width:8.5rem;overflow-wrap:break-word}
 dl{grid-template-columns:1fr}dt{margin-top:.4rem}
 .wide{overflow-x:auto}.wide .chart{min-width:640px}}
 @media print{nav{display:none}section{break-inside:avoid}}

@@ -217,7 +217,8 @@ def _worst(comparison: Comparison, count: int) -> str:
         parts.append(f"<h3>{escape(name)}: AUC {percent(values[name])}</h3>")
         parts.append(f'<div class="wide">{drawing}</div>{_thumbnails(comparison, name)}')
     entries = [(t.label, comparison.trackers.index(t), "") for t in drawn]
-    return legend(entries, row=True) + "".join(parts) if parts else ""
+    note = '<p class="note">Thumbnails: the annotation in white, the tracker in orange.</p>'
+    return legend(entries, row=True) + "".join(parts) + note if parts else ""
 
 
 def _thumbnails(comparison: Comparison, name: str) -> str:

@@ -191,6 +191,7 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
             progress(message)
 
     if todo and workers == 0:
+        _limit_threads(job.threads)
         work(job, devices[0], note)
     elif todo:
         _run_processes(job, min(workers, len(todo)), devices, note)

@@ -147,7 +147,7 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
     run(root, tmp_path, sequences=["seq0"])
     marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
     assert set(marker) == {"frames", "made_by", "sha256"}
-    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv-python", "device"}
+    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv-python", "device", "threads"}
     assert set(marker["made_by"]) == keys
 
 
