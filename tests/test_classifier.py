@@ -10,7 +10,9 @@ from ebmtrack.nets.classifier import (
     NewtonDescent,
     RadialMap,
     SteepestDescent,
+    _target_centres,
     apply_filter,
+    distance_maps,
     filter_gradient,
     instance_l2_norm,
 )
@@ -58,8 +60,6 @@ BOXES = torch.tensor([[[20.0, 30, 70, 80], [10, 10, 60, 50]]], dtype=DOUBLE).rep
 
 def dimp_loss(optimizer, filters, features, weights):
     """Half the robust squared error of DiMP, equation 1, plus the regulariser; one number for each sequence."""
-    from ebmtrack.nets.classifier import _target_centres, distance_maps
-
     distance = distance_maps(_target_centres(BOXES, 4), (9, 8))
     y, m, v = optimizer.targets(distance, weights[..., None, None])
     s = apply_filter(features, filters)
@@ -70,8 +70,6 @@ def dimp_loss(optimizer, filters, features, weights):
 
 def prdimp_loss(optimizer, filters, features, weights):
     """KL divergence of PrDiMP, equation 8, up to the label's entropy, plus the regulariser."""
-    from ebmtrack.nets.classifier import _target_centres, distance_maps
-
     distance = distance_maps(_target_centres(BOXES, 4), (9, 8))
     y, v = optimizer.targets(distance, weights[..., None, None])
     s = apply_filter(features, filters)
@@ -94,6 +92,24 @@ def test_steps_go_down_the_gradient_of_the_loss(data, kind, loss):
         assert (ratio > 0).all() and torch.allclose(step, ratio[:, None, None, None] * gradient, atol=1e-9)
         losses = torch.stack([loss(optimizer, w, features, weights) for w in iterates])
         assert len(iterates) == 6 and (losses.diff(dim=0) < 0).all()
+
+
+@pytest.mark.parametrize("kind, loss", [(SteepestDescent, dimp_loss), (NewtonDescent, prdimp_loss)])
+def test_curvature_is_the_second_derivative_along_the_gradient(data, kind, loss):
+    """Both losses are smooth almost everywhere; along g the model's curvature is d^2 L / dt^2, less lambda |g|^2."""
+    features, filters = data[0], 0.1 * data[1]
+    optimizer = kind().double()
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=DOUBLE)[:, None].repeat(1, 2)
+    distance = distance_maps(_target_centres(BOXES, 4), (9, 8))
+    reg = optimizer.filter_reg.square()
+    targets = optimizer.targets(distance, weights[..., None, None])
+    g, curvature = (t.detach() for t in optimizer.quadratic_model(filters, features, targets, reg))
+    t = torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+    value = loss(optimizer, filters + t[:, None, None, None] * g, features, weights).sum()
+    (first,) = torch.autograd.grad(value, t, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), t)
+    assert torch.allclose(first, g.square().sum((1, 2, 3)))
+    assert torch.allclose(second, curvature + reg.detach() * g.square().sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("kind", [SteepestDescent, NewtonDescent])

@@ -230,7 +230,7 @@ class NewtonDescent(FilterDescent):
         g = filter_gradient(x, v * (p - y), w.shape[-1]) + reg * w
         xg = apply_filter(x, g)
         q = p * xg - p * (p * xg).sum(dim=(-2, -1), keepdim=True)
-        return g, (v * (xg * q).clamp(min=0)).sum(dim=(0, 2, 3))
+        return g, (v[..., 0, 0] * (xg * q).sum(dim=(2, 3)).clamp(min=0)).sum(dim=0)
 
 
 class TargetClassifier(nn.Module):
