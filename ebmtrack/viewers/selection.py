@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.viewers.window import require_screen
+from ebmtrack.viewers.window import open_window, require_screen
 
 MAX_SIDE = 1400  # pixels; larger frames are shown smaller, so that they fit the screen
 
@@ -23,6 +23,7 @@ def select_box(image: np.ndarray, title: str = "Draw a box around the target, th
     size = (round(image.shape[1] / shrink), round(image.shape[0] / shrink))
     shown = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     try:
+        open_window(title, cv2.WINDOW_AUTOSIZE)
         box = cv2.selectROI(title, shown, showCrosshair=False, fromCenter=False, printNotice=False)
     except cv2.error:
         raise ConfigError("OpenCV cannot open a window here; give the box instead: --init x,y,w,h") from None

@@ -31,7 +31,7 @@ class Window:
 
     def __init__(self, title: str):
         self.title = title
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        open_window(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized = False
 
     def __enter__(self) -> Window:
@@ -54,6 +54,12 @@ class Window:
         """Take the window away."""
         if not self._sized or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1:
             cv2.destroyWindow(self.title)
+
+
+def open_window(title: str, flags: int) -> None:
+    """Make a window without OpenCV's tool bar, and without Qt's complaints about fonts that nobody needs."""
+    os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
+    cv2.namedWindow(title, flags | cv2.WINDOW_GUI_NORMAL)
 
 
 def _why_no_screen() -> str | None:
