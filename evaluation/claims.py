@@ -66,6 +66,18 @@ def claim(folder: Path, name: str) -> Claim | None:
     return mine
 
 
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left: their claims, and files that they were about to make claims of."""
+    if not (folder / ".claims").is_dir():
+        return
+    for path in [Path(entry.path) for entry in os.scandir(folder / ".claims")]:
+        if path.name.startswith("."):
+            if not _alive(path):
+                path.unlink(missing_ok=True)
+        elif (mine := claim(folder, path.name[:-7])) is not None:
+            mine.release()
+
+
 def disk_time(folder: Path) -> float:
     """The time in seconds by the clock that stamps files in `folder`."""
     with tempfile.NamedTemporaryFile(prefix=".now-", dir=folder) as probe:

@@ -183,7 +183,7 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
                 means = {k: float(v) for k, v in mean.items() if k in FIGURES}
                 found.append(TrackerScores(str(label), figures=rows, means=means))
         return found
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
         raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason
 
 

@@ -171,17 +171,17 @@ class StageTimes:
 
 
 def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable[[tuple], None]) -> Outcome:
-    """Compute every task of a job that is not done yet, with `workers` processes (0: in this one, for
-    debugging).
+    """Compute every task of a job that is not done yet, with `workers` processes.
 
-    progress is called with ("done", task, frames, seconds, result folder), ("failed", task, traceback) or
+    workers: 0 computes in this process, for debugging, and limits its threads for good. progress is called with
+    ("done", task, frames, seconds, frames/s), ("failed", task, traceback) or
     ("died", task, text). devices are dealt out to the workers in turn.
     """
     outcome = Outcome()
     todo = tuple(task for task in job.tasks if not is_done(job, task))
     outcome.skipped = len(job.tasks) - len(todo)
     began = _prepare_folders(job)
-    job = Job(**{**vars(job), "tasks": todo, "began": began})
+    whole, job = job, replace(job, tasks=todo, began=began)
 
     def note(message: tuple) -> None:
         if message[0] == "failed":
@@ -195,11 +195,21 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
         work(job, devices[0], note)
     elif todo:
         _run_processes(job, min(workers, len(todo)), devices, note)
-    for task in todo:  # what other runners on the same folder failed at
-        error = error_path(job.folder(task), task.sequence)
-        if not is_done(job, task) and task not in outcome.failed and error.is_file():
-            outcome.failed[task] = error.read_text(errors="replace")
+    _tidy(whole, outcome)
     return outcome
+
+
+def _tidy(job: Job, outcome: Outcome) -> None:
+    """Remove what killed processes left, and agree with the disk, where other runners may have been, on failures."""
+    for task in job.tasks:
+        error = error_path(job.folder(task), task.sequence)
+        if is_done(job, task):
+            error.unlink(missing_ok=True)
+            outcome.failed.pop(task, None)
+        elif task not in outcome.failed and error.is_file():
+            outcome.failed[task] = error.read_text(errors="replace")
+    for folder in {job.folder(task) for task in job.tasks}:
+        claims.sweep(folder)
 
 
 def is_done(job: Job, task: Task) -> bool:
@@ -261,13 +271,14 @@ def _attempt(
         seed = seed_of(job.seed, task.run, task.sequence)
         result = track_sequence(trackers[task.params], sequence, seed, by_stage=device == "cpu")
         write_result(folder, task.sequence, replace(result, made_by=job.made_by[task.params]))
-        error_path(folder, task.sequence).unlink(missing_ok=True)
-        send(("done", task, len(result.boxes_xywh), float(result.times_s.sum()), result.frames_per_s))
     except Exception:
         trackers.pop(task.params, None)  # its state is unknown
         text = traceback.format_exc()
         write_text(error_path(folder, task.sequence), text)
         send(("failed", task, text))
+        return
+    error_path(folder, task.sequence).unlink(missing_ok=True)
+    send(("done", task, len(result.boxes_xywh), float(result.times_s.sum()), result.frames_per_s))
 
 
 def _failed_since(job: Job, task: Task) -> bool:
@@ -343,7 +354,7 @@ def _run_processes(job: Job, workers: int, devices: tuple[str, ...], note: Calla
                     continue
                 _bury(job, worker, deaths, given_up, note)
                 if None not in given_up:
-                    later = Job(**{**vars(job), "given_up": frozenset(given_up)})
+                    later = replace(job, given_up=frozenset(given_up))
                     crew.append(_start_worker(later, worker.device))
     finally:
         for worker in crew:
@@ -402,7 +413,14 @@ def _worker_main(job: Job, device: str, connection: Connection, parent: int) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
     _limit_threads(job.threads)
-    work(job, device, connection.send)
+
+    def send(message: tuple) -> None:
+        try:
+            connection.send(message)
+        except OSError:  # the parent is gone; whoever continues finds what is done on disk
+            os._exit(1)
+
+    work(job, device, send)
 
 
 def _leave_with_parent(parent: int) -> None:

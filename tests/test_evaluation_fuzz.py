@@ -142,24 +142,35 @@ def reference(root: Path, out: Path, runs: int) -> dict[str, bytes]:
     return contents(out)
 
 
+def kill_one(process: subprocess.Popen, workers: int, log: Path, rng: random.Random) -> bool:
+    """Kill the parent or one of its workers, mostly just after a sequence began; False where all ended before."""
+    size, begun = log.stat().st_size if log.exists() else 0, rng.random() < 0.25
+    while not begun and process.poll() is None:
+        time.sleep(0.002)
+        begun = log.exists() and log.stat().st_size > size
+    time.sleep(rng.uniform(0, 0.3))
+    if process.poll() is not None:
+        return False
+    victim = rng.choice([process.pid, *children(process.pid)][: 1 + workers])
+    os.kill(victim, signal.SIGKILL)
+    if victim == process.pid:
+        process.wait()
+    return True
+
+
 def kill_and_resume(folder: Path, kills: int, sequences: int, workers: int, frame_s: float) -> None:
-    """Kill the parent or one of its workers `kills` times at random moments, then let it finish."""
+    """Kill `kills` times, then let a runner finish; results must be those of an uninterrupted one."""
     root, rng = make_sequences(folder / "data", sequences), random.Random(0)
     expected = reference(root, folder / "reference", 2)
     out, log, left, process = folder / "out", folder / "log", kills, None
     while left:
         process = process or start_runner(root, out, log, workers, frame_s, 2)
-        time.sleep(rng.uniform(0.05, 0.8))
-        if process.poll() is not None:  # it finished: begin again with a part of the results gone
-            process = None
+        if kill_one(process, workers, log, rng):
+            left -= 1
+        else:  # it finished: go on with a part of the results gone
             for marker in sorted(out.rglob("*.json"))[:: rng.randint(1, 3)]:
                 marker.unlink()
-            continue
-        victims = [process.pid, *children(process.pid)]
-        os.kill(rng.choice(victims[: 1 + workers]), signal.SIGKILL)
-        left -= 1
-        if process.poll() is not None:
-            process = None
+        process = process if process.poll() is None else None
     if process is not None:
         process.wait()
     for _ in range(3):  # a sequence that was killed three times in one runner is reported, and tried again here
@@ -182,7 +193,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills(tmp_path: Path) -> None:
     """The same with 200 kills of the parent and of two workers."""
-    kill_and_resume(tmp_path, 200, 12, 2, 0.02)
+    kill_and_resume(tmp_path, 200, 20, 2, 0.005)
 
 
 def share_a_folder(folder: Path, runners: int, kills: int, sequences: int) -> None:

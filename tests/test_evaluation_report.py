@@ -162,7 +162,17 @@ def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
     assert "No thumbnails" in report.render(only)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"trackers": 3}', '{"trackers": {"a": {"sequences": {"b": 1}}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"trackers": {"a": {"sequences": {"b": {"auc": 1' + "0" * 400 + "}}}}}",
+        '{"trackers": 3}',
+        '{"trackers": {"a": {"sequences": {"b": 1}}}}',
+    ],
+)
 def test_damaged_peers(tmp_path: Path, text: str) -> None:
     """Anything but the documented form is a ResultError with the file's name."""
     (tmp_path / "peers.json").write_text(text)

@@ -198,3 +198,18 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.pick_devices("auto") == ("cpu",)
     with pytest.raises(ConfigError, match="no GPU"):
         runner.pick_devices("cuda")
+
+
+def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Claims of dead processes, half-made claims and errors beside good results go; claims of the living stay."""
+    run(root, tmp_path, runs=2)
+    folder = tmp_path / "folder" / "stub_001"
+    dead = json.dumps(json.loads(claims.claim(folder, "seq1").path.read_text()) | {"started": "0"})
+    (folder / ".claims" / "seq1.000000").write_text(dead)
+    (folder / ".claims" / ".0123").write_text(dead)
+    (folder / "seq2.error").write_text("Traceback of an attempt before the one that succeeded")
+    living = claims.claim(folder, "seq3")
+    assert run(root, tmp_path, runs=2)[0].complete
+    assert [p.name for p in (folder / ".claims").iterdir()] == [living.path.name]
+    living.release()
+    assert contents(tmp_path) == reference
