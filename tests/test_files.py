@@ -1,0 +1,41 @@
+"""Files appear whole or not at all, with ordinary permissions."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from ebmtrack import errors
+from ebmtrack.files import replacing, write_bytes, write_text
+
+
+def test_write_and_replace(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "één\n")
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_the_error_for_a_missing_package_names_its_extra():
+    error = errors.missing_extra("av", "video", "writing H.264")
+    assert isinstance(error, errors.EbmtrackError) and "ebmtrack[video]" in str(error) and "'av'" in str(error)
