@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from ebmtrack.tracker_params import dimp18_nce_plus
 from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value; `parameters().replace(...)` changes it."""
-    return TrackerParams(
-        sample_size=288,
-        search_factor=5.0,
-        border="replicate",
-        crop_rule="pre2022",
-        half_pixel_late=False,
-        position_step=2e-4,
-        size_step=1e-3,
-    )
+    """The default set-up with the ECCV paper's step lengths (section 5.4)."""
+    return dimp18_nce_plus.parameters().replace(position_step=2e-4, size_step=1e-3)

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
+from ebmtrack.tracker_params import dimp18
 from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value; `parameters().replace(...)` changes it."""
-    return TrackerParams(
-        weights="dimp50",
-        sample_size=288,
-        search_factor=5.0,
-        border="replicate",
-        ascent_steps=5,
-        position_step=1.0,
-        size_step=1.0,
-        relative_space=False,
-    )
+    """DiMP-18's set-up with other weights."""
+    return dimp18.parameters().replace(weights="dimp50")
