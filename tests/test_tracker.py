@@ -135,6 +135,13 @@ def test_devices_that_are_not_there(device):
         check_device(device)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_boxes_of_the_cpu(net):
+    """Float32 on both: four frames, boxes within a tenth of a pixel."""
+    on_gpu = InferenceNet(dimp18(), "cuda", "float32")
+    assert np.allclose(boxes_of(Tracker(on_gpu, ALWAYS)), boxes_of(Tracker(net, ALWAYS)), atol=0.1)
+
+
 def test_update_before_init_is_an_error(net):
     with pytest.raises(EbmtrackError, match="init"):
         Tracker(net, SMALL).update(GOOD)

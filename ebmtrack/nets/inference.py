@@ -78,7 +78,7 @@ class InferenceNet:
         """The energy of boxes for the target that reference features (1, c, h, w) show in box (4,)."""
         box = self.box_energy
         reference3, reference4 = box.conv3_1r(layer2).float(), box.conv4_1r(layer3).float()
-        vectors = box.modulation_of(reference3, reference4, box_xyxy[None])
+        vectors = box.modulation_of(reference3, reference4, box_xyxy[None].to(self.device))
         return TargetEnergy(box, [vector[0] for vector in vectors], self.dtype)
 
 

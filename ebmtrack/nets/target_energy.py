@@ -111,7 +111,7 @@ class TargetEnergy:
 
 
 class EnergyMap:
-    """f(x, y) for one target in one search region: values and gradients of any boxes y."""
+    """f(x, y) for one target in one search region: values and gradients of any boxes y. Boxes and results: CPU."""
 
     def __init__(self, target: TargetEnergy, features: BoxFeatures):
         self.target, self.features = target, features
@@ -127,7 +127,7 @@ class EnergyMap:
         boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
         for level, (_, scale) in enumerate(POOL):
             energies = energies + self._hidden(level, boxes * scale)[0].relu() @ self.target.out[level]
-        return energies
+        return energies.cpu()
 
     def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
@@ -139,7 +139,7 @@ class EnergyMap:
             energies = energies + hidden.relu() @ out
             of_kernel = ((hidden > 0) * out).to(z.dtype) @ z.t()
             gradients += scale * pool.gradient(_numpy(of_kernel.float()))
-        return energies, torch.from_numpy(gradients).to(energies.device)
+        return energies.cpu(), torch.from_numpy(gradients)
 
     def _hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel, Tensor]:
         """Hidden units (R, 256) before the ReLU, with the kernel and the projection that gave them."""

@@ -149,7 +149,10 @@ def _no_mark(stage: str) -> None:
 
 
 class _State:
-    """Everything about one target. Positions and sizes are (y, x) as in pytracking; see data/crops.py."""
+    """Everything about one target. Positions and sizes are (y, x) as in pytracking; see data/crops.py.
+
+    Boxes are few and live on the CPU; features, filters and the memory live on the network's device.
+    """
 
     def __init__(self, net: InferenceNet, params: TrackerParams, image: np.ndarray, box: np.ndarray, generator):
         self.net, self.params, self.generator = net, params, generator
@@ -172,8 +175,8 @@ class _State:
         keep = torch.empty(*copies.shape[:2], 1, 1).bernoulli_(1 - params.dropout, generator=self.generator)
         features = torch.cat([features, copies * (keep / (1 - params.dropout)).to(features)])
         shifts = np.concatenate([shifts, np.zeros((params.dropout_copies, 2), int)])
-        boxes = box + torch.tensor([[dx, dy, 0, 0] for dy, dx in shifts.tolist()], device=box.device)
-        boxes = xywh_to_xyxy(boxes.float())
+        boxes = box + torch.tensor([[dx, dy, 0, 0] for dy, dx in shifts.tolist()])
+        boxes = xywh_to_xyxy(boxes.float()).to(self.net.device)
         classifier = self.net.classifier
         self.filter = classifier.learn(features[:, None], boxes[:, None], None, params.initial_iterations)[-1]
         self.memory = SampleMemory(
@@ -233,7 +236,7 @@ class _State:
         size = self.size / scale
         corner = (self.position - centre_yx) / scale + (self.params.sample_size - 1) / 2 - (size - 1) / 2
         box = np.concatenate([corner[::-1], size[::-1]])
-        return torch.tensor(box, dtype=torch.float32, device=self.net.device)
+        return torch.tensor(box, dtype=torch.float32)
 
     def _refine(self, crop: Crop, candidates: Tensor) -> None:
         """Let the candidates climb the energy; nothing changes where none survives."""
@@ -269,7 +272,7 @@ class _State:
         left, bottom = np.full(len(points_xy), x), np.full(len(points_xy), y + h)
         boxes = np.column_stack([left, points_xy[:, 1], points_xy[:, 0], bottom])
         middle, centre = self.params.sample_size / 2, self.crop.centre_yx[[1, 0, 1, 0]] + 0.5
-        boxes = torch.tensor((boxes - centre) / self.crop.scale + middle, dtype=torch.float32, device=self.net.device)
+        boxes = torch.tensor((boxes - centre) / self.crop.scale + middle, dtype=torch.float32)
         f = torch.cat([self.energy.value(part) for part in boxes.split(128)])
         f[(boxes[:, 2:] <= boxes[:, :2]).any(1)] = -math.inf
-        return f.cpu().numpy()
+        return f.numpy()
