@@ -210,7 +210,7 @@ def evaluate(
     """Run trackers over a benchmark and score them; what is finished is not run again.
 
     Args:
-        dataset: folder (any directory of sequences), otb, uav, nfs, lasot and others.
+        dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
         root: Where the data set lies.
         params: Tracker set-ups, one or more.
         sequences: Names of sequences, all by default.
@@ -252,6 +252,7 @@ def report(
     results: Path = Path("results"),
     page: Path = Path("report.html"),
     params: tuple[str, ...] = (),
+    others: dict[str, Path] | None = None,
     peers: Path | None = None,
     protocol: str | None = None,
     worst: int = 5,
@@ -259,11 +260,12 @@ def report(
     """Compare stored results on one HTML page: tables, curves, the worst sequences.
 
     Args:
-        dataset: folder (any directory of sequences), otb, uav, nfs, lasot and others.
+        dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
         root: Where the data set lies.
         results: Folder of results of `ebmtrack eval`.
         page: The page to write.
         params: Tracker set-ups to show, all by default.
+        others: Other trackers' raw results (pytracking, got10k, pysot, OTB): NAME FOLDER NAME FOLDER ...
         peers: JSON file with other trackers' figures.
         protocol: Scoring rules (the data set's own by default).
         worst: How many of the first tracker's worst sequences are shown in detail.
@@ -271,7 +273,18 @@ def report(
     from ebmtrack.evaluation.report import report as write
 
     options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
-    print(f"the report is in {write(dataset, root, page, **options)}")
+    print(f"the report is in {write(dataset, root, page, results=others, **options)}")
+
+
+def datasets(root: Annotated[Path, tyro.conf.Positional], /) -> None:
+    """List the benchmarks found below a folder, with counts and what is missing.
+
+    Args:
+        root: A folder that holds data sets.
+    """
+    from ebmtrack.evaluation.datasets import print_datasets
+
+    print_datasets(root)
 
 
 def study(
@@ -306,6 +319,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
+    "datasets": datasets,
     "study": study,
 }
 
