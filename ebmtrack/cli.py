@@ -284,7 +284,7 @@ def datasets(root: Annotated[Path, tyro.conf.Positional], /) -> None:
     """
     from ebmtrack.evaluation.datasets import print_datasets
 
-    print_datasets(root)
+    print(print_datasets(root), end="")
 
 
 def study(
