@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.datasets import DataSet, Sequence
 from ebmtrack.evaluation.evaluate import judge
 from ebmtrack.evaluation.results import ResultFolder, canonical, find_results
 from ebmtrack.evaluation.tables import read_text
-
-from ebmtrack.errors import ConfigError, ResultError
 
 Array = np.ndarray
 

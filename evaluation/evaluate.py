@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from ebmtrack.evaluation import metrics, runner
-from ebmtrack.evaluation.datasets import open_dataset
-from ebmtrack.evaluation.results import read_result
 
 import ebmtrack
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation import metrics, runner
+from ebmtrack.evaluation.datasets import open_dataset
+from ebmtrack.evaluation.results import read_result
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from ebmtrack.evaluation.comparison import Comparison, TrackerScores
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.comparison import Comparison, TrackerScores
 from ebmtrack.files import replacing, write_text
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from ebmtrack.errors import DatasetError, EbmtrackError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
 from ebmtrack.evaluation.plots import KINDS, ranked
-
-from ebmtrack.errors import DatasetError, EbmtrackError
 from ebmtrack.files import write_text
 
 Array = np.ndarray

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from ebmtrack.evaluation import tables
 
 from ebmtrack.errors import ConfigError, ResultError, missing_extra
+from ebmtrack.evaluation import tables
 from ebmtrack.files import write_text
 
 Array = np.ndarray

@@ -28,11 +28,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+
+from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import claims
 from ebmtrack.evaluation.datasets import DataSet, Sequence
 from ebmtrack.evaluation.results import Result, box_path, read_marker, write_result
-
-from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.files import write_text
 
 Array = np.ndarray

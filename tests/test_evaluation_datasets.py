@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation import datasets
 from ebmtrack.evaluation.datasets import lasot, nfs, otb, uav, vot
 from ebmtrack.evaluation.datasets.base import Frames, read_annotation
-
-from ebmtrack.errors import ConfigError, DatasetError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "test" / "sequences"
 

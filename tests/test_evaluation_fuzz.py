@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ebmtrack.evaluation import comparison, results
-from ebmtrack.evaluation.datasets import base, nfs, small, vot
 from evaluation_stub import make_sequences
 
 from ebmtrack.errors import DatasetError, ResultError
+from ebmtrack.evaluation import comparison, results
+from ebmtrack.evaluation.datasets import base, nfs, small, vot
 
 ROWS = "".join(f"{10 + i},{20 + i},{30.5},{40 - i}\n" for i in range(8))
 NFS_ROWS = "".join(f'0 {10 + i} 20 {50 + i} 60 {i} 0 0 0 "a b"\n' for i in range(8))

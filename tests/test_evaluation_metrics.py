@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ebmtrack.evaluation import metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.evaluation import metrics
 
 DATA = Path(__file__).parent / "data"
 PYTRACKING = np.load(DATA / "metrics_pytracking.npz")

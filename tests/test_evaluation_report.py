@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report
-from ebmtrack.evaluation.results import Result, write_result
 from evaluation_stub import make_sequences
 
 from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report
+from ebmtrack.evaluation.results import Result, write_result
 
 MADE_BY = {"params": {"candidates": 10}, "weights": "abc", "seed": 0, "device": "cpu"}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ebmtrack.evaluation import results
-from ebmtrack.evaluation.results import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation import results
+from ebmtrack.evaluation.results import Result
 
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
 

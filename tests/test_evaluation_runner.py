@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ebmtrack.evaluation import claims, evaluate, runner
-from ebmtrack.evaluation.results import read_marker, read_result
 from evaluation_stub import StubFactory, make_sequences
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation.results import read_marker, read_result
 
 
 def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:

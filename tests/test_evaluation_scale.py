@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ebmtrack.evaluation.datasets import lasot
 from ebmtrack.evaluation.results import Result, format_boxes, write_result
 

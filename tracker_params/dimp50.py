@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ebmtrack.tracker_params import dimp18
-
 from ebmtrack.tracking.params import TrackerParams
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.datasets import folder, got10k, lasot, nfs, otb, small, uav, vot
 from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence
-
-from ebmtrack.errors import ConfigError, DatasetError
 
 __all__ = [
     "DATASETS",

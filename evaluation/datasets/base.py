@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ebmtrack.evaluation.results import canonical
-from ebmtrack.evaluation.tables import polygon_to_xywh, read_table
 
 from ebmtrack.errors import DatasetError
+from ebmtrack.evaluation.results import canonical
+from ebmtrack.evaluation.tables import polygon_to_xywh, read_table
 
 Array = np.ndarray
 

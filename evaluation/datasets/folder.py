@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ebmtrack.evaluation.datasets.base import IMAGE_SUFFIXES, DataSet, Frames, Sequence, read_annotation
 
 from ebmtrack.errors import DatasetError
+from ebmtrack.evaluation.datasets.base import IMAGE_SUFFIXES, DataSet, Frames, Sequence, read_annotation
 
 ANNOTATIONS = ("groundtruth_rect.txt", "groundtruth.txt")
 IMAGE_FOLDERS = ("img", "imgs", "images", "color", "frames")

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, split_found
-from ebmtrack.evaluation.tables import read_table, read_text, split_lines
 
 from ebmtrack.errors import DatasetError
+from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, split_found
+from ebmtrack.evaluation.tables import read_table, read_text, split_lines
 
 SIZE = {"val": 180, "test": 180}
 TRACKINGNET_SIZE = 511

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets.base import (
     DataSet,
     Frames,
@@ -19,8 +20,6 @@ from ebmtrack.evaluation.datasets.base import (
     read_flags,
     split_found,
 )
-
-from ebmtrack.errors import DatasetError
 
 _TEST = """
 airplane 1 9 13 15; basketball 1 6 7 11; bear 2 4 6 17; bicycle 2 7 9 18; bird 2 3 15 17; boat 3 4 12 17; book

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets.base import (
     DataSet,
     Frames,
@@ -23,8 +25,6 @@ from ebmtrack.evaluation.datasets.base import (
 )
 from ebmtrack.evaluation.results import canonical
 from ebmtrack.evaluation.tables import read_text, split_lines, to_numbers
-
-from ebmtrack.errors import DatasetError
 
 NAMES = tuple(
     """

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets import folder as plain
 from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, read_attributes
 from ebmtrack.evaluation.datasets.otb import ATTRIBUTES
 from ebmtrack.evaluation.tables import read_table
-
-from ebmtrack.errors import DatasetError
 
 TCOLOR_SIZE = 128
 DTB_SIZE = 70

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets.base import (
     DataSet,
     Frames,
@@ -20,8 +22,6 @@ from ebmtrack.evaluation.datasets.base import (
     read_attributes,
     split_found,
 )
-
-from ebmtrack.errors import DatasetError
 
 # Entries that are whole videos, from frame 1 on.
 _WHOLE = """

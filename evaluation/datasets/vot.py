@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, check_boxes, read_flags, split_found
 from ebmtrack.evaluation.datasets.folder import image_folder
 from ebmtrack.evaluation.tables import polygon_to_xywh, read_text, split_lines, to_numbers
-
-from ebmtrack.errors import DatasetError
 
 MOST_PIXELS = 1 << 26
 
