@@ -1,0 +1,154 @@
+"""The import hook by which pytracking finds this tracker in an untouched checkout; standard library only.
+
+Importing this file installs the hook, once. A .pth file does so at interpreter start (`ebmtrack pytracking enable`),
+so nothing here may cost time: what is needed later is imported later. Where pytracking is absent nothing happens.
+"""
+
+import sys
+
+TRACKER = "pytracking.tracker.ebmtrack"
+PARAMETERS = "pytracking.parameter.ebmtrack"
+TRAINING = "ltr.train_settings.ebmtrack"
+HOST = "pytracking.evaluation.tracker"
+NAME = "ebmtrack"
+VIDEO_METHODS = ("run_video_generic", "run_video", "run_webcam")  # they hand on OpenCV's frames, which are BGR
+
+
+class Finder:
+    """Answers for the three packages above and for the host's Tracker class; every other name passes."""
+
+    for_pytracking = True
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        """The spec of a module that exists only here, or of the host's one with an addition; else None."""
+        if not name.startswith(("pytracking.", "ltr.")):
+            return None
+        if name == HOST:
+            return _host_spec(name, path)
+        if name in (TRACKER, PARAMETERS, TRAINING):
+            return _package_spec(name, path)
+        if name.rpartition(".")[0] in (PARAMETERS, TRAINING):
+            return _set_up_spec(name, path)
+        return None
+
+
+class Loader:
+    """Fills a module with what `ebmtrack.plugins.pytracking` has for its name."""
+
+    @staticmethod
+    def create_module(spec):
+        """An ordinary empty module."""
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        """Give the module its functions; only now torch is imported."""
+        from ebmtrack.plugins.pytracking import fill
+
+        fill(module)
+
+
+def install() -> None:
+    """Put the finder first on sys.meta_path, unless one is there; complete the host's class if it is loaded."""
+    if not any(getattr(finder, "for_pytracking", False) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Finder)
+    if HOST in sys.modules:
+        complete(sys.modules[HOST])
+
+
+def complete(host) -> None:
+    """Let the Tracker class of the host's module find ours, and say when its frames are BGR; once."""
+    kind = getattr(host, "Tracker", None)
+    if kind is None or getattr(kind, "_knows_ebmtrack", False):
+        return
+    kind._knows_ebmtrack = True
+    kind.__init__ = _with_class(kind.__init__)
+    for name in VIDEO_METHODS:
+        if hasattr(kind, name):
+            setattr(kind, name, _with_note(getattr(kind, name)))
+    if hasattr(kind, "get_parameters"):
+        kind.get_parameters = _with_bgr(kind.get_parameters)
+
+
+def _package_spec(name, path):
+    """A package of ours, whose modules may also lie in the host's own folder of that name."""
+    import os
+    from importlib.machinery import ModuleSpec
+
+    spec = ModuleSpec(name, Loader, origin="ebmtrack", is_package=True)
+    spec.submodule_search_locations = [os.path.join(folder, NAME) for folder in path or ()]
+    return spec
+
+
+def _set_up_spec(name, path):
+    """The user's own file in the checkout if there is one, else ours."""
+    from importlib.machinery import ModuleSpec, PathFinder
+
+    return PathFinder.find_spec(name, path) or ModuleSpec(name, Loader, origin="ebmtrack")
+
+
+def _host_spec(name, path):
+    """The host's module, completed after it has run."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec(name, path)
+    if spec is None or spec.loader is None:
+        return spec
+    run = spec.loader.exec_module
+
+    def exec_module(module):
+        run(module)
+        complete(module)
+
+    spec.loader.exec_module = exec_module
+    return spec
+
+
+def _with_class(init):
+    """`Tracker.__init__` that then imports our class, which the host does where it has a folder of that name."""
+    from functools import wraps
+
+    @wraps(init)
+    def with_class(self, *args, **options):
+        init(self, *args, **options)
+        if self.name == NAME and self.tracker_class is None:
+            from importlib import import_module
+
+            self.tracker_class = import_module(TRACKER).get_tracker_class()
+
+    return with_class
+
+
+def _with_note(run):
+    """A video method that notes, while it runs, that its frames are BGR (unless it converts them by itself)."""
+    from functools import wraps
+
+    @wraps(run)
+    def with_note(self, *args, **options):
+        from inspect import getsource
+
+        self.frames_are_bgr = "BGR2RGB" not in getsource(run)
+        try:
+            return run(self, *args, **options)
+        finally:
+            del self.frames_are_bgr
+
+    return with_note
+
+
+def _with_bgr(get_parameters):
+    """`Tracker.get_parameters` that hands the note on to our tracker."""
+    from functools import wraps
+
+    @wraps(get_parameters)
+    def with_bgr(self, *args, **options):
+        params = get_parameters(self, *args, **options)
+        if self.name == NAME:
+            params.frames_are_bgr = getattr(self, "frames_are_bgr", False)
+        return params
+
+    return with_bgr
+
+
+install()

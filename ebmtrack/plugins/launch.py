@@ -1,0 +1,25 @@
+"""Run a script of pytracking with the hook and no .pth file: python -m ebmtrack.plugins.launch SCRIPT ..."""
+
+from __future__ import annotations
+
+import sys
+
+from ebmtrack.errors import EbmtrackError
+from ebmtrack.plugins.pytracking_setup import launch
+
+
+def main() -> int:
+    """Exit code 2 with one line on stderr where there is no script."""
+    if len(sys.argv) < 2:
+        print("usage: python -m ebmtrack.plugins.launch SCRIPT [ARGUMENTS]", file=sys.stderr)
+        return 2
+    try:
+        launch(sys.argv[1], sys.argv[2:])
+    except EbmtrackError as error:
+        print(f"ebmtrack: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""The tracker as pytracking meets it: class, parameters and training runs; errors are told before the host hides them.
+
+In a file of your own, `pytracking/parameter/ebmtrack/mine.py` in the checkout:
+
+    from ebmtrack.plugins.pytracking import parameters_of
+
+    def parameters():
+        return parameters_of("dimp18_nce_plus", weights="/data/mine.safetensors", ascent_steps=20, device="cpu")
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+import ebmtrack._hook as hook  # workers of the host that unpickle our class get the hook with it
+from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.nets.pytracking_format import import_pytracking
+from ebmtrack.nets.weight_files import kind_of
+from ebmtrack.tracking.params import TrackerParams, load_params
+from ebmtrack.tracking.tracker import Tracker, TrackResult, check_device
+
+ENDINGS = (".safetensors", ".pth.tar", ".pth")
+FIELDS = tuple(field.name for field in dataclasses.fields(TrackerParams))
+
+
+class HostParams:
+    """A bag of attributes, as the host expects parameters: it reads with get and has, and writes what it likes.
+
+    It holds all fields of TrackerParams, and device ("cpu", "cuda", "cuda:1"; None: a GPU if there is one).
+    """
+
+    def __init__(self, params: TrackerParams, device: str | None = None):
+        self.set_default_values({name: getattr(params, name) for name in FIELDS})
+        self.device = device
+        self.object_presence_score_threshold = params.not_found_threshold  # the host hides objects below it
+
+    def get(self, name: str, *default: Any) -> Any:
+        """The value of `name`; where it is absent the default, or AttributeError without one."""
+        if len(default) > 1:
+            raise ConfigError(f"get({name!r}) takes one default, got {len(default)}")
+        return getattr(self, name, *default)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a value for `name`."""
+        return hasattr(self, name)
+
+    def set_default_values(self, values: Mapping[str, Any]) -> None:
+        """Set those of `values` that have none yet."""
+        for name, value in values.items():
+            if not hasattr(self, name):
+                setattr(self, name, value)
+
+
+class EbmTracker:
+    """One target in pytracking. Images are uint8 (height, width, 3), boxes x, y, w, h in pixels."""
+
+    multiobj_mode = "parallel"  # the host makes one copy for each object; they share the network
+
+    def __init__(self, params: Any):
+        self.params, self.visdom, self.frame = params, None, 0
+        with told("when the tracker was made"):
+            self.tracker = Tracker(_network(params), _tracker_params(params))
+
+    def __deepcopy__(self, memo: dict) -> EbmTracker:
+        twin = copy.copy(self)
+        twin.params, twin.tracker = copy.deepcopy(self.params, memo), copy.deepcopy(self.tracker, memo)
+        return twin
+
+    def initialize_features(self) -> None:
+        """Nothing is left to load."""
+
+    def predicts_segmentation_mask(self) -> bool:
+        """Boxes only."""
+        return False
+
+    def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Start on info["init_bbox"]; returns that box and a presence of 1."""
+        self.frame = 1
+        with told("in frame 1"):
+            box = info.get("init_bbox")
+            if box is None:
+                raise ConfigError("the first frame came without init_bbox: this tracker starts from a box")
+            seed = _tracker_params(self.params).seed + (getattr(self.params, "run_id", None) or 0)
+            self.tracker.init(self._rgb(image), box, seed=seed)
+            return {"target_bbox": [float(value) for value in box], "object_presence_score": 1.0}
+
+    def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The next frame: target_bbox, and object_presence_score from 0 to 1 (the highest classifier score)."""
+        self.frame += 1
+        with told(f"in frame {self.frame}"):
+            result = self.tracker.update(self._rgb(image))
+            self._show(result)
+            presence = min(max(float(result.score), 0.0), 1.0)
+            return {"target_bbox": [float(v) for v in result.box_xywh], "object_presence_score": presence}
+
+    def visdom_draw_tracking(self, image: np.ndarray, box: Any, segmentation: Any = None) -> None:
+        """Send the frame with its boxes (a box, a list of boxes, or a dict of them) to visdom."""
+        boxes = list(box.values()) if isinstance(box, Mapping) else list(box)
+        if boxes and np.ndim(boxes[0]) == 0:
+            boxes = [boxes]
+        masks = () if segmentation is None else (segmentation,)
+        self.visdom.register((image, *boxes, *masks), "Tracking", 1, "Tracking")
+
+    def _rgb(self, image: np.ndarray) -> np.ndarray:
+        """The image as RGB: from videos and cameras the host hands on BGR."""
+        if getattr(self.params, "frames_are_bgr", False) and np.ndim(image) == 3:
+            return np.ascontiguousarray(image[:, :, ::-1])
+        return image
+
+    def _show(self, result: TrackResult) -> None:
+        """Score map and verdict to visdom, where it is used."""
+        if self.visdom is not None:
+            self.visdom.register(torch.from_numpy(result.score_map), "heatmap", 2, "Score map")
+            status = {"verdict": result.verdict, "score": result.score}
+            self.visdom.register(status, "info_dict", 1, "Status")
+
+
+def fill(module: ModuleType) -> None:
+    """Give a module that the hook made what the host looks for in it."""
+    package, _, name = module.__name__.rpartition(".")
+    if module.__name__ == hook.TRACKER:
+        module.get_tracker_class = lambda: EbmTracker
+    elif package == hook.PARAMETERS:
+        with told(f"when the parameters {name!r} were looked up"):
+            load_params(name)
+        module.parameters = functools.partial(parameters_of, name)
+    elif package == hook.TRAINING:
+        module.run = functools.partial(train, name)
+
+
+def parameters_of(name: str, device: str | None = None, **changes: Any) -> HostParams:
+    """The set-up `name` of tracker_params for the host, with changes to its fields."""
+    with told(f"when the parameters {name!r} were read"):
+        return HostParams(load_params(name).replace(**changes), device)
+
+
+def train(name: str, settings: Any) -> Path:
+    """Run ltr_settings/<name>.py with the folders of the host's local.py; returns the network's file.
+
+    settings: the host's object; its env has workspace_dir, and ebmtrack_dir, the folder of the training data.
+    """
+    from ebmtrack.training.command import train_named
+    from ebmtrack.training.run import RunSettings
+
+    data = getattr(settings.env, "ebmtrack_dir", "") or _common_folder(settings.env)
+    if not data:
+        raise ConfigError(f"where is the data of {name}? add self.ebmtrack_dir = 'FOLDER' to ltr/admin/local.py")
+    gpu = getattr(settings, "use_gpu", True) and torch.cuda.is_available()
+    out = Path(settings.env.workspace_dir) / "checkpoints" / "ltr" / hook.NAME / name  # where the host puts its own
+    return train_named(name, RunSettings(out=out, data=Path(data), device="cuda" if gpu else "cpu"))
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Print one line about an exception on stderr before it goes on: the host may swallow it."""
+    try:
+        yield
+    except Exception as error:
+        if not getattr(error, "told_by_ebmtrack", False):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text = " ".join(str(error).split())
+            kind = type(error).__name__
+            line = f"ebmtrack: error {where}: {kind}: {text} ({place.filename}, line {place.lineno})"
+            print(line, file=sys.stderr, flush=True)
+            error.told_by_ebmtrack = True
+        raise
+
+
+def _tracker_params(params: Any) -> TrackerParams:
+    """TrackerParams from whatever bag the host hands over."""
+    return TrackerParams(**{name: getattr(params, name) for name in FIELDS if hasattr(params, name)})
+
+
+def _network(params: Any) -> InferenceNet:
+    """The network of the parameters on its device, shared by all trackers of a process."""
+    path = find_weights(getattr(params, "weights", None))
+    device = getattr(params, "device", None) or _default_device()
+    net = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
+    if getattr(params, "softmax_scores", False) != (net.config.filter_optimizer == "prdimp"):
+        raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
+    return net
+
+
+def _default_device() -> str:
+    """The GPU that the host chose for this process, else the CPU."""
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: Path, changed_ns: int, device: str) -> InferenceNet:
+    """The network of a file of either kind; the time of change is part of its name."""
+    net = load_checkpoint(path) if kind_of(path) == "safetensors" else import_pytracking(path)[0]
+    return InferenceNet(net, check_device(device))
+
+
+def find_weights(name: str | os.PathLike | None) -> Path:
+    """The file of weights: a path, a network that comes with ebmtrack, or one in the host's network_path."""
+    folders = _network_folders()
+    files = [folder / f"{name}{ending}" for folder in folders for ending in ("", *ENDINGS)] if name else []
+    try:
+        return resolve_weights(name)
+    except CheckpointError as error:
+        found = next((file for file in files if file.is_file()), None)
+        if found:
+            return found
+        looked = ", ".join(map(str, folders)) or "none, as pytracking is not running"
+        raise CheckpointError(f"{error}; pytracking's network_path was searched as well: {looked}") from error
+
+
+def _network_folders() -> list[Path]:
+    """network_path of the host's evaluation/local.py, one folder or several."""
+    environment = sys.modules.get("pytracking.evaluation.environment")
+    if environment is None:
+        return []
+    paths = environment.env_settings().network_path
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return [Path(path) for path in paths if path]
+
+
+def _common_folder(env: Any) -> str:
+    """The folder that holds the host's tracking data sets together, "" where fewer than two are set."""
+    names = ("got10k_dir", "coco_dir", "lasot_dir", "trackingnet_dir")
+    folders = [os.path.abspath(folder) for folder in (getattr(env, name, "") for name in names) if folder]
+    return os.path.commonpath(folders) if len(folders) > 1 else ""

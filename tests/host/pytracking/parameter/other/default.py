@@ -1,0 +1,7 @@
+"""Miniature: parameters of the tracker that stands still."""
+
+from pytracking.utils.params import TrackerParams
+
+
+def parameters():
+    return TrackerParams()
