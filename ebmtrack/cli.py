@@ -311,6 +311,22 @@ def study(
     print(run(out, methods, runs, samples, device))
 
 
+def pytracking(action: Annotated[Literal["enable", "disable", "status"], tyro.conf.Positional], /) -> None:
+    """Let pytracking find this tracker in an untouched checkout: run_tracker.py ebmtrack dimp18_nce_plus.
+
+    Args:
+        action: Switch it on for this Python, off again, or say how it stands.
+    """
+    from ebmtrack.plugins import pytracking_setup as setup
+
+    if action == "enable":
+        print(f"enabled by {setup.enable()}")
+    elif action == "disable":
+        print("\n".join(f"removed {path}" for path in setup.disable()) or "it was not enabled")
+    else:
+        print(setup.status())
+
+
 VERBS: dict[str, Callable[..., int | None]] = {
     "track": track,
     "demo": demo,
@@ -321,6 +337,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "report": report,
     "datasets": datasets,
     "study": study,
+    "pytracking": pytracking,
 }
 
 

@@ -19,7 +19,7 @@ from golden import dimp18, image
 from miniature_host import TINY, make_host, write_sequence
 
 import ebmtrack
-from ebmtrack import _hook
+from ebmtrack import _hook, cli
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.checkpoint import save_checkpoint
 from ebmtrack.nets.inference import InferenceNet
@@ -443,3 +443,20 @@ def start_up_s(python) -> float:
     start = time.perf_counter()
     subprocess.run([str(python), "-c", "pass"], check=True)
     return time.perf_counter() - start
+
+
+def test_the_verb(monkeypatch, capsys, tmp_path):
+    """Each action says what it did; nothing is written but where ebmtrack is installed."""
+    monkeypatch.setattr(setup, "site_folders", lambda: [tmp_path])
+    monkeypatch.setattr(setup, "install_folder", lambda: tmp_path)
+    monkeypatch.setattr(setup, "_active", lambda: (tmp_path / setup.FILE).exists())
+    for action, said in (
+        ("disable", "it was not enabled"),
+        ("status", "not enabled for"),
+        ("enable", f"enabled by {tmp_path / setup.FILE}"),
+        ("status", f"by {tmp_path / setup.FILE}"),
+        ("disable", f"removed {tmp_path / setup.FILE}"),
+    ):
+        assert cli.main(["pytracking", action]) == 0
+        assert said in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
