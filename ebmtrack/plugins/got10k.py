@@ -1,0 +1,43 @@
+"""The tracker for the got10k toolkit: ExperimentOTB, ExperimentGOT10k and the others run it as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from got10k.trackers import Tracker as ToolkitTracker
+from PIL.Image import Image
+
+from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.tracker import Tracker
+
+
+class EbmTracker(ToolkitTracker):
+    """Images come as PIL RGB, boxes as x, y, w, h; the same seed gives the same boxes, so one run is enough.
+
+    >>> from got10k.experiments import ExperimentOTB                     # doctest: +SKIP
+    >>> experiment = ExperimentOTB("/data/OTB100", version=2015)         # doctest: +SKIP
+    >>> experiment.run(EbmTracker("dimp18_nce_plus", device="cuda"))     # doctest: +SKIP
+
+    params, weights, device: as in Tracker.from_pretrained. name: the toolkit's folder of results,
+    "ebmtrack_<params>" by default.
+    """
+
+    def __init__(
+        self,
+        params: str | TrackerParams = "dimp18_nce_plus",
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        name: str | None = None,
+    ):
+        label = params if isinstance(params, str) else "custom"
+        super().__init__(name or f"ebmtrack_{label}", is_deterministic=True)
+        self.tracker = Tracker.from_pretrained(params, weights, device)
+
+    def init(self, image: Image, box: np.ndarray) -> None:
+        """Start on `box` (4,) in the first image."""
+        self.tracker.init(np.array(image), box)
+
+    def update(self, image: Image) -> np.ndarray:
+        """The box (4,) in the next image."""
+        return np.array(self.tracker.update(np.array(image)).box_xywh)
