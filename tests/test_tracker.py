@@ -51,6 +51,15 @@ def test_same_seed_same_boxes_and_nothing_left_from_before(net):
     assert not np.array_equal(boxes_of(tracker, seed=4), first)
 
 
+def test_views_of_an_image_are_as_good_as_copies(net):
+    """BGR read backwards and mirrored frames have negative strides; a region of 144 pixels is cut without resizing."""
+    box = (90.0, 60.0, 28.8, 28.8)
+    views = [frame[:, ::-1, ::-1] for frame in FRAMES]
+    copies = [np.ascontiguousarray(view) for view in views]
+    tracker = Tracker(net, ALWAYS.replace(ascent_steps=1, position_step=0.0, size_step=0.0, size_jitter=0.0))
+    assert np.array_equal(boxes_of(tracker, frames=views, box=box), boxes_of(tracker, frames=copies, box=box))
+
+
 def test_not_found_repeats_the_box_and_learns_nothing(net):
     tracker = Tracker(net, SMALL.replace(not_found_threshold=1e9))
     tracker.init(FRAMES[0], BOX)

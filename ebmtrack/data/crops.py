@@ -77,7 +77,7 @@ def crop_around(
     patch = _cut(image, low, high)
     if patch.shape[:2] != tuple(output_yx):
         patch = cv2.resize(patch, (output_yx[1], output_yx[0]), interpolation=cv2.INTER_LINEAR)
-    return Crop(patch, tuple(stride * low), tuple(stride * high))
+    return Crop(np.ascontiguousarray(patch), tuple(stride * low), tuple(stride * high))
 
 
 def _reduce(image, centre, side, stride: int, rule: str):
