@@ -395,6 +395,7 @@ def test_a_box_drawn_on_a_shrunk_picture_is_that_of_the_frame(monkeypatch):
     """2800 pixels are shown as 1400: the box on the frame is twice that on the screen."""
     shown = []
     monkeypatch.setattr(selection, "require_screen", lambda *_: None)
+    monkeypatch.setattr(selection, "open_window", lambda *_: None)
     monkeypatch.setattr(selection, "_close", lambda _: None)
     draw = lambda _, picture, **__: shown.append(picture) or (10, 20, 30, 40)  # noqa: E731
     monkeypatch.setattr(selection.cv2, "selectROI", draw)
@@ -404,6 +405,7 @@ def test_a_box_drawn_on_a_shrunk_picture_is_that_of_the_frame(monkeypatch):
 
 def test_no_box_drawn_is_an_error(monkeypatch):
     monkeypatch.setattr(selection, "require_screen", lambda *_: None)
+    monkeypatch.setattr(selection, "open_window", lambda *_: None)
     monkeypatch.setattr(selection, "_close", lambda _: None)
     monkeypatch.setattr(selection.cv2, "selectROI", lambda *_, **__: (0, 0, 0, 0))
     with pytest.raises(ConfigError, match="no box was drawn"):
