@@ -40,6 +40,7 @@ def parameters():
 def make_host(root: Path) -> Path:
     """A checkout in `root`, with packages, local paths, and one set-up of the user's own, called tiny."""
     shutil.copytree(HOST, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "ltr/train_settings").mkdir(exist_ok=True)  # git keeps no empty folder
     for folder in [root / "pytracking", root / "ltr", *root.glob("*/*/"), *root.glob("*/*/*/")]:
         if folder.is_dir():
             (folder / "__init__.py").touch()
