@@ -6,6 +6,7 @@ so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ebmtrack import __version__
-from ebmtrack.errors import EbmtrackError
+from ebmtrack.errors import ConfigError, EbmtrackError
 
 ABOUT = "Track any object in a video by climbing an energy."
 
@@ -193,7 +194,7 @@ def train(
 
 def evaluate(
     dataset: str,
-    root: Path,
+    root: Path | None = None,
     params: tuple[str, ...] = ("dimp18_nce_plus",),
     sequences: tuple[str, ...] = (),
     runs: int = 1,
@@ -211,7 +212,7 @@ def evaluate(
 
     Args:
         dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
-        root: Where the data set lies.
+        root: Where the data set lies; by default it is looked for below the folder in EBMTRACK_DATA.
         params: Tracker set-ups, one or more.
         sequences: Names of sequences, all by default.
         runs: Runs with different seeds.
@@ -225,12 +226,13 @@ def evaluate(
         overwrite: Run again what is finished.
         out: Folder of results.
     """
+    from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.evaluate import evaluate as run
 
     evaluation = run(
         params,
         dataset,
-        root,
+        locate(dataset, root),
         sequences,
         runs,
         workers,
@@ -248,7 +250,7 @@ def evaluate(
 
 def report(
     dataset: str,
-    root: Path,
+    root: Path | None = None,
     results: Path = Path("results"),
     page: Path = Path("report.html"),
     params: tuple[str, ...] = (),
@@ -261,7 +263,7 @@ def report(
 
     Args:
         dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
-        root: Where the data set lies.
+        root: Where the data set lies; by default it is looked for below the folder in EBMTRACK_DATA.
         results: Folder of results of `ebmtrack eval`.
         page: The page to write.
         params: Tracker set-ups to show, all by default.
@@ -270,20 +272,24 @@ def report(
         protocol: Scoring rules (the data set's own by default).
         worst: How many of the first tracker's worst sequences are shown in detail.
     """
+    from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.report import report as write
 
     options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
-    print(f"the report is in {write(dataset, root, page, results=others, **options)}")
+    print(f"the report is in {write(dataset, locate(dataset, root), page, results=others, **options)}")
 
 
-def datasets(root: Annotated[Path, tyro.conf.Positional], /) -> None:
+def datasets(root: Path | None = None) -> None:
     """List the benchmarks found below a folder, with counts and what is missing.
 
     Args:
-        root: A folder that holds data sets.
+        root: A folder that holds data sets; by default that in EBMTRACK_DATA.
     """
     from ebmtrack.evaluation.datasets import print_datasets
 
+    root = root or (Path(os.environ["EBMTRACK_DATA"]) if os.environ.get("EBMTRACK_DATA") else None)
+    if root is None:
+        raise ConfigError("give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
     print(print_datasets(root), end="")
 
 

@@ -294,3 +294,19 @@ def test_real_sequences() -> None:
         sequence = found.load(name)
         image = read_rgb(sequence.frame_paths()[0])
         assert (sequence.boxes_xywh[0, :2] + sequence.boxes_xywh[0, 2:] <= image.shape[1::-1]).all()
+
+
+def test_a_data_set_is_found_below_the_configured_folder(tmp_path, monkeypatch):
+    """A root given wins; else EBMTRACK_DATA is searched; without either, the message names both."""
+    monkeypatch.delenv("EBMTRACK_DATA", raising=False)
+    assert datasets.locate("otb100", tmp_path) == tmp_path
+    with pytest.raises(ConfigError, match=r"--root.*EBMTRACK_DATA"):
+        datasets.locate("otb100", None)
+    monkeypatch.setenv("EBMTRACK_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match="otb100"):
+        datasets.locate("otb100", None)
+    place = tmp_path / "OTB100" / "Deer"
+    (place / "img").mkdir(parents=True)
+    (place / "groundtruth_rect.txt").write_text("1,2,3,4\n")
+    (place / "img" / "0001.jpg").write_bytes(b"x")
+    assert datasets.locate("otb100", None) == tmp_path / "OTB100"

@@ -102,6 +102,22 @@ def find_datasets(root: str | os.PathLike) -> list[Found]:
     return rows
 
 
+def locate(name: str, root: str | os.PathLike | None) -> Path:
+    """Where a data set lies: `root` itself if given, else its place below the folder in EBMTRACK_DATA.
+
+    Raises ConfigError where neither says, and DatasetError where nothing of it lies below that folder.
+    """
+    if root is not None:
+        return Path(root)
+    configured = os.environ.get("EBMTRACK_DATA")
+    if not configured:
+        raise ConfigError(f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
+    for row in find_datasets(configured):
+        if row.name == name:
+            return row.root
+    raise DatasetError(f"{configured} (EBMTRACK_DATA): nothing of the data set {name!r} lies below it")
+
+
 def print_datasets(root: str | os.PathLike) -> str:
     """What `ebmtrack datasets` prints: a line per data set with its count, and the names of what is
     missing."""
