@@ -18,7 +18,7 @@ from evaluation_stub import make_sequences
 
 from ebmtrack.errors import DatasetError, ResultError
 from ebmtrack.evaluation import comparison, results
-from ebmtrack.evaluation.datasets import base, nfs, small, vot
+from ebmtrack.evaluation.datasets import base, got10k, nfs, small, vot
 
 ROWS = "".join(f"{10 + i},{20 + i},{30.5},{40 - i}\n" for i in range(8))
 NFS_ROWS = "".join(f'0 {10 + i} 20 {50 + i} 60 {i} 0 0 0 "a b"\n' for i in range(8))
@@ -32,6 +32,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object], type[Exception]]] = {
     "nfs": (NFS_ROWS, nfs.read_boxes, DatasetError),
     "vot": (VOT_ROWS, vot.read_regions, DatasetError),
     "flags": (FLAGS, base.read_flags, DatasetError),
+    "meta": ("[METAINFO]\nresolution: (1920, 1080)\nabsence: True\n", got10k._size, DatasetError),
     "frames": ("11,18\n", small._range, DatasetError),
     "result": (ROWS.replace(",", "\t"), results.read_boxes, ResultError),
     "vot result": ("1\n" + ROWS + "2\n0\n1\n", results.read_boxes, ResultError),
