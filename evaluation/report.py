@@ -103,15 +103,17 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def _scores(comparison: Comparison) -> str:
-    """Headline table: figures of every tracker with intervals."""
-    header = ["Tracker", *COLUMNS.values(), "AUC, 95 % interval", "AUC, first minus this", "sequences"]
+    """Headline table: figures of every tracker with intervals, and how many sequences where that differs."""
+    partial = len({len(tracker.figures) for tracker in comparison.trackers}) > 1
+    header = ["Tracker", *COLUMNS.values(), "AUC, 95 % interval", "AUC, first minus this", *["sequences"] * partial]
     rows = []
     for tracker in comparison.trackers:
         interval, difference = comparison.interval(tracker), comparison.difference(tracker)
         own = tracker is comparison.trackers[0]
         cells = [_figure(comparison, tracker, name) for name in COLUMNS]
         cells += [Cell(_range(interval)), Cell("" if own else _signed(difference))]
-        rows.append([Cell(tracker.label), *cells, Cell(str(len(tracker.figures)), len(tracker.figures))])
+        cells += [Cell(str(len(tracker.figures)), len(tracker.figures))] * partial
+        rows.append([Cell(tracker.label), *cells])
     runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
     spread = [_spread(tracker) for tracker in comparison.trackers if len(tracker.runs) > 1]
     note = (
