@@ -139,7 +139,8 @@ def test_help_does_not_load_what_is_heavy():
 def test_ctrl_c_from_a_shell_keeps_the_boxes(folder):
     """A real SIGINT while the second frame is tracked: code 130, no traceback, the first box on disk."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); from test_cli import Still, cli;"
+        "import signal, sys; sys.path.insert(0, sys.argv.pop(1)); from test_cli import Still, cli;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # jobs in the background inherit none
         "cli._tracker = lambda *_: Still(120.0); sys.exit(cli.main())"
     )
     out = folder / "b.txt"
