@@ -277,6 +277,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(plan, settings_in(tmp_path, steps=20))
 
 
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        train(tiny_plan(), settings_in(tmp_path, steps=10))
+
+
 def test_learning_rate_warms_up_and_ends_at_zero():
     factors = [learning_rate_factor(step, 100, 10) for step in range(101)]
     assert factors[0] == 0.1 and factors[9] == factors[10] == 1 and factors[100] == pytest.approx(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +145,7 @@ def _resume(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> int
         for group, rate in zip(optimizer.param_groups, base_rates):
             group["base_lr"] = rate
         return state["step"]
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} does not fit this run: {error}; move it away to start afresh") from error
 
 
