@@ -11,9 +11,12 @@ reads the folder as it is (results_path = <out>, tracker name = <dataset>, param
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -320,19 +323,32 @@ def _read_vot_rows(rows: list[list[str]], path: Path) -> Array:
 def _read_otb_mat(path: Path) -> Array:
     """The first run in a MATLAB file of the OTB benchmark: `results{1}.res`, rows of x, y, w, h from pixel
     1."""
+    if importlib.util.find_spec("scipy") is None:
+        raise missing_extra("scipy", "dev", "reading OTB's .mat results")
+    command = [sys.executable, "-I", "-c", _MAT_TO_JSON, str(Path(path).resolve())]
     try:
-        from scipy.io import loadmat
-    except ImportError as reason:
-        raise missing_extra("scipy", "dev", "reading OTB's .mat results") from reason
-    try:
-        cell = loadmat(path, squeeze_me=True, struct_as_record=False)["results"]
-        first = np.atleast_1d(cell)[0]
-        boxes = np.array(first.res, dtype=np.float64)
-    except Exception as reason:  # SciPy's reader raises whatever a damaged file provokes
-        raise ResultError(f"{path}: not a result file of the OTB benchmark ({reason})") from reason
-    if str(getattr(first, "type", "rect")) != "rect" or boxes.ndim != 2 or boxes.shape[1] != 4:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired as reason:
+        raise ResultError(f"{path}: not a result file of the OTB benchmark (unread after a minute)") from reason
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"SciPy's reader ended with code {done.returncode}"]
+        raise ResultError(f"{path}: not a result file of the OTB benchmark ({why[0]})")
+    kind, rows = json.loads(done.stdout)
+    boxes = np.array(rows, dtype=np.float64)
+    if kind != "rect" or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ResultError(f"{path}: only results of type 'rect' with rows of four numbers can be read")
     return boxes - [1, 1, 0, 0]
+
+
+# In a process of its own, because SciPy's reader can crash the interpreter on a damaged file.
+_MAT_TO_JSON = """
+import json, sys
+import numpy as np
+from scipy.io import loadmat
+cell = loadmat(sys.argv[1], squeeze_me=True, struct_as_record=False)["results"]
+first = np.atleast_1d(cell)[0]
+print(json.dumps([str(getattr(first, "type", "rect")), np.array(first.res, dtype=np.float64).tolist()]))
+"""
 
 
 def _sha256(data: bytes) -> str:
