@@ -124,7 +124,7 @@ def _create_without_links(path: Path, text: str) -> bool:
 def _alive(path: Path) -> bool:
     """Whether the process behind a claim still runs, as far as can be told from here."""
     try:
-        text, touched = path.read_text(), path.stat().st_mtime
+        text = path.read_text()
     except FileNotFoundError:
         return False
     try:
@@ -134,7 +134,16 @@ def _alive(path: Path) -> bool:
     here = _identity(os.getpid())
     if isinstance(owner, dict) and owner.get("machine") == here["machine"] and isinstance(owner.get("pid"), int):
         return _identity(owner["pid"]) == owner
-    return disk_time(path.parent) - touched < SILENT_S
+    return not silent(path)
+
+
+def silent(path: Path) -> bool:
+    """Whether a file is gone, or was not touched for so long that its writer must be dead."""
+    try:
+        touched = path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    return disk_time(path.parent) - touched >= SILENT_S
 
 
 def _identity(pid: int) -> dict[str, object]:

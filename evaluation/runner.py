@@ -290,11 +290,12 @@ def _failed_since(job: Job, task: Task) -> bool:
 
 
 def _remove_leftovers(folder: Path, sequence: str) -> None:
-    """Temporary files of writers that were killed; the claim says that nobody else writes this sequence
-    now."""
+    """Temporary files of writers that were killed. The claim says that nobody else writes results of this sequence
+    now; but a parent that gives a sequence up reports it without a claim, so reports must be old."""
     for end in ("", "_time", "_object_presence_scores", "_stages"):
         for path in folder.glob(f".{_escape(sequence + end)}-????????.*"):
-            path.unlink(missing_ok=True)
+            if path.suffix != ".error" or claims.silent(path):
+                path.unlink(missing_ok=True)
 
 
 def _escape(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,17 @@ def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, refer
     assert [p.name for p in (folder / ".claims").iterdir()] == [living.path.name]
     living.release()
     assert contents(tmp_path) == reference
+
+
+def test_a_report_being_written_is_no_leftover(tmp_path: Path) -> None:
+    """A worker that claims a sequence clears what killed writers left, but not the report that another process is
+    writing without a claim at that moment; one older than two minutes has lost its writer."""
+    young, old, result = (
+        tmp_path / f".seq2-{kind}.{end}"
+        for kind, end in (("youngggg", "error"), ("oldooooo", "error"), ("resultss", "txt"))
+    )
+    for path in (young, old, result):
+        path.write_text("half")
+    os.utime(old, (time.time() - 2 * claims.SILENT_S,) * 2)
+    runner._remove_leftovers(tmp_path, "seq2")
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
