@@ -27,7 +27,7 @@ from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.command import list_runs, train_named
 from ebmtrack.training.objective import Objective, ObjectiveSettings, hinge_loss, score_labels
-from ebmtrack.training.run import Plan, RunSettings, learning_rate_factor, train
+from ebmtrack.training.run import Plan, RunSettings, learning_rate_factor, step_decay, train
 
 
 class Dots(Source):
@@ -288,6 +288,23 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     factors = [learning_rate_factor(step, 100, 10) for step in range(101)]
     assert factors[0] == 0.1 and factors[9] == factors[10] == 1 and factors[100] == pytest.approx(0)
     assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
+
+
+def test_step_decay_multiplies_after_every_fifteen_epochs():
+    """Ten steps an epoch: factor 0.2 ** k from step 150 k on."""
+    rate = step_decay(10)
+    assert [rate(step) for step in (0, 149, 150, 299, 300, 450)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008])
+    with pytest.raises(ConfigError, match="step_decay"):
+        step_decay(0)
+
+
+def test_a_plan_sets_its_own_rate(tmp_path):
+    """A rate of zero from step 10 on leaves the weights as they were after ten steps."""
+    plans = [tiny_plan(), tiny_plan()]
+    for plan in plans:
+        plan.rate = lambda step: float(step < 10)
+    short, long = (train(plan, settings_in(tmp_path / str(n), steps=n)) for plan, n in zip(plans, (20, 30)))
+    assert torch.equal(weights_of(short), weights_of(long))
 
 
 def test_unknown_runs_and_missing_data_are_named(tmp_path):

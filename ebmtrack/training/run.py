@@ -43,7 +43,8 @@ class Plan:
     """What a run needs besides its settings, made by a file in ltr_settings.
 
     groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that start frozen
-    and train from then on. validate: called with the network, gives figures for the log.
+    and train from then on. validate: called with the network, gives figures for the log. rate: step -> factor on every
+    group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to zero.
     """
 
     net: nn.Module
@@ -53,6 +54,7 @@ class Plan:
     thaw: tuple[float, list[nn.Module]] = (1.0, [])
     set_mode: Callable[[nn.Module], None] = lambda net: net.train()
     validate: Callable[[nn.Module], dict[str, float]] | None = None
+    rate: Callable[[int], float] | None = None
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -60,6 +62,18 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def step_decay(steps_per_epoch: int, epochs: int = 15, factor: float = 0.2) -> Callable[[int], float]:
+    """Step -> learning-rate factor: `factor` once more after every `epochs` epochs (DiMP: 0.2 each 15).
+
+    >>> rate = step_decay(steps_per_epoch=2000)
+    >>> [round(rate(step), 4) for step in (0, 29_999, 30_000, 60_000)]
+    [1.0, 1.0, 0.2, 0.04]
+    """
+    if steps_per_epoch < 1 or epochs < 1 or factor <= 0:
+        raise ConfigError(f"step_decay({steps_per_epoch}, {epochs}, {factor}): all must be positive")
+    return lambda step: factor ** (step // (steps_per_epoch * epochs))
 
 
 def train(plan: Plan, settings: RunSettings) -> nn.Module:
@@ -115,8 +129,9 @@ def _step(
     for module in modules:
         module.requires_grad_(step >= share * settings.steps)
     plan.set_mode(plan.net)
+    factor = plan.rate(step) if plan.rate else learning_rate_factor(step, settings.steps, settings.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * learning_rate_factor(step, settings.steps, settings.warmup)
+        group["lr"] = group["base_lr"] * factor
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     loss, logs = plan.objective(batch, generator)
     if not torch.isfinite(loss):
