@@ -301,6 +301,7 @@ def study(
     samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024),
     device: str = "auto",
     out: Path = Path("study1d"),
+    compile: bool = False,
 ) -> None:
     """Reproduce the 1D regression study of the BMVC 2020 paper: table, densities, D_KL against samples.
 
@@ -311,10 +312,11 @@ def study(
         samples: Numbers of noise samples M.
         device: auto, cpu or cuda.
         out: Folder of results; what it holds is not trained again.
+        compile: Go through torch.compile: about twice as fast on a CPU, needs a C++ compiler.
     """
     from ebmtrack.energy.study1d import study_1d as run
 
-    print(run(out, methods, runs, samples, device))
+    print(run(out, methods, runs, samples, device, compiled=compile))
 
 
 def pytracking(action: Annotated[Literal["enable", "disable", "status"], tyro.conf.Positional], /) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -71,6 +72,29 @@ def test_batched_networks_are_the_papers_network_run_by_run():
         h = layers["skip2"](h).tanh() + h
         torch.testing.assert_close(f[run], layers["last"](h).squeeze(-1))
     torch.testing.assert_close(net(x, y[:, :1])[:, 2], net(x[:, 2:3], y[:, :1])[:, 0])  # shared y
+
+
+def test_slope_is_the_derivative():
+    """The slope carried forward equals what autograd carries back."""
+    net = ManyEnergies(3, torch.Generator().manual_seed(0)).double()
+    x, y = torch.randn(3, 4).double(), torch.randn(3, 4, 5).double().requires_grad_()
+    f, slope = net.value_and_slope(x, y)
+    torch.testing.assert_close(f, net(x, y))
+    torch.testing.assert_close(slope, torch.autograd.grad(net(x, y).sum(), y)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("method", ["nce+", "ml-mcmc-1"])
+def test_compiled_training_is_the_same_to_rounding(method):
+    """Thirty steps in either way: the weights differ by less than a tenth of a learning rate. The last bias is left
+    out: no loss depends on it, so that Adam makes steps of its rounding errors."""
+    settings = StudySettings(epochs=15, batch=16, examples=40)
+    plain, compiled = (train(Cell(method, 8), [(1, 0), (2, 0)], settings, "cpu", compiled=c) for c in (False, True))
+    others = dict(compiled.named_parameters())
+    for name, a in plain.named_parameters():
+        if name != "last.bias":
+            torch.testing.assert_close(a, others[name], rtol=0, atol=1e-4)
 
 
 def test_gaussian_baseline_is_a_gaussian():
