@@ -1,0 +1,231 @@
+"""Windows on a real visdom server, read back by visdom's own client; and life without a server."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box
+from ebmtrack.viewers.visdom import VisdomPanel, _Line
+
+SERVE = """
+import sys
+sys.modules["torch"] = None  # visdom imports it where it can, which takes seconds
+from visdom.server.run_server import start_server
+start_server(port=int(sys.argv[1]), env_path=sys.argv[2], base_url="", bind_local=True)
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A visdom server in a process of its own, and a client that reads its windows back."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        command = [sys.executable, "-W", "ignore", "-c", SERVE, str(self.port), str(folder)]
+        log = open(folder / "log.txt", "w")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": ""})
+        log.close()
+        self._wait()
+
+    def _wait(self):
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
+            time.sleep(0.1)
+        raise AssertionError("the server does not listen")
+
+    def windows(self, env: str) -> dict:
+        """All windows of an environment, by visdom's client."""
+        from visdom import Visdom
+
+        client = Visdom(port=self.port, env=env, use_incoming_socket=False, raise_exceptions=True)
+        try:
+            return json.loads(client.get_window_data())
+        finally:
+            client.session.close()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server for all tests; the one that kills it comes last."""
+    pytest.importorskip("visdom", reason="visdom is not installed: see docs/live.md")
+    server = Server(tmp_path_factory.mktemp("visdom"))
+    yield server
+    server.stop()
+
+
+def panel_at(port: int, **options) -> VisdomPanel:
+    return VisdomPanel("test", "http://127.0.0.1", port, interval_s=0.0, **options)
+
+
+def settle(panel: VisdomPanel) -> None:
+    """Wait until all is sent, or the panel has given up."""
+    for _ in range(500):
+        if panel.ready or not panel.alive:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the panel is busy for ever")
+
+
+def picture_of(window: dict) -> np.ndarray:
+    """The RGB picture that a window shows."""
+    coded = base64.b64decode(window["content"]["src"].removeprefix("data:image/jpeg;base64,"))
+    return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def mean_difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two pictures; JPEG blurs thin coloured lines."""
+    return float(np.abs(first.astype(float) - second).mean())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_windows_come_back_as_they_were_sent(server):
+    """Curves hold every point in order; pictures and heat maps hold the last; what is not finite is a gap."""
+    red = np.zeros((60, 80, 3), np.uint8)
+    red[..., 0] = 200
+    with panel_at(server.port) as panel:
+        for step in range(50):
+            panel.curve("loss", "train", step, 1 / (1 + step))
+            panel.image("picture", red // 2 if step < 49 else red, f"frame {step}")
+        settle(panel)
+        panel.curve("loss", "valid", 0, float("nan"))
+        panel.curve("loss", "valid", 1, 0.5)
+        panel.curve("loss", "train", 50, 0.0)
+        panel.heat_map("score map", np.array([[0.0, 1.0, 2.0], [3.0, np.inf, 5.0]]), "scores")
+        panel.frame(red, [(10, 20, 30, 25), (50, 5, 20, 20)], ["a"])
+    windows = server.windows("test")
+    train, valid = windows["loss"]["content"]["data"]
+    assert (train["name"], train["x"]) == ("train", list(range(51)))
+    np.testing.assert_allclose(train["y"], [*(1 / (1 + np.arange(50))), 0])
+    assert (valid["name"], valid["x"], valid["y"]) == ("valid", [0, 1], [None, 0.5])
+    assert windows["picture"]["content"]["caption"] == "frame 49"
+    np.testing.assert_allclose(picture_of(windows["picture"]), red, atol=4)
+    assert windows["score map"]["content"]["data"][0]["z"] == [[0, 1, 2], [3, None, 5]]
+    assert windows["score map"]["content"]["layout"]["title"] == "scores"
+    drawn = draw_box(draw_box(red.copy(), (10, 20, 30, 25), "a", colour=SKY), (50, 5, 20, 20), colour=ORANGE)
+    assert mean_difference(picture_of(windows["frame"]), drawn) < 8 < mean_difference(red, drawn) / 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_large_pictures_are_scaled_down(server):
+    with panel_at(server.port) as panel:
+        panel.image("wide", np.zeros((300, 1600, 3), np.uint8), "")
+    assert picture_of(server.windows("test")["wide"]).shape == (150, 800, 3)
+
+
+def test_no_server(capfd):
+    """One line on stderr, and calls cost next to nothing from the first on."""
+    panel = panel_at(free_port())
+    began = time.perf_counter()
+    for step in range(200):
+        panel.curve("loss", "train", step, 0.0)
+        panel.image("picture", np.zeros((8, 8, 3), np.uint8), "")
+        panel.heat_map("map", np.zeros((3, 3)), "")
+        panel.frame(np.zeros((8, 8, 3), np.uint8), [], [])
+    settle(panel)
+    panel.curve("loss", "train", 201, 0.0)
+    panel.close()
+    panel.close()
+    text = capfd.readouterr().err
+    assert text.count("\n") == 1 and "the run goes on" in text and f":{panel._line.connection.port}" in text
+    assert time.perf_counter() - began < 3 and not panel.ready
+
+
+def test_a_server_that_never_answers(capfd):
+    """The caller never waits, and `close` at most for the timeout."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        panel = panel_at(deaf.getsockname()[1], timeout_s=0.3)
+        began = time.perf_counter()
+        panel.image("picture", np.zeros((480, 640, 3), np.uint8), "")
+        assert time.perf_counter() - began < 0.2
+        panel.close()
+        panel._thread.join(2)
+        assert time.perf_counter() - began < 2
+    assert "timed out" in capfd.readouterr().err
+
+
+def test_a_server_of_another_kind(capfd):
+    """One that answers 404 to everything is no visdom."""
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), type("Quiet", (Refuse,), {}))
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    panel = panel_at(httpd.server_port)
+    settle(panel)
+    panel._thread.join(2)
+    httpd.shutdown()
+    httpd.server_close()
+    assert "404" in capfd.readouterr().err and not panel.alive
+    panel.close()
+
+
+class Refuse(http.server.BaseHTTPRequestHandler):
+    """Says 404 to every POST."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("server", ["ftp://x", "http://", "http://host:port", "http://h:99999999"])
+def test_urls_that_are_none(server):
+    with pytest.raises(ConfigError, match="give a URL"):
+        VisdomPanel("test", server)
+
+
+def test_arrays_that_cannot_be_shown():
+    panel = panel_at(free_port())
+    with pytest.raises(ConfigError, match="picture must be"):
+        panel.image("grey", np.zeros((8, 8), np.uint8), "")
+    with pytest.raises(ConfigError, match="picture must be"):
+        panel.frame(np.zeros((8, 8, 3)), [])
+    with pytest.raises(ConfigError, match="heat map must be"):
+        panel.heat_map("volume", np.zeros((2, 8, 8)))
+    panel.close()
+
+
+def test_urls():
+    """A port in the URL wins; a path is where the server lives."""
+    for url, expected in (("host", "http://host:8097"), ("https://host:9/base/", "https://host:9/base/")):
+        assert _Line(url, 8097, 1.0).url == expected
+
+
+def test_a_server_that_dies(server, capfd):
+    panel = panel_at(server.port)
+    panel.image("picture", np.zeros((8, 8, 3), np.uint8), "")
+    settle(panel)
+    assert panel.alive
+    server.stop()
+    for step in range(20):
+        panel.curve("loss", "train", step, 0.0)
+        settle(panel)
+    panel.close()
+    assert not panel.alive and capfd.readouterr().err.count("\n") == 1
