@@ -15,8 +15,12 @@ import time
 import cv2
 import numpy as np
 import pytest
+from golden import dimp18, image
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.tracking.params import load_params
+from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box
 from ebmtrack.viewers.visdom import VisdomPanel, _Line
 
@@ -193,6 +197,30 @@ class Refuse(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def test_candidates_before_and_after_their_climb():
+    """Where all candidates count, the box is the mean of the climbed ones; the first starts with the last box's size.
+
+    After a frame without the target there are none.
+    """
+    params = load_params("dimp18_nce_plus").replace(
+        sample_size=144, not_found_threshold=-10.0, average_best=10, max_aspect=1e9
+    )
+    frames = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(3)]
+    tracker = Tracker(InferenceNet(dimp18(), precision="float32"), params)
+    with pytest.raises(ConfigError, match="before init"):
+        tracker.candidates()
+    tracker.init(frames[0], (90.0, 60.0, 44.0, 52.0))
+    assert [boxes.shape for boxes in tracker.candidates()] == [(0, 4), (0, 4)]
+    size = (44.0, 52.0)
+    for frame in frames[1:]:
+        box = tracker.update(frame).box_xywh
+        before, after = tracker.candidates()
+        assert before.shape == after.shape == (10, 4) and not np.allclose(before, after)
+        np.testing.assert_allclose(before[0, 2:], size, rtol=1e-5)
+        np.testing.assert_allclose(after.mean(0), box, atol=2e-3)
+        size = box[2:]
 
 
 @pytest.mark.parametrize("server", ["ftp://x", "http://", "http://host:port", "http://h:99999999"])

@@ -21,7 +21,7 @@ from ebmtrack.tracking.init_samples import augmented_samples
 from ebmtrack.tracking.localize import localize
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.refine import candidate_boxes, refine
+from ebmtrack.tracking.refine import candidate_boxes, climb, refine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,16 @@ class Tracker:
         return self._state.update(check_image(image), self.mark)
 
     @torch.inference_mode()
+    def candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """The candidate boxes (R, 4) of the last frame in image pixels, before and after their climb on the energy.
+
+        Both hold no boxes where the target was not found. The climb is computed anew.
+        """
+        if self._state is None:
+            raise ConfigError("candidates() before init(): there is no target")
+        return self._state.climbed_candidates()
+
+    @torch.inference_mode()
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """Energy f of the boxes whose top right corner lies at points (n, 2) of the last image, (n,).
 
@@ -161,6 +171,7 @@ class _State:
         self.scale = math.sqrt(self.size.prod()) * params.search_factor / params.sample_size
         self.base_area = float((self.size / self.scale).prod())
         self.box_xywh, self.frame, self.energy = tuple(box.tolist()), 1, None
+        self.candidates = None
         self._learn_target(image)
 
     def _learn_target(self, image: np.ndarray) -> None:
@@ -201,6 +212,7 @@ class _State:
             self.position = self._inside(crop.centre_yx + found.displacement_yx * cell, image.shape)
             self.energy = self.target.over(self.net.box_features(layer2, layer3))
             candidates = candidate_boxes(self._box_in_crop(crop.centre_yx, crop.scale), self.params, self.generator)
+            self.candidates = candidates
             self.energy.look_at(xywh_to_xyxy(candidates))
             mark("box features")
             self._refine(crop, candidates)
@@ -265,6 +277,21 @@ class _State:
         if iterations:
             stored, boxes, weights = self.memory.stored()
             self.filter = self.net.classifier.filter_optimizer(self.filter, stored, boxes, weights, iterations)[-1]
+
+    def climbed_candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Tracker.candidates."""
+        if self.energy is None:
+            return np.empty((0, 4)), np.empty((0, 4))
+        climbed, _ = climb(self.energy, self.candidates, self.params)
+        return self._in_image(self.candidates), self._in_image(climbed)
+
+    def _in_image(self, boxes_xywh: Tensor) -> np.ndarray:
+        """Boxes (R, 4) of the last crop in image pixels, by the same way back as in _refine."""
+        boxes, scale = boxes_xywh.double().numpy(), self.crop.scale
+        middle = (self.params.sample_size - int(self.params.half_pixel_late)) / 2
+        sizes = boxes[:, 2:] * scale
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - middle) * scale + self.crop.centre_yx[::-1]
+        return np.concatenate([centres - (sizes - 1) / 2, sizes], axis=1)
 
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """See Tracker.corner_log_density."""
