@@ -25,6 +25,14 @@ class Jitter:
     scale: float
     stretch: float = 0.0
 
+    @classmethod
+    def per_side(cls, centre: float, scale: float) -> Jitter:
+        """DiMP's jitter, which draws the changes of width and height independently, both with deviation `scale`.
+
+        Only the root of their product counts for a square search region: its log has the deviation scale / sqrt(2).
+        """
+        return cls(centre, scale / math.sqrt(2))
+
 
 @dataclasses.dataclass(frozen=True)
 class Look:

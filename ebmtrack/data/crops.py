@@ -135,6 +135,40 @@ def crop_window(image: np.ndarray, window_xywh: tuple[float, float, float, float
     return cv2.warpAffine(patch, move, (output, output), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
+def whole_window(
+    window_xywh: tuple[float, float, float, float],
+    image_wh: tuple[int, int],
+    border: str = "replicate",
+    max_scale_change: float = 1.5,
+) -> tuple[int, int, int, int]:
+    """A square window of whole pixels (x, y, side, side) for a search region, as in DiMP's training.
+
+    border "inside_major" shrinks a window that is larger than the image in both axes until one of them fits, by
+    `max_scale_change` at most, then shifts it inside, and centres it in an axis in which it is too large.
+    """
+    x, y, w, h = window_xywh
+    centre, side, size = np.array([x + w / 2, y + h / 2]), float(max(w, h)), np.asarray(image_wh)
+    if border not in BORDERS:
+        raise ConfigError(f"border must be one of {BORDERS}, got {border!r}")
+    if border == "inside_major":
+        side = math.floor(side / min(max((side / size).min(), 1.0), max_scale_change))
+    low = np.round(centre - side / 2)
+    if border == "inside_major":
+        low, _ = _move_inside(low, low + side, size)
+    return int(low[0]), int(low[1]), int(side), int(side)
+
+
+def crop_whole_window(image: np.ndarray, window_xywh: tuple[int, int, int, int], output: int) -> np.ndarray:
+    """Cut a window of whole pixels and resize it to output x output, bilinear and without averaging, edge repeated.
+
+    As in DiMP's training: a window that reaches the image's right or lower end loses the last column or row there and
+    repeats the one before it once more.
+    """
+    x, y, w, h = window_xywh
+    patch = _cut(image[: max(image.shape[0] - 1, 1), : max(image.shape[1] - 1, 1)], *np.array([[y, x], [y + h, x + w]]))
+    return cv2.resize(np.ascontiguousarray(patch), (output, output), interpolation=cv2.INTER_LINEAR)
+
+
 def box_in_window(box_xywh: np.ndarray, window_xywh: tuple[float, float, float, float], output: int) -> np.ndarray:
     """A box of the image in the pixels of `crop_window`'s patch."""
     x, y, w, h = window_xywh

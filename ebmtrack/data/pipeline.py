@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,14 +12,22 @@ from torch.utils.data import Dataset
 
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
 from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
-from ebmtrack.data.crops import box_in_window, crop_window
+from ebmtrack.data.crops import BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
 from ebmtrack.data.sampling import Choice, Sampler
 from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
+from ebmtrack.errors import ConfigError
+
+CropRule = Literal["exact", "dimp"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """How search regions are cut for training (defaults: DiMP-18)."""
+    """How search regions are cut for training (defaults: DiMP-18).
+
+    rule "exact" cuts windows of fractions of pixels, averages large ones down and mirrors boxes about the patch's
+    middle. "dimp" cuts as pytracking's training does (`whole_window`, `crop_whole_window`) and mirrors x to
+    (W - 1) - x, which moves a mirrored box by one pixel; only it knows the border "inside_major".
+    """
 
     output: int = 288
     search_factor: float = 5.0
@@ -28,6 +37,23 @@ class CropSettings:
     still_look: Look = Look()   # for sources of single images, whose frames are the same picture
     cut_at: dict[str, float] = dataclasses.field(default_factory=dict)  # source name -> target sizes kept around it
     least_scene_frac: float = 0.0  # a window with less of the scene in it is drawn again, up to 5 times
+    rule: CropRule = "exact"
+    border: Literal["replicate", "inside_major"] = "replicate"
+    max_scale_change: float = 1.5  # by how much "inside_major" may shrink a search region
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(CropRule) or self.border not in BORDERS:
+            raise ConfigError(
+                f"crops: the rule must be one of {get_args(CropRule)} and the border one of {BORDERS}, "
+                f"got {self.rule!r} and {self.border!r}"
+            )
+        if self.rule == "exact" and self.border != "replicate":
+            raise ConfigError(f"crops: the border {self.border!r} needs the rule 'dimp'")
+        if self.output < 16 or self.search_factor <= 0 or self.max_scale_change < 1:
+            raise ConfigError(
+                f"crops: output must be at least 16, search_factor positive and max_scale_change at least 1, got "
+                f"{self.output}, {self.search_factor} and {self.max_scale_change}"
+            )
 
 
 class TrainingSet(Dataset):
@@ -63,12 +89,13 @@ class TrainingSet(Dataset):
         look = self.settings.look if choice.source.is_video else self.settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
         crops, boxes = [], []
+        width = self.settings.output - (self.settings.rule == "dimp")
         frames = [(f, self.settings.train_jitter) for f in choice.train_frames]
         frames += [(f, self.settings.test_jitter) for f in choice.test_frames]
         for frame, jitter in frames:
             patch, box = self._crop(choice, frame, jitter, rng)
             if mirrored != (rng.random() < look.flip):
-                patch, box = patch[:, ::-1], flip_box(box, self.settings.output)
+                patch, box = patch[:, ::-1], flip_box(box, width)
             crops.append(change_look(patch, look, grey, rng))
             boxes.append(box)
         return np.stack(crops), np.stack(boxes).astype(np.float32)
@@ -83,7 +110,10 @@ class TrainingSet(Dataset):
                 window = keep_off_cut_edges(window, box, image.shape[1::-1], settings.cut_at[source.name])
             if scene_frac(window, image.shape[1::-1]) >= settings.least_scene_frac:
                 break
-        return crop_window(image, window, settings.output), box_in_window(box, window, settings.output)
+        if settings.rule == "exact":
+            return crop_window(image, window, settings.output), box_in_window(box, window, settings.output)
+        window = whole_window(window, image.shape[1::-1], settings.border, settings.max_scale_change)
+        return crop_whole_window(image, window, settings.output), box_in_window(box, window, settings.output)
 
 
 def nce_candidates(
@@ -94,6 +124,11 @@ def nce_candidates(
     boxes_xywh: (..., 4). Returns boxes_xyxy (..., 1 + samples, 4), the noisy truth first, and log q (..., 1 + samples).
     """
     offsets, log_q = nce_plus_samples(mixture, tuple(boxes_xywh.shape[:-1]), samples, beta, generator)
+    return displaced_boxes(boxes_xywh, offsets.to(boxes_xywh)), log_q.to(boxes_xywh.device)
+
+
+def displaced_boxes(boxes_xywh: Tensor, offsets_rel: Tensor) -> Tensor:
+    """Boxes_xyxy (..., M, 4) at offsets (..., M, 4) from boxes (..., 4), in the relative space of each box."""
     size = boxes_xywh[..., None, 2:]
-    candidates_rel = xywh_to_rel(boxes_xywh[..., None, :], size) + offsets.to(boxes_xywh)
-    return xywh_to_xyxy(rel_to_xywh(candidates_rel, size)), log_q.to(boxes_xywh.device)
+    displaced_rel = xywh_to_rel(boxes_xywh[..., None, :], size) + offsets_rel
+    return xywh_to_xyxy(rel_to_xywh(displaced_rel, size))
