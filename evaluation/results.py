@@ -10,21 +10,19 @@ reads the folder as it is (results_path = <out>, tracker name = <dataset>, param
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ebmtrack.errors import ConfigError, ResultError, missing_extra
-from ebmtrack.evaluation import tables
+from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation import mat_file, tables
 from ebmtrack.files import write_text
 
 Array = np.ndarray
@@ -128,8 +126,8 @@ def read_boxes(path: str | os.PathLike) -> Array:
 
     Rows of 4 (x, y, w, h) or 8 numbers (polygon, its bounding box is taken), separated by tabs, commas or
     spaces; whole files of VOT or pysot with rows of one number (1 started, 2 failed, 0 skipped), which take
-    the box before them, or an empty one; `.mat` files of the OTB benchmark (needs SciPy; 1-based corners
-    become 0-based). Raises ResultError naming file and line.
+    the box before them, or an empty one; `.mat` files of the OTB benchmark (see `_read_otb_mat`). Coordinates are left
+    as they are. Raises ResultError naming file and line.
     """
     path = Path(path)
     if path.suffix == ".mat":
@@ -208,9 +206,10 @@ class ResultFolder:
 def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFolder:
     """Look through a folder of results of one tracker, or of its runs.
 
-    Recognised below `path`: `<seq>.txt`; `<seq>/<seq>_001.txt` (got10k, pysot); `<seq>_001.txt`; `<seq>.mat`
-    (OTB); `baseline/<seq>/<seq>_001.txt` (VOT); and folders of runs `path_000`, `path_001` .. beside it
-    (ours, pytracking). Raises ResultError where nothing is found.
+    Recognised below `path`: `<seq>.txt`; `<seq>/<seq>_001.txt` (got10k, pysot); `<seq>_001.txt`; `<seq>.mat` and
+    `<seq>_<tracker>.mat` (OTB); `baseline/<seq>/<seq>_001.txt` (VOT); and folders of runs `path_000`, `path_001` ..
+    beside it (ours, pytracking). OTB keeps all trackers in one folder: there `path` is `<folder>/<tracker>`, although
+    no such folder exists. Raises ResultError where nothing is found.
     """
     path = Path(path)
     folders = [path] if path.is_dir() else []
@@ -221,6 +220,9 @@ def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFol
     for folder in folders:
         for key, file in _files_of(folder):
             files.setdefault(key, []).append(file)
+    if not files and path.parent.is_dir():
+        beside = list(path.parent.glob(f"*_{glob.escape(path.name)}.mat"))
+        files = {key: [file] for key, file in _mat_files(beside, f"_{path.name}")}
     if not files:
         raise ResultError(f"{path}: no result files here; expected <sequence>.txt or a toolkit's layout")
     return ResultFolder(label or path.name, path, {key: tuple(found) for key, found in files.items()})
@@ -271,13 +273,28 @@ def _files_of(folder: Path) -> Iterable[tuple[str, Path]]:
     """Canonical names and box files of one folder, in order of name and run."""
     if (folder / "baseline").is_dir():
         folder = folder / "baseline"
-    for entry in sorted(folder.iterdir()):
+    entries = sorted(folder.iterdir())
+    mat_files = [entry for entry in entries if entry.suffix == ".mat" and not entry.name.startswith(".")]
+    yield from _mat_files(mat_files, _shared_end(mat_files))
+    for entry in entries:
         if entry.is_dir():
             stem = re.compile(re.escape(entry.name) + r"_\d{3}\.txt$")
             inside = [f for f in sorted(entry.iterdir()) if stem.match(f.name)]
             yield from ((canonical(entry.name), file) for file in inside)
-        elif entry.suffix in (".txt", ".mat") and not entry.name.startswith(".") and not _is_side_file(entry):
+        elif entry.suffix == ".txt" and not entry.name.startswith(".") and not _is_side_file(entry):
             yield canonical(re.sub(r"_\d{3}$", "", entry.stem) if _is_numbered(entry) else entry.stem), entry
+
+
+def _mat_files(files: list[Path], end: str) -> Iterable[tuple[str, Path]]:
+    """Canonical names and files of OTB's results, whose stems may end in the tracker's name."""
+    yield from ((canonical(path.stem.removesuffix(end)), path) for path in sorted(files))
+
+
+def _shared_end(files: list[Path]) -> str:
+    """`_<tracker>` where all of several stems end in it, else nothing."""
+    shared = os.path.commonprefix([path.stem[::-1] for path in files])[::-1] if len(files) > 1 else ""
+    _, mark, tracker = shared.partition("_")
+    return mark + tracker if tracker and not tracker.isdigit() else ""
 
 
 def _is_side_file(path: Path) -> bool:
@@ -321,34 +338,53 @@ def _read_vot_rows(rows: list[list[str]], path: Path) -> Array:
 
 
 def _read_otb_mat(path: Path) -> Array:
-    """The first run in a MATLAB file of the OTB benchmark: `results{1}.res`, rows of x, y, w, h from pixel
-    1."""
-    if importlib.util.find_spec("scipy") is None:
-        raise missing_extra("scipy", "dev", "reading OTB's .mat results")
-    command = [sys.executable, "-I", "-c", _MAT_TO_JSON, str(Path(path).resolve())]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired as reason:
-        raise ResultError(f"{path}: not a result file of the OTB benchmark (unread after a minute)") from reason
-    if done.returncode:
-        why = done.stderr.strip().splitlines()[-1:] or [f"SciPy's reader ended with code {done.returncode}"]
-        raise ResultError(f"{path}: not a result file of the OTB benchmark ({why[0]})")
-    kind, rows = json.loads(done.stdout)
-    boxes = np.array(rows, dtype=np.float64)
-    if kind != "rect" or boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ResultError(f"{path}: only results of type 'rect' with rows of four numbers can be read")
-    return boxes - [1, 1, 0, 0]
+    """The boxes (N, 4) of one pass over a sequence in a MAT-file of the OTB benchmark.
+
+    `results` is a cell of segments, structs with `res` (rows x, y, w, h), `type` (`rect` if missing), `len`,
+    `annoBegin` and `startFrame`. The first segment is taken if it is the only one or the longest (temporal robustness,
+    TRE: it begins at the first frame, the others later); segments of one length, or with a `shiftType`, are runs from
+    shifted boxes (spatial robustness, SRE) and no one-pass evaluation. Rows of NaN or without a positive size repeat
+    the row before, as in the benchmark's toolkit. Raises ResultError for everything else.
+    """
+    segments = mat_file.read_variable(path, "results")
+    segments = list(segments.flat) if isinstance(segments, np.ndarray) else [segments]
+    if not segments or not all(isinstance(segment, dict) and "res" in segment for segment in segments):
+        raise ResultError(f"{path}: not a result file of the OTB benchmark: 'results' holds no structs with 'res'")
+    lengths = [len(_res(segment, path)) for segment in segments]
+    if "shiftType" in segments[0] or lengths[0] <= max(lengths[1:], default=0):
+        raise ResultError(f"{path}: {len(segments)} runs from shifted boxes (SRE); only one pass (OPE) can be compared")
+    begin, start = (_whole_number(segments[0], name, 1, path) for name in ("annoBegin", "startFrame"))
+    if start != begin:
+        raise ResultError(f"{path}: starts at frame {start} and not at the sequence's first, {begin}")
+    boxes = _res(segments[0], path)
+    bad = np.isnan(boxes).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+    for i in np.flatnonzero(bad[1:]) + 1:
+        boxes[i] = boxes[i - 1]
+    return boxes
 
 
-# In a process of its own, because SciPy's reader can crash the interpreter on a damaged file.
-_MAT_TO_JSON = """
-import json, sys
-import numpy as np
-from scipy.io import loadmat
-cell = loadmat(sys.argv[1], squeeze_me=True, struct_as_record=False)["results"]
-first = np.atleast_1d(cell)[0]
-print(json.dumps([str(getattr(first, "type", "rect")), np.array(first.res, dtype=np.float64).tolist()]))
-"""
+def _res(segment: Mapping[str, object], path: Path) -> Array:
+    """The boxes (N, 4) of one segment, as many as its `len` says. Raises ResultError for other types of results."""
+    kind, rows = segment.get("type", "rect"), segment["res"]
+    if kind != "rect":
+        raise ResultError(
+            f"{path}: results of type {str(kind)[:40]!r}; only 'rect' (rows of x, y, w, h) can be read: "
+            "convert them with the benchmark's own toolkit"
+        )
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1:] != (4,):
+        raise ResultError(f"{path}: 'res' holds no rows of four numbers")
+    count = _whole_number(segment, "len", len(rows), path)
+    if not 1 <= count <= len(rows):
+        raise ResultError(f"{path}: {len(rows)} boxes for a sequence of {count} frames ('len')")
+    return rows[:count].astype(np.float64)
+
+
+def _whole_number(segment: Mapping[str, object], name: str, default: int, path: Path) -> int:
+    """A field that holds one whole number, or the default where there is no such field."""
+    value = np.asarray(segment.get(name, default))
+    if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all() or value.item() % 1:
+        raise ResultError(f"{path}: {name!r} is no whole number")
+    return int(value.item())
 
 
 def _sha256(data: bytes) -> str:

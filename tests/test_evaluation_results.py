@@ -84,18 +84,6 @@ def test_other_toolkits_files(tmp_path: Path, text: str, expected: list) -> None
     np.testing.assert_array_equal(results.read_boxes(tmp_path / "a.txt"), expected)
 
 
-def test_otb_mat_files(tmp_path: Path) -> None:
-    """OTB's MATLAB files hold boxes that count pixels from 1."""
-    scipy_io = pytest.importorskip("scipy.io")
-    cell = np.empty((1, 1), object)
-    cell[0, 0] = {"res": BOXES + [1, 1, 0, 0], "type": "rect", "len": 3}
-    scipy_io.savemat(tmp_path / "walk.mat", {"results": cell})
-    np.testing.assert_allclose(results.read_boxes(tmp_path / "walk.mat"), BOXES, atol=1e-14)
-    (tmp_path / "walk.mat").write_bytes(b"not a matlab file")
-    with pytest.raises(ResultError, match="walk.mat: not a result file"):
-        results.read_boxes(tmp_path / "walk.mat")
-
-
 @pytest.mark.parametrize("text, what", [
     ("", "is empty"), ("1,2,3\n", "line 1: 3 numbers"), ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 numbers"),
     ("1,2,3,4\n1,2,3,four\n", "line 2: 'four' is not a number"), ("1,2,3,4\n1,2,3,\xff\n", "line 2: .* not a number"),
