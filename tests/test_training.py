@@ -229,8 +229,8 @@ from pathlib import Path
 import test_training as t
 from ebmtrack.training import run
 written = run.save_checkpoint
-def dies(path, net, optimizer, step):
-    if step == 20:
+def dies(path, net, optimizer, standing):
+    if standing["step"] == 20:
         os.kill(os.getpid(), signal.SIGKILL) if {where!r} == "before" else None
         replacing = run.replacing
         real = run.torch.save
@@ -240,7 +240,7 @@ def dies(path, net, optimizer, step):
             os.truncate(file, size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         run.torch.save = half
-    written(path, net, optimizer, step)
+    written(path, net, optimizer, standing)
 run.save_checkpoint = dies
 run.train(t.tiny_plan(), t.settings_in(Path({out!r})))
 """

@@ -1,27 +1,45 @@
-"""One training run: the loop, its checkpoints, its log; killed and resumed equals never stopped."""
+"""One training run: the loop and its checkpoints; killed and resumed equals never stopped, cut up equals whole.
+
+With one process, a run that was killed and resumed ends with the same bits on a CPU as one that never stopped. With n
+processes (`torchrun`, see `distributed`) and batches of b it ends, to rounding, where one process with batches of n * b
+ends, provided that what is random in the objective depends on the sample alone.
+"""
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import math
 import pickle
+import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset
 
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.files import replacing
+from ebmtrack.training.distributed import Team, team_batch_norm, team_of, world_size
+from ebmtrack.training.logs import RunLog, Stopwatch
+from ebmtrack.training.validation import TrackingRun
+
+Batch = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Where a run lives and how long it lasts; what it trains stands in its file in ltr_settings."""
+    """Where a run lives and how long it lasts; what it trains stands in its file in ltr_settings.
+
+    batch: sequences in a step of each process; `torchrun` with n processes makes steps of n times as many. device: cpu,
+    cuda, cuda:1, or auto (a GPU where there is one). clip_norm: longest gradient, None for no limit. track_on: folder
+    of sequences (as for `ebmtrack eval folder`) whose first `track_frames` frames are tracked every `track_every`
+    steps. tensorboard, visdom: where curves go besides `log.csv`. All `*_every` are steps.
+    """
 
     out: Path = Path("runs/unnamed")
     data: Path = Path("data/train")
@@ -32,29 +50,48 @@ class RunSettings:
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = True
+    channels_last: bool = True
+    clip_norm: float | None = None
     warmup: int = 100
     checkpoint_every: int = 100
     validate_every: int = 200
+    track_on: Path | None = None
+    track_every: int = 2000
+    track_frames: int = 100
+    tensorboard: bool = False
+    visdom: bool = False
+    visdom_server: str = "http://localhost"
+    visdom_port: int = 8097
     resume: bool = True
+
+    @property
+    def samples(self) -> int:
+        """How many samples the whole run uses, in all processes together: the least length of its data set."""
+        return self.steps * self.batch * world_size()
 
 
 @dataclasses.dataclass
 class Plan:
     """What a run needs besides its settings, made by a file in ltr_settings.
 
-    groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that start frozen
-    and train from then on. validate: called with the network, gives figures for the log. rate: step -> factor on every
-    group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to zero.
+    dataset: samples by number, each a dict of tensors, `settings.samples` of them; a batch has their numbers as
+    `number` (s,) besides. One that has a method `batch(numbers: list[int]) -> dict` makes whole batches itself, in the
+    training process. objective: batch and a generator seeded by step and process -> (mean loss over the batch, figures
+    for the log). groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that
+    start frozen and train from then on. validate: called with the network, gives figures for the log. rate: step ->
+    factor on every group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to
+    zero. params: set-up in tracker_params for tracking runs.
     """
 
     net: nn.Module
-    objective: Callable[[dict[str, Tensor], torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+    objective: Callable[[Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
     dataset: Dataset
     groups: list[dict]
     thaw: tuple[float, list[nn.Module]] = (1.0, [])
     set_mode: Callable[[nn.Module], None] = lambda net: net.train()
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     rate: Callable[[int], float] | None = None
+    params: str = "dimp18_nce_plus"
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -77,39 +114,177 @@ def step_decay(steps_per_epoch: int, epochs: int = 15, factor: float = 0.2) -> C
 
 
 def train(plan: Plan, settings: RunSettings) -> nn.Module:
-    """Train `plan.net` in place, from the last checkpoint in `settings.out` where there is one."""
-    torch.manual_seed(settings.seed)
-    plan.net.to(settings.device)
-    optimizer = torch.optim.Adam([dict(group, base_lr=group["lr"]) for group in plan.groups])
-    path = settings.out / "checkpoint.pt"
-    start = _resume(path, plan.net, optimizer) if settings.resume and path.exists() else 0
-    log = Log(settings.out / "log.csv", start)
-    loader = _loader(plan.dataset, start, settings)
-    bar = tqdm(loader, initial=start, total=settings.steps, unit="step", dynamic_ncols=True)
-    for step, batch in enumerate(bar, start):
-        logs = _step(plan, optimizer, batch, step, settings)
-        done = step + 1
-        if plan.validate and (done % settings.validate_every == 0 or done == settings.steps):
-            logs.update(plan.validate(plan.net))
-        log.add({"step": done, **logs, "s": bar.format_dict["elapsed"]})
-        bar.set_postfix_str(f"loss {log.smooth:.3f}")
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
-            save_checkpoint(path, plan.net, optimizer, done)
+    """Train `plan.net` in place, from the last checkpoint in `settings.out` where there is one.
+
+    Under torchrun every process calls this; process 0 alone validates, tracks and writes.
+    """
+    with team_of(settings.device) as team, team_batch_norm(plan.net, team):
+        torch.manual_seed(settings.seed + 7919 * team.rank)
+        plan.net.to(team.device)
+        if settings.channels_last:
+            plan.net.to(memory_format=torch.channels_last)
+        run = _Run(plan, settings, team)
+        with contextlib.closing(run.open_log()) as log:
+            run.go_on(log)
     return plan.net
 
 
-def _loader(dataset: Dataset, start: int, settings: RunSettings) -> DataLoader:
-    """Batches from sample number start * batch on; sample i is the same however the run was cut."""
-    rest = range(start * settings.batch, settings.steps * settings.batch)
-    if len(dataset) < settings.steps * settings.batch:
-        raise ConfigError(f"the data set has {len(dataset)} samples, the run needs {settings.steps * settings.batch}")
-    return DataLoader(
-        Subset(dataset, rest),
+class _Run:
+    """A run in progress: its optimiser, and how many steps and samples are done."""
+
+    def __init__(self, plan: Plan, settings: RunSettings, team: Team):
+        self.plan, self.settings, self.team = plan, settings, team
+        self.optimizer = torch.optim.Adam([dict(group, base_lr=group["lr"]) for group in plan.groups])
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.path = settings.out / "checkpoint.pt"
+        self.done, self.samples, self.random = 0, 0, random_state()
+        state = team.from_leader(lambda: read_checkpoint(self.path) if settings.resume else None)
+        if state is not None:
+            self._load(state)
+        team.same_start(plan.net)
+        track = settings.track_on is not None and team.leads
+        self.track = TrackingRun(settings.track_on, plan.params, settings.track_frames) if track else None
+
+    def open_log(self) -> RunLog:
+        """Where figures go; nowhere in processes that do not lead."""
+        return RunLog(self.settings, self.done) if self.team.leads else RunLog(None, 0)
+
+    def go_on(self, log: RunLog) -> None:
+        """Do the steps that are left."""
+        settings, watch = self.settings, Stopwatch(self.team.device)
+        batches = _batches(self.plan.dataset, self.samples, self.done, settings, self.team)
+        set_random_state(self.random)
+        for done in range(self.done + 1, settings.steps + 1):
+            batch = watch.fetch(batches)
+            logs = self._step(batch, done - 1)
+            samples = settings.batch * self.team.size
+            self.done, self.samples = done, self.samples + samples
+            timing = watch.lap(samples, self.team)
+            log.add({"step": done, **logs, **self._checks(), **timing})
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                self._save()
+
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+        """One optimiser step; raises before the weights are touched when the loss is not finite."""
+        plan, settings, team = self.plan, self.settings, self.team
+        share, modules = plan.thaw
+        for module in modules:
+            module.requires_grad_(step >= share * settings.steps)
+        plan.set_mode(plan.net)
+        factor = plan.rate(step) if plan.rate else learning_rate_factor(step, settings.steps, settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step + (team.rank << 40))
+        loss, logs = plan.objective(batch, generator)
+        self._check_loss(loss, batch, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        team.average_gradients(self.parameters)
+        if settings.clip_norm is not None:
+            logs = {**logs, "grad_norm": nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)}
+        self.optimizer.step()
+        values = team.mean(torch.stack([loss.detach().double(), *(value.double() for value in logs.values())]))
+        return dict(zip(("loss", *logs), values.tolist()))
+
+    def _check_loss(self, loss: Tensor, batch: Batch, step: int) -> None:
+        """Stop all processes where the loss of one is not finite; that one writes its batch."""
+        path = self.settings.out / ("bad_batch.pt" if self.team.leads else f"bad_batch_{self.team.rank}.pt")
+        if not torch.isfinite(loss):
+            with replacing(path) as temporary:
+                torch.save(batch, temporary)
+        if not torch.isfinite(self.team.mean(loss.detach().float())):
+            where = f"the batch is in {path}" if not torch.isfinite(loss) else "another process has the batch"
+            raise EbmtrackError(f"step {step}: the loss is {loss.item()}; {where}")
+
+    def _checks(self) -> dict[str, float]:
+        """Figures of validation and of the tracking run, where they are due; they draw no random numbers of ours."""
+        settings, figures = self.settings, {}
+        checks = ((self.plan.validate, settings.validate_every), (self.track, settings.track_every))
+        due = [check for check, every in checks if check and (self.done % every == 0 or self.done == settings.steps)]
+        if due and self.team.leads:
+            before = random_state()
+            for check in due:
+                figures.update(check(self.plan.net))
+            set_random_state(before)
+        return figures
+
+    def _save(self) -> None:
+        """Write a checkpoint; raises, and keeps the last one, where a weight is not finite."""
+        if not all(torch.isfinite(p).all() for p in self.parameters):
+            raise EbmtrackError(f"step {self.done}: weights are not finite; {self.path} holds the last good ones")
+        where = {"step": self.done, "samples": self.samples, "seed": self.settings.seed}
+        where["random"] = self.team.gather(random_state())
+        if self.team.leads:
+            save_checkpoint(self.path, self.plan.net, self.optimizer, where)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint of this run."""
+        try:
+            self.plan.net.load_state_dict(state["net"])
+            base_rates = [group["base_lr"] for group in self.optimizer.param_groups]
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group, rate in zip(self.optimizer.param_groups, base_rates):
+                group["base_lr"] = rate
+            self.done = state["step"]
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.path} does not fit this run: {error}; move it to start afresh") from error
+        if state.get("seed", self.settings.seed) != self.settings.seed:
+            raise CheckpointError(f"{self.path} is of a run with seed {state['seed']}; move it away to start afresh")
+        self.samples = state.get("samples", self.done * self.settings.batch * self.team.size)
+        states = state.get("random", [])
+        self.random = states[self.team.rank] if self.team.rank < len(states) else self.random
+
+
+class Shard(Dataset):
+    """What one process of a team sees of a data set: position p is its p-th sample, which knows its `number`.
+
+    A step uses the next size * batch samples of the data set, process r the r-th part of them: sample number i is the
+    same, and in the same step, for any number of processes with the same product.
+    """
+
+    def __init__(self, dataset: Dataset, first: int, steps: int, batch: int, team: Team):
+        self.dataset, self.first, self.batch, self.team = dataset, first, batch, team
+        self.length = steps * batch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def number(self, position: int) -> int:
+        """Which sample of the data set stands at a position."""
+        step, place = divmod(position, self.batch)
+        return self.first + (step * self.team.size + self.team.rank) * self.batch + place
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        number = self.number(position)
+        return {**self.dataset[number], "number": number}
+
+
+def _batches(dataset: Dataset, first: int, start: int, settings: RunSettings, team: Team) -> Iterator[Batch]:
+    """This process's batches from sample number `first` on, for the steps that are left."""
+    steps = max(0, settings.steps - start)
+    needed = first + steps * settings.batch * team.size
+    if len(dataset) < needed:
+        raise ConfigError(f"the data set has {len(dataset)} samples, the run needs {needed}: give it settings.samples")
+    shard = Shard(dataset, first, steps, settings.batch, team)
+    if hasattr(dataset, "batch"):
+        return _made_batches(shard)
+    loader = DataLoader(
+        shard,
         settings.batch,
         num_workers=settings.workers,
         worker_init_fn=_quiet_worker,
         prefetch_factor=3 if settings.workers else None,
+        pin_memory=team.device.type == "cuda",
+        generator=torch.Generator().manual_seed(settings.seed),
     )
+    return iter(loader)
+
+
+def _made_batches(shard: Shard) -> Iterator[Batch]:
+    """Batches of a data set that makes them as a whole."""
+    for first in range(0, len(shard), shard.batch):
+        numbers = [shard.number(position) for position in range(first, first + shard.batch)]
+        yield {**shard.dataset.batch(numbers), "number": torch.tensor(numbers)}
 
 
 def _quiet_worker(_: int) -> None:
@@ -121,76 +296,39 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _step(
-    plan: Plan, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], step: int, settings: RunSettings
-) -> dict[str, float]:
-    """One optimiser step; raises before the weights are touched when the loss is not finite."""
-    share, modules = plan.thaw
-    for module in modules:
-        module.requires_grad_(step >= share * settings.steps)
-    plan.set_mode(plan.net)
-    factor = plan.rate(step) if plan.rate else learning_rate_factor(step, settings.steps, settings.warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    loss, logs = plan.objective(batch, generator)
-    if not torch.isfinite(loss):
-        with replacing(settings.out / "bad_batch.pt") as temporary:
-            torch.save(batch, temporary)
-        raise EbmtrackError(f"step {step}: the loss is {loss.item()}; the batch is in {settings.out / 'bad_batch.pt'}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return {"loss": loss.item(), **{key: value.item() for key, value in logs.items()}}
-
-
-def save_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write network, optimiser and position, atomically."""
+def save_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, where: dict[str, Any]) -> None:
+    """Write network, optimiser and where the run stands (step, samples, random states), atomically."""
     with replacing(path) as temporary:
-        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
+        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **where}, temporary)
 
 
-def _resume(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint of this run and return how many steps it has done."""
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, on the CPU; None where there is no such file, CheckpointError for another kind."""
+    if not path.exists():
+        return None
     try:
-        state = torch.load(path, weights_only=True, map_location=next(net.parameters()).device)
-        net.load_state_dict(state["net"])
-        base_rates = [group["base_lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(optimizer.param_groups, base_rates):
-            group["base_lr"] = rate
-        return state["step"]
+        return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} does not fit this run: {error}; move it away to start afresh") from error
+        raise CheckpointError(f"{path} is no checkpoint: {error}; move it away to start afresh") from error
 
 
-class Log:
-    """Rows of figures in a CSV file; rows beyond the step from which a run resumes are dropped."""
+def random_state() -> dict[str, Any]:
+    """Where the generators that all code shares stand: Python's, NumPy's, PyTorch's and the GPU's, as plain values."""
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
 
-    def __init__(self, path: Path, start: int):
-        self.path, self.smooth, self.rows = path, math.nan, []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if start and path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
-        self._write_all()
 
-    def add(self, row: dict[str, float]) -> None:
-        """Append one row; a new column rewrites the file."""
-        loss = row["loss"]
-        self.smooth = loss if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * loss
-        row = {key: value if isinstance(value, int) else f"{value:.6g}" for key, value in row.items()}
-        new_columns = not set(row) <= set(self.columns)
-        self.rows.append(row)
-        if new_columns:
-            self._write_all()
-        else:
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(row)
-
-    def _write_all(self) -> None:
-        self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators where `random_state` found them."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
