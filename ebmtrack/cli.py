@@ -18,6 +18,7 @@ import tyro
 from ebmtrack import __version__
 from ebmtrack.errors import ConfigError, EbmtrackError
 
+VISDOM_SERVER = "http://localhost:8097"
 ABOUT = "Track any object in a video by climbing an energy."
 
 
@@ -61,6 +62,8 @@ def track(
     boxes: str | None = None,
     show: bool = False,
     max_frames: int | None = None,
+    visdom: bool = False,
+    visdom_server: str = VISDOM_SERVER,
 ) -> None:
     """Track an object through a video, a folder of frames, a camera or a stream.
 
@@ -75,11 +78,49 @@ def track(
         boxes: Write the boxes as text, a line x,y,w,h for each frame.
         show: Show the frames in a window while tracking; q ends it.
         max_frames: Stop after this many frames.
+        visdom: Show frame, score map, energy and candidate boxes on a visdom server.
+        visdom_server: The server's URL.
     """
     from ebmtrack.viewers.track_command import track as run
 
     load = partial(_tracker, params, weights, device)
-    run(source, load, init, select, save, boxes, show, max_frames)
+    run(source, load, init, select, save, boxes, show, max_frames, visdom_server if visdom else None)
+
+
+def webcam(
+    camera: int | None = None,
+    source: str | None = None,
+    init: tuple[str, ...] = (),
+    save: str | None = None,
+    headless: bool = False,
+    loop: bool = False,
+    seconds: float | None = None,
+    params: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+) -> None:
+    """Track live: draw boxes with the mouse in the picture of a camera; the keys are shown in the window.
+
+    Args:
+        camera: The camera's number, 0 by default.
+        source: A stream (URL), a video file or a folder of pictures instead of a camera.
+        init: Targets in the first frame, one or more: x,y,w,h in pixels.
+        save: Write a video of what is seen, such as out.mp4.
+        headless: No window; needs --save and --init.
+        loop: Play a video again and again.
+        seconds: End after this time.
+        params: Tracker set-up, such as dimp18_nce_plus.
+        weights: Network weights (.safetensors) instead of those that come with ebmtrack.
+        device: cpu, cuda or cuda:N.
+    """
+    from ebmtrack.viewers.webcam import webcam as run
+
+    def load():
+        from ebmtrack.tracking.multi import MultiTracker
+
+        return MultiTracker.from_pretrained(params, weights, device)
+
+    run(load, camera, source, init, save, headless, loop, seconds)
 
 
 def demo(
@@ -149,46 +190,50 @@ def convert(
 def train(
     name: Annotated[str, tyro.conf.Positional],
     /,
-    data: Path = Path("data/train"),
+    data: Path | None = None,
     backbone: str | None = None,
     out: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
     workers: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
+    seed: int | None = None,
+    device: str | None = None,
     float32: bool = False,
+    resume: bool = False,
     restart: bool = False,
+    set: tuple[str, ...] = (),
+    show: bool = False,
 ) -> None:
     """Run a training of ltr_settings, or go on with it where it was stopped.
 
     Args:
         name: File in ltr_settings, such as ebm18_small.
-        data: Folder of the training data.
+        data: Folder of the training data, for runs on a pool; the others ask `ebmtrack paths`.
         backbone: File of torchvision's ImageNet weights (they are downloaded by default).
         out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).
         steps: Optimiser steps (the run's own number by default).
         batch: Sequences in a step.
         workers: Processes that read and cut the data.
         seed: Seed of samples, weights and noise.
-        device: cpu, cuda or cuda:N.
+        device: cpu, cuda, cuda:N or auto.
         float32: No bfloat16.
+        resume: Insist on a checkpoint to go on from, instead of starting afresh where there is none.
         restart: Start afresh even where there is a checkpoint.
+        set: Changes of the run's settings, key=value, one or more.
+        show: Print all that --set can change, with its values, and stop.
     """
-    from ebmtrack.training.command import train_named
-    from ebmtrack.training.run import RunSettings
+    from ebmtrack.training.command import check_resume, settings_for, train_named
+    from ebmtrack.training.overrides import describe
 
-    chosen = {"backbone": backbone, "steps": steps, "batch": batch, "workers": workers}
-    chosen = {key: value for key, value in chosen.items() if value is not None}
-    settings = RunSettings(
-        out=out or Path("runs") / name,
-        data=data,
-        seed=seed,
-        device=device,
-        bfloat16=not float32,
-        resume=not restart,
-        **chosen,
-    )
+    chosen = {"data": data, "backbone": backbone, "out": out, "steps": steps, "batch": batch, "workers": workers}
+    chosen |= {"seed": seed, "device": device, "bfloat16": False if float32 else None}
+    chosen |= {"resume": False if restart else None}
+    settings = settings_for(name, {key: value for key, value in chosen.items() if value is not None}, set)
+    if show:
+        print(describe(settings))
+        return
+    if resume:
+        check_resume(settings)
     print(f"the network is in {train_named(name, settings)}")
 
 
@@ -207,6 +252,8 @@ def evaluate(
     allow_missing: bool = False,
     overwrite: bool = False,
     out: Path = Path("results"),
+    visdom: bool = False,
+    visdom_server: str = VISDOM_SERVER,
 ) -> int:
     """Run trackers over a benchmark and score them; what is finished is not run again.
 
@@ -225,27 +272,17 @@ def evaluate(
         allow_missing: Go on with the sequences that are there.
         overwrite: Run again what is finished.
         out: Folder of results.
+        visdom: Show on a visdom server what each worker's tracker sees, and the scores.
+        visdom_server: The server's URL.
     """
     from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.evaluate import evaluate as run
 
-    evaluation = run(
-        params,
-        dataset,
-        locate(dataset, root),
-        sequences,
-        runs,
-        workers,
-        device,
-        out,
-        threads=threads,
-        protocol=protocol,
-        seed=seed,
-        allow_missing=allow_missing,
-        overwrite=overwrite,
-        weights=weights,
-    )
-    return evaluation.exit_code
+    options = {"threads": threads, "protocol": protocol, "seed": seed, "weights": weights}
+    options |= {"allow_missing": allow_missing, "overwrite": overwrite}
+    if visdom:
+        options |= _shown_evaluation(visdom_server, weights)
+    return run(params, dataset, locate(dataset, root), sequences, runs, workers, device, out, **options).exit_code
 
 
 def report(
@@ -294,29 +331,47 @@ def datasets(root: Path | None = None) -> None:
 
 
 def study(
-    name: Annotated[Literal["1d"], tyro.conf.Positional],
+    name: Annotated[Literal["1d", "boxes"], tyro.conf.Positional],
     /,
     methods: tuple[str, ...] = (),
-    runs: int = 20,
-    samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024),
+    runs: int | None = None,
+    samples: tuple[int, ...] = (),
+    out: Path | None = None,
     device: str = "auto",
-    out: Path = Path("study1d"),
     compile: bool = False,
+    data: Path = Path("data/train"),
+    weights: str | None = None,
+    steps: int = 1000,
+    track_on: Path | None = None,
 ) -> None:
-    """Reproduce the 1D regression study of the BMVC 2020 paper: table, densities, D_KL against samples.
+    """Compare ways to train an energy: 1d is the BMVC 2020 paper's regression study, boxes trains box branches.
 
     Args:
-        name: The study; there is one.
+        name: 1d, or boxes (with the backbone of a trained network, on a pool of training data).
         methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
-        runs: Networks for each method and data set.
-        samples: Numbers of noise samples M.
-        device: auto, cpu or cuda.
-        out: Folder of results; what it holds is not trained again.
-        compile: Go through torch.compile: about twice as fast on a CPU, needs a C++ compiler.
+        runs: Networks for each method (and data set): 20 in 1d, 3 in boxes.
+        samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, 128 in boxes.
+        out: Folder of results; what it holds is not trained again. Default: study1d or study_boxes.
+        device: auto, cpu or cuda (1d).
+        compile: Go through torch.compile: about twice as fast on a CPU, needs a C++ compiler (1d).
+        data: The training pool, as for the run ebm18_small (boxes).
+        weights: Network whose backbone is used instead of the one that comes with ebmtrack (boxes).
+        steps: Of each training (boxes).
+        track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
     """
-    from ebmtrack.energy.study1d import study_1d as run
+    if name == "1d":
+        from ebmtrack.energy.study1d import study_1d
 
-    print(run(out, methods, runs, samples, device, compiled=compile))
+        table = study_1d(
+            out or Path("study1d"), methods, runs or 20, samples or (1, 4, 16, 64, 256, 1024), device, compiled=compile
+        )
+    else:
+        from ebmtrack.training.box_study_parts import study_boxes
+
+        table = study_boxes(
+            out or Path("study_boxes"), data, weights, methods, runs or 3, samples or (128,), steps, track_on
+        )
+    print(table)
 
 
 def pytracking(action: Annotated[Literal["enable", "disable", "status"], tyro.conf.Positional], /) -> None:
@@ -337,6 +392,7 @@ def pytracking(action: Annotated[Literal["enable", "disable", "status"], tyro.co
 
 VERBS: dict[str, Callable[..., int | None]] = {
     "track": track,
+    "webcam": webcam,
     "demo": demo,
     "bench": bench,
     "convert": convert,
@@ -355,3 +411,14 @@ def _tracker(params: str | None, weights: str | None, device: str | None):
 
     chosen = {"params": params, "weights": weights, "device": device}
     return Tracker.from_pretrained(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def _shown_evaluation(visdom_server: str, weights: Path | None) -> dict[str, object]:
+    """What makes `evaluate` show its trackers and scores on a visdom server."""
+    from ebmtrack.evaluation.evaluate import ParamsFactory
+    from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
+    from ebmtrack.viewers.visdom import VisdomPanel
+
+    inner = ParamsFactory(None if weights is None else str(weights.absolute()))
+    curves = ScoreCurves(VisdomPanel("ebmtrack_eval", visdom_server))
+    return {"factory": ShowingFactory(inner, visdom_server), "on_score": curves}

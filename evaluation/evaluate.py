@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -103,6 +103,7 @@ def evaluate(
     weights: str | os.PathLike | None = None,
     factory: runner.Factory | None = None,
     stream: TextIO | None = None,
+    on_score: Callable[[runner.Task, float], None] | None = None,
 ) -> Evaluation:
     """Run every set of parameters `runs` times over the sequences of a data set, and print a table of scores.
 
@@ -110,7 +111,8 @@ def evaluate(
     GPU or per core; 0 runs in this process. threads: of each worker, by default 1 on a CPU (so that results do not
     depend on the number of workers) and cores // workers beside a GPU. out: folder of results; what is finished
     there is not run again, unless `overwrite`. weights: replace those of the parameters. protocol: default is the
-    data set's own. Raises the errors of this package for what cannot be run; a sequence that fails while running is
+    data set's own. on_score: called with each task that is done and its area under the success curve (0 to 1). Raises
+    the errors of this package for what cannot be run; a sequence that fails while running is
     kept in `Evaluation.failed` and makes `exit_code` 1.
     """
     stream = stream or sys.stdout
@@ -128,7 +130,7 @@ def evaluate(
     if overwrite:
         _forget(job)
     chosen = metrics.protocol(protocol or found.protocol)
-    outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream))
+    outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
     missing = found.missing if not sequences else ()
     evaluation = collect(job, chosen, outcome.failed, missing)
     print_table(evaluation, stream)
@@ -192,6 +194,7 @@ class Progress:
     job: runner.Job
     protocol: metrics.Protocol
     stream: TextIO
+    on_score: Callable[[runner.Task, float], None] | None = None
     began: float = field(default_factory=time.monotonic)
     done: int = 0
     aucs: list[float] = field(default_factory=list)
@@ -214,6 +217,8 @@ class Progress:
         result = read_result(self.job.folder(task), task.sequence)
         score = judge(sequence, result.boxes_xywh, self.protocol, result.path)
         self.aucs.append(float(score.success.mean()))
+        if self.on_score is not None:
+            self.on_score(task, self.aucs[-1])
         so_far = np.nanmean(self.aucs) if not np.isnan(self.aucs).all() else float("nan")
         return f"AUC {self.aucs[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
 

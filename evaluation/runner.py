@@ -132,7 +132,7 @@ def track_sequence(tracker: TrackerLike, sequence: Sequence, seed: int, by_stage
     """Run a tracker over one sequence from its first box; time counts the tracker's calls only.
 
     by_stage: add up the time of the stages as well, if the tracker has a `mark`; on a GPU, which works behind the
-    program, such times mean nothing.
+    program, such times mean nothing. A tracker's `watch`, where it has one, is called after each frame, off the clock.
     Python's, NumPy's and PyTorch's global generators are seeded too, for trackers that draw from them.
     """
     _seed_everything(seed)
@@ -149,6 +149,8 @@ def track_sequence(tracker: TrackerLike, sequence: Sequence, seed: int, by_stage
         times.append(time.perf_counter() - began)
         boxes.append(_as_box(answer.box_xywh, path) if number else start)
         scores.append(float(getattr(answer, "score", 1.0)) if number else 1.0)
+        if number and getattr(tracker, "watch", None):
+            tracker.watch(sequence.name, number, image, answer)
     return Result(np.array(boxes, np.float64), np.array(times), np.array(scores), stages_s=stages.totals_s)
 
 

@@ -18,7 +18,9 @@ from ebmtrack.files import write_text
 from ebmtrack.viewers.drawing import draw_box, draw_text
 from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
 from ebmtrack.viewers.selection import parse_box, select_box
+from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter, checked_video_path
+from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
 
@@ -56,13 +58,15 @@ def track(
     boxes: str | os.PathLike | None = None,
     show: bool = False,
     max_frames: int | None = None,
+    visdom: str | None = None,
 ) -> Track:
     """Track one target through a source of frames; save a video, a file of boxes, show it, as asked.
 
     The target is the box `init` ("x,y,w,h"), or drawn with the mouse (`select`, also where neither is given).
     `load_tracker` is called once the first frame is there. Where nothing is asked for, boxes are saved to
-    NAME_boxes.txt in the current folder. What was tracked is saved also where the user interrupts or a frame
-    cannot be read; then the error goes on. Raises ConfigError and DatasetError.
+    NAME_boxes.txt in the current folder. `visdom` is the URL of a server that shows what the tracker sees. What was
+    tracked is saved also where the user interrupts or a frame cannot be read; then the error goes on. Raises
+    ConfigError and DatasetError.
     """
     start_xywh = _checked_start(init, select)
     boxes_path, save_path = _checked_outputs(source, save, boxes, show, max_frames)
@@ -74,6 +78,9 @@ def track(
             raise DatasetError(f"{frames.name} holds no frames")
         start_xywh = start_xywh or select_box(first)
         tracker = load_tracker()
+        if visdom is not None:
+            panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
+            tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_kept(result, boxes_path))
         outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
@@ -112,6 +119,8 @@ def _follow(
                 return
             update = _timed_update(tracker, image, result)
             bar.update()
+            if getattr(tracker, "watch", None):
+                tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, update)
             if _shown(outputs, image, result, f"{update.score:.2f}", not update.found):
                 return
 

@@ -69,8 +69,13 @@ class VisdomPanel:
 
     @property
     def ready(self) -> bool:
-        """Whether the server has what it was sent, so that making another picture is worth the time."""
-        return self.alive and not (self._busy or self._jobs or self._points)
+        """Whether another picture is worth making: none is waiting to be sent, and there is a server."""
+        return self.alive and not self._jobs
+
+    @property
+    def idle(self) -> bool:
+        """Whether all is sent, or will never be."""
+        return not self.alive or not (self._busy or self._jobs or self._points)
 
     def curve(self, window: str, line: str, step: float, value: float) -> None:
         """Add a point to a line of a window with curves; a value that is not finite leaves a gap."""
@@ -165,15 +170,18 @@ class VisdomPanel:
     def _heat_message(self, window: str, values: np.ndarray, title: str) -> dict:
         """A heat map; pixels are square, rows go downwards."""
         data = {"type": "heatmap", "z": [_finite(row) for row in values.tolist()], "colorscale": "Viridis"}
-        axes = {"xaxis": {"constrain": "domain"}, "yaxis": {"autorange": "reversed", "scaleanchor": "x"}}
-        layout = {"title": title, "margin": {"l": 40, "r": 10, "t": 40, "b": 30}, **axes}
+        axes = {
+            "xaxis": {"constrain": "domain"},
+            "yaxis": {"constrain": "domain", "autorange": "reversed", "scaleanchor": "x"},
+        }
+        layout = {"title": _below_buttons(title), "margin": {"l": 40, "r": 10, "t": 64, "b": 30}, **axes}
         return self._message(window, data, {"title": window, "width": 380, "height": 360}, layout)
 
     def _curve_request(self, window: str, line: str, points: list[tuple[float, float]]) -> Request:
         """New points of a line: appended where the server has the window, a new window elsewhere."""
         x, y = (_finite(values) for values in zip(*points))
         data = {"type": "scatter", "mode": "lines", "name": line, "x": x, "y": y}
-        layout = {"title": window, "showlegend": True, "margin": {"l": 50, "r": 10, "t": 40, "b": 30}}
+        layout = {"title": _below_buttons(window), "showlegend": True, "margin": {"l": 50, "r": 10, "t": 64, "b": 30}}
         message = self._message(window, data, {"title": window, "width": 500, "height": 360}, layout)
         known = any(drawn == window for drawn, _ in self._drawn)
         self._drawn.add((window, line))
@@ -217,6 +225,11 @@ def _picture(image_rgb: np.ndarray) -> np.ndarray:
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
         raise ConfigError(f"a picture must be (h, w, 3) of uint8, got {picture.shape} of {picture.dtype}")
     return picture
+
+
+def _below_buttons(title: str) -> dict:
+    """A plot's title where the buttons of the plot do not cover it."""
+    return {"text": title, "yref": "container", "y": 0.87, "font": {"size": 14}}
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
