@@ -36,15 +36,16 @@ class LinearBlock(nn.Module):
 class BoxEnergy(nn.Module):
     """Energies of boxes in a test image, modulated by the target's look in a reference image."""
 
-    def __init__(self, channels: tuple[int, int]):
+    def __init__(self, channels: tuple[int, int], width: int = 256):
+        """channels: of layer2 and layer3. width: of the box features and hidden layers; only 256 fits checkpoints."""
         super().__init__()
         c2, c3 = channels
-        self.conv3_1r, self.conv3_1t, self.conv3_2t = _conv(c2, 128), _conv(c2, 256), _conv(256, 256)
-        self.fc3_1r = _conv(128, 256, padding=0)
-        self.conv4_1r, self.conv4_1t, self.conv4_2t = _conv(c3, 256), _conv(c3, 256), _conv(256, 256)
-        self.fc34_3r, self.fc34_4r = _conv(512, 256, 1, padding=0), _conv(512, 256, 1, padding=0)
-        self.fc3_rt, self.fc4_rt = LinearBlock(256 * 5 * 5, 256), LinearBlock(256 * 3 * 3, 256)
-        self.iou_predictor = nn.Linear(512, 1)
+        self.conv3_1r, self.conv3_1t = _conv(c2, width // 2), _conv(c2, width)
+        self.conv3_2t, self.fc3_1r = _conv(width, width), _conv(width // 2, width, padding=0)
+        self.conv4_1r, self.conv4_1t, self.conv4_2t = _conv(c3, width), _conv(c3, width), _conv(width, width)
+        self.fc34_3r, self.fc34_4r = (_conv(2 * width, width, 1, padding=0) for _ in range(2))
+        self.fc3_rt, self.fc4_rt = LinearBlock(width * 5 * 5, width), LinearBlock(width * 3 * 3, width)
+        self.iou_predictor = nn.Linear(2 * width, 1)
         self.apply(_initialize)
 
     def modulation(self, layer2: Tensor, layer3: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:

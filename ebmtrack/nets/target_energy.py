@@ -102,7 +102,7 @@ class TargetEnergy:
             weight = block.linear.weight.unflatten(1, (len(vector), bins, bins)) * vector[:, None, None]
             self.weights.append(weight.permute(1, 2, 3, 0).flatten(1).to(dtype).contiguous())  # (c, s s 256)
             self.biases.append(block.linear.bias.to(dtype))
-        self.out = net.iou_predictor.weight[0].split(256)
+        self.out = net.iou_predictor.weight[0].split(len(vectors[0]))
         self.bias = net.iou_predictor.bias
 
     def over(self, features: BoxFeatures) -> EnergyMap:
@@ -174,7 +174,8 @@ class Projection:
         """part [L, L, c] with first cell first_xy; weight (c, s s 256). z (L s L s, 256): cell, bin in y, in x."""
         self.first_xy, self.length = np.array(first_xy), len(part)
         z = part.reshape(-1, part.shape[-1]).to(weight.dtype) @ weight
-        self.z = z.view(self.length, self.length, bins, bins, 256).transpose(1, 2).reshape(-1, 256)
+        width = weight.shape[1] // bins**2
+        self.z = z.view(self.length, self.length, bins, bins, width).transpose(1, 2).reshape(-1, width)
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
         """Whether all cells touched by intervals from low to high (within the map) are here."""

@@ -1,0 +1,326 @@
+"""NCE+ against the other losses on boxes: many small box branches on the frozen features of one network.
+
+The backbone and the classifier are those of a trained network and stay as they are; every run trains a box branch of
+its own, from scratch, on the same pairs of crops, whose features are computed once. What differs is the loss, the
+number of samples M and the seed. Finished runs are kept in JSON files: a killed study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor
+
+from ebmtrack import files
+from ebmtrack.boxes import iou_xywh, rel_to_xywh, xywh_to_rel, xywh_to_xyxy
+from ebmtrack.data.pipeline import nce_candidates
+from ebmtrack.energy import losses
+from ebmtrack.energy.ascent import plain_ascent
+from ebmtrack.energy.noise import GaussianMixture
+from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation.metrics import Interval, bootstrap, paired_difference
+from ebmtrack.nets.backbone import normalize_images
+from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.nets.tracker_net import TrackerNet
+
+STEP_LENGTHS = tuple(2.5e-4 * 2**k for k in range(8))  # for the ascent; each run takes the best on its training pairs
+CANDIDATES = 5  # starts for each pair
+LOSSES = ("nce+", "nce", "kld-is", "ml-is")
+
+
+@dataclass(frozen=True)
+class BoxStudySettings:
+    """What all runs share. The widths of the noise are the paper's (BMVC 2020, section 5.3), the rest is small."""
+
+    width: int = 64              # of the branch; the tracker's has 256
+    train_pairs: int = 3000
+    held_back_pairs: int = 300
+    steps: int = 1000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    sigmas: tuple[float, ...] = (0.05, 0.5)
+    beta: float = 0.1            # NCE+
+    kld_sigma: float = 0.05      # KLD-IS
+    seed: int = 0                # of the pairs
+
+
+@dataclass(frozen=True)
+class Run:
+    """One branch: its loss, its number of samples and its seed."""
+
+    loss: str
+    samples: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.loss}_M{self.samples:03d}_seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Features of n pairs (reference crop, test crop): layer2 (n, 2, c, h, w), layer3, and boxes_xywh (n, 2, 4)."""
+
+    layer2: Tensor
+    layer3: Tensor
+    boxes_xywh: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes_xywh)
+
+    def take(self, rows: Tensor) -> Pairs:
+        """Some of the pairs, float32, channels last."""
+        layers = (layer[rows].float().flatten(0, 1) for layer in (self.layer2, self.layer3))
+        layers = (layer.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, 2)) for layer in layers)
+        return Pairs(*layers, self.boxes_xywh[rows])
+
+
+# Features
+
+
+@torch.no_grad()
+def compute_features(net: TrackerNet, samples: Iterator[Mapping[str, Tensor]], bfloat16: bool = True) -> Pairs:
+    """Backbone features of samples with `crops` (2, H, W, 3) and `boxes_xywh` (2, 4), in bfloat16."""
+    net.eval()
+    layers2, layers3, boxes = [], [], []
+    for sample in samples:
+        images = normalize_images(sample["crops"].permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            layer2, layer3 = net.feature_extractor(images)
+        layers2.append(layer2.bfloat16().contiguous())
+        layers3.append(layer3.bfloat16().contiguous())
+        boxes.append(sample["boxes_xywh"])
+    return Pairs(torch.stack(layers2), torch.stack(layers3), torch.stack(boxes))
+
+
+def save_pairs(path: Path, pairs: Pairs) -> None:
+    """Write pairs as safetensors."""
+    with files.replacing(path) as temporary:
+        save_file({"layer2": pairs.layer2, "layer3": pairs.layer3, "boxes_xywh": pairs.boxes_xywh}, temporary)
+
+
+def load_pairs(path: Path) -> Pairs:
+    """Read pairs, mapped from the file rather than copied."""
+    with safe_open(path, "pt") as file:
+        return Pairs(*(file.get_tensor(name) for name in ("layer2", "layer3", "boxes_xywh")))
+
+
+# One run
+
+
+def box_loss(
+    run: Run, settings: BoxStudySettings, energies: Callable[[Tensor], Tensor], boxes_xywh: Tensor, generator: Generator
+) -> Tensor:
+    """The loss of one batch; energies: boxes_xyxy (n, P, 4) -> (n, P). boxes_xywh (n, 4): the truth.
+
+    Source: BMVC 2020, equations 6 (ML-IS), 11 (KLD-IS), 13 (NCE) and 16 (NCE+).
+    """
+    q = GaussianMixture.isotropic(settings.sigmas, dims=4)
+    beta = settings.beta if run.loss == "nce+" else 0.0
+    candidates, log_q = nce_candidates(boxes_xywh, q, run.samples, beta, generator)  # candidate 0: the (noisy) truth
+    if run.loss == "kld-is":
+        offsets = xywh_to_rel(_xyxy_to_xywh(candidates), boxes_xywh[:, None, 2:])
+        offsets = offsets - xywh_to_rel(boxes_xywh[:, None], boxes_xywh[:, None, 2:])
+        log_p = GaussianMixture.isotropic((settings.kld_sigma,), dims=4).log_prob(offsets[:, 1:])
+        return losses.kld_is(energies(candidates[:, 1:]).float(), log_q[:, 1:], log_p)
+    f = energies(candidates).float()
+    if run.loss == "ml-is":
+        return losses.ml_is(f[:, 1:], log_q[:, 1:], f[:, 0])
+    return losses.nce_plus(f, log_q)
+
+
+def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: bool = True) -> BoxEnergy:
+    """Train one branch from scratch. The same run, pairs and settings give the same branch."""
+    torch.manual_seed(run.seed)
+    branch = BoxEnergy((pairs.layer2.shape[2], pairs.layer3.shape[2]), settings.width)
+    branch.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(branch.parameters(), lr=settings.learning_rate)
+    generator = Generator().manual_seed(run.seed)
+    for step in range(settings.steps):
+        warm = min(1.0, (step + 1) / 50)
+        rate = settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = pairs.take(torch.randint(len(pairs), (settings.batch,), generator=generator))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            energies = _energies(branch, batch)
+            loss = box_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
+        if not torch.isfinite(loss):
+            raise ResultError(f"{run.name}: the loss is {loss.item()} at step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return branch.eval()
+
+
+def _energies(branch: BoxEnergy, pairs: Pairs, in_float32: bool = False) -> Callable[[Tensor], Tensor]:
+    """The branch's energy as a function of boxes_xyxy (n, P, 4) in the test crops of `pairs`."""
+    reference = xywh_to_xyxy(pairs.boxes_xywh[:, 0])
+    modulation = branch.modulation(pairs.layer2[:, 0], pairs.layer3[:, 0], reference)
+    features = branch.features(pairs.layer2[:, 1], pairs.layer3[:, 1])
+    if in_float32:
+        modulation, features = ([tensor.float() for tensor in tensors] for tensors in (modulation, features))
+    return lambda boxes_xyxy: branch(modulation, features, boxes_xyxy)
+
+
+def _xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
+
+
+def overlaps(branch: BoxEnergy, pairs: Pairs, step_length: float, bfloat16: bool = True) -> Tensor:
+    """IoU (n, CANDIDATES) with the truth after ten plain steps from displaced boxes, the same ones in every call.
+
+    The start boxes are displaced by 10 % of the size (one sigma) and resized by up to 40 %.
+    """
+    branch = branch.eval().requires_grad_(False)
+    generator, found = Generator().manual_seed(7), []
+    for rows in torch.arange(len(pairs)).split(25):
+        part = pairs.take(rows)
+        truth = part.boxes_xywh[:, 1:]
+        noise = torch.randn(len(rows), CANDIDATES, 4, generator=generator)
+        size = truth[..., 2:] * (0.2 * noise[..., 2:]).clamp(-0.4, 0.4).exp()
+        start = torch.cat([truth[..., :2] + truth[..., 2:] * (0.5 + 0.1 * noise[..., :2]) - size / 2, size], dim=-1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            energies = _energies(branch, part, in_float32=True)
+        climb = lambda y: energies(xywh_to_xyxy(rel_to_xywh(y, size)))  # noqa: B023, E731
+        end = plain_ascent(climb, xywh_to_rel(start, size), step_length, 10).y
+        found.append(iou_xywh(rel_to_xywh(end, size), truth.expand_as(end)).nan_to_num(0.0))
+    branch.requires_grad_(True)
+    return torch.cat(found)
+
+
+def best_step_length(branch: BoxEnergy, pairs: Pairs) -> float:
+    """The step length of STEP_LENGTHS with the highest mean overlap on `pairs`."""
+    return max(STEP_LENGTHS, key=lambda length: overlaps(branch, pairs, length).mean().item())
+
+
+def run_one(train: Pairs, held_back: Pairs, run: Run, settings: BoxStudySettings, track=None) -> dict:
+    """Train and measure one run: what its JSON file holds. track: (branch, step length) -> AUC by sequence."""
+    branch = train_branch(train, run, settings)
+    length = best_step_length(branch, train.take(torch.arange(min(100, len(train)))))
+    found = overlaps(branch, held_back, length)
+    auc = {} if track is None else track(branch, length)
+    return {**asdict(run), "step_length": length, "iou": found.mean(dim=1).tolist(), "auc": auc} | {
+        "op75": (found > 0.75).float().mean().item()
+    }
+
+
+# The study
+
+
+def box_study(
+    out: Path,
+    prepare: Callable[[BoxStudySettings], tuple[Pairs, Pairs]],
+    runs: Sequence[Run],
+    settings: BoxStudySettings = BoxStudySettings(),
+    track: Callable[[BoxEnergy, float], dict[str, float]] | None = None,
+    log: Callable[[str], None] = print,
+) -> str:
+    """Do the runs that `out` does not hold, write table.md there and return it.
+
+    prepare gives the training and the held-back pairs; it is called where `out` has none. track is called for runs
+    with the most samples only. Raises ConfigError for an `out` with other settings or an unknown loss.
+    """
+    unknown = sorted({run.loss for run in runs} - set(LOSSES))
+    if unknown:
+        raise ConfigError(f"unknown loss {unknown[0]!r}: choose from {', '.join(LOSSES)}")
+    _claim_folder(out, settings)
+    parts = [out / "features_train.safetensors", out / "features_held_back.safetensors"]
+    if not all(path.exists() for path in parts):
+        for path, pairs in zip(parts, prepare(settings)):
+            save_pairs(path, pairs)
+    train, held_back = map(load_pairs, parts)
+    most = max((run.samples for run in runs), default=0)
+    for run in runs:
+        path = out / "runs" / f"{run.name}.json"
+        if not path.exists():
+            record = run_one(train, held_back, run, settings, track if run.samples == most else None)
+            files.write_text(path, json.dumps(record))
+            log(f"{run.name}: IoU {statistics.fmean(record['iou']):.3f}, step length {record['step_length']:g}")
+    table = make_table(load_records(out), settings)
+    files.write_text(out / "table.md", table)
+    return table
+
+
+def _claim_folder(out: Path, settings: BoxStudySettings) -> None:
+    path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
+    if path.exists() and path.read_text("utf-8") != text:
+        raise ConfigError(f"{path} belongs to a study with other settings: choose another folder or delete it")
+    files.write_text(path, text)
+
+
+def load_records(out: Path) -> list[dict]:
+    """The finished runs under `out`; ResultError names a damaged file."""
+    records = []
+    for path in sorted((out / "runs").glob("*.json")):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            _ = [record[key] for key in ("loss", "samples", "seed", "step_length", "iou", "op75", "auc")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResultError(f"{path} is no record of a box study ({error}): delete it to run again") from error
+        records.append(record)
+    return records
+
+
+def make_table(records: list[dict], settings: BoxStudySettings) -> str:
+    """Markdown: IoU and OP75 after ascent on held-back pairs, and AUC where it was measured, by loss and M.
+
+    Numbers are means over seeds; intervals are 95 % bootstrap intervals over pairs (IoU) and sequences (AUC) of the
+    means over seeds; "- NCE+" is the paired difference to NCE+ with as many samples.
+    """
+    lines = [
+        f"Width {settings.width}, {settings.train_pairs} pairs, {settings.steps} steps of {settings.batch}.",
+        "",
+        "| loss | M | seeds | step length | IoU | - NCE+ | OP75 | seeds' s.d. (IoU) | AUC | - NCE+ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[int, str], list[dict]] = {}
+    for record in records:
+        groups.setdefault((record["samples"], record["loss"]), []).append(record)
+    for samples, loss in sorted(groups, key=lambda key: (-key[0], LOSSES.index(key[1]))):
+        lines.append(_row(groups[samples, loss], groups.get((samples, "nce+"), [])))
+    return "\n".join(lines) + "\n"
+
+
+def _row(group: list[dict], reference: list[dict]) -> str:
+    """One line of the table."""
+    lengths = sorted({f"{record['step_length']:g}" for record in group}, key=float)
+    means = [statistics.fmean(record["iou"]) for record in group]
+    deviation = f"{statistics.stdev(means):.3f}" if len(means) > 1 else ""
+    entries = [group[0]["loss"].upper(), str(group[0]["samples"]), str(len(group)), ", ".join(lengths)]
+    entries += _columns(*(_over_seeds(g, "iou") for g in (group, reference)))
+    entries += [f"{statistics.fmean(record['op75'] for record in group):.3f}", deviation]
+    entries += _columns(*(_over_seeds(g, "auc") for g in (group, reference)))
+    return "| " + " | ".join(entries) + " |"
+
+
+def _columns(ours: dict[str, float], reference: dict[str, float]) -> list[str]:
+    """The mean with its interval, and the paired difference to the reference with its own."""
+    if not ours:
+        return ["", ""]
+    mean = _text(bootstrap(np.array(list(ours.values()))), ".3f")
+    return [mean, _text(paired_difference(ours, reference), "+.3f") if reference and ours != reference else ""]
+
+
+def _over_seeds(group: list[dict], key: str) -> dict[str, float]:
+    """Means over seeds of the figures of every pair or sequence."""
+    found: dict[str, list[float]] = {}
+    for record in group:
+        values = record[key]
+        for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+            found.setdefault(str(name), []).append(value)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def _text(interval: Interval, form: str) -> str:
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
