@@ -124,16 +124,15 @@ def _create_without_links(path: Path, text: str) -> bool:
 def _alive(path: Path) -> bool:
     """Whether the process behind a claim still runs, as far as can be told from here."""
     try:
-        text = path.read_text()
+        owner = json.loads(path.read_bytes())
     except FileNotFoundError:
         return False
-    try:
-        owner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # damaged: only its signs of life are left
         owner = None
     here = _identity(os.getpid())
-    if isinstance(owner, dict) and owner.get("machine") == here["machine"] and isinstance(owner.get("pid"), int):
-        return _identity(owner["pid"]) == owner
+    pid = owner.get("pid") if isinstance(owner, dict) and owner.get("machine") == here["machine"] else None
+    if isinstance(pid, int) and 0 < pid < 1 << 31:
+        return _identity(pid) == owner
     return not silent(path)
 
 
@@ -155,7 +154,7 @@ def _identity(pid: int) -> dict[str, object]:
         if fields[0] in "ZX":  # dead, and waiting for its parent to notice
             return {}
         return {"machine": _machine(), "pid": pid, "started": fields[19]}
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended between opening and reading
         if os.path.isdir("/proc/self"):
             return {}
     try:

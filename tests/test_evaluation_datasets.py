@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation import datasets
-from ebmtrack.evaluation.datasets import lasot, nfs, otb, uav, vot
+from ebmtrack.evaluation.datasets import got10k, lasot, nfs, otb, uav, vot
 from ebmtrack.evaluation.datasets.base import Frames, read_annotation
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "test" / "sequences"
@@ -174,6 +175,72 @@ def test_lasot(tmp_path: Path) -> None:
     (tmp_path / "lasot" / "zebra" / "zebra-17" / "out_of_view.txt").write_text("0,0,2,0")
     with pytest.raises(DatasetError, match="out_of_view.txt, flag 3: is neither 0 nor 1"):
         datasets.open_dataset("lasot", tmp_path / "lasot").load("zebra-17")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "a\\b", "a\tb", "n" * 201])
+def test_lists_do_not_lead_outside(name: str, tmp_path: Path) -> None:
+    """A list names folders of the data set; anything else is refused with its line."""
+    write_boxes(tmp_path / "root" / "bag" / "groundtruth.txt", 2)
+    write_boxes(tmp_path / "elsewhere" / "groundtruth.txt", 2)
+    (tmp_path / "root" / "list.txt").write_text(f"bag\n\nbag\n{name}\n")
+    for reader in (vot.find, got10k.find):
+        with pytest.raises(DatasetError, match=r"list\.txt, line 4: .* cannot be the name of a sequence's folder"):
+            reader(tmp_path / "root")
+    (tmp_path / "root" / "list.txt").write_text("bag\n\nbag\n")
+    assert vot.find(tmp_path / "root").names == ("bag",)
+
+
+@pytest.mark.parametrize("dataset, sequence, file, count", [
+    ("otb100", "Jogging_1", "anno/att/jogging-1.txt", 11), ("otb100", "Jogging_1", "att/Jogging.1.txt", 11),
+    ("uav123", "bike1", "anno/UAV123/att/bike1.txt", 12), ("lasot", "zebra-17", "annos/att/zebra-17.txt", 14),
+    ("lasot", "zebra-17", "att/Zebra_17.txt", 14), ("tcolor128", "Jogging_1", "Jogging_1/Jogging_1_att.txt", 11),
+])  # fmt: skip
+def test_attribute_files(dataset: str, sequence: str, file: str, count: int, tmp_path: Path) -> None:
+    """Where toolkits keep attributes, in their spellings: the first and the last name of the reader's order are
+    flagged; a flag too many is refused."""
+    for path in ("Jogging_1/groundtruth_rect.txt", "anno/UAV123/bike1.txt", "zebra-17/groundtruth.txt",
+                 "Jogging_1/Jogging_1_gt.txt"):  # fmt: skip
+        write_boxes(tmp_path / path, 2)
+    (tmp_path / "Jogging_1" / "Jogging_1_frames.txt").write_text("1,2")
+    (tmp_path / "data_seq" / "UAV123" / "bike1").mkdir(parents=True)
+    for flags in ("full_occlusion.txt", "out_of_view.txt"):
+        (tmp_path / "zebra-17" / flags).write_text("0,0")
+    names = {"otb100": otb, "tcolor128": otb, "uav123": uav, "lasot": lasot}[dataset].ATTRIBUTES
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(",".join(["1", *["0"] * (count - 2), "1"]))
+    assert datasets.open_dataset(dataset, tmp_path).load(sequence).attributes == (names[0], names[-1])
+    (tmp_path / file).write_text("0\n" * (count + 1))
+    with pytest.raises(DatasetError, match=rf"{Path(file).name}: {count + 1} flags for {count} attributes"):
+        datasets.open_dataset(dataset, tmp_path).load(sequence)
+
+
+def test_a_table_of_attributes(tmp_path: Path) -> None:
+    """`attributes.csv` gives attributes to any data set; sequences that it does not name keep their own."""
+    for name in ("bag", "book", "Red_Car"):
+        write_boxes(tmp_path / name / "groundtruth_rect.txt", 2)
+        touch_frames(tmp_path / name / "img", 1, 2)
+    (tmp_path / "attributes.csv").write_text("sequence, OCC, night\r\nbag,1,1\nred-car,0,1\n")
+    found = datasets.open_dataset("folder", tmp_path)
+    assert {name: found.load(name).attributes for name in found.names} == {
+        "Red_Car": ("night",), "bag": ("OCC", "night"), "book": ()
+    }  # fmt: skip
+    assert pickle.loads(pickle.dumps(found)).load("bag").attributes == ("OCC", "night")  # workers receive it so
+
+
+@pytest.mark.parametrize("text, what", [
+    ("", "line 1: expected a head"), ("sequence\nbag\n", "line 1: expected a head"),
+    ("sequence,a,a\n", "line 1: expected a head"), ("sequence,a,\n", "line 1: expected a head"),
+    ("sequence,a,b\nbag,1\n", "line 2: expected a name and 2 flags"),
+    ("sequence,a\nbag,2\n", "line 2: expected a name and 1 flags"),
+    ("sequence,a\nbag,1\nbag,0\n", "line 3: 'bag' stands here twice"),
+    ("sequence,a\nbags,1\n", "'bags' is no sequence of folder; it has bag"),
+])  # fmt: skip
+def test_bad_tables_of_attributes(text: str, what: str, tmp_path: Path) -> None:
+    """Typing errors do not pass unnoticed."""
+    write_boxes(tmp_path / "bag" / "groundtruth_rect.txt", 2)
+    (tmp_path / "attributes.csv").write_text(text)
+    with pytest.raises(DatasetError, match=rf"attributes\.csv.*{what}"):
+        datasets.open_dataset("folder", tmp_path)
 
 
 def test_got10k_and_trackingnet(tmp_path: Path) -> None:

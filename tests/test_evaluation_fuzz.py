@@ -23,8 +23,8 @@ from evaluation_stub import make_sequences
 from mat_writer import entry, header, matrix
 
 from ebmtrack.errors import DatasetError, ResultError
-from ebmtrack.evaluation import comparison, results
-from ebmtrack.evaluation.datasets import base, got10k, nfs, small, vot
+from ebmtrack.evaluation import claims, comparison, datasets, results
+from ebmtrack.evaluation.datasets import base, got10k, lasot, nfs, small, vot
 
 ROWS = "".join(f"{10 + i},{20 + i},{30.5},{40 - i}\n" for i in range(8))
 NFS_ROWS = "".join(f'0 {10 + i} 20 {50 + i} 60 {i} 0 0 0 "a b"\n' for i in range(8))
@@ -40,6 +40,44 @@ def otb_results() -> bytes:
     cell = np.empty((1, 2), object)
     cell[0, 0], cell[0, 1] = segment, {**segment, "res": np.ones((4, 4)), "len": np.array([[4.0]])}
     return matrix(cell, name="results")
+
+
+def root_of(mutant: Path) -> Path:
+    """The root of the data sets in which a mutant lies."""
+    return next(folder for folder in mutant.parents if (folder / "here").is_file())
+
+
+def load_all(dataset: str) -> Callable[[Path], object]:
+    """Opens a data set whose root lies above the mutant, and reads all of its sequences that are there."""
+
+    def load(path: Path) -> list:
+        found = datasets.open_dataset(dataset, root_of(path))
+        return [found.load(name) for name in found.select(allow_missing=True)]
+
+    return load
+
+
+def load_zebra(path: Path) -> datasets.Sequence:
+    """Reads one sequence of LaSOT without looking for the 279 others."""
+    return lasot.load(root_of(path), "zebra-17")
+
+
+def make_benchmarks(root: Path) -> None:
+    """One sequence of eight frames, or two, of every data set that has lists, flags or attributes in files."""
+    for folder in ("bag", "car1", "zebra/zebra-17", "Deer", "data_seq/UAV123/bike1"):
+        (root / folder / "img").mkdir(parents=True, exist_ok=True)
+        (root / folder / "img" / "0001.jpg").touch()
+        for name in ("groundtruth.txt", "groundtruth_rect.txt", "car1_gt.txt"):
+            (root / folder / name).write_text(ROWS)
+        for name in ("full_occlusion.txt", "out_of_view.txt"):
+            (root / folder / name).write_text(FLAGS)
+    for folder in ("anno/att", "anno/UAV123/att", "att"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "anno" / "UAV123" / "bike1.txt").write_text(ROWS)
+    (root / "car1" / "car1_frames.txt").write_text("1,8")
+    for folder in ("bag", "Deer"):
+        (root / folder / "car1_gt.txt").unlink()
+    (root / "here").touch()
 
 
 @dataclass(frozen=True)
@@ -74,6 +112,19 @@ PARSERS: dict[str, Parser] = {
     ),
     "damaged compressed mat": Parser(
         header() + entry(15, zlib.compress(otb_results()), "<"), results.read_boxes, ResultError, "mutant.mat"
+    ),
+    "vot list": Parser("bag\nbook\ncar1\n", load_all("vot"), DatasetError, "list.txt"),
+    "got10k list": Parser("bag\nbook\ncar1\n", load_all("got10k_val"), DatasetError, "list.txt"),
+    "cover": Parser("8\n" * 8, load_all("got10k_val"), DatasetError, "bag/cover.label", rest=(("list.txt", "bag\n"),)),
+    "tag": Parser("0\n" * 8, load_all("vot"), DatasetError, "bag/occlusion.tag"),
+    "lasot absent": Parser("0," * 7 + "1\n", load_zebra, DatasetError, "zebra/zebra-17/out_of_view.txt"),
+    "lasot attributes": Parser("0," * 13 + "1\n", load_zebra, DatasetError, "att/zebra-17.txt"),
+    "otb attributes": Parser("0," * 10 + "1\n", load_all("otb100"), DatasetError, "anno/att/Deer.txt"),
+    "uav attributes": Parser("0," * 11 + "1\n", load_all("uav123"), DatasetError, "anno/UAV123/att/bike1.txt"),
+    "tcolor attributes": Parser("0," * 10 + "1\n", load_all("tcolor128"), DatasetError, "car1/car1_att.txt"),
+    "attributes": Parser("sequence,OCC,FM\nbag,1,0\nDeer,0,1\n", load_all("folder"), DatasetError, "attributes.csv"),
+    "claim": Parser(
+        json.dumps(claims._identity(os.getpid())), lambda path: claims._alive(path), ResultError, always_reads=True
     ),
     "stages": Parser("crop\t0.5\nsearch\t1.25\n", results.read_stages, ResultError),
     "times": Parser("0.02\n" * 8, results.read_column, ResultError),
@@ -118,15 +169,17 @@ def fuzz(name: str, folder: Path, count: int) -> Counter:
     """Parse `count` mutants; anything but the parser's own error escapes. Returns how many were refused or read."""
     parser, rng, outcome = PARSERS[name], random.Random(name), Counter()
     good = parser.good.encode() if isinstance(parser.good, str) else parser.good
+    make_benchmarks(folder)
     for other, text in parser.rest:
         (folder / other).write_text(text)
-    for _ in range(count):
-        (folder / parser.name).write_bytes(parser.wrap(mutate(good, rng)))
+    for mutant in (mutate(good, rng) if i else good for i in range(count)):
+        (folder / parser.name).unlink(missing_ok=True)  # ext4 waits for the disk where a file is cut to nothing
+        (folder / parser.name).write_bytes(parser.wrap(mutant))
         try:
             parser.parse(folder / parser.name)
             outcome["read"] += 1
         except parser.error as reason:
-            assert "mutant" in str(reason)
+            assert str(folder) in str(reason)
             outcome["refused"] += 1
     return outcome
 

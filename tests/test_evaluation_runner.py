@@ -165,6 +165,18 @@ def test_claims(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / ".claims").iterdir()] == ["car.000000"]
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"7", b"{}", None])
+def test_damaged_claims(tmp_path: Path, damage: bytes | None) -> None:
+    """A claim that cannot be read, or names an impossible process, holds as long as it is touched, and no longer."""
+    mine = claims.claim(tmp_path, "walk")
+    huge = json.dumps({**json.loads(mine.path.read_text()), "pid": 10**300}).encode()
+    mine.path.write_bytes(huge if damage is None else damage)
+    assert claims.claim(tmp_path, "walk") is None
+    silent = claims.disk_time(tmp_path) - 130
+    os.utime(mine.path, (silent, silent))
+    assert claims.claim(tmp_path, "walk").generation == 1
+
+
 def test_claims_of_other_machines_expire_by_silence(tmp_path: Path) -> None:
     """A claim from elsewhere holds while it is touched, and two minutes of the disk's time longer."""
     mine = claims.claim(tmp_path, "walk")

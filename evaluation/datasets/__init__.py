@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.datasets import folder, got10k, lasot, nfs, otb, small, uav, vot
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence
+from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, with_attributes
 
 __all__ = [
     "DATASETS",
@@ -76,7 +76,8 @@ class Found:
 def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
     """The data set of that name in `root`, or in a folder below it with the data set's usual name.
 
-    Raises ConfigError for an unknown name, DatasetError where nothing of it is found.
+    A table `attributes.csv` beside the sequences (`base.read_attribute_table`) replaces their attributes. Raises
+    ConfigError for an unknown name, DatasetError where nothing of it is found.
     """
     if name not in DATASETS:
         raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
@@ -86,7 +87,8 @@ def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
     best = max((_try(name, place) for place in _places(name, root)), key=len)
     if not len(best):
         return DATASETS[name](root)  # raises, or says that everything is missing
-    return best
+    table = best.root / "attributes.csv"
+    return with_attributes(best, table) if table.is_file() else best
 
 
 def find_datasets(root: str | os.PathLike) -> list[Found]:

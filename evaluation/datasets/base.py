@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.results import canonical
-from ebmtrack.evaluation.tables import polygon_to_xywh, read_table
+from ebmtrack.evaluation.tables import polygon_to_xywh, read_table, read_text, split_lines
 
 Array = np.ndarray
 
@@ -173,10 +174,10 @@ def check_boxes(boxes_xywh: Array, path: Path) -> Array:
     return boxes_xywh
 
 
-def read_flags(path: Path, count: int | None = None) -> Array:
+def read_flags(path: Path, count: int | None = None, what: str = "frames") -> Array:
     """Flags (N,) of 0 and 1, one per line or all in one line separated by commas -> bool.
 
-    Raises DatasetError for other numbers, or a count that differs from `count`.
+    Raises DatasetError for other numbers, or a count that differs from `count`; what: things that are counted.
     """
     values = read_table(path, range(1, 200_000), DatasetError)
     if values.shape[0] > 1 and values.shape[1] > 1:
@@ -185,17 +186,75 @@ def read_flags(path: Path, count: int | None = None) -> Array:
     if not np.isin(flags, (0, 1)).all():
         raise DatasetError(f"{path}, flag {int((~np.isin(flags, (0, 1))).argmax()) + 1}: is neither 0 nor 1")
     if count is not None and len(flags) != count:
-        raise DatasetError(f"{path}: {len(flags)} flags for {count} frames")
+        raise DatasetError(f"{path}: {len(flags)} flags for {count} {what}")
     return flags.astype(bool)
 
 
-def read_attributes(path: Path, names: Items[str]) -> tuple[str, ...]:
-    """Those of `names` whose flag in the file is 1; nothing where the file is missing. Raises
-    DatasetError."""
-    if not path.is_file():
-        return ()
-    flags = read_flags(path, len(names))
-    return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+def read_attributes(folders: Items[Path], sequence: str, names: Items[str]) -> tuple[str, ...]:
+    """Those of `names` whose flag is 1 in the sequence's file of 0 and 1, in the first folder that has such a file.
+
+    Case, `-`, `.` and `_` in the file's name do not matter. Nothing where there is no file. Raises DatasetError.
+    """
+    for folder in folders:
+        for path in sorted(folder.glob("*.txt")):
+            if canonical(path.stem) == canonical(sequence):
+                flags = read_flags(path, len(names), "attributes")
+                return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+    return ()
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Names of sequences from a list, one per line; blank lines and repetitions do not count.
+
+    Raises DatasetError naming the line for a name that cannot be that of a folder, so that a list never leads outside
+    the data set.
+    """
+    names = [line.strip() for line in split_lines(read_text(path, DatasetError))]
+    for number, name in enumerate(names, 1):
+        if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable() or len(name.encode()) > 200:
+            raise DatasetError(f"{path}, line {number}: {name[:80]!r} cannot be the name of a sequence's folder")
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def read_attribute_table(path: Path) -> dict[str, tuple[str, ...]]:
+    """Attributes by sequence from a table: a head `sequence,OCC,FM ..`, then rows of a name and flags 0 or 1.
+
+    Raises DatasetError naming the line for anything else.
+    """
+    rows = [[word.strip() for word in line.split(",")] for line in split_lines(read_text(path, DatasetError))]
+    head = rows[0][1:] if rows else []
+    if not head or not all(head) or len(set(head)) < len(head):
+        raise DatasetError(f"{path}, line 1: expected a head such as 'sequence,OCC,FM'")
+    table: dict[str, tuple[str, ...]] = {}
+    for number, (name, *flags) in enumerate(rows[1:], 2):
+        if len(flags) != len(head) or not set(flags) <= {"0", "1"}:
+            raise DatasetError(f"{path}, line {number}: expected a name and {len(head)} flags of 0 or 1")
+        if name in table:
+            raise DatasetError(f"{path}, line {number}: {name[:80]!r} stands here twice")
+        table[name] = tuple(attribute for attribute, flag in zip(head, flags, strict=True) if flag == "1")
+    return table
+
+
+def with_attributes(dataset: DataSet, path: Path) -> DataSet:
+    """The data set with the attributes of a table (`read_attribute_table`) instead of its own.
+
+    Sequences that the table does not name keep theirs. Raises DatasetError for a name that the data set does not have.
+    """
+    chosen = {}
+    for name, attributes in read_attribute_table(path).items():
+        own = next((n for n in (*dataset.loaders, *dataset.missing) if canonical(n) == canonical(name)), None)
+        if own is None:
+            raise DatasetError(f"{path}: {name[:80]!r} is no sequence of {dataset.name}; it has {_few(dataset.names)}")
+        chosen[own] = attributes
+    loaders = {
+        name: partial(_load_with, load, chosen[name]) if name in chosen else load
+        for name, load in dataset.loaders.items()
+    }
+    return replace(dataset, loaders=loaders)
+
+
+def _load_with(load: Callable[[], Sequence], attributes: tuple[str, ...]) -> Sequence:
+    return replace(load(), attributes=attributes)
 
 
 def folders_by_name(root: Path) -> dict[str, Path]:

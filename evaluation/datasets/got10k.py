@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, split_found
-from ebmtrack.evaluation.tables import read_table, read_text, split_lines
+from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, read_names, split_found
+from ebmtrack.evaluation.tables import read_table, read_text
 
 SIZE = {"val": 180, "test": 180}
 TRACKINGNET_SIZE = 511
@@ -30,7 +30,7 @@ def find(root: Path, subset: str = "val") -> DataSet:
         raise DatasetError(f"{root}: no such folder")
     names = tuple(f"GOT-10k_{subset.capitalize()}_{i:06d}" for i in range(1, SIZE[subset] + 1))
     if (folder / "list.txt").is_file():
-        names = tuple(line.strip() for line in split_lines(read_text(folder / "list.txt", DatasetError)))
+        names = read_names(folder / "list.txt")
     found, missing = split_found(names, lambda name: (folder / name / "groundtruth.txt").is_file())
     loaders = {name: partial(load, folder / name, f"got10k_{subset}") for name in found}
     return DataSet(f"got10k_{subset}", root, loaders, missing, SIZE[subset], "got10k")

@@ -72,7 +72,7 @@ def load(root: Path, name: str, dataset: str = "lasot") -> Sequence:
     boxes = read_annotation(folder / "groundtruth.txt", (4,))
     absent = read_flags(folder / "full_occlusion.txt", len(boxes))
     absent |= read_flags(folder / "out_of_view.txt", len(boxes))
-    attributes = read_attributes(root / "att" / f"{name}.txt", ATTRIBUTES)
+    attributes = read_attributes([root / place / "att" for place in ("", "annos", "anno")], name, ATTRIBUTES)
     return Sequence(name, dataset, boxes, Frames(folder / "img"), ~absent, attributes, rule="lasot")
 
 

@@ -88,11 +88,12 @@ def find(root: Path, version: str = "otb100") -> DataSet:
 
 
 def load(root: Path, name: str, annotation: Path, dataset: str = "otb100") -> Sequence:
-    """Read one sequence of OTB."""
+    """Read one sequence of OTB; attributes come from the toolkit's `anno/att`, if it lies beside the sequences."""
     boxes = read_annotation(annotation, (4,))
     first, last = RANGES.get(name, (None, None))
     frames = Frames(annotation.parent / "img", first, last)
-    return Sequence(name, dataset, boxes, frames, attributes=_attributes(root, name))
+    attributes = read_attributes((root / "anno" / "att", root / "att"), name, ATTRIBUTES)
+    return Sequence(name, dataset, boxes, frames, attributes=attributes)
 
 
 def _annotation(folders: dict[str, Path], name: str) -> Path | None:
@@ -109,13 +110,3 @@ def _annotation(folders: dict[str, Path], name: str) -> Path | None:
     if name == "Human4":
         choices = ["groundtruth_rect.2.txt", "groundtruth_rect.txt"]
     return next((folder / c for c in choices if (folder / c).is_file() and (folder / c).stat().st_size), None)
-
-
-def _attributes(root: Path, name: str) -> tuple[str, ...]:
-    """Attributes from the toolkit's `anno/att/<name>.txt`, where somebody put that folder beside the
-    sequences."""
-    for folder in (root / "anno" / "att", root / "att"):
-        for stem in (name, name.lower(), name.replace("_", "-"), name.replace("_", "-").lower()):
-            if (folder / f"{stem}.txt").is_file():
-                return read_attributes(folder / f"{stem}.txt", ATTRIBUTES)
-    return ()

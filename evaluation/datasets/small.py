@@ -33,7 +33,7 @@ def load_tcolor128(annotation: Path) -> Sequence:
     first, last = _range(annotation.with_name(f"{stem}_frames.txt"))
     if last - first + 1 != len(boxes):
         raise DatasetError(f"{annotation}: {len(boxes)} boxes for the frames {first} to {last}")
-    attributes = read_attributes(annotation.with_name(f"{stem}_att.txt"), ATTRIBUTES)
+    attributes = read_attributes((annotation.parent,), f"{stem}_att", ATTRIBUTES)
     frames = Frames(annotation.parent / "img", first, last)
     return Sequence(annotation.parent.name, "tcolor128", boxes, frames, attributes=attributes)
 

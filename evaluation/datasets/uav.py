@@ -125,7 +125,7 @@ def load(root: Path, version: str, name: str) -> Sequence:
     """Read one entry; frames where its box is NaN are not visible."""
     annotation = _annotation(root, version, name)
     boxes = read_annotation(annotation, (4,))
-    attributes = read_attributes(annotation.parent / "att" / annotation.name, ATTRIBUTES)
+    attributes = read_attributes((annotation.parent / "att",), name, ATTRIBUTES)
     visible = ~np.isnan(boxes).any(axis=1)
     return Sequence(name, version, boxes, _frames(root, version, name), visible, attributes, rule="uav")
 

@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, check_boxes, read_flags, split_found
+from ebmtrack.evaluation.datasets.base import (
+    DataSet,
+    Frames,
+    Sequence,
+    check_boxes,
+    read_flags,
+    read_names,
+    split_found,
+)
 from ebmtrack.evaluation.datasets.folder import image_folder
 from ebmtrack.evaluation.tables import polygon_to_xywh, read_text, split_lines, to_numbers
 
@@ -28,7 +36,7 @@ def find(root: Path) -> DataSet:
     if not base.is_dir():
         raise DatasetError(f"{root}: no such folder")
     if (base / "list.txt").is_file():
-        names = [line.strip() for line in split_lines(read_text(base / "list.txt", DatasetError))]
+        names = read_names(base / "list.txt")
     else:
         names = sorted(p.name for p in base.iterdir() if (p / "groundtruth.txt").is_file())
     found, missing = split_found(names, lambda name: (base / name / "groundtruth.txt").is_file())
