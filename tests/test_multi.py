@@ -40,7 +40,7 @@ def test_boxes_equal_those_of_separate_trackers(net):
     expected = [boxes_of(net, BOXES[0], 0), boxes_of(net, BOXES[1], 1), boxes_of(net, BOXES[2], 2, FRAMES[2:])]
     for target, boxes in zip(ids, expected):
         got = [result[target].box_xywh for result in results if target in result]
-        assert np.allclose(got, boxes[: len(got)], atol=1e-3)
+        assert np.array_equal(got, boxes[: len(got)])
 
 
 def test_no_targets_no_results(net):

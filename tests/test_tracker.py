@@ -63,10 +63,10 @@ def test_views_of_an_image_are_as_good_as_copies(net):
 def test_not_found_repeats_the_box_and_learns_nothing(net):
     tracker = Tracker(net, SMALL.replace(not_found_threshold=1e9))
     tracker.init(FRAMES[0], BOX)
-    weights = tracker._state.memory.weights.copy()
+    weights = tracker._target.memory.weights.copy()
     result = tracker.update(FRAMES[1])
     assert result.verdict == "not_found" and not result.found and result.box_xywh == BOX
-    assert np.array_equal(tracker._state.memory.weights, weights)
+    assert np.array_equal(tracker._target.memory.weights, weights)
 
 
 def test_result_lies_in_its_search_region(net):
@@ -178,7 +178,7 @@ def test_the_two_spaces_agree_for_small_steps_of_position(net):
     tracker = Tracker(net, ALWAYS)
     tracker.init(GOOD, BOX)
     tracker.update(FRAMES[1])
-    energy, box = tracker._state.energy, torch.tensor([[120.0, 118, 50, 40]])
+    energy, box = tracker._target.energy, torch.tensor([[120.0, 118, 50, 40]])
     params = PARAMS.replace(ascent_steps=1, position_step=1e-3, size_step=0.0)
     relative = climb(energy, box, params)[0] - box
     default = climb(energy, box, params.replace(relative_space=False))[0] - box
@@ -288,8 +288,8 @@ def test_corner_density_at_the_box_is_its_energy(net):
     tracker.init(GOOD, BOX)
     x, y, w, h = tracker.update(FRAMES[1]).box_xywh
     f = tracker.corner_log_density(np.array([[x + w, y], [x + w + 3, y - 2], [x - 5, y], [x + w, y + h + 1]]))
-    state = tracker._state
-    own = state._box_in_crop(state.crop.centre_yx, state.crop.scale)
+    state = tracker._target
+    own = state.box_in_crop(state.view.centre_yx, state.view.scale)
     assert float(f[0]) == pytest.approx(state.energy.value(xywh_to_xyxy(own)[None]).item(), rel=1e-3)
     assert np.isfinite(f[:2]).all() and np.isneginf(f[2:]).all()
 

@@ -67,7 +67,18 @@ class InferenceNet:
 
     def classify(self, layer3: Tensor) -> Tensor:
         """layer3 -> classification features (N, c, h, w), float32, contiguous."""
-        features = self.classifier.feature_extractor(layer3).float()
+        return self.normalized(self.classifier_features(layer3))
+
+    def classify_each(self, layer3: Tensor) -> list[Tensor]:
+        """`classify` of each of N images, (1, c, h, w): to the bit what it is for that image alone."""
+        return [self.normalized(features) for features in self.classifier_features(layer3).split(1)]
+
+    def classifier_features(self, layer3: Tensor) -> Tensor:
+        """layer3 -> classification features before they are normalised, float32."""
+        return self.classifier.feature_extractor(layer3).float()
+
+    def normalized(self, features: Tensor) -> Tensor:
+        """Classification features, each image's scaled to the same norm, contiguous."""
         return instance_l2_norm(features, self.classifier.norm_scale).contiguous()
 
     def box_features(self, layer2: Tensor, layer3: Tensor) -> BoxFeatures:

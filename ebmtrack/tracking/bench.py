@@ -12,7 +12,8 @@ import torch
 
 from ebmtrack import __version__
 from ebmtrack.errors import ConfigError
-from ebmtrack.tracking.tracker import Tracker, _no_mark
+from ebmtrack.tracking.target import no_mark
+from ebmtrack.tracking.tracker import Tracker
 
 STAGES = (
     "crop",
@@ -81,7 +82,7 @@ def measure(tracker: Tracker, frames: int = 100, size_wh: tuple[int, int] = (640
         begin = time.perf_counter()
         tracker.update(image)
         totals.append(time.perf_counter() - begin)
-    tracker.mark = _no_mark
+    tracker.mark = no_mark
     stages = {name: 1000 * float(np.median(clock.seconds[name])) for name in STAGES if clock.seconds[name]}
     if "learning" in stages:
         stages["learning"] = 1000 * float(np.sum(clock.seconds["learning"])) / frames

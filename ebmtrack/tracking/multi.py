@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.tracker import Tracker, TrackResult
+from ebmtrack.tracking.target import Mark, Target, TrackResult, no_mark, update_targets
+from ebmtrack.tracking.tracker import Tracker, check_box, check_image
 
 
 class MultiTracker:
     """Follows any number of targets; each has its own memory, filter and random numbers, all share one network.
 
+    The boxes are those of separate Trackers with the same seeds. All search regions go through the network at once.
     Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels. Targets may be added and removed at any frame.
 
     >>> tracker = MultiTracker.from_pretrained()                     # doctest: +SKIP
@@ -25,7 +28,8 @@ class MultiTracker:
 
     def __init__(self, net: InferenceNet, params: TrackerParams):
         self.net, self.params = net, params
-        self._trackers: dict[int, Tracker] = {}
+        self.mark: Mark = no_mark  # called with each stage's name when it is done
+        self._targets: dict[int, Target] = {}
         self._next_id = 0
 
     @classmethod
@@ -43,25 +47,44 @@ class MultiTracker:
     @property
     def targets(self) -> tuple[int, ...]:
         """The ids of all targets, in the order in which they were added."""
-        return tuple(self._trackers)
+        return tuple(self._targets)
 
+    @torch.inference_mode()
     def add(self, image_rgb: np.ndarray, box_xywh, seed: int | None = None) -> int:
         """Start on one more target: its box in the image. Returns its id, which is never used again.
 
         `seed` overrides the parameters' one. Raises ConfigError on a bad image or box.
         """
-        tracker = Tracker(self.net, self.params)
-        tracker.init(image_rgb, box_xywh, seed)
-        self._trackers[self._next_id] = tracker
-        self._next_id += 1
-        return self._next_id - 1
+        image, box = check_image(image_rgb), check_box(box_xywh, image_rgb.shape)
+        target, self._next_id = self._next_id, self._next_id + 1
+        self._targets[target] = Target(self.net, self.params, image, box, seed)
+        return target
 
+    @torch.inference_mode()
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
-        return {target: tracker.update(image_rgb) for target, tracker in self._trackers.items()}
+        image, targets = check_image(image_rgb), list(self._targets.values())
+        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark)))
 
     def remove(self, target: int) -> None:
         """Forget a target. Raises ConfigError where there is none of this id."""
-        if target not in self._trackers:
-            raise ConfigError(f"there is no target {target}; there are {list(self._trackers)}")
-        del self._trackers[target]
+        del self._targets[self._known(target)]
+
+    @torch.inference_mode()
+    def candidates(self, target: int) -> tuple[np.ndarray, np.ndarray]:
+        """A target's candidate boxes before and after their climb; see Tracker.candidates."""
+        return self._targets[self._known(target)].climbed_candidates()
+
+    @torch.inference_mode()
+    def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray:
+        """A target's energies over places of its top right corner; see Tracker.corner_log_density."""
+        known = self._targets[self._known(target)]
+        if known.energy is None:
+            raise ConfigError(f"target {target} has no energy to look at: update() has not found it")
+        return known.corner_log_density(np.asarray(points_xy, np.float64))
+
+    def _known(self, target: int) -> int:
+        """The id, if there is such a target, else ConfigError."""
+        if target not in self._targets:
+            raise ConfigError(f"there is no target {target}; there are {list(self._targets)}")
+        return target

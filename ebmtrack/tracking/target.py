@@ -1,0 +1,255 @@
+"""One target's state, and the stages by which a list of targets goes through a frame together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebmtrack.boxes import xywh_to_xyxy
+from ebmtrack.data.crops import Crop, crop_around
+from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.nets.target_energy import EnergyMap
+from ebmtrack.tracking.init_samples import augmented_samples
+from ebmtrack.tracking.localize import Localization, localize
+from ebmtrack.tracking.memory import SampleMemory
+from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.refine import candidate_boxes, climb, refine
+
+Mark = Callable[[str], None]  # called with each stage's name when it is done
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackResult:
+    """What one frame gave.
+
+    box_xywh: the target's box in image pixels (the last one where it was not found). score: the highest classifier
+    score. verdict: "normal", "hard_negative", "uncertain" or "not_found". search_xywh: the search region in the image.
+    score_map: (h, w) classifier scores over the search region.
+    """
+
+    box_xywh: tuple[float, float, float, float]
+    score: float
+    verdict: str
+    search_xywh: tuple[float, float, float, float]
+    score_map: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether the target was seen in this frame."""
+        return self.verdict != "not_found"
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A search region as the network sees it.
+
+    centre_yx: its centre in image pixels, (2,). scale: image pixels per pixel of the region. window_xywh: the region
+    in the image. layer2, layer3: backbone features (1, c, h, w). features: the classifier's, (1, c, h, w), float32.
+    """
+
+    centre_yx: np.ndarray
+    scale: float
+    window_xywh: tuple[float, float, float, float]
+    layer2: Tensor
+    layer3: Tensor
+    features: Tensor
+
+
+def no_mark(stage: str) -> None:
+    """Nobody asked for the time."""
+
+
+class Look(Protocol):
+    """How the search regions of targets get to the network: one View for each target, in their order."""
+
+    def __call__(self, net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]: ...
+
+
+def update_targets(
+    net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark = no_mark, look: Look | None = None
+) -> list[TrackResult]:
+    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn."""
+    if not targets:
+        return []
+    look = look or look_closely
+    for target, view in zip(targets, look(net, targets, image, mark)):
+        target.localise(view, image.shape)
+    mark("score and localisation")
+    found = [target for target in targets if target.found.verdict != "not_found"]
+    sure = [target for target in found if target.found.verdict != "uncertain"]
+    for stage, name, those in (
+        (Target.propose, "box features", found),
+        (Target.refine, "refinement", found),
+        (Target.learn, "learning", sure),
+    ):
+        for target in those:
+            stage(target)
+        if those:
+            mark(name)
+    return [target.result() for target in targets]
+
+
+def look_closely(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]:
+    """A search region for each target around its last position, all of them in one pass of the network."""
+    crops = [target.search(image) for target in targets]
+    patches = np.stack([crop.patch for crop in crops])
+    mark("crop")
+    layer2, layer3 = net.extract(torch.from_numpy(patches))
+    mark("backbone")
+    features = net.classify_each(layer3)
+    mark("classifier features")
+    parts = zip(layer2.split(1), layer3.split(1), features)
+    return [View(crop.centre_yx, crop.scale, crop.window_xywh, *part) for crop, part in zip(crops, parts)]
+
+
+class Target:
+    """Everything about one target. Positions and sizes are (y, x) as in pytracking; see data/crops.py.
+
+    Boxes are few and live on the CPU; features, filters and the memory live on the network's device.
+    """
+
+    def __init__(
+        self, net: InferenceNet, params: TrackerParams, image: np.ndarray, box_xywh: np.ndarray, seed: int | None = None
+    ):
+        """A box (4,) in its first frame, both checked; `seed` overrides the parameters' one."""
+        self.net, self.params = net, params
+        self.generator = torch.Generator().manual_seed(params.seed if seed is None else seed)
+        self.position = box_xywh[[1, 0]] + (box_xywh[[3, 2]] - 1) / 2
+        self.size = box_xywh[[3, 2]]
+        self.scale = math.sqrt(self.size.prod()) * params.search_factor / params.sample_size
+        self.base_area = float((self.size / self.scale).prod())
+        self.box_xywh, self.frame = tuple(box_xywh.tolist()), 1
+        self.view: View | None = None
+        self.found: Localization | None = None
+        self.scores: np.ndarray | None = None
+        self.energy: EnergyMap | None = None
+        self.candidates: Tensor | None = None
+        self._learn_first_frame(image)
+
+    def _learn_first_frame(self, image: np.ndarray) -> None:
+        """Modulation and classifier filter from the first frame."""
+        params = self.params
+        patches, shifts, _ = augmented_samples(image, self.position, self.scale, params, self.generator)
+        layer2, layer3 = self.net.extract(torch.from_numpy(patches))
+        box = self.box_in_crop(np.round(self.position), self.scale)
+        self.reference = self.net.target_energy(layer2[:1], layer3[:1], xywh_to_xyxy(box))
+        features = self.net.classify(layer3)
+        copies = features[:1].expand(params.dropout_copies, -1, -1, -1)
+        keep = torch.empty(*copies.shape[:2], 1, 1).bernoulli_(1 - params.dropout, generator=self.generator)
+        features = torch.cat([features, copies * (keep / (1 - params.dropout)).to(features)])
+        shifts = np.concatenate([shifts, np.zeros((params.dropout_copies, 2), int)])
+        boxes = box + torch.tensor([[dx, dy, 0, 0] for dy, dx in shifts.tolist()])
+        boxes = xywh_to_xyxy(boxes.float()).to(self.net.device)
+        classifier = self.net.classifier
+        self.filter = classifier.learn(features[:, None], boxes[:, None], None, params.initial_iterations)[-1]
+        self.memory = SampleMemory(
+            features, boxes, params.memory_size, params.learning_rate, params.initial_samples_least_weight
+        )
+
+    def search(self, image: np.ndarray) -> Crop:
+        """The search region around the last position."""
+        params = self.params
+        side, size = self.scale * params.sample_size, params.sample_size
+        change, rule = params.max_scale_change, params.crop_rule
+        return crop_around(image, tuple(self.position), (side, side), (size, size), params.border, change, rule)
+
+    def localise(self, view: View, shape: tuple[int, ...]) -> None:
+        """Begin a frame: say where the target is, and how sure, and move there; `shape` is the image's."""
+        self.frame += 1
+        self.view, self.energy = view, None
+        self.scores = self._scores(view.features)
+        cell = FEATURE_STRIDE * view.scale  # image pixels
+        previous = (self.position - view.centre_yx) / cell
+        self.found = localize(self.scores, self.size / cell, previous, self.params)
+        if self.found.verdict != "not_found":
+            self.position = self._inside(view.centre_yx + self.found.displacement_yx * cell, shape)
+
+    def propose(self) -> None:
+        """Candidate boxes around the position, and the energy that they will climb."""
+        self.energy = self.reference.over(self.net.box_features(self.view.layer2, self.view.layer3))
+        box = self.box_in_crop(self.view.centre_yx, self.view.scale)
+        self.candidates = candidate_boxes(box, self.params, self.generator)
+        self.energy.look_at(xywh_to_xyxy(self.candidates))
+
+    def refine(self) -> None:
+        """Let the candidates climb the energy; position and size stay where none survives."""
+        box = refine(self.energy, self.candidates, self.params)
+        if box is not None:
+            x, y, w, h = box.tolist()
+            middle, scale = self._middle(), self.view.scale
+            self.position = np.array([y + h / 2 - middle, x + w / 2 - middle]) * scale + self.view.centre_yx
+            self.size = np.array([h, w]) * scale
+            self.scale = math.sqrt(self.size.prod() / self.base_area)
+        (y, x), (h, w) = self.position.tolist(), self.size.tolist()
+        self.box_xywh = x - (w - 1) / 2, y - (h - 1) / 2, w, h
+
+    def learn(self) -> None:
+        """Remember this frame; improve the filter on a hard negative and every `update_every` frames."""
+        params, hard_negative = self.params, self.found.verdict == "hard_negative"
+        box_xyxy = xywh_to_xyxy(self.box_in_crop(self.view.centre_yx, self.view.scale))
+        self.memory.add(self.view.features[0], box_xyxy, params.hard_negative_learning_rate if hard_negative else None)
+        iterations = params.update_iterations if (self.frame - 1) % params.update_every == 0 else 0
+        if hard_negative:
+            iterations = params.hard_negative_iterations
+        if iterations:
+            stored, boxes, weights = self.memory.stored()
+            self.filter = self.net.classifier.filter_optimizer(self.filter, stored, boxes, weights, iterations)[-1]
+
+    def result(self) -> TrackResult:
+        """What this frame gave."""
+        return TrackResult(self.box_xywh, self.found.score, self.found.verdict, self.view.window_xywh, self.scores)
+
+    def box_in_crop(self, centre_yx: np.ndarray, scale: float) -> Tensor:
+        """The target's box (4,), x, y, w, h in pixels of a crop with that centre and scale."""
+        size = self.size / scale
+        corner = (self.position - centre_yx) / scale + (self.params.sample_size - 1) / 2 - (size - 1) / 2
+        box = np.concatenate([corner[::-1], size[::-1]])
+        return torch.tensor(box, dtype=torch.float32)
+
+    def climbed_candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Tracker.candidates."""
+        if self.energy is None:
+            return np.empty((0, 4)), np.empty((0, 4))
+        climbed, _ = climb(self.energy, self.candidates, self.params)
+        return self._in_image(self.candidates), self._in_image(climbed)
+
+    def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
+        """See Tracker.corner_log_density."""
+        x, y, w, h = self.box_xywh
+        left, bottom = np.full(len(points_xy), x), np.full(len(points_xy), y + h)
+        boxes = np.column_stack([left, points_xy[:, 1], points_xy[:, 0], bottom])
+        middle, centre = self.params.sample_size / 2, self.view.centre_yx[[1, 0, 1, 0]] + 0.5
+        boxes = torch.tensor((boxes - centre) / self.view.scale + middle, dtype=torch.float32)
+        f = torch.cat([self.energy.value(part) for part in boxes.split(128)])
+        f[(boxes[:, 2:] <= boxes[:, :2]).any(1)] = -math.inf
+        return f.numpy()
+
+    def _scores(self, features: Tensor) -> np.ndarray:
+        """Score map (h, w) of the search region."""
+        scores = apply_filter(features[None], self.filter)[0, 0]
+        if self.params.softmax_scores:
+            scores = scores.flatten().softmax(0).view_as(scores)
+        return scores.cpu().numpy()
+
+    def _inside(self, position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The position moved so that `inside_frac` of the target stays in the image."""
+        margin = (self.params.inside_frac - 0.5) * self.size
+        return np.maximum(np.minimum(position, np.array(shape[:2]) - margin), margin)
+
+    def _middle(self) -> float:
+        """What the way back from the crop takes for its middle, in its pixels."""
+        return (self.params.sample_size - int(self.params.half_pixel_late)) / 2
+
+    def _in_image(self, boxes_xywh: Tensor) -> np.ndarray:
+        """Boxes (R, 4) of the last crop in image pixels, by the same way back as in refine."""
+        boxes, scale = boxes_xywh.double().numpy(), self.view.scale
+        sizes = boxes[:, 2:] * scale
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._middle()) * scale + self.view.centre_yx[::-1]
+        return np.concatenate([centres - (sizes - 1) / 2, sizes], axis=1)
