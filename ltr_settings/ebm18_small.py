@@ -8,21 +8,30 @@ POOL holds got10k/, coco/, cutouts/ and backgrounds/; the backbone file holds to
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.sampling import Sampler
+from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.sources.pool import open_pool
+from ebmtrack.errors import ConfigError
 from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, train
 from ebmtrack.training.validation import Validation
 
-TRAIN_FRAMES, TEST_FRAMES = 2, 2
 SHARES = {"video": 0.40, "stills": 0.25, "synthetic": 0.35}
+SAMPLING = SamplingSettings(
+    shares=SHARES,
+    train_frames=2,
+    test_frames=2,
+    max_gap=30,
+    rule="any",  # some clips have six frames
+)
 CROPS = CropSettings(
     train_jitter=Jitter(3.0, 0.25, 0.1),
     test_jitter=Jitter(4.5, 0.5, 0.2),
@@ -33,8 +42,36 @@ CROPS = CropSettings(
 )
 
 
-def run(settings: RunSettings) -> TrackerNet:
+RATES = {
+    "box": 1e-3,
+    "classifier": 2e-4,
+    "initializer": 2e-4,
+    "filter_optimizer": 5e-4,
+    "layer3": 5e-5,
+    "early": 1e-4,  # conv1, layer1, layer2: only at the cosine's end
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunSettings):
+    """What --set can change."""
+
+    sampling: SamplingSettings = SAMPLING
+    crops: CropSettings = CROPS
+    objective: ObjectiveSettings = ObjectiveSettings()
+    rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
+    thaw: float = 0.88  # conv1, layer1 and layer2 stay as they are for this share of the steps
+
+
+def run(settings: Settings) -> TrackerNet:
     """Train and return the network."""
+    return train(plan(settings), settings)
+
+
+def plan(settings: Settings) -> Plan:
+    """The run on the pool in the folder `data`."""
+    if not settings.data.is_dir():
+        raise ConfigError(f"no training data at {settings.data}: give the pool's folder with --data")
     torch.manual_seed(settings.seed)
     net = TrackerNet("dimp18")
     net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
@@ -42,30 +79,26 @@ def run(settings: RunSettings) -> TrackerNet:
     net.to(memory_format=torch.channels_last)
 
     pool = open_pool(settings.data, "train", decoded_limit=6 * 2**30)
-    sampler = Sampler(list(pool.values()), [SHARES[n] for n in pool], TRAIN_FRAMES, TEST_FRAMES, 30, settings.seed)
-    dataset = TrainingSet(sampler, CROPS, settings.samples)
-
-    trunk = net.feature_extractor
+    sampler = make_sampler(pool, settings.sampling, settings.seed)
+    trunk, classifier, n = net.feature_extractor, net.classifier, settings.sampling.train_frames
     early = [trunk.conv1, trunk.layer1, trunk.layer2]
-    classifier = net.classifier
-    groups = [
-        {"params": list(net.bb_regressor.parameters()), "lr": 1e-3},
-        {"params": list(classifier.feature_extractor.parameters()), "lr": 2e-4},
-        {"params": list(classifier.filter_initializer.parameters()), "lr": 2e-4},
-        {"params": list(classifier.filter_optimizer.parameters()), "lr": 5e-4},
-        {"params": list(trunk.layer3.parameters()), "lr": 5e-5},
-        {"params": [p for module in early for p in module.parameters()], "lr": 1e-4},  # only at the cosine's end
-    ]
-    plan = Plan(
+    trained = {
+        "box": net.bb_regressor,
+        "classifier": classifier.feature_extractor,
+        "initializer": classifier.filter_initializer,
+        "filter_optimizer": classifier.filter_optimizer,
+        "layer3": trunk.layer3,
+        "early": nn.ModuleList(early),
+    }
+    return Plan(
         net=net,
-        objective=Objective(net, TRAIN_FRAMES, ObjectiveSettings(), settings.bfloat16),
-        dataset=dataset,
-        groups=groups,
-        thaw=(0.88, early),
+        objective=Objective(net, n, settings.objective, settings.bfloat16),
+        dataset=TrainingSet(sampler, settings.crops, settings.samples),
+        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
+        thaw=(settings.thaw, early),
         set_mode=train_with_frozen_statistics,
-        validate=Validation(held_back(settings), TRAIN_FRAMES),
+        validate=Validation(held_back(settings), n),
     )
-    return train(plan, settings)
 
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:
@@ -84,8 +117,9 @@ def train_with_frozen_statistics(net: TrackerNet) -> None:
     net.feature_extractor.eval()
 
 
-def held_back(settings: RunSettings, samples: int = 60) -> TrainingSet:
+def held_back(settings: Settings, samples: int = 60) -> TrainingSet:
     """Samples of targets that are not trained on, the same ones each time."""
     pool = open_pool(settings.data, "validation", decoded_limit=2**28)
-    sampler = Sampler([pool["video"], pool["stills"]], [0.7, 0.3], TRAIN_FRAMES, TEST_FRAMES, 30, seed=1)
-    return TrainingSet(sampler, CROPS, samples)
+    sampling = dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3})
+    sources = {name: pool[name] for name in sampling.shares}
+    return TrainingSet(make_sampler(sources, sampling, seed=1), settings.crops, samples)

@@ -165,9 +165,12 @@ class Sampler:
 
 
 def make_sampler(sources: Mapping[str, Source], settings: SamplingSettings, seed: int) -> Sampler:
-    """The sampler over `sources` (name -> source) that settings describe; ConfigError where shares and names differ."""
+    """The sampler over `sources` (name -> source) that settings describe.
+
+    ConfigError for a source without a share, or a share (other than 0) without a source.
+    """
     shares = {name: share for name, share in settings.shares.items() if share != 0}
-    if set(shares) != set(sources):
-        raise ConfigError(f"the shares are for {sorted(shares)}, the sources are {sorted(sources)}: name the same ones")
+    if not set(shares) <= set(sources) <= set(settings.shares):
+        raise ConfigError(f"there are shares for {list(settings.shares)}, but sources {list(sources)}: they must match")
     counts = (settings.train_frames, settings.test_frames, settings.max_gap)
     return Sampler([sources[name] for name in shares], list(shares.values()), *counts, seed, settings.rule)
