@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ebmtrack.data import index_cache
+from ebmtrack.data.index_cache import code_digest, settled, stamp
 from ebmtrack.data.sources.base import ImageStore, Source, read_text
 from ebmtrack.errors import DatasetError
 
+TEXTS = ("names", "files", "kinds")  # columns of the index that are lists of texts
 LARGEST = 1e6  # pixels; sizes and coordinates beyond are damage
-
-
-@dataclass(frozen=True)
-class CocoTarget:
-    """One annotated box: name, file of the photograph, x, y, w, h in pixels, and the category's name."""
-
-    name: str
-    file_name: str
-    box_xywh: tuple[float, float, float, float]
-    category: str
 
 
 class CocoSource(Source):
@@ -40,7 +34,7 @@ class CocoSource(Source):
         least_side: float = 12.0,
         largest_frac: float = 0.85,
     ) -> None:
-        """Open one split.
+        """Open one split, from the index in the user's cache directory if the annotation file has not changed.
 
         Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels,
         and boxes over more than `largest_frac` of the photograph, as nothing around tells them apart.
@@ -51,46 +45,75 @@ class CocoSource(Source):
         path = Path(root) / "annotations" / f"instances_{split}.json"
         if not self._folder.is_dir():
             raise DatasetError(f"{self._folder}: the folder of photographs is missing")
-        self._targets = _read_targets(path, least_side, largest_frac)
+        columns = _columns(path, least_side, largest_frac, code_digest(type(self)))
+        self._boxes, self._file, self._kind = (columns[key] for key in ("boxes_xywh", "photo", "category"))
+        self._names, self._files, self._kinds = (json.loads(columns[key].tobytes()) for key in TEXTS)
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self._names)
 
     def target_name(self, index: int) -> str:
         """File name without suffix, '#', annotation id."""
-        return self._targets[index].name
+        return self._names[index]
 
     def category(self, index: int) -> str:
         """Name of the category of target `index`."""
-        return self._targets[index].category
+        return self._kinds[self._kind[index]]
 
     @property
     def categories(self) -> list[str]:
         """The names of all categories that occur, sorted."""
-        return sorted({target.category for target in self._targets})
+        return sorted(set(self._kinds))
 
     def boxes_xywh(self, index: int) -> np.ndarray:
-        return np.array([self._targets[index].box_xywh])
+        return self._boxes[index][None]
 
     def visible(self, index: int) -> np.ndarray:
         return np.ones(1, dtype=bool)
 
     def frame(self, index: int, frame: int) -> np.ndarray:
         if frame != 0:
-            raise DatasetError(f"{self._targets[index].name}: a photograph has frame 0 only, not {frame}")
-        return self._store.rgb(self._folder / self._targets[index].file_name)
+            raise DatasetError(f"{self._names[index]}: a photograph has frame 0 only, not {frame}")
+        return self._store.rgb(self._folder / self._files[self._file[index]])
 
     def preload(self) -> None:
         """Read all photographs' files into the store now."""
-        self._store.preload(sorted({str(self._folder / target.file_name) for target in self._targets}))
+        self._store.preload(sorted(str(self._folder / file) for file in self._files))
+
+    def faults(self, every_frame: bool = False) -> Iterator[str]:
+        """What is wrong with the photographs that have usable boxes: missing or, with `every_frame`, unreadable."""
+        present = set(os.listdir(self._folder))
+        lost = [file for file in self._files if file not in present]
+        if lost:
+            more = f", and {len(lost) - 1} more photographs" if len(lost) > 1 else ""
+            yield f"{self._folder / lost[0]}: missing{more}"
+        kept = [file for file in self._files if file in present]
+        for file in kept if every_frame else kept[:1] + kept[1:][-1:]:
+            try:
+                self._store.rgb(self._folder / file)
+            except DatasetError as error:
+                yield str(error)
 
 
-def _read_targets(path: Path, least_side: float, largest_frac: float) -> list[CocoTarget]:
-    """The usable boxes of an annotation file, in its order."""
+def _columns(path: Path, least_side: float, largest_frac: float, code: str) -> dict[str, np.ndarray]:
+    """The usable boxes of an annotation file: `boxes_xywh`, numbers of `photo` and `category`, and `TEXTS`."""
+    now, found = time.time_ns(), stamp(path)
+    key, version = ("CocoSource", os.path.abspath(path), least_side, largest_frac), (code, *found)
+    columns = index_cache.load(key, version)
+    if columns is None:
+        columns = _read_columns(path, least_side, largest_frac)
+        if settled(np.array(found), now):
+            index_cache.store(key, version, columns)
+    columns["boxes_xywh"].setflags(write=False)
+    return columns
+
+
+def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[str, np.ndarray]:
+    """The columns, from the file, in its order."""
     content = _read_json(path)
     images = {entry["id"]: entry for entry in _entries(path, content, "images", _check_image)}
     kinds = {entry["id"]: entry["name"] for entry in _entries(path, content, "categories", _check_category)}
-    targets = []
+    boxes, names, files, kinds_used, file, kind = [], [], {}, {}, [], []
     for number, entry in enumerate(_entries(path, content, "annotations", _check_annotation)):
         if entry["image_id"] not in images or entry["category_id"] not in kinds:
             raise _fault(path, "annotations", number, "names an image or category that is not listed")
@@ -98,9 +121,18 @@ def _read_targets(path: Path, least_side: float, largest_frac: float) -> list[Co
         box = _clipped(entry["bbox"], image["width"], image["height"])
         largest = largest_frac * image["width"] * image["height"]
         if not entry.get("iscrowd", 0) and min(box[2:]) >= least_side and box[2] * box[3] <= largest:
-            name = f"{Path(image['file_name']).stem}#{entry['id']}"
-            targets.append(CocoTarget(name, image["file_name"], box, kinds[entry["category_id"]]))
-    return targets
+            boxes.append(box)
+            names.append(f"{Path(image['file_name']).stem}#{entry['id']}")
+            file.append(files.setdefault(image["file_name"], len(files)))
+            kind.append(kinds_used.setdefault(kinds[entry["category_id"]], len(kinds_used)))
+    columns = {key: _as_json(values) for key, values in zip(TEXTS, (names, list(files), list(kinds_used)))}
+    numbers = {"photo": np.array(file, np.int32), "category": np.array(kind, np.int32)}
+    return columns | numbers | {"boxes_xywh": np.array(boxes, np.float64).reshape(-1, 4)}
+
+
+def _as_json(values: list[str]) -> np.ndarray:
+    """Texts as bytes of JSON, (n,) uint8."""
+    return np.frombuffer(json.dumps(values).encode(), np.uint8)
 
 
 def _read_json(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class GOT10kSource(VideoFolders):
         if (folder / "cover.label").is_file():
             visible &= read_labels(folder / "cover.label", len(boxes), 8) >= LEAST_COVER
         return boxes, visible
+
+    def annotation_files(self, index: int) -> tuple[str, ...]:
+        folder = os.path.join(self.root, self._names[index])
+        return tuple(os.path.join(folder, name) for name in ("groundtruth.txt", "absence.label", "cover.label"))
 
     def frame_file(self, index: int, frame: int) -> str:
         """Frames are counted from 1 on disk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ebmtrack.data.sources.base import ImageStore, well_formed
 from ebmtrack.data.sources.video_folders import VideoFolders, existing_folder
 from ebmtrack.errors import ConfigError, DatasetError
 
+ANNOTATION = ("groundtruth.txt", "full_occlusion.txt", "out_of_view.txt")
 SPLITS = ("train", "test", "all")
 
 
@@ -29,11 +31,15 @@ class LaSOTSource(VideoFolders):
     def read_annotation(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Visible: neither fully occluded nor out of view, and a box of at least one pixel."""
         folder = self._folder(index)
-        boxes = read_boxes(folder / "groundtruth.txt")
+        boxes = read_boxes(folder / ANNOTATION[0])
         visible = well_formed(boxes)
-        for label in ("full_occlusion.txt", "out_of_view.txt"):
+        for label in ANNOTATION[1:]:
             visible &= read_labels(folder / label, len(boxes), 1) == 0
         return boxes, visible
+
+    def annotation_files(self, index: int) -> tuple[str, ...]:
+        folder = self._folder(index)
+        return tuple(os.path.join(folder, name) for name in ANNOTATION)
 
     def frame_file(self, index: int, frame: int) -> str:
         """Frames are counted from 1 on disk."""

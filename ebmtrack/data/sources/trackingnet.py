@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,11 @@ class TrackingNetSource(VideoFolders):
 
     def read_annotation(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Visible: a box of at least one pixel; the data set has no other marks."""
-        boxes = read_boxes(self._set_folder(index) / "anno" / f"{self._names[index]}.txt")
+        boxes = read_boxes(Path(self.annotation_files(index)[0]))
         return boxes, well_formed(boxes)
+
+    def annotation_files(self, index: int) -> tuple[str, ...]:
+        return (os.path.join(self._set_folder(index), "anno", f"{self._names[index]}.txt"),)
 
     def frame_file(self, index: int, frame: int) -> str:
         """Frames are counted from 0 on disk."""
