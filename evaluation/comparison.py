@@ -166,10 +166,14 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
     """Figures known from elsewhere: JSON `{"trackers": {label: {"sequences": {name: {"auc": .., "op50":
     ..}}}}}`.
 
-    names: the sequences wanted, all without any. Raises ResultError for another content.
+    Texts beside `trackers` (protocol, machine ..) are kept as what made the figures. names: the sequences wanted, all
+    without any. Raises ResultError for another content.
     """
     try:
-        trackers = json.loads(read_text(path, ResultError))["trackers"]
+        document = json.loads(read_text(path, ResultError))
+        trackers = document["trackers"]
+        about = {key: value for key, value in document.items() if isinstance(value, str)}
+        source = {"figures from": Path(path).name, **about}
         wanted = {canonical(name): name for name in names}
         found = []
         for label, entry in trackers.items():
@@ -181,7 +185,7 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
             if rows:
                 mean = entry.get("mean", {}) if len(rows) == len(entry["sequences"]) else {}
                 means = {k: float(v) for k, v in mean.items() if k in FIGURES}
-                found.append(TrackerScores(str(label), figures=rows, means=means))
+                found.append(TrackerScores(str(label), figures=rows, means=means, made_by=[source]))
         return found
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
         raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason

@@ -68,6 +68,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def breakable(text: object) -> str:
+    """The same for names, which may break after `_` where a line is too long."""
+    return escape(text).replace("_", "_<wbr>")
+
+
 def chart(
     lines: Sequence[Line], x_label: str, y_label: str, x_max: float, *, wide: bool = False, title: str = ""
 ) -> str:
@@ -111,7 +116,7 @@ def legend(entries: Sequence[tuple[str, int, str]], row: bool = False) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
     """A table that sorts by any column when its head is pressed; the first column holds names."""
-    heads = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in header)
+    heads = "".join(f'<th scope="col"><button type="button">{breakable(name)}</button></th>' for name in header)
     body = "".join(f"<tr>{''.join(_cell(cell, i) for i, cell in enumerate(row))}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
@@ -166,17 +171,17 @@ def _cell(cell: Cell, column: int) -> str:
     known = cell.value is not None and np.isfinite(cell.value)
     value = f' data-v="{float(cell.value)!r}"' if known else ""
     if column == 0:
-        return f'<th scope="row"{value}>{escape(cell.text)}</th>'
+        return f'<th scope="row"{value}>{breakable(cell.text)}</th>'
     shaded = cell.share is not None and np.isfinite(cell.share)
     style = f' style="--share:{cell.share:.3f}"' if shaded else ""
     return f"<td{value}{style}{' class=best' if cell.best else ''}>{escape(cell.text)}</td>"
 
 
 STYLE = """
-:root{--bg:#fbfbfa;--card:#fff;--ink:#1c1e21;--soft:#5f6670;--rule:#e3e4e6;--bar:#0072b222;--strong:#005a8c;
+:root{--bg:#fbfbfa;--card:#fff;--ink:#1c1e21;--soft:#5f6670;--rule:#e3e4e6;--bar:#0072b222;--edge:#0003;--strong:#005a8c;
 --c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b8578f;--c4:#b97f00;--c5:#3a9bd1;--c6:#444;--c7:#8a8a8a}
 @media(prefers-color-scheme:dark){:root{
---bg:#131518;--card:#1b1e22;--ink:#e7e9ec;--soft:#9aa2ad;--rule:#30353c;--bar:#4db2ec2e;--strong:#7cc7f2;
+--bg:#131518;--card:#1b1e22;--ink:#e7e9ec;--soft:#9aa2ad;--rule:#30353c;--bar:#4db2ec2e;--edge:#000a;--strong:#7cc7f2;
 --c0:#4db2ec;--c1:#ff8c42;--c2:#2fd1a2;--c3:#e58fc3;--c4:#f0b429;--c5:#9ad4f5;--c6:#e0e0e0;--c7:#909090}}
 *{box-sizing:border-box}html{scroll-behavior:smooth;scroll-padding-top:1rem}
 body{margin:0;background:var(--bg);color:var(--ink);
@@ -189,7 +194,12 @@ nav{display:flex;gap:.2rem 1.1rem;flex-wrap:wrap;border-bottom:1px solid var(--r
 a{color:var(--strong);text-decoration:none}a:hover,a:focus-visible{text-decoration:underline}
 section{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:1.1rem 1.2rem;
 margin:1.1rem 0}
-.scroll{overflow-x:auto}.scroll:focus-visible{outline:2px solid var(--c0)}
+.scroll,.wide{overflow-x:auto;background:linear-gradient(90deg,var(--card) 30%,transparent) 0/2rem 100%,
+linear-gradient(270deg,var(--card) 30%,transparent) 100%/2rem 100%,
+linear-gradient(90deg,var(--edge),transparent) 0/.7rem 100%,
+linear-gradient(270deg,var(--edge),transparent) 100%/.7rem 100%;
+background-repeat:no-repeat;background-attachment:local,local,scroll,scroll}
+.scroll:focus-visible{outline:2px solid var(--c0)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.92rem}
 caption{text-align:left;color:var(--soft);padding-bottom:.4rem}
 th,td{padding:.34rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
@@ -222,9 +232,9 @@ summary{cursor:pointer}dl{display:grid;grid-template-columns:max-content 1fr;gap
 font-size:.9rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:640px){body{font-size:15px}header,main{padding:0 .7rem}
 section{padding:.9rem .8rem;border-radius:10px}header{padding-top:1.1rem}h1{font-size:1.35rem}
-th,td{padding:.3rem .45rem}th[scope=row]{max-width:8.5rem;overflow-wrap:break-word}
+th,td{padding:.3rem .45rem}th[scope=row]{min-width:7.4rem;max-width:8.5rem;overflow-wrap:break-word}
 dl{grid-template-columns:1fr}dt{margin-top:.4rem}
-.wide{overflow-x:auto}.wide .chart{min-width:640px}}
+.wide .chart{min-width:640px}}
 @media print{nav{display:none}section{break-inside:avoid}}
 """
 

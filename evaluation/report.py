@@ -79,8 +79,10 @@ def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> 
     """The page as text."""
     about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
     first = comparison.trackers[0].label
+    place = comparison.dataset.name
+    place = f"the folder “{comparison.dataset.root.resolve().name}”" if place == "folder" else place
     subtitle = (
-        f"{len(comparison.sequences)} sequences of {escape(comparison.dataset.name)}. "
+        f"{len(comparison.sequences)} sequences of {escape(place)}. "
         f"Protocol <b>{escape(comparison.protocol.name)}</b>: {escape(about)}."
     )
     sections = [
@@ -94,7 +96,7 @@ def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> 
         ("Provenance", _provenance(comparison)),
     ]
     shown = [(heading, content) for heading, content in sections if content]
-    return document(title or f"{first} on {comparison.dataset.name}", subtitle, shown)
+    return document(title or f"{first} on {place}", subtitle, shown)
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -124,11 +126,12 @@ def _scores(comparison: Comparison) -> str:
 
 
 def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
-    """One figure of one tracker, marked where it is the best."""
+    """One figure of one tracker, marked where it is the best of those that have all sequences."""
     value = tracker.mean(name)
-    known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name))]
+    known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name)) and not comparison.missing(t)]
     text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
-    return Cell(text, value, None if name == "fps" else value, best=len(known) > 1 and value == max(known))
+    best = len(known) > 1 and value == max(known) and not comparison.missing(tracker)
+    return Cell(text, value, None if name == "fps" else value, best=best)
 
 
 def _range(interval: metrics.Interval | None) -> str:
@@ -155,6 +158,9 @@ def _warnings(comparison: Comparison) -> str:
         missing = comparison.missing(tracker)
         if missing:
             lines.append(f"{tracker.label} is partial: no result for {', '.join(missing)}.")
+        fewer = [name for name in tracker.figures if tracker.runs and name not in tracker.runs[-1]]
+        if fewer:
+            lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
     return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines)
@@ -224,18 +230,20 @@ def _worst(comparison: Comparison, count: int) -> str:
 
 
 def _thumbnails(comparison: Comparison, name: str) -> str:
-    """Frames from the longest stretch with an overlap of 0.2 or less: truth in white, the first tracker in colour."""
+    """Frames from the longest stretch with an overlap of 0.2 or less, or else the one with the smallest overlap."""
     sequence, ours = comparison.sequences[name], comparison.trackers[0]
-    stretch = failure(ours.runs[0][name])
-    if stretch is None:
+    score = ours.runs[0].get(name)
+    if score is None or not score.valid.any():
         return ""
+    stretch = failure(score)
+    if stretch is None:
+        picks = [int(np.where(score.valid, score.overlap, np.inf).argmin())]
+    else:
+        picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
     try:
         paths = sequence.frame_paths()
         boxes = ours.folder.read(name, 0).boxes_xywh
-        picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
-        figures = [
-            _figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, ours.runs[0][name].overlap[i]) for i in picks
-        ]
+        figures = [_figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, score.overlap[i]) for i in picks]
     except EbmtrackError as reason:  # the images may be gone while the results are still here
         return f'<p class="note">No thumbnails: {escape(reason)}</p>'
     return f'<div class="thumbs">{"".join(figures)}</div>'
@@ -258,20 +266,40 @@ def failure(score: metrics.SequenceScore, overlap: float = 0.2) -> tuple[int, in
 
 
 def _figure_of(path: Path, truth: Array, box: Array, frame: int, overlap: float) -> str:
-    """A thumbnail as a JPEG inside the page."""
+    """A thumbnail as a JPEG inside the page: the surroundings of both boxes, 320 pixels wide."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise DatasetError(f"{path}: cannot be read as an image")
-    scale = 320 / image.shape[1]
-    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    known = [b for b in np.clip((truth, box), -1e5, 1e5) if np.isfinite(b).all()]
+    left, top, right, bottom = window(image.shape[1], image.shape[0], np.array(known).reshape(-1, 4))
+    scale = 320 / (right - left)
+    image = cv2.resize(image[top:bottom, left:right], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     for color, rectangle in (((255, 255, 255), truth), ((0, 94, 213), box)):
         if np.isfinite(rectangle).all():
-            x, y, w, h = (int(round(float(v) * scale)) for v in np.clip(rectangle, -1e5, 1e5))
-            cv2.rectangle(image, (x, y), (x + w, y + h), (0, 0, 0), 4)
-            cv2.rectangle(image, (x, y), (x + w, y + h), color, 2)
+            x, y, w, h = np.clip(rectangle, -1e5, 1e5) - [left, top, 0, 0]
+            low, high = (round(x * scale), round(y * scale)), (round((x + w) * scale), round((y + h) * scale))
+            cv2.rectangle(image, low, high, (0, 0, 0), 4)
+            cv2.rectangle(image, low, high, color, 2)
     data = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 72])[1].tobytes()).decode()
     text = f"frame {frame}, overlap {max(float(overlap), 0):.2f}"
     return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def window(width: int, height: int, boxes_xywh: Array) -> tuple[int, int, int, int]:
+    """The part of an image to show around boxes (N, 4): left, top, right, bottom.
+
+    Three times as large as what encloses the boxes, at least a quarter of the image's width, of the image's shape and
+    inside it; the whole image where that does not fit, or without boxes.
+    """
+    if not len(boxes_xywh):
+        return 0, 0, width, height
+    low, high = boxes_xywh[:, :2].min(axis=0), (boxes_xywh[:, :2] + boxes_xywh[:, 2:]).max(axis=0)
+    share = float(max((3 * (high - low) / [width, height]).max(), 0.25))
+    if share >= 1:
+        return 0, 0, width, height
+    size = np.maximum(np.rint([share * width, share * height]), 1)
+    corner = np.clip(np.rint((low + high - size) / 2), 0, [width, height] - size)
+    return tuple(int(v) for v in (*corner, *(corner + size)))
 
 
 def _speed(comparison: Comparison) -> str:
@@ -321,15 +349,20 @@ def _failures(comparison: Comparison) -> str:
 
 def _provenance(comparison: Comparison) -> str:
     """What made the results: weights, seed, versions, device, and the parameters on request."""
-    parts = []
+    owners: dict[str, list[str]] = {}
     for tracker in comparison.trackers:
-        for made_by in tracker.made_by or [{"source": "figures or files without a marker"}]:
-            rows = "".join(
-                f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in made_by.items() if key != "params"
-            )
-            params = json.dumps(made_by.get("params", {}), indent=1, sort_keys=True)
-            more = f"<details><summary>parameters</summary><pre>{escape(params)}</pre></details>"
-            parts.append(f"<h3>{escape(tracker.label)}</h3><dl>{rows}</dl>{more if 'params' in made_by else ''}")
+        for made_by in tracker.made_by or [{"source": "files without a marker"}]:
+            owners.setdefault(_made_by(made_by), []).append(tracker.label)
     frames = sum(len(sequence) for sequence in comparison.sequences.values())
     data = f'<p class="note">{len(comparison.sequences)} sequences, {frames} annotated frames.</p>'
-    return data + "".join(parts)
+    return data + "".join(f"<h3>{escape(', '.join(labels))}</h3>{text}" for text, labels in owners.items())
+
+
+def _made_by(made_by: Mapping[str, object]) -> str:
+    """One set of things that made results."""
+    rows = "".join(
+        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in made_by.items() if key != "params"
+    )
+    params = json.dumps(made_by.get("params", {}), indent=1, sort_keys=True)
+    more = f"<details><summary>parameters</summary><pre>{escape(params)}</pre></details>"
+    return f"<dl>{rows}</dl>{more if 'params' in made_by else ''}"

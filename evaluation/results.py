@@ -190,17 +190,19 @@ class ResultFolder:
         return len(self.files.get(canonical(sequence), ()))
 
     def read(self, sequence: str, run: int = 0) -> Result:
-        """One run over one sequence. Raises ResultError where there is none."""
+        """One run over one sequence. Raises ResultError where there is none, or where our marker disagrees."""
         paths = self.files.get(canonical(sequence), ())
         if run >= len(paths):
             raise ResultError(f"{self.path}: no result of {sequence!r}, run {run}; run it or leave it out")
         path = paths[run]
         boxes = read_boxes(path)
-        marker = read_marker(path.parent, path.stem) or {"made_by": {}}
+        marker = read_marker(path.parent, path.stem)
+        if marker is None and marker_path(path.parent, path.stem).is_file():
+            raise ResultError(f"{path}: changed since it was written, or its marker is damaged; run the sequence again")
         columns = [read_column(times, len(boxes)) for times in _time_paths(path)]
         times = next((column for column in columns if len(column)), np.zeros(0))
         stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
-        return Result(boxes, times, made_by=marker["made_by"], stages_s=stages, path=path)
+        return Result(boxes, times, made_by=marker["made_by"] if marker else {}, stages_s=stages, path=path)
 
 
 def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFolder:

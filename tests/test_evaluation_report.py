@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -149,6 +150,62 @@ def test_the_worst_sequences_show_the_failure(place: Path) -> None:
     shown = re.findall(r"<figcaption>frame (\d+), overlap ([\d.]+)<", text)
     assert shown[:4] == [("1", "1.00"), ("2", "0.00"), ("3", "0.00"), ("5", "0.00")]
     assert len(shown) == 12
+
+
+def test_without_a_failure_the_worst_frame_is_shown(place: Path) -> None:
+    """The good tracker's overlap is 1 throughout: of the frames that count (1 to 5) the first has the smallest."""
+    found = datasets.open_dataset("folder", place / "data")
+    text = report.render(comparison.compare(found, {"good": place / "out" / "folder" / "good"}))
+    assert re.findall(r"<figcaption>(.*?)<", text) == ["frame 1, overlap 1.00"] * 3
+
+
+@pytest.mark.parametrize("boxes, expected", [
+    ([[100, 60, 40, 30], [110, 60, 40, 30]], (45, 30, 205, 120)),  # 90 high, centre (125, 75)
+    ([[100, 60, 4, 3]], (62, 39, 142, 84)),  # at least a quarter, 80 x 45, about (102, 61.5)
+    ([[0, 0, 4, 3]], (0, 0, 80, 45)), ([[318, 178, 40, 30]], (160, 90, 320, 180)),  # moved inside
+    ([[0, 0, 4, 3], [300, 0, 4, 3]], (0, 0, 320, 180)), ([], (0, 0, 320, 180)), ([[-1e5, 0, 2e5, 9]], (0, 0, 320, 180)),
+])  # fmt: skip
+def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
+    """Of an image of 320 x 180: around the boxes, three times their size, with the image's shape and inside it."""
+    left, top, right, bottom = report.window(320, 180, np.array(boxes, float).reshape(-1, 4))
+    assert (right - left) / (bottom - top) == pytest.approx(16 / 9, rel=0.03)
+    assert (left, top, right, bottom) == expected
+
+
+def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path) -> None:
+    """A tracker with one easy sequence does not win; a run that lacks a sequence is named."""
+    found = datasets.open_dataset("folder", place / "data")
+    shutil.copytree(place / "out" / "folder", tmp_path / "folder")
+    for name in ("seq0", "seq1"):
+        (tmp_path / "folder" / "bad <b>&_000" / f"{name}.txt").unlink()
+    (tmp_path / "folder" / "good_001" / "seq2.txt").unlink()
+    one_is_perfect = tmp_path / "folder" / "bad <b>&_000" / "seq2.txt"
+    one_is_perfect.with_suffix(".json").unlink()
+    one_is_perfect.write_bytes((place / "out" / "folder" / "good_000" / "seq2.txt").read_bytes())
+    text = report.render(comparison.compare(found, comparison.discover(tmp_path, "folder")))
+    assert "bad &lt;b&gt;&amp; is partial: no result for seq0, seq1." in text
+    assert "good is partial: fewer than 2 runs of seq2." in text
+    assert "class=best" not in text.split("<h2>Curves")[0]
+
+
+def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
+    """Boxes that do not fit their marker's checksum do not get into a report."""
+    shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
+    path = tmp_path / "good_000" / "seq1.txt"
+    path.write_text(path.read_text().replace("6", "7", 1))
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ResultError, match="seq1.txt: changed since it was written"):
+        comparison.compare(found, {"good": tmp_path / "good"})
+
+
+def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
+    """Texts of the file of figures, such as their protocol, stand on the page once for all its trackers."""
+    rows = {"sequences": {"seq0": {"auc": 0.5}}}
+    document = {"protocol": "one <pass>", "trackers": {"a": rows, "b": rows}}
+    (tmp_path / "peers.json").write_text(json.dumps(document))
+    found = datasets.open_dataset("folder", place / "data")
+    text = report.render(comparison.compare(found, {}, peers=tmp_path / "peers.json"))
+    assert "<h3>a, b</h3><dl><dt>figures from</dt><dd>peers.json</dd><dt>protocol</dt><dd>one &lt;pass&gt;</dd>" in text
 
 
 def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
