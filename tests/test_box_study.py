@@ -34,7 +34,7 @@ def inside(boxes_xywh: torch.Tensor, stride: int) -> torch.Tensor:
     return covered[0][..., :, None] * covered[1][..., None, :]
 
 
-@pytest.mark.parametrize("loss", box_study.LOSSES)
+@pytest.mark.parametrize("loss", list(box_study.LOSSES))
 def test_losses_prefer_energies_that_peak_at_the_truth(loss):
     """An energy -50 |y - truth|^2 in relative coordinates costs less than a flat one, and than one that peaks at a box
     half as large."""
@@ -44,7 +44,7 @@ def test_losses_prefer_energies_that_peak_at_the_truth(loss):
         scale = torch.tensor([20.0, 10.0, 20.0, 10.0])
         energy = lambda b: -sharpness * ((b - peak_xyxy) / scale).square().sum(-1)  # noqa: E731
         run, generator = Run(loss, 512, 0), torch.Generator().manual_seed(0)
-        return box_study.box_loss(run, BoxStudySettings(), energy, boxes, generator).item()
+        return box_study.batch_loss(run, BoxStudySettings(), energy, boxes, generator).item()
 
     truth = xywh_to_xyxy(boxes)
     assert cost(truth, 50.0) < cost(truth, 0.0)

@@ -22,8 +22,6 @@ from torch import Generator, Tensor
 
 from ebmtrack import files
 from ebmtrack.boxes import iou_xywh, rel_to_xywh, xywh_to_rel, xywh_to_xyxy
-from ebmtrack.data.pipeline import nce_candidates
-from ebmtrack.energy import losses
 from ebmtrack.energy.ascent import plain_ascent
 from ebmtrack.energy.noise import GaussianMixture
 from ebmtrack.errors import ConfigError, ResultError
@@ -31,10 +29,11 @@ from ebmtrack.evaluation.metrics import Interval, bootstrap, paired_difference
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.objective import ObjectiveSettings, box_loss, draw_candidates
 
 STEP_LENGTHS = tuple(2.5e-4 * 2**k for k in range(8))  # for the ascent; each run takes the best on its training pairs
 CANDIDATES = 5  # starts for each pair
-LOSSES = ("nce+", "nce", "kld-is", "ml-is")
+LOSSES = {"nce+": "nce_plus", "nce": "nce", "kld-is": "kld_is", "ml-is": "ml_is"}  # name here: in ObjectiveSettings
 
 
 @dataclass(frozen=True)
@@ -118,25 +117,20 @@ def load_pairs(path: Path) -> Pairs:
 # One run
 
 
-def box_loss(
+def batch_loss(
     run: Run, settings: BoxStudySettings, energies: Callable[[Tensor], Tensor], boxes_xywh: Tensor, generator: Generator
 ) -> Tensor:
-    """The loss of one batch; energies: boxes_xyxy (n, P, 4) -> (n, P). boxes_xywh (n, 4): the truth.
-
-    Source: BMVC 2020, equations 6 (ML-IS), 11 (KLD-IS), 13 (NCE) and 16 (NCE+).
-    """
-    q = GaussianMixture.isotropic(settings.sigmas, dims=4)
-    beta = settings.beta if run.loss == "nce+" else 0.0
-    candidates, log_q = nce_candidates(boxes_xywh, q, run.samples, beta, generator)  # candidate 0: the (noisy) truth
-    if run.loss == "kld-is":
-        offsets = xywh_to_rel(_xyxy_to_xywh(candidates), boxes_xywh[:, None, 2:])
-        offsets = offsets - xywh_to_rel(boxes_xywh[:, None], boxes_xywh[:, None, 2:])
-        log_p = GaussianMixture.isotropic((settings.kld_sigma,), dims=4).log_prob(offsets[:, 1:])
-        return losses.kld_is(energies(candidates[:, 1:]).float(), log_q[:, 1:], log_p)
-    f = energies(candidates).float()
-    if run.loss == "ml-is":
-        return losses.ml_is(f[:, 1:], log_q[:, 1:], f[:, 0])
-    return losses.nce_plus(f, log_q)
+    """The loss of one batch; energies: boxes_xyxy (n, P, 4) -> (n, P). boxes_xywh (n, 4): the truth."""
+    objective = ObjectiveSettings(
+        box_loss=LOSSES[run.loss],
+        sigmas=settings.sigmas,
+        beta=settings.beta,
+        samples=run.samples,
+        target_sigma=settings.kld_sigma,
+    )
+    mixture = GaussianMixture.isotropic(settings.sigmas, dims=4)
+    candidates = draw_candidates(boxes_xywh, mixture, objective, generator)
+    return box_loss(energies(candidates.boxes_xyxy), candidates, objective).mean()
 
 
 def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: bool = True) -> BoxEnergy:
@@ -154,7 +148,7 @@ def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: b
         batch = pairs.take(torch.randint(len(pairs), (settings.batch,), generator=generator))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             energies = _energies(branch, batch)
-            loss = box_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
+            loss = batch_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
         if not torch.isfinite(loss):
             raise ResultError(f"{run.name}: the loss is {loss.item()} at step {step}")
         optimizer.zero_grad(set_to_none=True)
@@ -171,10 +165,6 @@ def _energies(branch: BoxEnergy, pairs: Pairs, in_float32: bool = False) -> Call
     if in_float32:
         modulation, features = ([tensor.float() for tensor in tensors] for tensors in (modulation, features))
     return lambda boxes_xyxy: branch(modulation, features, boxes_xyxy)
-
-
-def _xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
 
 
 def overlaps(branch: BoxEnergy, pairs: Pairs, step_length: float, bfloat16: bool = True) -> Tensor:
@@ -287,7 +277,7 @@ def make_table(records: list[dict], settings: BoxStudySettings) -> str:
     groups: dict[tuple[int, str], list[dict]] = {}
     for record in records:
         groups.setdefault((record["samples"], record["loss"]), []).append(record)
-    for samples, loss in sorted(groups, key=lambda key: (-key[0], LOSSES.index(key[1]))):
+    for samples, loss in sorted(groups, key=lambda key: (-key[0], list(LOSSES).index(key[1]))):
         lines.append(_row(groups[samples, loss], groups.get((samples, "nce+"), [])))
     return "\n".join(lines) + "\n"
 

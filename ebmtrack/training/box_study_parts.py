@@ -45,7 +45,7 @@ def study_boxes(
         raise ConfigError("runs, steps and samples must be at least 1")
     net = load_checkpoint(resolve_weights(weights))
     track = None if track_on is None else TrackingAuc(net, load_params("dimp18_nce_plus"), track_on)
-    runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or LOSSES]
+    runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or tuple(LOSSES)]
     return box_study(out, partial(pool_pairs, data, net), runs, BoxStudySettings(steps=steps), track)
 
 
