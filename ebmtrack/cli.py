@@ -6,7 +6,6 @@ so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -316,18 +315,85 @@ def report(
     print(f"the report is in {write(dataset, locate(dataset, root), page, results=others, **options)}")
 
 
-def datasets(root: Path | None = None) -> None:
-    """List the benchmarks found below a folder, with counts and what is missing.
+def datasets(
+    action: Annotated[Literal["list", "check"], tyro.conf.Positional] = "list",
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")] = None,
+    /,
+    root: Path | None = None,
+    every_frame: bool = False,
+) -> int:
+    """List the benchmarks found below a folder, or check one data set: counts, what is missing, what is damaged.
 
     Args:
-        root: A folder that holds data sets; by default that in EBMTRACK_DATA.
+        action: list benchmarks, or check a data set; what is damaged gives exit code 1.
+        name: The data set to check: lasot, got10k, trackingnet, coco, pack, or a benchmark such as otb100.
+        path: Where it lies; by default where `ebmtrack paths` says.
+        root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
+        every_frame: Read every frame when checking, not only the first and the last of a sequence.
     """
+    from ebmtrack.data.paths import data_root
     from ebmtrack.evaluation.datasets import print_datasets
 
-    root = root or (Path(os.environ["EBMTRACK_DATA"]) if os.environ.get("EBMTRACK_DATA") else None)
-    if root is None:
+    if action == "check":
+        return _check(name, path, every_frame)
+    if root is None and data_root() is None:
         raise ConfigError("give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
-    print(print_datasets(root), end="")
+    print(print_datasets(root or data_root().path), end="")
+    return 0
+
+
+def paths() -> None:
+    """Show where each data set would be read from, who says so, and whether it is there."""
+    from ebmtrack.data.paths import describe_paths
+
+    print(describe_paths())
+
+
+def pack(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    /,
+    context: float = 10.0,
+    output: int = 576,
+    quality: int = 90,
+    png: bool = False,
+    every: int = 1,
+    targets: int | None = None,
+    split: str | None = None,
+    exclude: Path | None = None,
+    skip_damaged: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Write a training source into a pack: target-centred crops with boxes; interrupted, it goes on where it was.
+
+    Args:
+        name: lasot, got10k, trackingnet, coco, synthetic or pack.
+        path: Where the source lies.
+        out: Folder of the pack.
+        context: Side of a crop in target sizes; the picture's end cuts it.
+        output: Its side in pixels at most; larger ones are scaled down.
+        quality: Of JPEG, 1 to 100.
+        png: PNG instead: no loss, several times as large.
+        every: Keep one visible frame in so many.
+        targets: Keep the first so many targets only.
+        split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
+        exclude: File of GOT-10k's sequences to leave out.
+        skip_damaged: Leave out what cannot be read, instead of stopping there.
+        threads: Threads that read and cut.
+    """
+    from ebmtrack.data.packs import PackSettings, write_pack
+    from ebmtrack.data.sources.catalogue import open_source
+
+    source = open_source(name, path, split, exclude)
+    settings = PackSettings(context, output, quality, png, every, targets, skip_damaged=skip_damaged)
+    origin = {"path": str(path.resolve()), "split": split, "exclude": str(exclude) if exclude else None}
+    facts = write_pack(source, out, settings, threads, progress=True, origin=origin)
+    megabytes = facts["bytes"] / 1e6
+    print(f"{facts['frames']} crops of {facts['targets']} targets, {megabytes:.1f} MB, are in {out}")
+    for line in facts["left_out"]:
+        print(f"left out: {line}")
 
 
 def study(
@@ -400,9 +466,25 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "eval": evaluate,
     "report": report,
     "datasets": datasets,
+    "paths": paths,
+    "pack": pack,
     "study": study,
     "pytracking": pytracking,
 }
+
+
+def _check(name: str | None, path: Path | None, every_frame: bool) -> int:
+    """Print the findings about a data set; 1 where it is damaged."""
+    from ebmtrack.evaluation.datasets.checking import check
+
+    if name is None:
+        raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
+    damaged = 0
+    for finding in check(name, path, every_frame):
+        damaged += finding.damage
+        print(f"DAMAGED  {finding.text}" if finding.damage else finding.text)
+    print(f"{damaged} faults" if damaged else "no fault found")
+    return 1 if damaged else 0
 
 
 def _tracker(params: str | None, weights: str | None, device: str | None):

@@ -26,10 +26,10 @@ else:
 # Folder names, without case, `-` and `_`, in which people keep a data set.
 HOMES: Mapping[str, tuple[str, ...]] = {
     "lasot": ("lasot", "lasotbenchmark", "lasottesting"),
-    "got10k": ("got10k", "got10kfull", "fulldata"),
+    "got10k": ("got10k",),
     "trackingnet": ("trackingnet",),
     "coco": ("coco", "coco2017", "mscoco", "mscoco2017"),
-    "pool": ("pool", "train"),
+    "pool": ("pool",),
     "lasot_ext": ("lasotext", "lasotextension", "lasotextensionsubset"),
     "got10k_val": ("got10k",),
     "got10k_test": ("got10k",),
@@ -144,10 +144,10 @@ def describe_paths() -> str:
     width = max([len(str(place.path)) for place in places.values() if place] + [4])
     for name, place in places.items():
         if place is None:
-            lines.append(f"{name:12} {'-':{width}}  not set  {variable(name)}")
+            lines.append(f"{name:12} {'-':{width}}  not set  (set {variable(name)}, or {name} = \"FOLDER\" in the file)")
         else:
             state = "there" if place.path.exists() else "MISSING"
-            lines.append(f"{name:12} {str(place.path):{width}}  {state:7}  {place.said_by}")
+            lines.append(f"{name:12} {str(place.path):{width}}  {state:7}  by {place.said_by}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ebmtrack.data import paths
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.datasets import folder, got10k, lasot, nfs, otb, small, uav, vot
 from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, with_attributes
@@ -41,26 +42,6 @@ DATASETS: Mapping[str, Callable[[Path], DataSet]] = {
     "vot": vot.find,
     "folder": folder.find,
 }
-
-# Folder names, without case, `-` and `_`, in which people keep a data set.
-_HOMES: Mapping[str, tuple[str, ...]] = {
-    "otb100": ("otb100", "otb2015", "otb"),
-    "otb50": ("otb50", "otb100", "otb2015", "otb"),
-    "otb2013": ("otb2013", "otb100", "otb2015", "otb"),
-    "uav123": ("uav123", "uav"),
-    "uav20l": ("uav20l", "uav123", "uav"),
-    "nfs30": ("nfs30", "nfs", "needforspeed"),
-    "nfs240": ("nfs240", "nfs", "needforspeed"),
-    "lasot": ("lasot", "lasotbenchmark", "lasottesting"),
-    "lasot_ext": ("lasotext", "lasotextension", "lasotextensionsubset"),
-    "trackingnet": ("trackingnet",),
-    "got10k_val": ("got10k",),
-    "got10k_test": ("got10k",),
-    "tcolor128": ("tcolor128", "templecolor128", "tc128"),
-    "dtb70": ("dtb70", "dtb"),
-    "vot": ("vot", "vot2018", "vot2019", "vot2020", "vot2021", "vot2022"),
-}
-
 
 @dataclass(frozen=True)
 class Found:
@@ -105,19 +86,26 @@ def find_datasets(root: str | os.PathLike) -> list[Found]:
 
 
 def locate(name: str, root: str | os.PathLike | None) -> Path:
-    """Where a data set lies: `root` itself if given, else its place below the folder in EBMTRACK_DATA.
+    """Where a data set lies: `root` itself if given, else where EBMTRACK_<NAME> or the file of paths says, else its
+    place below the folder of data sets (EBMTRACK_DATA, or `data` in the file).
 
-    Raises ConfigError where neither says, and DatasetError where nothing of it lies below that folder.
+    Raises ConfigError where nobody says or what is said is not there, DatasetError where nothing of it lies below.
     """
     if root is not None:
         return Path(root)
-    configured = os.environ.get("EBMTRACK_DATA")
-    if not configured:
-        raise ConfigError(f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
-    for row in find_datasets(configured):
+    place = paths.said_place(name) if name in paths.HOMES else None
+    if place is not None:
+        return paths.existing(name, place)
+    below = paths.data_root()
+    if below is None:
+        raise ConfigError(
+            f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets (see "
+            "`ebmtrack paths`)"
+        )
+    for row in find_datasets(below.path):
         if row.name == name:
             return row.root
-    raise DatasetError(f"{configured} (EBMTRACK_DATA): nothing of the data set {name!r} lies below it")
+    raise DatasetError(f"{below.path} ({below.said_by}): nothing of the data set {name!r} lies below it")
 
 
 def print_datasets(root: str | os.PathLike) -> str:
@@ -136,7 +124,7 @@ def print_datasets(root: str | os.PathLike) -> str:
 
 def _places(name: str, root: Path) -> list[Path]:
     """`root` itself and its folders with a usual name of the data set."""
-    homes = _HOMES.get(name, ())
+    homes = paths.HOMES.get(name, ())
     inside = [p for p in sorted(root.iterdir()) if p.is_dir() and _plain(p.name) in homes]
     return [root, *inside]
 

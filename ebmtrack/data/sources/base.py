@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -48,6 +48,19 @@ class Source(ABC):
     def weights(self) -> np.ndarray:
         """Sampling weights (len,) float64, not normalised; all one unless a selection sets them."""
         return np.ones(len(self))
+
+    def faults(self, every_frame: bool = False) -> Iterator[str]:
+        """What is wrong with the data, a line for each fault: annotations, and first and last visible frame.
+
+        `every_frame` reads all visible frames instead of two.
+        """
+        for index in range(len(self)):
+            try:
+                visible = np.flatnonzero(self.visible(index))
+                for frame in visible if every_frame else visible[:1].tolist() + visible[1:][-1:].tolist():
+                    self.frame(index, int(frame))
+            except DatasetError as error:
+                yield str(error)
 
     def subset(self, keep: Callable[[str], bool]) -> Selection:
         """The targets whose name satisfies `keep`, with their weights."""

@@ -70,7 +70,7 @@ def _listed_sequences(root: Path, excluded: set[str]) -> list[str]:
         raise DatasetError(f"{path}: missing; give the folder that holds list.txt, such as got10k/train")
     names = read_names(path)
     for number, name in enumerate(names, start=1):
-        if not (root / name).is_dir():
+        if name not in excluded and not (root / name).is_dir():
             raise DatasetError(f"{path}, line {number}: there is no folder {name!r} beside the list")
     names = [name for name in names if name not in excluded]
     if not names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -131,10 +131,16 @@ class PackedSource(Source):
         """How many pixels `read_pixels` returns, without reading any."""
         return int(self._sizes_hw(self._chosen(targets)[2]).prod(axis=1).sum())
 
-    def check(self) -> None:
-        """Decode every crop; the first damaged one raises DatasetError with its shard and key."""
+    def faults(self, every_frame: bool = False) -> Iterator[str]:
+        """A line for each record whose checksum does not fit; `every_frame` decodes the crops as well."""
         for index, frame in zip(*self.stored_frames(), strict=True):
-            self._decode(int(index), int(frame))
+            try:
+                if every_frame:
+                    self._decode(int(index), int(frame))
+                else:
+                    self._shard_of(int(index))[frame_key(int(index), int(frame))]
+            except DatasetError as error:
+                yield str(error)
 
     def _rows(self, index: int) -> slice:
         index = range(len(self))[index]
