@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import os
 import socket
@@ -15,13 +16,17 @@ import time
 import cv2
 import numpy as np
 import pytest
+from evaluation_stub import StubFactory, make_sequences
 from golden import dimp18, image
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.evaluate import evaluate
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box
+from ebmtrack.viewers.track_command import track
+from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
 from ebmtrack.viewers.visdom import VisdomPanel, _Line
 
 SERVE = """
@@ -77,7 +82,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server for all tests; the one that kills it comes last."""
-    pytest.importorskip("visdom", reason="visdom is not installed: see docs/live.md")
+    pytest.importorskip("visdom", reason="visdom is not installed: see docs/visdom.md")
     server = Server(tmp_path_factory.mktemp("visdom"))
     yield server
     server.stop()
@@ -221,6 +226,84 @@ def test_candidates_before_and_after_their_climb():
         np.testing.assert_allclose(before[0, 2:], size, rtol=1e-5)
         np.testing.assert_allclose(after.mean(0), box, atol=2e-3)
         size = box[2:]
+
+
+TINY = {"sample_size": 144, "not_found_threshold": -10.0, "shift_fracs": (), "rotations_deg": (), "blur_sigmas": ()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with pictures of four frames, a target that moves by (3, 2) pixels, and its boxes."""
+    target = tmp_path / "data" / "walk"
+    (target / "img").mkdir(parents=True)
+    for number in range(4):
+        frame = np.roll(image("walk", 120, 160), (2 * number, 3 * number), (0, 1))
+        cv2.imwrite(str(target / f"img/{number:04d}.png"), frame[..., ::-1])
+    (target / "groundtruth_rect.txt").write_text("".join(f"{60 + 3 * n},{40 + 2 * n},34,42\n" for n in range(4)))
+    return target
+
+
+def random_tracker() -> Tracker:
+    return Tracker(InferenceNet(dimp18(), precision="float32"), load_params("dimp18_nce_plus").replace(**TINY))
+
+
+def results_of(folder) -> list:
+    """What a tracker of its own says of all frames but the first."""
+    frames = [cv2.imread(str(path))[..., ::-1] for path in sorted(folder.iterdir())]
+    tracker = random_tracker()
+    tracker.init(frames[0], (60, 40, 34, 42))
+    return [tracker.update(frame) for frame in frames[1:]]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_track_shows_what_the_tracker_sees(server, folder, tmp_path):
+    """All five windows; scores of every frame; the maps are the tracker's own; boxes are those without a server."""
+    url, tracker = f"http://127.0.0.1:{server.port}", random_tracker()
+    paths = [tmp_path / "with.txt", tmp_path / "without.txt"]
+    track(folder / "img", lambda: tracker, "60,40,34,42", boxes=paths[0], visdom=url)
+    windows = server.windows("ebmtrack_track")
+    assert set(windows) == {"score", "frame", "score map", "energy", "candidates"}
+    line = windows["score"]["content"]["data"][0]
+    assert (line["name"], line["x"]) == ("img", [1, 2, 3])
+    number = int(windows["frame"]["content"]["caption"].removeprefix("img, frame "))
+    score_map = np.array(windows["score map"]["content"]["data"][0]["z"], np.float32)
+    np.testing.assert_array_equal(score_map, results_of(folder / "img")[number - 1].score_map)
+    energy = np.array(windows["energy"]["content"]["data"][0]["z"])
+    assert energy.shape == (21, 21) and energy.max() == 0 and energy.min() >= -10
+    assert picture_of(windows["candidates"]).shape == (480, 480, 3)
+    track(folder / "img", random_tracker, "60,40,34,42", boxes=paths[1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_track_goes_on_without_a_server(folder, tmp_path, capfd):
+    url = f"http://127.0.0.1:{free_port()}"
+    result = track(folder / "img", random_tracker, "60,40,34,42", boxes=tmp_path / "b.txt", visdom=url)
+    assert len(result.boxes_xywh) == 4 and capfd.readouterr().err.count("nothing more is shown") == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_eval_shows_scores_and_trackers(server, tmp_path):
+    """AUC by sequence and its mean; a tracker that hands out nothing but boxes is shown by these.
+
+    Results are byte for byte those without a server.
+    """
+    root, url = make_sequences(tmp_path / "data", count=3), f"http://127.0.0.1:{server.port}"
+    panel = VisdomPanel("ebmtrack_eval", url, interval_s=0.0)
+    options = {"workers": 0, "device": "cpu", "stream": io.StringIO()}
+    shown = {"factory": ShowingFactory(StubFactory(), url), "on_score": ScoreCurves(panel)}
+    evaluation = evaluate(["stub"], "folder", root, out=tmp_path / "with", **options, **shown)
+    settle(panel)
+    panel.close()
+    windows = server.windows("ebmtrack_eval")
+    lines = {line["name"]: line["y"] for line in windows["AUC"]["content"]["data"]}
+    aucs = [float(score.success.mean()) for score in evaluation.scores["stub"][0].values()]
+    np.testing.assert_allclose(lines["stub run 0, sequence"], aucs)
+    np.testing.assert_allclose(lines["stub run 0, mean so far"][-1], np.mean(aucs))
+    assert windows["frame"]["content"]["caption"].startswith("seq")
+    evaluate(["stub"], "folder", root, out=tmp_path / "without", factory=StubFactory(), **options)
+    for name in ("seq0", "seq1", "seq2"):
+        first, second = (tmp_path / kind / "folder/stub_000" / f"{name}.txt" for kind in ("with", "without"))
+        assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("server", ["ftp://x", "http://", "http://host:port", "http://h:99999999"])

@@ -23,8 +23,8 @@ CLOSE_UP = 480  # side of the picture of the candidates, pixels
 class TrackingView:
     """Shows each frame of a tracker on a panel; frames that come while the panel is busy are passed over.
 
-    tracker: its `candidates` and `corner_log_density` are asked for what the last update saw; one without them is
-    shown by its boxes alone. curves: the score of every frame as a curve as well.
+    tracker: its `candidates` and `corner_log_density` are asked for what the last update saw; one without them, or
+    whose results are not TrackResults, is shown by what there is. curves: the score of every frame as a curve as well.
     """
 
     def __init__(self, panel: VisdomPanel, tracker: Any, curves: bool = False):
@@ -32,7 +32,7 @@ class TrackingView:
 
     def __call__(self, name: str, number: int, image_rgb: np.ndarray, result: Any) -> None:
         """Show frame `number` of the sequence `name`, (h, w, 3), and the TrackResult that the tracker gave for it."""
-        if self.curves:
+        if self.curves and hasattr(result, "score"):
             self.panel.curve("score", name, number, result.score)
         if self.panel.ready:
             self.panel.image("frame", drawn_frame(image_rgb, result), f"{name}, frame {number}")
@@ -42,10 +42,12 @@ class TrackingView:
         """Score map, energy and candidates, as far as the tracker has them."""
         if getattr(result, "score_map", None) is not None:
             self.panel.heat_map("score map", result.score_map, "classifier score")
-        if result.found and hasattr(self.tracker, "corner_log_density"):
+        if not getattr(result, "found", True):
+            return
+        if hasattr(self.tracker, "corner_log_density"):
             energy = energy_map(self.tracker, result.box_xywh)
             self.panel.heat_map("energy", energy, "energy, by top right corner")
-        if result.found and hasattr(self.tracker, "candidates"):
+        if hasattr(self.tracker, "candidates"):
             picture = candidates_picture(image_rgb, *self.tracker.candidates(), result.box_xywh)
             self.panel.image("candidates", picture, "dashed: before the climb, blue: after it, white: the result")
 
@@ -55,8 +57,9 @@ def drawn_frame(image_rgb: np.ndarray, result: Any) -> np.ndarray:
     drawn = image_rgb.copy()
     if hasattr(result, "search_xywh"):
         draw_box(drawn, result.search_xywh, colour=GREY, dashed=True)
-    label = getattr(result, "verdict", "").replace("_", " ") if result.found else ""
-    return draw_box(drawn, result.box_xywh, label, score=result.score, lost=not result.found)
+    lost, score = not getattr(result, "found", True), getattr(result, "score", None)
+    label = "" if lost else getattr(result, "verdict", "").replace("_", " ")
+    return draw_box(drawn, result.box_xywh, label, score, lost=lost)
 
 
 def energy_map(tracker: Any, box_xywh: Sequence[float]) -> np.ndarray:

@@ -181,7 +181,8 @@ class VisdomPanel:
         """New points of a line: appended where the server has the window, a new window elsewhere."""
         x, y = (_finite(values) for values in zip(*points))
         data = {"type": "scatter", "mode": "lines", "name": line, "x": x, "y": y}
-        layout = {"title": _below_buttons(window), "showlegend": True, "margin": {"l": 50, "r": 10, "t": 64, "b": 30}}
+        layout = {"title": _below_buttons(window), "showlegend": True, "legend": {"orientation": "h", "y": -0.12}}
+        layout["margin"] = {"l": 50, "r": 20, "t": 64, "b": 60}
         message = self._message(window, data, {"title": window, "width": 500, "height": 360}, layout)
         known = any(drawn == window for drawn, _ in self._drawn)
         self._drawn.add((window, line))
