@@ -144,10 +144,12 @@ def describe_paths() -> str:
     width = max([len(str(place.path)) for place in places.values() if place] + [4])
     for name, place in places.items():
         if place is None:
-            lines.append(f"{name:12} {'-':{width}}  not set  (set {variable(name)}, or {name} = \"FOLDER\" in the file)")
+            lines.append(f"{name:12} {'-':{width}}  not set  {variable(name)}")
         else:
             state = "there" if place.path.exists() else "MISSING"
             lines.append(f"{name:12} {str(place.path):{width}}  {state:7}  by {place.said_by}")
+    example = 'lasot = "/data/lasot"'
+    lines.append(f"To set one, set its variable, or write a line such as {example} into the settings file.")
     return "\n".join(lines)
 
 
