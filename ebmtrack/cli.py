@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def track(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
     /,
-    init: str | None = None,
+    init: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     select: bool = False,
     params: str | None = None,
     weights: str | None = None,
@@ -64,17 +64,18 @@ def track(
     visdom: bool = False,
     visdom_server: str = VISDOM_SERVER,
 ) -> None:
-    """Track an object through a video, a folder of frames, a camera or a stream.
+    """Track one object or several through a video, a folder of frames, a camera or a stream.
 
     Args:
         source: Video file, folder of pictures, camera number or URL.
-        init: The target's box in the first frame: x,y,w,h in pixels, x and y of the top left corner.
+        init: The target's box in the first frame: x,y,w,h in pixels, x and y of the top left corner. Give it once for
+            each of several targets.
         select: Draw the target's box with the mouse (this is done as well where --init is not given).
         params: Tracker set-up, such as dimp18_nce_plus.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
         save: Write a video with the boxes drawn, such as out.mp4.
-        boxes: Write the boxes as text, a line x,y,w,h for each frame.
+        boxes: Write the boxes as text, a line x,y,w,h for each frame; a file for each of several targets.
         show: Show the frames in a window while tracking; q ends it.
         max_frames: Stop after this many frames.
         visdom: Show frame, score map, energy and candidate boxes on a visdom server.
@@ -456,6 +457,30 @@ def pytracking(action: Annotated[Literal["enable", "disable", "status"], tyro.co
         print(setup.status())
 
 
+def vot(
+    action: Annotated[Literal["init"], tyro.conf.Positional],
+    /,
+    params: str = "dimp18_nce_plus",
+    workspace: Path = Path("."),
+    name: str | None = None,
+    weights: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Register the tracker in a workspace of the VOT toolkit: an entry of its trackers.ini.
+
+    Args:
+        action: There is one.
+        params: Tracker set-up.
+        workspace: The workspace's folder.
+        name: The tracker's name there (ebmtrack_PARAMS by default).
+        weights: Network weights (.safetensors) instead of those of the set-up.
+        device: cpu, cuda or cuda:N.
+    """
+    from ebmtrack.plugins.vot_setup import init
+
+    print(init(params, workspace, name, weights, device))
+
+
 VERBS: dict[str, Callable[..., int | None]] = {
     "track": track,
     "webcam": webcam,
@@ -470,6 +495,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "pack": pack,
     "study": study,
     "pytracking": pytracking,
+    "vot": vot,
 }
 
 

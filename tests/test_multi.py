@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from golden import dimp18, image
@@ -11,6 +12,7 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.multi import MultiTracker
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.viewers.track_command import track
 
 PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0)
 FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(5)]
@@ -55,3 +57,34 @@ def test_ids_are_not_used_again_and_unknown_ones_refused(net):
     with pytest.raises(ConfigError, match="no target 0"):
         tracker.remove(first)
     assert tracker.add(FRAMES[0], BOXES[0]) == first + 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "img").mkdir()
+    for number, frame in enumerate(FRAMES[:3]):
+        assert cv2.imwrite(str(tmp_path / "img" / f"{number:03d}.png"), frame[..., ::-1])
+    return tmp_path / "img"
+
+
+@pytest.mark.parametrize("init", [["90,60,44,52", "10,20,90,33"], "90,60,44,52; 10,20,90,33"], ids=["two", "one text"])
+def test_track_writes_a_file_for_each_target(net, folder, tmp_path, init, capsys):
+    """The boxes, to three decimals, are those of a run for each target; the pictures show both boxes."""
+    save = tmp_path / "out.avi"
+    result = track(folder, lambda: Tracker(net, PARAMS), init, boxes=tmp_path / "b.txt", save=save)
+    assert result.files == [save, tmp_path / "b_1.txt", tmp_path / "b_2.txt"]
+    assert "2 targets, 3 frames" in capsys.readouterr().out
+    for number in (1, 2):
+        boxes = np.loadtxt(tmp_path / f"b_{number}.txt", delimiter=",")
+        seen = boxes_of(net, BOXES[number - 1], None, FRAMES[:3])
+        assert np.allclose(boxes, [BOXES[number - 1], *seen], atol=6e-4)
+
+
+def test_track_names_the_target_whose_box_is_wrong(net, folder, tmp_path):
+    with pytest.raises(ConfigError, match="target 2: box .* lies outside"):
+        track(folder, lambda: Tracker(net, PARAMS), ["1,2,30,40", "900,2,30,40"], boxes=tmp_path / "b.txt")
+
+
+def test_visdom_shows_one_target(folder):
+    with pytest.raises(ConfigError, match="one target"):
+        track(folder, lambda: pytest.fail("loaded"), ["1,2,3,4", "5,6,7,8"], visdom="http://localhost:1", boxes="b.txt")

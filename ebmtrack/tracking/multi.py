@@ -10,7 +10,8 @@ import torch
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.target import Mark, Target, TrackResult, no_mark, update_targets
+from ebmtrack.tracking.shared_look import look_together
+from ebmtrack.tracking.target import Mark, Target, TrackResult, look_closely, no_mark, update_targets
 from ebmtrack.tracking.tracker import Tracker, check_box, check_image
 
 
@@ -26,8 +27,8 @@ class MultiTracker:
     >>> for image in images: print(tracker.update(image)[left])      # doctest: +SKIP
     """
 
-    def __init__(self, net: InferenceNet, params: TrackerParams):
-        self.net, self.params = net, params
+    def __init__(self, net: InferenceNet, params: TrackerParams, share: bool = False):
+        self.net, self.params, self.share = net, params, share
         self.mark: Mark = no_mark  # called with each stage's name when it is done
         self._targets: dict[int, Target] = {}
         self._next_id = 0
@@ -39,10 +40,11 @@ class MultiTracker:
         weights: str | Path | None = None,
         device: str | None = None,
         precision: str = "auto",
+        share: bool = False,
     ) -> MultiTracker:
         """The tracker of a set-up in tracker_params, with its weights or those of another file; as for Tracker."""
         one = Tracker.from_pretrained(params or "dimp18_nce_plus", weights, device or "cpu", precision)
-        return cls(one.net, one.params)
+        return cls(one.net, one.params, share)
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -64,7 +66,8 @@ class MultiTracker:
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
         image, targets = check_image(image_rgb), list(self._targets.values())
-        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark)))
+        look = look_together if self.share else look_closely
+        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark, look)))
 
     def remove(self, target: int) -> None:
         """Forget a target. Raises ConfigError where there is none of this id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
 from ebmtrack.files import write_text
-from ebmtrack.viewers.drawing import draw_box, draw_text
+from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
 from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
 from ebmtrack.viewers.selection import parse_box, select_box
 from ebmtrack.viewers.tracking_view import TrackingView
@@ -26,15 +26,20 @@ from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
 @dataclass
 class Track:
-    """What tracking has given so far: a box for each frame, how often it lost the target, time, files.
+    """What tracking has given so far: for each target a box for each frame, how often one was lost, time, files.
 
-    `boxes_xywh` starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
+    Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
     """
 
-    boxes_xywh: list[tuple[float, ...]] = field(default_factory=list)
+    boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
     lost: int = 0
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def boxes_xywh(self) -> list[tuple[float, ...]]:
+        """The boxes of the first target."""
+        return self.boxes_of[0]
 
     @property
     def fps(self) -> float:
@@ -46,13 +51,14 @@ class Track:
         count = len(self.boxes_xywh)
         speed = f", {self.fps:.1f} frames/s" if count > 1 else ""
         lost = f"lost in {self.lost}" if self.lost else "never lost"
-        return f"{count} frames{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
+        targets = f"{len(self.boxes_of)} targets, " if len(self.boxes_of) > 1 else ""
+        return f"{targets}{count} frames{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
 
 
 def track(
     source: str | os.PathLike | int,
     load_tracker: Callable[[], object],
-    init: str | None = None,
+    init: str | Sequence[str] | None = None,
     select: bool = False,
     save: str | os.PathLike | None = None,
     boxes: str | os.PathLike | None = None,
@@ -60,15 +66,18 @@ def track(
     max_frames: int | None = None,
     visdom: str | None = None,
 ) -> Track:
-    """Track one target through a source of frames; save a video, a file of boxes, show it, as asked.
+    """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
-    The target is the box `init` ("x,y,w,h"), or drawn with the mouse (`select`, also where neither is given).
-    `load_tracker` is called once the first frame is there. Where nothing is asked for, boxes are saved to
-    NAME_boxes.txt in the current folder. `visdom` is the URL of a server that shows what the tracker sees. What was
+    The target is the box `init` ("x,y,w,h"; several boxes, or one text with ; between them, for several targets), or
+    drawn with the mouse (`select`, also where neither is given). `load_tracker` is called once the first frame is
+    there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets have
+    a file each, NAME_1.txt and so on. `visdom` is the URL of a server that shows what the tracker sees. What was
     tracked is saved also where the user interrupts or a frame cannot be read; then the error goes on. Raises
     ConfigError and DatasetError.
     """
-    start_xywh = _checked_start(init, select)
+    starts_xywh = _checked_starts(init, select)
+    if visdom is not None and len(starts_xywh) > 1:
+        raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
     boxes_path, save_path = _checked_outputs(source, save, boxes, show, max_frames)
     result = Track()
     with ExitStack() as stack:
@@ -76,7 +85,7 @@ def track(
         first = next(frames, None)
         if first is None:
             raise DatasetError(f"{frames.name} holds no frames")
-        start_xywh = start_xywh or select_box(first)
+        starts_xywh = starts_xywh or [select_box(first)]
         tracker = load_tracker()
         if visdom is not None:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
@@ -84,7 +93,7 @@ def track(
         stack.enter_context(_kept(result, boxes_path))
         outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
-        _follow(tracker, frames, first, start_xywh, result, outputs, max_frames)
+        _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames)
     if frames.note:
         print(f"note: {frames.note}")
     print(result.summary())
@@ -100,49 +109,73 @@ def _follow(
     tracker,
     frames: FrameSource,
     first: np.ndarray,
-    start_xywh: tuple[float, ...],
+    starts_xywh: list[tuple[float, ...]],
     result: Track,
     outputs: list[Callable[[np.ndarray], object]],
     max_frames: int | None,
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
-    tracker.init(first, start_xywh)
-    result.boxes_xywh.append(tuple(float(value) for value in start_xywh))
+    update = _started(tracker, first, starts_xywh)
+    result.boxes_of = [[tuple(float(value) for value in box)] for box in starts_xywh]
     totals = [number for number in (frames.length, max_frames) if number is not None]
     with tqdm(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
         bar.update()
-        if _shown(outputs, first, result, "start", False):
+        if _shown(outputs, first, result, None):
             return
         while max_frames is None or len(result.boxes_xywh) < max_frames:
             image = next(frames, None)
             if image is None:
                 return
-            update = _timed_update(tracker, image, result)
+            found = _timed_update(update, image, result)
             bar.update()
             if getattr(tracker, "watch", None):
-                tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, update)
-            if _shown(outputs, image, result, f"{update.score:.2f}", not update.found):
+                tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, found[0])
+            if _shown(outputs, image, result, found):
                 return
 
 
-def _timed_update(tracker, image: np.ndarray, result: Track):
-    """The tracker's result for one more frame, noted down; an error names the frame."""
+def _started(tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]) -> Callable[[np.ndarray], list]:
+    """Start on the targets; a function image -> their results. Several go through the tracker's network together."""
+    if len(starts_xywh) == 1:
+        tracker.init(first, starts_xywh[0])
+        return lambda image: [tracker.update(image)]
+    from ebmtrack.tracking.multi import MultiTracker
+
+    several = MultiTracker(tracker.net, tracker.params)
+    for number, box in enumerate(starts_xywh, 1):
+        try:
+            several.add(first, box)
+        except ConfigError as error:
+            raise ConfigError(f"target {number}: {error}") from error
+    return lambda image: list(several.update(image).values())
+
+
+def _timed_update(update: Callable[[np.ndarray], list], image: np.ndarray, result: Track) -> list:
+    """The results of all targets for one more frame, noted down; an error names the frame."""
     began = time.perf_counter()
     try:
-        update = tracker.update(image)
+        found = update(image)
     except EbmtrackError as error:
         raise type(error)(f"frame {len(result.boxes_xywh)}: {error}") from error
     result.seconds += time.perf_counter() - began
-    result.boxes_xywh.append(tuple(float(value) for value in update.box_xywh))
-    result.lost += not update.found
-    return update
+    for boxes, one in zip(result.boxes_of, found):
+        boxes.append(tuple(float(value) for value in one.box_xywh))
+        result.lost += not one.found
+    return found
 
 
-def _shown(outputs: list, image: np.ndarray, result: Track, label: str, lost: bool) -> bool:
-    """Draw the newest box on a copy of the frame for all outputs; whether one of them got the key to end."""
+def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) -> bool:
+    """Draw the newest boxes on a copy of the frame for all outputs; whether one of them got the key to end.
+
+    found: the targets' results, or None where tracking starts.
+    """
     if not outputs:
         return False
-    drawn = draw_box(image.copy(), result.boxes_xywh[-1], label, lost=lost)
+    drawn, several = image.copy(), len(result.boxes_of) > 1
+    for k, boxes in enumerate(result.boxes_of):
+        label = f"{k + 1} " * several + ("start" if found is None else f"{found[k].score:.2f}")
+        lost = found is not None and not found[k].found
+        draw_box(drawn, boxes[-1], label, colour=PALETTE[k % len(PALETTE)], lost=lost)
     draw_text(drawn, f"{len(result.boxes_xywh) - 1}  {result.fps:.0f} frames/s", (0, 0))
     keys = [output(drawn) for output in outputs]
     return any(key in (ESCAPE, ord("q")) for key in keys)
@@ -163,14 +196,19 @@ def _kept(result: Track, boxes_path: Path | None) -> Iterator[None]:
 
 
 def _save_boxes(result: Track, boxes_path: Path | None) -> None:
-    """Write the file of boxes, if one is wanted and there are boxes."""
+    """Write a file of boxes for each target, if wanted and if there are boxes."""
     if boxes_path is None or not result.boxes_xywh:
         return
-    try:
-        write_text(boxes_path, boxes_text(result.boxes_xywh))
-    except OSError as error:
-        raise ConfigError(f"{boxes_path}: cannot write here: {error.strerror or error}") from None
-    result.files.append(boxes_path)
+    paths = [boxes_path]
+    if len(result.boxes_of) > 1:
+        numbers = range(1, len(result.boxes_of) + 1)
+        paths = [boxes_path.with_name(f"{boxes_path.stem}_{number}{boxes_path.suffix}") for number in numbers]
+    for path, boxes in zip(paths, result.boxes_of):
+        try:
+            write_text(path, boxes_text(boxes))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+        result.files.append(path)
 
 
 @contextmanager
@@ -185,14 +223,15 @@ def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarr
             result.files.append(path)
 
 
-def _checked_start(init: str | None, select: bool) -> tuple[float, ...] | None:
-    """The box to begin with, or None where it is to be drawn on the first frame."""
-    if init is not None and select:
+def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tuple[float, ...]]:
+    """The boxes to begin with; none where one is to be drawn on the first frame."""
+    texts = [init] if isinstance(init, str) else list(init or ())
+    if texts and select:
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
-    if init is not None:
-        return parse_box(init)
+    if texts:
+        return [parse_box(part) for text in texts for part in text.split(";")]
     require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
-    return None
+    return []
 
 
 def _checked_outputs(
