@@ -13,6 +13,7 @@ the objective alone. The price is that sending does not overlap with the backwar
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import datetime
@@ -105,9 +106,10 @@ class Team:
         if self.size == 1:
             return
         wanted = [p for p in parameters if p.requires_grad]
-        present = torch.tensor([p.grad is not None for p in wanted], dtype=torch.float32, device=self.device)
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in wanted) else torch.float32
+        present = torch.tensor([p.grad is not None for p in wanted], dtype=dtype, device=self.device)
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in wanted]
-        flat = torch.cat([present, *(part.float().reshape(-1) for part in parts)])
+        flat = torch.cat([present, *(part.to(dtype).reshape(-1) for part in parts)])
         dist.all_reduce(flat)
         present, *sums = flat.split([len(wanted), *(p.numel() for p in wanted)])
         for parameter, there, total in zip(wanted, present.tolist(), sums):
@@ -115,25 +117,26 @@ class Team:
                 parameter.grad = (total / self.size).view(parameter.shape).to(parameter)
 
 
-@contextlib.contextmanager
-def team_of(device: str) -> Iterator[Team]:
-    """Join the processes that torchrun started, on `device` ("cuda" is this process's own GPU); alone without torchrun.
+def team_of(device: str) -> Team:
+    """The processes that torchrun started, on `device` ("cuda" is this process's own GPU); a team of one without it.
 
-    A process group that exists is used and left as it is. ConfigError for a device that is not there.
+    They stay connected until they end: one process may train several networks in turn. ConfigError for a device that
+    is not there.
     """
     chosen = pick_device(device)
     if world_size() == 1:
-        yield Team(device=chosen)
-        return
-    ours = not dist.is_initialized()
-    if ours:
+        return Team(device=chosen)
+    if not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE, device_id=chosen if backend == "nccl" else None)
-    try:
-        yield Team(dist.get_rank(), dist.get_world_size(), chosen)
-    finally:
-        if ours:
-            dist.destroy_process_group()
+        atexit.register(_part)
+    return Team(dist.get_rank(), dist.get_world_size(), chosen)
+
+
+def _part() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def pick_device(device: str) -> torch.device:
@@ -161,17 +164,16 @@ class TeamBatchNorm2d(nn.BatchNorm2d):
         """x: (N, C, H, W) of this process, normalised with the statistics of all N * processes."""
         if not self.training:
             return super().forward(x)
-        values = x.float()
+        values = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         means, variances = _Gather.apply(torch.stack([mean, var])).unbind(1)  # (processes, C) each
         mean = means.mean(0)
         var = variances.mean(0) + (means - mean).square().mean(0)
         self._remember(mean.detach(), var.detach(), len(means) * x.numel() // x.shape[1])
-        scale = torch.rsqrt(var + self.eps)
-        shift = -mean * scale
+        y = (values - mean.view(-1, 1, 1)) * torch.rsqrt(var + self.eps).view(-1, 1, 1)
         if self.affine:
-            scale, shift = scale * self.weight, shift * self.weight + self.bias
-        return torch.addcmul(shift.view(-1, 1, 1), values, scale.view(-1, 1, 1)).to(x.dtype)
+            y = torch.addcmul(self.bias.view(-1, 1, 1), y, self.weight.view(-1, 1, 1))
+        return y.to(x.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:

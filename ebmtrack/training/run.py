@@ -118,7 +118,8 @@ def train(plan: Plan, settings: RunSettings) -> nn.Module:
 
     Under torchrun every process calls this; process 0 alone validates, tracks and writes.
     """
-    with team_of(settings.device) as team, team_batch_norm(plan.net, team):
+    team = team_of(settings.device)
+    with team_batch_norm(plan.net, team):
         torch.manual_seed(settings.seed + 7919 * team.rank)
         plan.net.to(team.device)
         if settings.channels_last:
