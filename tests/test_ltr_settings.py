@@ -1,0 +1,258 @@
+"""Every settings file: its figures, the command it opens with, and one optimiser step on a tiny source."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_dimp_crops import Block
+from test_sources import coco_content, coco_tree, got10k_tree, lasot_tree, material_tree, save_text, trackingnet_tree
+
+from ebmtrack import cli
+from ebmtrack.data.paths import variable
+from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.nets.backbone import ResNetTrunk
+from ebmtrack.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training import command
+from ebmtrack.training import run as running
+from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
+from ebmtrack.training.overrides import describe, flat, override
+from ebmtrack.training.run import RunSettings, train
+
+PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou"]
+LIGHTER = ["dimp50_nce", "dimp50_kld_is"]
+SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
+
+
+class Named(Block):
+    """The moving block under the name of a data set."""
+
+    def __init__(self, name: str, is_video: bool = True):
+        self.name, self.is_video = name, is_video
+
+    def visible(self, index):
+        return np.ones(24 if self.is_video else 1, bool)
+
+
+def blocks() -> dict[str, Named]:
+    return {name: Named(name, name != "coco") for name in ("lasot", "got10k", "trackingnet", "coco")}
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory) -> dict[str, str]:
+    """Files of random backbones, as torchvision's would be."""
+    folder = tmp_path_factory.mktemp("backbones")
+    torch.manual_seed(0)
+    for name in ("resnet18", "resnet50"):
+        save_file(ResNetTrunk(name).state_dict(), folder / f"{name}.safetensors")
+    return {name: str(folder / f"{name}.safetensors") for name in ("resnet18", "resnet50")}
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """A pool of two sequences, two photographs and 24 cut-outs."""
+    got10k_tree(tmp_path / "got10k" / "train", ("DAVIS_libby", "DAVIS_camel"))
+    content = coco_content()
+    content["images"][1]["file_name"] = "web_elephant_2.jpg"
+    content["annotations"][1]["iscrowd"] = 0
+    coco_tree(tmp_path / "coco")
+    (tmp_path / "coco/train2017/web_set_2.jpg").rename(tmp_path / "coco/train2017/web_elephant_2.jpg")
+    save_text(tmp_path / "coco" / "annotations" / "instances_train2017.json", json.dumps(content))
+    material_tree(tmp_path)
+    return tmp_path
+
+
+def small(name: str, out: Path, backbones: dict[str, str], *changes: str, **chosen):
+    """Settings for one step on two small samples."""
+    backbone = backbones[Path(settings_for(name).backbone).name]
+    usual = {"out": out, "backbone": backbone, "steps": 1, "batch": 2, "workers": 0}
+    known = flat(settings_for(name))
+    return settings_for(name, usual | chosen, [c for c in SMALL if c.partition("=")[0] in known] + list(changes))
+
+
+def state_of(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def changed_parts(before: dict[str, torch.Tensor], net: TrackerNet) -> set[str]:
+    """First two parts of the names of weights, and of batch norm statistics, that a step has changed."""
+    after = net.state_dict()
+    changed = (name for name, value in before.items() if not torch.equal(value, after[name]))
+    return {".".join(name.split(".")[:2 if name.startswith(("feature", "classifier")) else 1]) for name in changed}
+
+
+ALL_BUT_EARLY = {
+    "bb_regressor",
+    "classifier.feature_extractor",
+    "classifier.filter_initializer",
+    "classifier.filter_optimizer",
+    "feature_extractor.layer3",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypatch):
+    """DiMP: all but conv1, bn1, layer1 and layer2, batch norm statistics included. ATOM: the box branch alone. Only one
+    of the runs on ResNet-50 is done at its size, and no half gigabyte of checkpoint is written."""
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    lighter = {"architecture": "dimp18", "backbone": backbones["resnet18"]} if name in LIGHTER else {}
+    settings = dataclasses.replace(small(name, tmp_path, backbones), **lighter)
+    plan = load_run(name).plan(settings, blocks(), Named("held_back"))
+    before = state_of(plan.net)
+    net = train(plan, settings)
+    assert changed_parts(before, net) == ({"bb_regressor"} if name.startswith("atom") else ALL_BUT_EARLY)
+    with open(tmp_path / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
+    assert ("last" in row) == (not name.startswith("atom"))
+
+
+def test_one_step_of_the_shipped_network(tmp_path, pool, backbones, monkeypatch):
+    """The trunk's batch norm keeps its statistics; with thaw=0 its early layers train as well."""
+    module = load_run("ebm18_small")
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(module.held_back, "__defaults__", (2,))
+    monkeypatch.setattr(module, "Validation", lambda *_: None)
+    settings = small("ebm18_small", tmp_path / "a", backbones, "warmup=1", data=pool)
+    plan = module.plan(settings)
+    before = state_of(plan.net)
+    assert changed_parts(before, train(plan, settings)) == ALL_BUT_EARLY
+    settings = dataclasses.replace(settings, thaw=0.0, out=tmp_path / "b")
+    plan = module.plan(settings)
+    train(plan, settings)
+    early = {f"feature_extractor.{part}" for part in ("conv1", "layer1", "layer2")}
+    assert changed_parts(before, plan.net) == ALL_BUT_EARLY | early
+    statistics = [name for name in before if name.startswith("feature") and "running" in name]
+    assert all(torch.equal(before[name], plan.net.state_dict()[name]) for name in statistics)
+
+
+def test_the_paper_run_has_the_papers_figures():
+    """BMVC 2020, supplement D.1: 50 epochs of 40,000 samples in batches of 20; x 0.2 after 15, 30 and 45 epochs."""
+    settings = settings_for("dimp50_nce_plus")
+    assert settings.steps * settings.batch == 50 * 40_000 and settings.batch == 20
+    assert set(settings.sampling.shares.values()) == {1.0}
+    assert (settings.sampling.train_frames, settings.sampling.test_frames, settings.sampling.max_gap) == (3, 3, 200)
+    losses = {name: settings_for(name).objective for name in ("dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is")}
+    assert [loss.box_loss for loss in losses.values()] == ["nce_plus", "nce", "kld_is"]
+    assert all(dataclasses.replace(loss, box_loss="nce") == losses["dimp50_nce"] for loss in losses.values())
+    atom = [settings_for(name) for name in ("atom18_ml_is", "atom18_iou")]
+    assert [each.objective.box_loss for each in atom] == ["ml_is", "iou"]
+    assert override(atom[1], ["objective.box_loss=ml_is", "out=runs/atom18_ml_is"]).objective == atom[0].objective
+
+
+def test_the_rates_fall_after_fifteen_thirty_and_forty_five_epochs(tmp_path, backbones):
+    """2,000 steps an epoch. Adam's groups: every parameter that trains, once."""
+    settings = settings_for("dimp50_nce_plus", {"out": tmp_path, "backbone": backbones["resnet50"]})
+    plan = load_run("dimp50_nce_plus").plan(settings, blocks())
+    steps = [0, 29_999, 30_000, 59_999, 60_000, 90_000]
+    assert [plan.rate(step) for step in steps] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008])
+    grouped = [parameter for group in plan.groups for parameter in group["params"]]
+    wanted = {id(p) for p in plan.net.parameters() if p.requires_grad}
+    assert len(grouped) == len({id(p) for p in grouped}) and {id(p) for p in grouped} == wanted
+    assert len(plan.dataset) == 2_000_000
+
+
+@pytest.mark.parametrize("name", list_runs())
+def test_a_file_opens_with_its_command(name, capsys):
+    """The first line of code in the docstring is a command line of `ebmtrack train NAME` that is understood."""
+    lines = [line.strip() for line in load_run(name).__doc__.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("ebmtrack train ")]
+    assert commands and all(argv[:2] == ["train", name] for argv in commands)
+    for argv in commands:
+        at = argv.index("--set") if "--set" in argv else len(argv)
+        assert cli.main([*argv[:at], "--show", *argv[at:]]) == 0
+    assert "steps=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list_runs())
+def test_settings_survive_show_and_set(name):
+    """What --show prints is what --set takes, for the settings of every run."""
+    settings = settings_for(name)
+    assert override(settings, describe(settings).splitlines()) == settings
+
+
+def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
+    """The file's header: what was changed, and all settings; the weights are those that were trained."""
+    module = load_run("dimp18_nce_plus")
+    monkeypatch.setattr(module.dimp50_nce_plus, "public_sources", lambda settings: blocks())
+    monkeypatch.setattr(module.dimp50_nce_plus, "validation_source", lambda: None)
+    settings = small("dimp18_nce_plus", tmp_path, backbones, "objective.beta=0.3", "sampling.shares.lasot=0.25")
+    path = train_named("dimp18_nce_plus", settings)
+    metadata = read_metadata(path)
+    assert path == tmp_path / "dimp18_nce_plus.safetensors" and metadata["architecture"] == "dimp18"
+    changes = metadata["run"]["changes"]
+    assert changes["objective.beta"] == 0.3 and changes["sampling.shares.lasot"] == 0.25 and changes["steps"] == 1
+    assert "sampling.shares.coco" not in changes and "rates.box" not in changes
+    assert metadata["settings"]["objective"]["beta"] == 0.3 and metadata["settings"]["crops"]["rule"] == "dimp"
+    assert metadata["run"]["steps"] == 1 and metadata["run"]["seed"] == 0
+    assert torch.isfinite(load_checkpoint(path).bb_regressor.iou_predictor.weight).all()
+
+
+def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
+    """start: trunk and classifier are the file's, the box branch is not."""
+    torch.manual_seed(3)
+    first = TrackerNet("dimp18")
+    save_checkpoint(tmp_path / "first.safetensors", first, run={})
+    start = f"start={tmp_path / 'first.safetensors'}"
+    plan = load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, start), blocks())
+    assert changed_parts(state_of(first), plan.net) == {"bb_regressor"}
+    with pytest.raises(CheckpointError, match="nowhere"):
+        load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"), blocks())
+
+
+def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
+    """Sets 0 to 3 of TrackingNet; a share of 0 leaves a data set out, and it need not be there."""
+    module = load_run("dimp50_nce_plus")
+    settings = settings_for("dimp50_nce_plus", {}, ["sampling.shares.coco=0"])
+    with pytest.raises(ConfigError, match="lasot"):
+        module.public_sources(settings)
+    lasot_tree(tmp_path / "lasot")
+    got10k_tree(tmp_path / "got10k" / "train")
+    trackingnet_tree(tmp_path / "trackingnet")
+    for number in (2, 3):
+        save_text(tmp_path / "trackingnet" / f"TRAIN_{number}" / "anno" / f"gh_{number}.txt", "1,2,30,40\n")
+    for name in ("lasot", "got10k", "trackingnet"):
+        monkeypatch.setenv(variable(name), str(tmp_path / name))
+    sources = module.public_sources(settings)
+    assert {name: len(source) for name, source in sources.items()} == {"lasot": 2, "got10k": 2, "trackingnet": 5}
+    assert module.validation_source() is None
+    got10k_tree(tmp_path / "got10k" / "val")
+    assert module.validation_source().name == "got10k_val"
+    save_text(tmp_path / "vot.txt", "GOT-10k_Train_000001\n")
+    listed = override(settings, [f"vot_list={tmp_path / 'vot.txt'}"])
+    assert len(module.public_sources(listed)["got10k"]) == 1
+
+
+def test_plain_settings_change_what_they_say_and_nothing_else(monkeypatch, tmp_path):
+    """A RunSettings with its own out and device leaves the run's 100,000 steps."""
+    module, seen = load_run("dimp18_nce_plus"), []
+    monkeypatch.setattr(module, "run", lambda settings: seen.append(settings) or TrackerNet("dimp18"))
+    train_named("dimp18_nce_plus", RunSettings(out=tmp_path, device="cuda"))
+    assert seen == [module.Settings(out=tmp_path, device="cuda")] and seen[0].steps == 100_000
+
+
+def test_the_command_line(monkeypatch, tmp_path, capsys):
+    """Options and --set end in the settings; --resume wants a checkpoint; faults are one line and code 2."""
+    asked = []
+    monkeypatch.setattr(command, "train_named", lambda name, settings: asked.append((name, settings)) or "file")
+    argv = ["train", "dimp50_nce", "--out", str(tmp_path), "--batch", "5", "--set", "objective.samples=64", "thaw=1"]
+    assert cli.main(argv) == 2
+    assert "unknown setting 'thaw'" in capsys.readouterr().err
+    assert cli.main([*argv[:-1], "clip_norm=1"]) == 0
+    name, settings = asked.pop()
+    assert name == "dimp50_nce" and (settings.batch, settings.objective.samples, settings.clip_norm) == (5, 64, 1.0)
+    assert settings.steps == 100_000 and settings.resume and settings.out == tmp_path
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 2
+    assert "there is no" in capsys.readouterr().err
+    (tmp_path / "checkpoint.pt").touch()
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 0
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume", "--restart"]) == 2
+    assert cli.main(["train", "dimp50_ncee"]) == 2 and "did you mean 'dimp50_nce'" in capsys.readouterr().err
