@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebmtrack.data import packs
 from ebmtrack.data.crops import crop_window
 from ebmtrack.data.packs import PackSettings, cut_crop, target_window, write_pack
 from ebmtrack.data.sources.base import Source
 from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.sources.shards import write_shard
 from ebmtrack.errors import ConfigError, DatasetError
 
 SMALL = PackSettings(context=4.0, output=48, png=True, shard_frames=12)
@@ -310,6 +312,26 @@ def test_damaged_sources_stop_packing_or_are_named(tmp_path: Path) -> None:
     assert facts["left_out"] == ["x.jpg: not a readable image"]
     assert facts["frames"] == len(PackedSource(tmp_path / "q").read_pixels().targets)
     assert not PackedSource(tmp_path / "q").visible(1)[2]
+
+
+def test_a_full_disk_is_told_and_what_was_finished_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space after the first shard: a ConfigError, no temporary file, and the next try needs that shard no more."""
+    written = []
+
+    def full(path: Path, batches) -> dict:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return write_shard(path, batches)
+
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="No space left.*make room"):
+        patch.setattr(packs, "write_shard", full)
+        write_pack(Moving(), tmp_path / "p", SMALL)
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == [
+        "packing.json", "shard-00000.json", "shard-00000.lmdb"
+    ]
+    write_pack(Moving(), tmp_path / "p", SMALL)
+    assert len(PackedSource(tmp_path / "p")) == 5
 
 
 @pytest.mark.parametrize("wrong", [{"context": 0.5}, {"output": 8}, {"quality": 0}, {"every": 0}, {"targets": 0}])

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.files import write_bytes
@@ -135,7 +136,8 @@ def annotation_index(
     old, same = _unchanged(load(key, version), stamps)
     if old is not None and same.all():
         return old
-    parts = [old.get(i) if same[i] else _read(read, i) for i in range(len(files))]
+    numbers = tqdm(range(len(files)), "reading annotations", unit="sequence", delay=3, disable=None, leave=False)
+    parts = [old.get(i) if same[i] else _read(read, i) for i in numbers]
     index = _joined(parts)
     sure = settled(stamps, now).all(axis=1) & index.known
     if (sure & ~same).any():

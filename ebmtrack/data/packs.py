@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 from tqdm import tqdm
 
@@ -116,12 +117,21 @@ def write_pack(
     made = {"format": f"ebmtrack pack {FORMAT}", "source": source.name, "is_video": source.is_video}
     made |= {"settings": dataclasses.asdict(settings), "fingerprint": _fingerprint(targets)}
     shards = _shards(targets, settings.shard_frames)
-    with _only_writer(out):
+    with _only_writer(out), _telling_of_full_disks(out):
         if _begin(out, made):
             return json.loads((out / PACK_FILE).read_text("utf-8"))
         with tqdm(total=sum(len(t.frames) for t in targets), unit="crop", disable=not progress) as bar:
             facts = [_shard(source, shard, number, out, settings, threads, bar) for number, shard in enumerate(shards)]
         return _finish(out, made, facts, left_out, origin or {})
+
+
+@contextmanager
+def _telling_of_full_disks(out: Path) -> Iterator[None]:
+    """Turn what the system says when a file of the pack cannot be written into a ConfigError."""
+    try:
+        yield
+    except (OSError, lmdb.Error) as error:
+        raise ConfigError(f"{out}: cannot be written ({error}); make room, and run the same command again") from error
 
 
 def _targets(source: Source, settings: PackSettings, left_out: list[str]) -> Iterator[_Target]:
@@ -306,6 +316,9 @@ def _only_writer(out: Path) -> Iterator[None]:
         except ImportError:  # Windows keeps files in use from being replaced by itself
             pass
         except OSError as error:
-            raise ConfigError(f"{out}: another process is packing into it") from error
-        yield
-    (out / "packing.lock").unlink(missing_ok=True)
+            raise ConfigError(f"{out}: another process is packing into it; wait for it, or end it") from error
+        try:
+            yield
+        finally:
+            if os.name != "nt":
+                (out / "packing.lock").unlink(missing_ok=True)
