@@ -14,7 +14,7 @@ from live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers.capture import Capture, open_capture
-from ebmtrack.viewers.live import GRID, Live, Session, corner_heat
+from ebmtrack.viewers.live import GRID, Live, LoadingTracker, Session, corner_heat
 from ebmtrack.viewers.live_statistics import Histogram, Rate, Statistics
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -392,6 +392,32 @@ def test_while_paused_commands_work_and_afterwards_no_old_frame_is_shown():
         source.let()
         assert live.newest(view.number, WAIT_S).frame.number == 3
         source.let(300)
+
+
+def test_a_tracker_may_be_loaded_while_pictures_are_shown_already():
+    """Views come while loading takes its time; a box drawn meanwhile is learned as soon as the tracker is there."""
+    gate = threading.Event()
+    tracker = LoadingTracker(lambda: gate.wait(WAIT_S) and NotingTracker())
+    source = GatedSource()
+    capture = Capture(source, live=True)
+    with capture, Live(capture, Session(tracker)) as live:
+        source.let()
+        view = live.newest(0, WAIT_S)
+        tracker.check()
+        future = live.ask(Session.draw, view.frame.image, BOX)
+        assert not future.done()
+        gate.set()
+        assert future.result(WAIT_S) is None
+        source.let(300)
+
+
+def test_the_error_of_loading_is_raised_by_check():
+    def load():
+        raise ConfigError("no such weights")
+
+    tracker = LoadingTracker(load)
+    with pytest.raises(ConfigError, match="no such weights"):
+        wait_for(lambda: tracker.check())
 
 
 # Statistics

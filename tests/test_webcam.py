@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from live_stubs import WAIT_S, ListSource, NotingTracker, picture
@@ -175,6 +176,21 @@ def test_escape_leaves_what_was_begun_and_only_then_ends(controls):
     assert controls.live.asked == [] and controls.frozen is None and not controls.quit
     controls.key(window.ESCAPE)
     assert controls.quit
+
+
+def test_boxes_to_begin_with_are_learned_in_the_first_view_while_it_stands_still():
+    controls = Controls(StubLive(), [BOX, (60.0, 10.0, 20.0, 20.0)])
+    controls.see(None)
+    assert controls.live.paused and controls.live.asked == []
+    first = view_of()
+    controls.see(first)
+    assert [entry[2] for entry in controls.live.asked] == [BOX, (60.0, 10.0, 20.0, 20.0)]
+    controls.see(view_of(number=2))
+    assert controls.shown is first and controls.live.paused and len(controls.live.asked) == 2
+    for future in controls.live.futures:
+        future.set_result(None)
+    controls.see(None)
+    assert not controls.live.paused and controls.shown.number == 2
 
 
 # Pictures
@@ -516,6 +532,23 @@ def test_a_box_drawn_with_the_mouse_reaches_the_tracker_and_the_screen(tmp_path)
         screen.key("q")
         code, out, errors = screen.end()
     assert (code, errors) == (0, "") and "frames arrived" in out and "delay until shown" in out
+
+
+@needs_screen
+def test_weights_that_cannot_be_loaded_close_the_window_with_the_reason(tmp_path):
+    (tmp_path / "frames").mkdir()
+    cv2.imwrite(str(tmp_path / "frames" / "0.png"), picture(9))
+    script = NOTING.format(tests=TESTS) + (
+        "from ebmtrack import cli\n"
+        "from ebmtrack.errors import CheckpointError\n"
+        "def load():\n"
+        "    raise CheckpointError('none.safetensors: no such file')\n"
+        f"cli.VERBS['webcam'] = lambda: webcam.webcam(load, source={str(tmp_path / 'frames')!r}, loop=True)\n"
+        "sys.exit(cli.main(['webcam']))\n"
+    )
+    with Screen(sys.executable, "-c", script) as screen:
+        code, _, errors = screen.end()
+    assert (code, errors) == (2, "ebmtrack: error: none.safetensors: no such file\n")
 
 
 @needs_screen

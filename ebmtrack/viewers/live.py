@@ -35,6 +35,45 @@ class ManyTracker(Protocol):
     def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray: ...
 
 
+class LoadingTracker:
+    """A ManyTracker that a thread of its own loads; whoever needs it first waits until it is there.
+
+    `check` raises, in the thread that calls it, the error with which loading has failed.
+    """
+
+    def __init__(self, load: Callable[[], ManyTracker]):
+        self._future: Future = Future()
+        threading.Thread(target=self._run, args=(load,), name="loading", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise the error of loading, if that has ended with one."""
+        if self._future.done():
+            self._future.result()
+
+    def add(self, image_rgb: np.ndarray, box_xywh: Box) -> int:
+        """See ManyTracker."""
+        return self._future.result().add(image_rgb, box_xywh)
+
+    def update(self, image_rgb: np.ndarray) -> dict[int, object]:
+        """See ManyTracker."""
+        return self._future.result().update(image_rgb)
+
+    def remove(self, target: int) -> None:
+        """See ManyTracker."""
+        self._future.result().remove(target)
+
+    def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray:
+        """See ManyTracker."""
+        return self._future.result().corner_log_density(target, points_xy)
+
+    def _run(self, load: Callable[[], ManyTracker]) -> None:
+        """The thread."""
+        try:
+            self._future.set_result(load())
+        except BaseException as error:
+            self._future.set_exception(error)
+
+
 class Heat(NamedTuple):
     """exp(f - max f), 0 to 1, on a grid (GRID, GRID) over where a box's top right corner could be; its area."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from ebmtrack.errors import EbmtrackError
@@ -29,11 +30,14 @@ class Controls:
     """What the user has done with keys and mouse; told a view by `see`, it acts on what is on the screen.
 
     While a box is drawn the picture stands still (`frozen`), and so it does until that target is learned in it.
-    Coordinates are those of the frame, in pixels.
+    Coordinates are those of the frame, in pixels. `begin_xywh` are boxes whose targets are learned in the first view,
+    which stands still meanwhile.
     """
 
-    def __init__(self, live: Live):
+    def __init__(self, live: Live, begin_xywh: Sequence[Box] = ()):
         self.live = live
+        self._begin_xywh = begin_xywh
+        live.paused = bool(begin_xywh)
         self.view: View | None = None  # the newest one
         self.frozen: View | None = None  # the one that boxes are drawn on
         self.box_xywh: Box | None = None  # being drawn
@@ -75,12 +79,18 @@ class Controls:
 
     def see(self, view: View | None) -> None:
         """Take notice of a newer view, where there is one, and of what has become of the box that was drawn."""
+        if self.view is None and view is not None:
+            self.view = view
+            for box_xywh in self._begin_xywh:
+                self.draw(box_xywh)
         self.view = view or self.view
         for _, future in self._learning:
             if future.done() and isinstance(future.exception(), EbmtrackError):
                 self._say(str(future.exception()))
         self._learning = [(box, future) for box, future in self._learning if not future.done()]
         self._thaw()
+        if self._begin_xywh and self.view is not None and not self._learning:
+            self._begin_xywh, self.live.paused = (), False
 
     def key(self, code: int) -> None:
         """A key was pressed: its code as from cv2.waitKey, -1 for none."""
@@ -114,9 +124,15 @@ class Controls:
         elif min(box[2:]) < least:
             self._say("that box is too narrow: drag from one corner of the object to the other")
         else:
-            self._learning.append((box, self.live.ask(Session.draw, image, box, self.again)))
-            self.again = None
+            self.draw(box)
         self._leave()
+
+    def draw(self, box_xywh: Box) -> None:
+        """A box is complete on the picture that is shown: learn its target."""
+        self.frozen = self.shown
+        learned = self.live.ask(Session.draw, self.frozen.frame.image, box_xywh, self.again)
+        self._learning.append((box_xywh, learned))
+        self.again = None
 
     def _box(self, x: float, y: float) -> Box:
         """The box between the point where the button went down and this one, inside the picture."""

@@ -25,8 +25,9 @@ from ebmtrack.viewers.drawing import (
     line_width,
     overlay_heat,
 )
-from ebmtrack.viewers.live import Live, ManyTracker, Session, Statistics, Target, View
+from ebmtrack.viewers.live import Box, Live, LoadingTracker, ManyTracker, Session, Target, View
 from ebmtrack.viewers.live_controls import HELP, Controls
+from ebmtrack.viewers.live_statistics import Statistics
 from ebmtrack.viewers.selection import MAX_SIDE, parse_box
 from ebmtrack.viewers.video_file import VideoWriter, checked_video_path
 from ebmtrack.viewers.window import Window, require_screen
@@ -65,17 +66,18 @@ def webcam(
     with ExitStack() as stack:
         capture = open_capture(place, loop, None if headless else RETRY_S)
         stack.callback(capture.close)
-        live = Live(capture, Session(load_tracker()))
+        tracker = load_tracker() if headless else LoadingTracker(load_tracker)
+        live = Live(capture, Session(tracker))
         began_s = time.monotonic()
         stack.callback(_report, live, began_s, save_path)
         recorder = stack.enter_context(Recorder(save_path, capture.fps)) if save_path else None
-        live.paused = bool(boxes_xywh)
-        stack.enter_context(capture)
-        stack.enter_context(live)
         until_s = began_s + (seconds or float("inf"))
-        if boxes_xywh:
-            _begin(live, boxes_xywh)
-        (_run_headless if headless else _run_window)(live, recorder, until_s)
+        live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
+        with capture, live:
+            if headless:
+                _run_headless(live, recorder, until_s, boxes_xywh)
+            else:
+                _run_window(live, recorder, until_s, boxes_xywh, tracker.check)
     return live.statistics
 
 
@@ -251,27 +253,31 @@ def _zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
     return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom
 
 
-def _run_window(live: Live, recorder: Recorder | None, until_s: float) -> None:
-    """Show views in a window until the user ends it or it is time."""
-    controls = Controls(live)
-    told = ""
+def _run_window(
+    live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box], check: Callable[[], None]
+) -> None:
+    """Show views in a window until the user ends it, it is time, or `check`, called often, raises an error."""
+    controls = Controls(live, boxes_xywh)
+    told, drawn_s = "", float("-inf")
     with LiveWindow(f"ebmtrack: {live.capture.name}", controls) as window:
-        drawn_s = 0.0
         while not controls.quit and time.monotonic() < until_s:
+            check()
             view = live.newest(controls.view.number if controls.view else 0)
             controls.see(view)
             told = _tell(live, told)
-            touched = window.listen() if drawn_s else True
-            if not controls.quit and (view or touched or time.monotonic() > drawn_s + REFRESH_S):
+            if view or time.monotonic() > drawn_s + REFRESH_S:
                 window.draw(_status(live))
                 drawn_s = time.monotonic()
             if view is not None:
                 live.shown(view)
                 _record(recorder, view, controls.search)
+            if window.listen():
+                drawn_s = float("-inf")
 
 
-def _run_headless(live: Live, recorder: Recorder | None, until_s: float) -> None:
+def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box]) -> None:
     """Record views until the source ends or it is time; DatasetError where the source fails."""
+    _begin(live, boxes_xywh)
     number, used, told = 0, 0, ""
     while time.monotonic() < until_s:
         view = live.newest(number, REFRESH_S)
@@ -287,14 +293,14 @@ def _run_headless(live: Live, recorder: Recorder | None, until_s: float) -> None
         told = _tell(live, told)
 
 
-def _begin(live: Live, boxes_xywh: Sequence[Sequence[float]]) -> None:
+def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
     """Start on targets in the first frame, at which the live view stands still; DatasetError where there is none."""
     while (view := live.newest(0, REFRESH_S)) is None:
         state = live.capture.state()
         if state.kind in ("failed", "ended"):
             raise DatasetError(state.message)
     for box_xywh in boxes_xywh:
-        live.do(Session.draw, view.frame.image, tuple(box_xywh))
+        live.do(Session.draw, view.frame.image, box_xywh)
     live.paused = False
 
 
