@@ -1,0 +1,107 @@
+"""Registers the tracker in a workspace of the VOT toolkit: an entry of trackers.ini."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from configparser import ConfigParser
+from configparser import Error as IniError
+from pathlib import Path
+
+from ebmtrack.errors import ConfigError, missing_extra
+from ebmtrack.files import write_text
+from ebmtrack.tracking.params import load_params
+
+MODULE = "ebmtrack.plugins.vot"
+TIMEOUT_S = 120  # that the toolkit waits for a frame; its 30 are short for a first frame on a busy machine
+MASKS = (
+    "note: {path} gives targets as masks. This tracker follows the box around a mask and answers with boxes; "
+    "against masks these overlap less than a segmentation would."
+)
+
+
+def init(
+    params: str, workspace: Path, name: str | None = None, weights: Path | None = None, device: str = "cpu"
+) -> str:
+    """Add or replace our entry in `workspace`/trackers.ini, keep the others, and say what was done and what comes next.
+
+    name: the entry's, "ebmtrack_<params>" by default. Raises ConfigError for unknown parameters, a missing package or
+    weights file, a name that the toolkit does not take or another tracker has, and a folder that cannot be written.
+    """
+    load_params(params)
+    if importlib.util.find_spec("trax") is None:
+        raise missing_extra("vot-trax", "vot", "a tracker for the VOT toolkit")
+    if weights is not None and not weights.is_file():
+        raise ConfigError(f"{weights}: no such file of weights")
+    name = name or f"ebmtrack_{params}"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigError(f"{name!r}: the toolkit's names are letters, digits, - and _")
+    path = workspace / "trackers.ini"
+    text = _with_entry(_present(path), path, name, entry(params, name, weights, device))
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+    return "\n".join([f"{path} has the tracker {name}", *_advice(workspace, name)])
+
+
+def entry(params: str, name: str, weights: Path | None = None, device: str = "cpu") -> str:
+    """The section of trackers.ini that runs this tracker with the Python that is running now."""
+    command = [sys.executable, "-m", MODULE, "--params", params, "--device", device]
+    command += [] if weights is None else ["--weights", str(weights.absolute())]
+    line = shlex.join(command).replace("%", "%%")  # the toolkit's reader of .ini files expands %(name)s
+    return f"[{name}]\nlabel = ebmtrack {params}\nprotocol = trax\ncommand = {line}\ntimeout = {TIMEOUT_S}\n"
+
+
+def _present(path: Path) -> str:
+    """The text of trackers.ini, empty where there is none."""
+    if not path.exists():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _with_entry(text: str, path: Path, name: str, new: str) -> str:
+    """The file's text with the entry in the place of its older self, or at the end; all else stays as it is."""
+    parser = ConfigParser(interpolation=None)
+    try:
+        parser.read_string(text)
+    except IniError as error:
+        raise ConfigError(f"{path}: is no .ini file: {' '.join(str(error).split())}") from None
+    if parser.has_section(name):
+        if MODULE not in parser.get(name, "command", fallback=""):
+            raise ConfigError(f"{path}: has another tracker called {name}; choose a name with --name")
+        return _replaced(text, name, new)
+    return f"{text.rstrip()}\n\n{new}" if text.strip() else new
+
+
+def _replaced(text: str, name: str, new: str) -> str:
+    """The text with another section `name`; a section ends where the next one or a comment begins."""
+    lines = text.splitlines(keepends=True)
+    start = next(number for number, line in enumerate(lines) if line.strip() == f"[{name}]")
+    after = (number for number in range(start + 1, len(lines)) if lines[number][0] in "[#;")
+    stop = next(after, len(lines))
+    gap = "\n" if stop < len(lines) else ""
+    return "".join([*lines[:start], new, gap, *lines[stop:]])
+
+
+def _advice(workspace: Path, name: str) -> list[str]:
+    """What to know about this workspace and what to do next."""
+    lines = []
+    if not (workspace / "config.yaml").is_file():
+        lines.append(f"{workspace} is no workspace yet: vot initialize STACK --workspace {shlex.quote(str(workspace))}")
+    truths = sorted((workspace / "sequences").glob("*/groundtruth*.txt"))
+    masked = [path for path in truths if _first_letter(path) == "m"]
+    lines += [MASKS.format(path=masked[0])] if masked else []
+    quoted = shlex.quote(str(workspace))
+    return [*lines, f"next: vot --registry {quoted} test {name}; vot evaluate --workspace {quoted} {name}"]
+
+
+def _first_letter(path: Path) -> str:
+    """The first character of a file; "m" begins a mask in VOT's files."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(1)
