@@ -165,6 +165,9 @@ def test_the_array_holds_every_crop(pack: Path) -> None:
     assert {
         (int(t), int(f)): whole.image(row).tobytes() for row, (t, f) in enumerate(zip(whole.targets, whole.frames))
     } == crops_of(source)
+    for row, (target, frame) in enumerate(zip(whole.targets, whole.frames)):
+        x, y, side, _ = target_window(Moving().boxes_xywh(target)[frame], 4.0)
+        assert whole.cut[row].tolist() == [x >= 0, y >= 0, x + side <= 120, y + side <= 90]
     assert whole.offsets[0] == 0 and len(whole.pixels) == whole.sizes_hw.prod(axis=1).sum() == source.count_pixels()
     out = np.zeros((source.count_pixels([1, 3]), 3), np.uint8)
     some, rows = source.read_pixels([1, 3], out=out), np.flatnonzero(np.isin(whole.targets, [1, 3]))

@@ -26,13 +26,15 @@ class PackedPixels:
     """Many crops of a pack in one array, one after the other, each row by row: crop i is image(i).
 
     pixels: (P, 3) uint8 RGB. offsets: (n,) int64, the first pixel of each. sizes_hw: (n, 2) int64.
-    boxes_xywh: (n, 4) float64 in crop pixels. targets, frames: (n,) int64, the source's numbers, in order.
+    boxes_xywh: (n, 4) float64 in crop pixels. cut: (n, 4) bool, left, top, right, bottom: there the picture goes on
+    beyond the crop. targets, frames: (n,) int64, the source's numbers, in order.
     """
 
     pixels: np.ndarray
     offsets: np.ndarray
     sizes_hw: np.ndarray
     boxes_xywh: np.ndarray
+    cut: np.ndarray
     targets: np.ndarray
     frames: np.ndarray
 
@@ -121,7 +123,7 @@ class PackedSource(Source):
             shape = f"{pixels.dtype} {pixels.shape}"
             raise ConfigError(f"{self.root}: `out` must be uint8 of shape ({total}, 3), not {shape}")
         boxes = self._columns["boxes_xywh"][rows].astype(np.float64)
-        found = PackedPixels(pixels, offsets, sizes, boxes, numbers, frames)
+        found = PackedPixels(pixels, offsets, sizes, boxes, self._cut(rows), numbers, frames)
         with ThreadPoolExecutor(max(1, threads)) as pool:
             for _ in pool.map(lambda row: self._copy(found, row), range(len(rows))):
                 pass
@@ -180,6 +182,12 @@ class PackedSource(Source):
     def _sizes_hw(self, rows: np.ndarray) -> np.ndarray:
         windows, scenes = self._columns["windows_xywh"][rows], self._columns["scenes_xywh"][rows]
         return crop_size(windows, scenes, self.side)[:, ::-1]
+
+    def _cut(self, rows: np.ndarray) -> np.ndarray:
+        """(n, 4) bool: edges where a crop ends as its window does, not as the picture."""
+        windows, scenes = self._columns["windows_xywh"][rows], self._columns["scenes_xywh"][rows]
+        ends = [columns[:, :2] + columns[:, 2:] for columns in (windows, scenes)]
+        return np.concatenate([windows[:, :2] == scenes[:, :2], ends[0] == ends[1]], axis=1)
 
     def _read_indices(self) -> None:
         """Names and columns of all shards, one after the other."""
