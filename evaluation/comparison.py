@@ -144,6 +144,8 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
         speeds = []
         for run in range(folder.runs(name)):
             result = folder.read(name, run)
+            if result.made_by and not np.array_equal(result.boxes_xywh[0], sequence.boxes_xywh[0]):
+                raise ResultError(f"{result.path}: made from another sequence of that name, with another first box")
             while len(tracker.runs) <= run:
                 tracker.runs.append({})
             tracker.runs[run][name] = judge(sequence, result.boxes_xywh, chosen, result.path)
@@ -191,10 +193,11 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
         raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason
 
 
-def discover(out: str | os.PathLike, dataset: str) -> dict[str, Path]:
+def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()) -> dict[str, Path]:
     """Our own results below `<out>/<dataset>`: name of the parameters -> folder for `find_results`.
 
-    Raises ResultError where there are none.
+    params_names: those wanted, in this order; all without any. Raises ResultError where there are none, or where one
+    is wanted that is not there.
     """
     base = Path(out) / dataset
     names = []
@@ -203,7 +206,10 @@ def discover(out: str | os.PathLike, dataset: str) -> dict[str, Path]:
             names.append(re.sub(r"_\d{3,}$", "", path.name))
     if not names:
         raise ResultError(f"{base}: no results here; run `ebmtrack eval` first")
-    return {name: base / name for name in dict.fromkeys(names)}
+    absent = [name for name in params_names if name not in names]
+    if absent:
+        raise ResultError(f"{base}: no results of {absent[0]!r}; there are those of {', '.join(dict.fromkeys(names))}")
+    return {name: base / name for name in dict.fromkeys(params_names or names)}
 
 
 def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:

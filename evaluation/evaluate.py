@@ -120,7 +120,7 @@ def evaluate(
     names = found.select(sequences, allow_missing)
     devices = runner.pick_devices(device)
     workers = _default_workers(devices) if workers is None else workers
-    _check_counts(params_names, runs, workers)
+    _check_counts(params_names, runs, workers, threads)
     factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
     tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     threads = threads or _default_threads(devices, workers)
@@ -145,7 +145,8 @@ def collect(
 ) -> Evaluation:
     """Read and judge the stored results of a job."""
     evaluation = Evaluation(job.dataset.name, chosen, {}, {}, dict(failed), missing)
-    sequences = {name: job.dataset.load(name) for name in dict.fromkeys(task.sequence for task in job.tasks)}
+    done = dict.fromkeys(task.sequence for task in job.tasks if task not in failed)
+    sequences = {name: job.dataset.load(name) for name in done}
     for task in job.tasks:
         runs = evaluation.scores.setdefault(task.params, [])
         speeds = evaluation.frames_per_s.setdefault(task.params, [])
@@ -288,11 +289,13 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
     return 1 if devices[0] == "cpu" else max(1, (os.cpu_count() or 1) // max(1, workers))
 
 
-def _check_counts(params_names: Sequence[str], runs: int, workers: int) -> None:
+def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads: int | None) -> None:
     if not params_names:
         raise ConfigError("name at least one set of parameters")
-    if runs < 1 or workers < 0:
-        raise ConfigError(f"runs {runs} and workers {workers}: at least one run, and no negative workers")
+    if runs < 1 or workers < 0 or (threads is not None and threads < 1):
+        raise ConfigError(
+            f"runs {runs}, workers {workers}, threads {threads}: at least one run and thread, and no negative workers"
+        )
 
 
 def _forget(job: runner.Job) -> None:

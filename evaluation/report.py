@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import DatasetError, EbmtrackError
+from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.datasets import open_dataset
@@ -62,8 +62,9 @@ def report(
     figures known from elsewhere. worst: how many of the first tracker's worst sequences are shown in detail.
     Raises the package's errors for what cannot be read.
     """
-    own = discover(out, open_dataset(dataset, root).name) if out is not None else {}
-    own = {name: own[name] for name in params_names} if params_names else own
+    own = discover(out, open_dataset(dataset, root).name, params_names) if out is not None else {}
+    if worst < 0:
+        raise ConfigError(f"worst {worst}: how many sequences are shown in detail cannot be negative")
     comparison = compare(
         open_dataset(dataset, root),
         {**own, **(results or {})},
@@ -71,7 +72,11 @@ def report(
         sequences=sequences,
         peers=peers,
     )
-    write_text(page, render(comparison, worst, title))
+    text = render(comparison, worst, title)
+    try:
+        write_text(page, text)
+    except OSError as reason:
+        raise ConfigError(f"{page}: the page cannot be written ({reason.strerror}); choose another place") from reason
     return Path(page)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import claims
 from ebmtrack.evaluation.datasets import DataSet, Sequence
-from ebmtrack.evaluation.results import Result, box_path, read_marker, write_result
+from ebmtrack.evaluation.results import Result, box_path, read_boxes, read_marker, write_result
 from ebmtrack.files import write_text
 
 Array = np.ndarray
@@ -181,6 +182,7 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
     """
     outcome = Outcome()
     todo = tuple(task for task in job.tasks if not is_done(job, task))
+    _check_sequences(job, set(job.tasks) - set(todo))
     outcome.skipped = len(job.tasks) - len(todo)
     began = _prepare_folders(job)
     whole, job = job, replace(job, tasks=todo, began=began)
@@ -227,6 +229,22 @@ def is_done(job: Job, task: Task) -> bool:
                 "choose another folder for results, or overwrite these"
             )
     return True
+
+
+def _check_sequences(job: Job, done: set[Task]) -> None:
+    """Refuse results that are there from sequences of the same names in another data set, with a ResultError.
+
+    A result begins with the box that the tracker was given and has a box per frame.
+    """
+    for name in dict.fromkeys(task.sequence for task in job.tasks if task in done):
+        truth = job.dataset.load(name).boxes_xywh
+        for task in (task for task in done if task.sequence == name):
+            boxes = read_boxes(box_path(job.folder(task), name))
+            if len(boxes) != len(truth) or not np.array_equal(boxes[0], truth[0]):
+                raise ResultError(
+                    f"{box_path(job.folder(task), name)}: made from another sequence of that name; "
+                    "choose another folder for results, or overwrite these"
+                )
 
 
 def work(job: Job, device: str, send: Callable[[tuple], None]) -> None:
@@ -323,11 +341,15 @@ def _signs_of_life(claim: claims.Claim) -> Iterator[None]:
 
 
 def _prepare_folders(job: Job) -> float:
-    """Create the folders of results and return the time by their disk's clock."""
+    """Create the folders of results and return the time by their disk's clock. Raises ConfigError where nothing can be
+    written there."""
     folders = {job.folder(task) for task in job.tasks}
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    return max((claims.disk_time(folder) for folder in folders), default=0.0)
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        return max((claims.disk_time(folder) for folder in folders), default=0.0)
+    except OSError as reason:
+        raise ConfigError(f"{job.out}: results cannot be written there ({reason.strerror}); choose another") from reason
 
 
 @dataclass
@@ -470,7 +492,7 @@ def pick_devices(device: str) -> tuple[str, ...]:
     """Devices for the workers: `cpu`, `cuda` (all of them), `cuda:0,cuda:2`, or `auto` (GPUs if there are any).
 
     Under torchrun, `cuda` and `auto` mean the GPU of this process alone (LOCAL_RANK). Raises ConfigError for `cuda`
-    without a GPU.
+    without a GPU, and for anything that is no device.
     """
     if device in ("auto", "cuda"):
         import torch
@@ -481,4 +503,8 @@ def pick_devices(device: str) -> tuple[str, ...]:
         if count and "LOCAL_RANK" in os.environ:
             return (f"cuda:{int(os.environ['LOCAL_RANK']) % count}",)
         return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
-    return tuple(part.strip() for part in device.split(","))
+    devices = tuple(part.strip() for part in device.split(","))
+    for name in devices:
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+            raise ConfigError(f"unknown device {name!r}: use auto, cpu, mps, cuda or cuda:0,cuda:1")
+    return devices

@@ -198,6 +198,27 @@ def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
         comparison.compare(found, {"good": tmp_path / "good"})
 
 
+def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:
+    """Ours begin with the box that the tracker was given; a folder with another first box is refused."""
+    root = make_sequences(tmp_path, 1)
+    path = root / "seq0" / "groundtruth_rect.txt"
+    path.write_text(path.read_text().replace("5,6,", "5.5,6,", 1))
+    with pytest.raises(ResultError, match="seq0.txt: made from another sequence"):
+        comparison.compare(datasets.open_dataset("folder", root), {"good": place / "out" / "folder" / "good"})
+
+
+def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
+    """Parameters without results, a negative number of sequences and a page that cannot be written are told."""
+    for wish, error, what in (
+        ({"params_names": ["none"]}, ResultError, "no results of 'none'; there are those of bad <b>&, good"),
+        ({"worst": -3}, ConfigError, "worst -3"),
+        ({}, ConfigError, "the page cannot be written"),
+    ):
+        page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
+        with pytest.raises(error, match=what):
+            report.report("folder", place / "data", page_path, out=place / "out", **wish)
+
+
 def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
     """Texts of the file of figures, such as their protocol, stand on the page once for all its trackers."""
     rows = {"sequences": {"seq0": {"auc": 0.5}}}

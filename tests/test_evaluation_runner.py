@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -112,6 +113,30 @@ def test_a_sequence_that_fails(root: Path, tmp_path: Path, trouble: str, text: s
     assert not (tmp_path / "folder" / "stub_000" / "seq1.error").exists()
 
 
+def test_a_malformed_annotation_is_one_failure(tmp_path: Path) -> None:
+    """The other sequences are run and scored; the report says which file and line."""
+    root = make_sequences(tmp_path / "data", 3)
+    (root / "seq1" / "groundtruth_rect.txt").write_text("1,2,3\n")
+    evaluation, printed = run(root, tmp_path / "out")
+    assert evaluation.exit_code == 1 and set(evaluation.scores["stub"][0]) == {"seq0", "seq2"}
+    assert "groundtruth_rect.txt, line 1: 3 numbers" in printed and "mean PARTIAL" in printed
+
+
+def test_other_sequences_of_the_same_names(root: Path, tmp_path: Path) -> None:
+    """Results of `car` in one folder of sequences are not taken for those of `car` in another."""
+    run(root, tmp_path / "out")
+    shutil.copytree(root / "seq0", tmp_path / "moved" / "seq0")
+    path = tmp_path / "moved" / "seq0" / "groundtruth_rect.txt"
+    path.write_text(path.read_text().replace("5,6,", "5.5,6,", 1))
+    longer = make_sequences(tmp_path / "longer", 1, frames=7)
+    for other in (tmp_path / "moved", longer):
+        with pytest.raises(ResultError, match="seq0.txt: made from another sequence of that name"):
+            run(other, tmp_path / "out")
+    assert run(longer, tmp_path / "out", overwrite=True)[0].complete
+    with pytest.raises(ResultError, match="seq0.txt: made from another sequence of that name"):
+        run(root, tmp_path / "out")
+
+
 def test_a_worker_that_dies(root: Path, tmp_path: Path) -> None:
     """A sequence that kills its worker three times is given up and reported; the others are computed."""
     evaluation, printed = run(root, tmp_path, 2, factory=StubFactory(trouble="die", trouble_width=42))
@@ -139,6 +164,11 @@ def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
         evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
     with pytest.raises(ConfigError, match="unknown tracker set-up 'nothing'"):
         evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="threads -2"):
+        run(root, tmp_path, threads=-2)
+    (tmp_path / "a file").touch()
+    with pytest.raises(ConfigError, match="a file: results cannot be written there"):
+        run(root, tmp_path / "a file")
     with pytest.raises(DatasetError, match="no folders"):
         run(tmp_path, tmp_path / "out")
 
@@ -203,6 +233,9 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are taken as given; `cuda` means all GPUs, or under torchrun the one of this process."""
     torch = pytest.importorskip("torch")
     assert runner.pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    for name in ("tpu", "cuda:", "cpu,", ""):
+        with pytest.raises(ConfigError, match="unknown device"):
+            runner.pick_devices(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert runner.pick_devices("auto") == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     monkeypatch.setenv("LOCAL_RANK", "2")
