@@ -64,12 +64,13 @@ class CsvLog:
 
 
 def _rows_up_to(path: Path, step: int) -> list[dict[str, str]]:
-    """The whole rows of a log up to a step; a row cut short by a kill is left out."""
+    """The whole rows of a log up to a step; a row cut short by a kill, or empty since the power failed, is left out."""
     if not step or not path.exists():
         return []
-    with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values() and row.get("step", "").isdigit()]
-    return [row for row in rows if int(row["step"]) <= step]
+    with open(path, newline="", errors="replace") as file:
+        rows = list(csv.DictReader(line.replace("\0", "") for line in file))
+    whole = [row for row in rows if None not in row and None not in row.values()]
+    return [row for row in whole if row.get("step", "").isdigit() and int(row["step"]) <= step]
 
 
 class TensorBoardLog:

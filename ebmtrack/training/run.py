@@ -120,7 +120,7 @@ def train(plan: Plan, settings: RunSettings) -> nn.Module:
     """
     team = team_of(settings.device)
     with team_batch_norm(plan.net, team):
-        torch.manual_seed(settings.seed + 7919 * team.rank)
+        seed_all(settings.seed + 7919 * team.rank)
         plan.net.to(team.device)
         if settings.channels_last:
             plan.net.to(memory_format=torch.channels_last)
@@ -311,6 +311,13 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is no checkpoint: {error}; move it away to start afresh") from error
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that all code shares: Python's, NumPy's and PyTorch's on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
