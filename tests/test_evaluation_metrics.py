@@ -79,6 +79,33 @@ def test_equals_the_got10k_package_on_random_trajectories(seed: int) -> None:
     np.testing.assert_allclose(clipped.overlap[1:], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_the_got10k_package_where_frames_are_missing(seed: int) -> None:
+    """NaN rows, absent targets and empty results: the toolkit's experiments give the same curves."""
+    experiments = pytest.importorskip("got10k.experiments")
+    toolkit = pytest.importorskip("got10k.utils.metrics")
+    rng = np.random.default_rng(seed)
+    anno = np.rint(np.concatenate([rng.uniform(-30, 300, (50, 2)), rng.uniform(1, 90, (50, 2))], axis=1))
+    pred = np.rint(anno + rng.normal(0, 5, anno.shape))
+    pred[:, 2:] = np.maximum(pred[:, 2:], 0)
+    pred[rng.uniform(size=50) < 0.1, 2:] = 0
+    cover = rng.integers(0, 3, 50)
+    score = metrics.score_sequence(pred, anno, "got10k", visible=cover > 0, size_wh=(320, 240))
+    seen = np.flatnonzero(cover[1:] > 0) + 1
+    overlap = toolkit.rect_iou(pred[seen], anno[seen], bound=(320, 240))
+    expected = (overlap[:, None] > np.linspace(0, 1, 101)).mean(axis=0)
+    np.testing.assert_allclose(score.success, expected, rtol=0, atol=1e-12)
+    assert score.average_overlap == pytest.approx(overlap.mean(), abs=1e-12)
+    anno[1:][rng.uniform(size=49) < 0.2] = np.nan
+    known, experiment = ~np.isnan(anno).any(axis=1), object.__new__(experiments.ExperimentOTB)
+    experiment.nbins_iou, experiment.nbins_ce = 21, 51
+    pred[0] = anno[0]
+    success, precision = experiment._calc_curves(*experiment._calc_metrics(pred[known], anno[known]))
+    score = metrics.score_sequence(pred, anno, "otb")
+    np.testing.assert_allclose(score.success, success, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(score.precision, precision, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", metrics.PROTOCOLS)
 def test_a_perfect_tracker(name: str) -> None:
     """Overlap 1 exceeds every threshold but the last, which is 1 itself: 20/21, or 100/101 with 101
