@@ -148,6 +148,7 @@ def bench(
     frames: int = 100,
     width: int = 640,
     height: int = 480,
+    targets: int = 1,
     json: bool = False,
 ) -> None:
     """Measure the tracker on this machine: milliseconds a frame by stage, median over frames.
@@ -161,11 +162,12 @@ def bench(
         frames: Frames to measure.
         width: Their width in pixels.
         height: Their height in pixels.
+        targets: Compare so many targets in one video with one target.
         json: Print JSON instead of a table.
     """
     from ebmtrack.tracking import bench as measuring
 
-    report = measuring.bench(params, weights, device, precision, threads, frames, width, height)
+    report = measuring.bench(params, weights, device, precision, threads, frames, width, height, targets)
     measuring.print_report(report, json)
 
 
@@ -328,7 +330,7 @@ def datasets(
 
     Args:
         action: list benchmarks, or check a data set; what is damaged gives exit code 1.
-        name: The data set to check: lasot, got10k, trackingnet, coco, pack, or a benchmark such as otb100.
+        name: The data set to check: lasot, got10k, trackingnet, coco, pool, pack, or a benchmark such as otb100.
         path: Where it lies; by default where `ebmtrack paths` says.
         root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
         every_frame: Read every frame when checking, not only the first and the last of a sequence.

@@ -290,6 +290,19 @@ def test_killed_packing_goes_on_and_ends_the_same(tmp_path: Path, pack: Path) ->
     assert {p.name for p in (tmp_path / "p").iterdir()} == {p.name for p in pack.iterdir()}
 
 
+def test_a_kill_between_any_two_files_leaves_nothing_behind(tmp_path: Path, pack: Path) -> None:
+    """Just after the folder was made, with a half-written note; and just before the notes were removed."""
+    place = tmp_path / "p"
+    place.mkdir()
+    (place / ".packing-a1b2.json").write_text("{")
+    write_pack(Moving(), place, SMALL)
+    for name in (".shard-00000-x.lmdb", ".pack-x.json", "packing.json", "shard-00000.json"):
+        (place / name).write_text("{")
+    assert len(PackedSource(place)) == 5
+    write_pack(Moving(), place, SMALL)
+    assert {p.name for p in place.iterdir()} == {p.name for p in pack.iterdir()}
+
+
 def test_two_packers_do_not_share_a_folder(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     source = Moving(2)
@@ -367,7 +380,7 @@ def test_missing_and_cut_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_changed_byte_is_found_wherever_it_lies(tmp_path: Path) -> None:
-    """300 copies with a few bytes changed, half of them in LMDB's own pages, which would kill the process: opening or
+    """150 copies with a few bytes changed, half of them in LMDB's own pages, which would kill the process: opening or
     reading gives a DatasetError with the path, or all crops as they were."""
     write_pack(Noisy(), tmp_path / "p", SMALL)
     path = tmp_path / "p" / "shard-00001.lmdb"
@@ -376,7 +389,7 @@ def test_a_changed_byte_is_found_wherever_it_lies(tmp_path: Path) -> None:
     tree = [page for first, count in shard["tree"] for page in range(first, first + count)]
     assert 2 < len(tree) < len(data) // 4096 / 2
     rng, refused = np.random.default_rng(0), 0
-    for trial in range(300):
+    for trial in range(150):
         broken = bytearray(data)
         for _ in range(1 + trial % 3):
             place = rng.integers(len(data)) if trial % 2 else rng.choice(tree) * 4096 + rng.integers(4096)
@@ -387,7 +400,7 @@ def test_a_changed_byte_is_found_wherever_it_lies(tmp_path: Path) -> None:
         except DatasetError as error:
             refused += 1
             assert "shard-00001.lmdb" in str(error)
-    assert refused > 200
+    assert refused > 90
 
 
 def test_damage_while_open_names_the_key(tmp_path: Path) -> None:
@@ -406,13 +419,13 @@ def test_damage_while_open_names_the_key(tmp_path: Path) -> None:
 
 
 def test_broken_facts_are_dataset_errors(tmp_path: Path) -> None:
-    """400 variants of pack.json, cut, doubled and overwritten, and fields of wrong kinds: DatasetError, or the same
+    """200 variants of pack.json, cut, doubled and overwritten, and fields of wrong kinds: DatasetError, or the same
     crops."""
     write_pack(Moving(2), tmp_path / "p", SMALL)
     path, rng, refused = tmp_path / "p" / "pack.json", np.random.default_rng(0), 0
     data, expected = path.read_bytes(), crops_of(PackedSource(tmp_path / "p"))
     junk = [b"9", b"-", b'"', b"null", b"[]", b"{}", b"\xff", b"1e999", b"0", b",", b":", b"]"]
-    for _ in range(400):
+    for _ in range(200):
         place, piece = int(rng.integers(len(data))), junk[rng.integers(len(junk))]
         keep = int(rng.integers(3))
         path.write_bytes(data[:place] + piece + data[place + keep * len(piece) :])
@@ -421,4 +434,4 @@ def test_broken_facts_are_dataset_errors(tmp_path: Path) -> None:
         except DatasetError as error:
             refused += 1
             assert str(tmp_path / "p") in str(error)
-    assert refused > 200
+    assert refused > 100

@@ -260,8 +260,22 @@ def test_packs_and_benchmarks_are_checked(tmp_path: Path, capsys, monkeypatch: p
     assert code == 1 and "shard-00000.lmdb: cut short or damaged" in out
 
 
+def test_the_small_pool_and_compositions_are_checked(tmp_path: Path, capsys) -> None:
+    got10k_tree(tmp_path / "got10k" / "train")
+    coco_tree(tmp_path / "coco")
+    cutouts, backgrounds = material_tree(tmp_path)
+    code, out = checked(capsys, "pool", tmp_path)
+    assert code == 0 and "video: 2 targets" in out and "stills: 1 targets" in out
+    assert "synthetic: 24 cut-outs, 24 backgrounds" in out
+    sorted(cutouts.iterdir())[3].write_bytes(b"no")
+    sorted(backgrounds.iterdir())[0].write_bytes(b"")
+    code, out = checked(capsys, "synthetic", tmp_path)
+    assert code == 1 and "2 faults" in out
+
+
 def test_unknown_data_sets_are_code_2(capsys) -> None:
     assert cli.main(["datasets", "check", "imagenet", "/x"]) == cli.main(["datasets", "check"]) == 2
+    assert cli.main(["datasets", "check", "pack"]) == 2
     assert "unknown data set 'imagenet'" in capsys.readouterr().err
 
 

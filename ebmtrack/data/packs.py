@@ -119,6 +119,7 @@ def write_pack(
     shards = _shards(targets, settings.shard_frames)
     with _only_writer(out), _telling_of_full_disks(out):
         if _begin(out, made):
+            _tidy(out)
             return json.loads((out / PACK_FILE).read_text("utf-8"))
         with tqdm(total=sum(len(t.frames) for t in targets), unit="crop", disable=not progress) as bar:
             facts = [_shard(source, shard, number, out, settings, threads, bar) for number, shard in enumerate(shards)]
@@ -182,7 +183,7 @@ def _begin(out: Path, made: dict) -> bool:
                     "folder"
                 )
             return name == PACK_FILE
-    if any(path.name != "packing.lock" for path in out.iterdir()):
+    if any(path.name != "packing.lock" and not path.name.startswith(".packing-") for path in out.iterdir()):
         raise ConfigError(f"{out}: not empty, and no pack; give a new folder")
     write_text(out / PACKING_FILE, json.dumps(made, indent=1))
     return False
@@ -295,9 +296,14 @@ def _finish(out: Path, made: dict, shards: list[dict], left_out: list[str], orig
     facts |= {"made_by": f"ebmtrack {__version__}", "made_at": datetime.datetime.now(datetime.timezone.utc).isoformat()}
     facts |= {"shards": shards}
     write_text(out / PACK_FILE, json.dumps(facts, indent=1))
-    for path in [out / PACKING_FILE, *out.glob("shard-*.json")]:
-        path.unlink(missing_ok=True)
+    _tidy(out)
     return facts
+
+
+def _tidy(out: Path) -> None:
+    """Remove the notes of the packing, and what a killed packer left."""
+    for path in [out / PACKING_FILE, *out.glob("shard-*.json"), *out.glob(".pack*"), *out.glob(".shard-*")]:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ebmtrack.data.sources.catalogue import SOURCES
-from ebmtrack.data.sources.checking import Finding, check_source
+from ebmtrack.data.sources.checking import NAMES, Finding, check_source
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.datasets import DATASETS, locate, open_dataset
 
 
 def check(name: str, path: Path | None = None, every_frame: bool = False) -> Iterator[Finding]:
     """Findings about a data set in `path`, by default where the settings say; ConfigError for an unknown name."""
-    if name in SOURCES:
+    if name in NAMES:
         if path is None and name in DATASETS:
             path = locate(name, None)
         yield from check_source(name, path, every_frame)
         if name != "trackingnet" or path is None or not (path / "TEST").is_dir():
             return
     elif name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(sorted({*SOURCES, *DATASETS}))}")
+        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(sorted({*NAMES, *DATASETS}))}")
     yield from check_benchmark(name, locate(name, path))
 
 

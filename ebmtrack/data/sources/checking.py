@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebmtrack.data.paths import data_path
+from ebmtrack.data.paths import HOMES, data_path
 from ebmtrack.data.sources.annotations import read_names
 from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.catalogue import SOURCES, open_source, sets_there
+from ebmtrack.data.sources.catalogue import open_source, sets_there
+from ebmtrack.data.sources.coco import CocoSource
 from ebmtrack.data.sources.got10k import GOT10kSource
 from ebmtrack.data.sources.lasot import LaSOTSource
+from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.sources.synthetic import SyntheticSource
 from ebmtrack.data.sources.trackingnet import ALL_SETS
 from ebmtrack.errors import ConfigError, DatasetError
 
@@ -33,18 +36,16 @@ def check_source(name: str, path: str | Path | None = None, every_frame: bool = 
     Annotations and the first and last frame of each sequence are read, and that all others exist is looked up;
     `every_frame` reads all. ConfigError for an unknown name.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"unknown training source {name!r}: choose one of {', '.join(SOURCES)}")
+    if name not in NAMES:
+        raise ConfigError(f"unknown training source {name!r}: choose one of {', '.join(NAMES)}")
+    if path is None and name not in HOMES:
+        raise ConfigError(f"give the folder of the {name} data")
     root = Path(path) if path is not None else data_path(name)
     if not root.is_dir():
         yield Finding(f"{root}: no such folder", damage=True)
         return
-    checks = {"lasot": _check_lasot, "got10k": _check_got10k, "trackingnet": _check_trackingnet, "coco": _check_coco}
     try:
-        if name in checks:
-            yield from checks[name](root, every_frame)
-        else:
-            yield from _check(name, open_source(name, root), every_frame)
+        yield from _CHECKS[name](root, every_frame)
     except DatasetError as error:
         yield Finding(str(error), damage=True)
 
@@ -126,6 +127,36 @@ def _check_coco(root: Path, every_frame: bool) -> Iterator[Finding]:
             yield Finding(str(error), damage=True)
 
 
+def _check_synthetic(root: Path, every_frame: bool) -> Iterator[Finding]:
+    source = SyntheticSource(root / "cutouts", root / "backgrounds")
+    cutouts, backgrounds = source.material
+    yield Finding(f"synthetic: {cutouts} cut-outs, {backgrounds} backgrounds")
+    yield from (Finding(fault, damage=True) for fault in source.faults(every_frame))
+
+
+def _check_pack(root: Path, every_frame: bool) -> Iterator[Finding]:
+    yield from _check("pack", PackedSource(root), every_frame)
+
+
+def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
+    """The three parts of the small pool (`pool.open_pool`)."""
+    yield from _check("video", GOT10kSource(root / "got10k" / "train"), every_frame)
+    yield from _check("stills", CocoSource(root / "coco"), every_frame)
+    yield from _check_synthetic(root, every_frame)
+
+
 def _few(names: Collection[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(sorted(names)[:most]) + more
+
+
+_CHECKS: Mapping[str, Callable[[Path, bool], Iterator[Finding]]] = {
+    "lasot": _check_lasot,
+    "got10k": _check_got10k,
+    "trackingnet": _check_trackingnet,
+    "coco": _check_coco,
+    "synthetic": _check_synthetic,
+    "pack": _check_pack,
+    "pool": _check_pool,
+}
+NAMES = tuple(_CHECKS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +117,20 @@ class SyntheticSource(Source):
     def preload(self) -> None:
         """Read all files into the store now."""
         self._store.preload([*self._cutouts, *self._backgrounds])
+
+    @property
+    def material(self) -> tuple[int, int]:
+        """Numbers of cut-outs and of backgrounds."""
+        return len(self._cutouts), len(self._backgrounds)
+
+    def faults(self, every_frame: bool = False) -> Iterator[str]:
+        """A line for each cut-out and background that cannot be decoded; all are tried."""
+        for read, paths in ((self._store.rgba, self._cutouts), (self._store.rgb, self._backgrounds)):
+            for path in paths:
+                try:
+                    read(path)
+                except DatasetError as error:
+                    yield str(error)
 
     def _compose(self, index: int) -> Clip:
         """Draw all that is random about clip `index`."""
