@@ -225,6 +225,44 @@ def test_the_tracker_network_gets_the_gradients_of_the_doubled_batch(two, tmp_pa
         assert (gradient - whole[name]).norm().item() < 1e-6 * whole[name].norm().item() + 1e-10, name
 
 
+TORCHRUN = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_distributed as t
+from ebmtrack.training import run
+if {kill!r} == os.environ["RANK"]:
+    step_of = run._Run._step
+    def dies(self, batch, step):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step_of(self, batch, step)
+    run._Run._step = dies
+run.train(t.plan_of(dropout=0.5), t.settings_in(Path({out!r}), workers=1))
+"""
+
+
+def torchrun(out: Path, kill: str = "") -> int:
+    """Exit code of a run by two processes under torchrun, of which process `kill` dies in step 8."""
+    script = out.parent / f"train_{out.name}_{kill}.py"
+    script.write_text(TORCHRUN.format(tests=TESTS, out=str(out), kill=kill))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, timeout=300, env=environment).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", ["0", "1"])
+def test_kill_9_under_torchrun_loses_nothing(tmp_path, kill):
+    """Either process is killed in step 8; the run goes on from step 5 and ends bit for bit as one never stopped."""
+    assert torchrun(tmp_path / "straight") == 0
+    assert torchrun(tmp_path / "killed", kill) != 0
+    assert torch.load(tmp_path / "killed" / "checkpoint.pt")["step"] == 5
+    assert torchrun(tmp_path / "killed") == 0
+    ends = [torch.load(tmp_path / name / "checkpoint.pt") for name in ("straight", "killed")]
+    assert furthest(ends[0]["net"], ends[1]["net"]) == 0 and ends[0]["step"] == ends[1]["step"] == 12
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_sample_numbers_do_not_depend_on_the_cut(size):
     """Step k of any team with 6 samples a step holds the numbers 12 + 6 k .. 17 + 6 k, in order of rank."""

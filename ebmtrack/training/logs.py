@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -144,7 +145,8 @@ class ProgressBar:
         self.bar.close()
         if self.smooth.get("wait_frac", 0) > STARVED_FRAC:
             share = self.smooth["wait_frac"]
-            self.bar.write(f"the device waited for data {share:.0%} of the time: more --workers, or a pack, would help")
+            text = f"the device waited for data {share:.0%} of the time: more --workers, or a pack, would help"
+            self.bar.write(text, file=sys.stderr)
 
 
 class RunLog:
