@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ebmtrack.data.sampling import Sampler, SamplingSettings, dimp_frames, long_enough, make_sampler
+from ebmtrack.data.sampling import Sampler, SamplingSettings, causal_frames, dimp_frames, long_enough, make_sampler
 from ebmtrack.data.sources.base import Source
 from ebmtrack.errors import ConfigError
 
@@ -132,3 +132,16 @@ def test_shares_and_sources_must_match_and_a_share_of_zero_leaves_out():
         make_sampler(sources, SamplingSettings({"a": 1.0}), 0)
     with pytest.raises(ConfigError, match="rule"):
         Sampler([sources["a"]], [1.0], 3, 3, 200, 0, "newest")
+
+
+@pytest.mark.parametrize("index", range(20))
+def test_the_rule_any_draws_source_target_and_frames_in_this_order(index):
+    """From one generator seeded by (seed, index): trained networks can be trained again only while that stays so."""
+    sources, shares = {"a": Lengths("a", [6, 9]), "b": Lengths("b", [7] * 5)}, {"a": 0.3, "b": 0.7}
+    sampler = make_sampler(sources, SamplingSettings(shares, 2, 2, 30, "any"), seed=4)
+    choice = sampler.choose(sampler.rng(index))
+    rng = np.random.default_rng((4, index))
+    source = sources["a"] if rng.random() < 0.3 else sources["b"]
+    target = int(rng.random() * len(source))
+    assert (choice.source, choice.target) == (source, target)
+    assert (choice.train_frames, choice.test_frames) == causal_frames(source.visible(target), 2, 2, 30, rng)
