@@ -43,6 +43,7 @@ DATASETS: Mapping[str, Callable[[Path], DataSet]] = {
     "folder": folder.find,
 }
 
+
 @dataclass(frozen=True)
 class Found:
     """One line of `ebmtrack datasets`: where a data set lies, how much of it, and what is missing."""
