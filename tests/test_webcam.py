@@ -611,3 +611,44 @@ def test_the_shipped_tracker_holds_a_cup_that_is_drawn_on_live_pictures(still_cl
     assert (code, errors) == (0, "") and f"saved {out}" in said
     with open_frames(out) as video:
         assert sum(1 for _ in video) > 100
+
+
+def memory_mb(process: subprocess.Popen) -> float:
+    """The memory that a process holds (resident set), in MB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s*(\d+) kB", status)[1]) / 1000
+
+
+@needs_screen
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which Linux has")
+def test_a_long_run_neither_grows_nor_falls_behind(tmp_path):
+    """The built-in sequence in a loop at 30 frames/s, one target: memory grows by less than 5 MB once all is loaded,
+    and frames are shown less than two of the tracker's frames after they came.
+
+    A minute by default; the full test is EBMTRACK_LIVE_SECONDS=600, with -s to see the figures.
+    """
+    from ebmtrack.viewers.demo_sequence import demo_sequence
+
+    seconds, settle_s = float(os.environ.get("EBMTRACK_LIVE_SECONDS", "60")), 20.0
+    sequence, clip = demo_sequence(), tmp_path / "clip.mp4"
+    with VideoWriter(clip, sequence.fps) as writer:
+        for image in sequence.frames:
+            writer.write(image)
+    box = ",".join(f"{value:.1f}" for value in sequence.boxes_xywh[0])
+    command = ["-m", "ebmtrack", "webcam", "--source", str(clip), "--loop", "--init", box]
+    with Screen(sys.executable, *command) as screen:
+        screen.wait_for_window()
+        screen.wait_for_picture(lambda shown: frame_of(PALETTE[0], shown), 120.0)
+        began_s, used_mb = time.monotonic(), {}
+        while (run_s := time.monotonic() - began_s) < settle_s + seconds:
+            used_mb[run_s] = memory_mb(screen.program)
+            time.sleep(1.0)
+        screen.key("q")
+        code, said, errors = screen.end()
+    for minute in range(int(max(used_mb) // 60) + 1):
+        print(f"{minute} min: {next(mb for run_s, mb in used_mb.items() if run_s >= 60 * minute):.1f} MB")
+    print(said)
+    grown_mb = list(used_mb.values())[-1] - next(mb for run_s, mb in used_mb.items() if run_s >= settle_s)
+    late_frames = float(re.search(r"99 % within \d+ ms \(([\d.]+),", said)[1])
+    assert (code, errors) == (0, "") and grown_mb < 5.0 and late_frames < 2.0
