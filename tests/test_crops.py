@@ -73,3 +73,13 @@ def test_a_marked_point_lands_where_the_box_says(window):
 def test_unknown_border_is_refused():
     with pytest.raises(ConfigError, match="inside_major"):
         crop_around(FRAME, (1, 1), (9, 9), (9, 9), border="mirror")
+
+
+@pytest.mark.parametrize("side, output", [(60, 24), (301, 100), (433.3, 288), (500.7, 288), (100.5, 288)])
+def test_windows_are_resampled_where_they_lie(side, output):
+    """On a ramp, whose value is its column, every crop pixel holds the column of its centre to a tenth of a pixel:
+    x + (i + 1/2) w / n - 1/2, also where the window is averaged down."""
+    ramp = np.tile(np.arange(600, dtype=np.float32)[None, :, None], (600, 1, 3))
+    patch = crop_window(ramp, (10.3, 10.3, side, side), output)
+    expected = 10.3 + (np.arange(output) + 0.5) * side / output - 0.5
+    np.testing.assert_allclose(patch[output // 2, 2:-2, 0], expected[2:-2], atol=0.1)

@@ -126,8 +126,8 @@ def crop_window(image: np.ndarray, window_xywh: tuple[float, float, float, float
     patch = _cut(image, low, np.maximum(high, low + 2))
     shrink = max(w, h) / output
     if shrink > 1.5:
-        factor = 1 / min(shrink, 4.0)
-        patch = cv2.resize(patch, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        cells = [max(1, round(side / min(shrink, 4.0))) for side in patch.shape[1::-1]]
+        patch = cv2.resize(patch, cells, interpolation=cv2.INTER_AREA)  # by size, not factor: that would shift pixels
     sy, sx = np.array(patch.shape[:2]) / (np.maximum(high, low + 2) - low)
     ax, ay = sx * w / output, sy * h / output                     # patch pixels per output pixel
     move = np.array([[ax, 0, sx * (x - low[1]) + 0.5 * ax - 0.5], [0, ay, sy * (y - low[0]) + 0.5 * ay - 0.5]])
