@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from ebmtrack.data.augment import Jitter, Look
-from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.sampling import SamplingSettings, make_sampler
+from ebmtrack.data.pipeline import CropSettings
+from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.data.sources.base import Source
-from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, validation, validation_source
+from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.checkpoint import backbone_weights, load_checkpoint, resolve_weights
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -79,6 +79,8 @@ class Settings(RunSettings):
     decay: float = 0.2
     params: str = "atom_energy"      # set-up in tracker_params for --set track_on
     vot_list: Path | None = None     # names of GOT-10k sequences to leave out: the list of the VOT challenge
+    packs: Path | None = None        # folder of packs (`ebmtrack pack`), named as the shares
+    prepared: Path | None = None     # folder of prepared frames, for batches that are made on the device
 
 
 def run(settings: Settings) -> TrackerNet:
@@ -87,16 +89,15 @@ def run(settings: Settings) -> TrackerNet:
 
 
 def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | None = None) -> Plan:
-    """The run on any sources, by the names in `sampling.shares`; held_back: what it is validated on."""
+    """The run on sources named as in `sampling.shares`, or on prepared frames; held_back: what it is validated on."""
     torch.manual_seed(settings.seed)
     net = starting_net(settings)
     for module in (net.feature_extractor, net.classifier):
         module.requires_grad_(False)
-    sampler = make_sampler(sources, settings.sampling, settings.seed)
     return Plan(
         net=net,
         objective=Objective(net, settings.sampling.train_frames, settings.objective, settings.bfloat16),
-        dataset=TrainingSet(sampler, settings.crops, settings.samples),
+        dataset=training_set(settings, sources),
         groups=[{"params": list(net.bb_regressor.parameters()), "lr": settings.rate}],
         set_mode=train_box_branch,
         rate=step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay),

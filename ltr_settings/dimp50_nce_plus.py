@@ -2,30 +2,35 @@
 
     ebmtrack train dimp50_nce_plus --device cuda --workers 8
 
-LaSOT, GOT-10k, TrackingNet (sets 0 to 3) and COCO are looked for where `ebmtrack paths` says; the backbone's ImageNet
-weights are downloaded, or read from the file that --backbone names. `--set bfloat16=true` halves the time on a recent
-GPU; the paper's run was in float32. All that --set can change: `ebmtrack train dimp50_nce_plus --show`.
+LaSOT, GOT-10k, TrackingNet (sets 0 to 3) and COCO are looked for where `ebmtrack paths` says; with `--set packs=FOLDER`
+the packs lasot, got10k, trackingnet and coco in that folder are used instead, with `--set prepared=FOLDER` frames that
+stay in the device's memory, where batches are made of them. The backbone's ImageNet weights are downloaded, or read
+from the file that --backbone names. The paper's run was in float32; `--set bfloat16=true` is faster on a recent GPU.
+All that --set can change: `ebmtrack train dimp50_nce_plus --show`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import Jitter, Look
-from ebmtrack.data.paths import data_path
+from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
+from ebmtrack.data.paths import place_of
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.coco import CocoSource
+from ebmtrack.data.sources.catalogue import open_source
 from ebmtrack.data.sources.got10k import GOT10kSource
-from ebmtrack.data.sources.lasot import LaSOTSource
-from ebmtrack.data.sources.trackingnet import TrackingNetSource
+from ebmtrack.data.sources.packed import PackedSource
 from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.distributed import pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, step_decay, train
 from ebmtrack.training.validation import Validation
@@ -86,6 +91,8 @@ class Settings(RunSettings):
     decay: float = 0.2
     params: str = "dimp50_nce_plus"     # set-up in tracker_params for --set track_on
     vot_list: Path | None = None        # names of GOT-10k sequences to leave out: the list of the VOT challenge
+    packs: Path | None = None           # folder of packs (`ebmtrack pack`), named as the shares
+    prepared: Path | None = None        # folder of prepared frames, for batches that are made on the device
 
 
 def run(settings: Settings) -> TrackerNet:
@@ -94,14 +101,13 @@ def run(settings: Settings) -> TrackerNet:
 
 
 def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | None = None) -> Plan:
-    """The run on any sources, by the names in `sampling.shares`; held_back: what it is validated on."""
+    """The run on sources named as in `sampling.shares`, or on prepared frames; held_back: what it is validated on."""
     torch.manual_seed(settings.seed)
     net = TrackerNet(settings.architecture)
     net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
     for module in frozen(net):
         module.requires_grad_(False)
 
-    sampler = make_sampler(sources, settings.sampling, settings.seed)
     trained = {
         "box": net.bb_regressor,
         "classifier": net.classifier.feature_extractor,
@@ -113,7 +119,7 @@ def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | 
     return Plan(
         net=net,
         objective=Objective(net, n, settings.objective, settings.bfloat16),
-        dataset=TrainingSet(sampler, settings.crops, settings.samples),
+        dataset=training_set(settings, sources),
         groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
         set_mode=train_above_layer2,
         rate=step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay),
@@ -135,29 +141,38 @@ def train_above_layer2(net: TrackerNet) -> None:
         module.eval()
 
 
+def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
+    """Samples that CPU workers cut from files, or that the device cuts from frames in its memory."""
+    sampling = settings.sampling
+    if settings.prepared is None:
+        return TrainingSet(make_sampler(sources, sampling, settings.seed), settings.crops, settings.samples)
+    frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
+    counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
+    return DeviceBatches(
+        frames, settings.crops, sampling.shares, *counts, settings.seed, sampling.rule, length=settings.samples
+    )
+
+
 def public_sources(settings: Settings) -> dict[str, Source]:
-    """The four data sets of the paper, as far as they have a share."""
-    openers = {
-        "lasot": lambda: LaSOTSource(data_path("lasot")),
-        "got10k": lambda: GOT10kSource(data_path("got10k") / "train", exclude=settings.vot_list or ()),
-        "trackingnet": lambda: TrackingNetSource(data_path("trackingnet"), sets=range(4)),
-        "coco": lambda: CocoSource(data_path("coco")),
-    }
-    return {name: openers[name]() for name, share in settings.sampling.shares.items() if share}
+    """The four data sets of the paper, or packs of them, as far as they have a share; none for prepared frames."""
+    names = [name for name, share in settings.sampling.shares.items() if share and settings.prepared is None]
+    if settings.packs is not None:
+        return {name: PackedSource(settings.packs / name, name) for name in names}
+    splits, lists = {"trackingnet": "0-3"}, {"got10k": settings.vot_list}  # sets 0 to 3 (pytracking)
+    return {name: open_source(name, split=splits.get(name), exclude=lists.get(name)) for name in names}
 
 
 def validation_source() -> Source | None:
-    """GOT-10k's validation split, where it is there."""
-    folder = data_path("got10k") / "val"
-    return GOT10kSource(folder, "got10k_val") if folder.is_dir() else None
+    """GOT-10k's validation split, where `ebmtrack paths` knows of it."""
+    place = place_of("got10k_val")
+    folder = place.path / "val" if place else None
+    return GOT10kSource(folder, "got10k_val") if folder and folder.is_dir() else None
 
 
 def validation(settings: Settings, held_back: Source) -> Validation:
     """Losses and overlap after ascent on the same samples each time."""
     sampling = dataclasses.replace(settings.sampling, shares={held_back.name: 1.0})
-    dataset = TrainingSet(
-        make_sampler({held_back.name: held_back}, sampling, seed=1), settings.crops, settings.validation_samples
-    )
-    n = sampling.train_frames
-    objective = lambda net: Objective(net, n, settings.objective, settings.bfloat16)  # noqa: E731
+    sampler = make_sampler({held_back.name: held_back}, sampling, seed=1)
+    dataset, n = TrainingSet(sampler, settings.crops, settings.validation_samples), sampling.train_frames
+    objective = partial(Objective, train_frames=n, settings=settings.objective, bfloat16=settings.bfloat16)
     return Validation(dataset, n, settings.validation_samples, settings.batch, objective)

@@ -3,23 +3,28 @@
     ebmtrack train ebm18_small --data POOL --backbone resnet18.safetensors --out runs/ebm18_small
 
 POOL holds got10k/, coco/, cutouts/ and backgrounds/; the backbone file holds torchvision's ImageNet weights (without
---backbone they are downloaded). Two CPU cores with bfloat16 take about two hours.
+--backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set prepared=FOLDER` makes batches
+on the device, of frames that stay in its memory; POOL is then needed for validation alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import Jitter, Look
+from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.distributed import pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, train
 from ebmtrack.training.validation import Validation
@@ -61,6 +66,7 @@ class Settings(RunSettings):
     objective: ObjectiveSettings = ObjectiveSettings()
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
     thaw: float = 0.88  # conv1, layer1 and layer2 stay as they are for this share of the steps
+    prepared: Path | None = None  # folder of prepared frames, for batches that are made on the device
 
 
 def run(settings: Settings) -> TrackerNet:
@@ -78,8 +84,6 @@ def plan(settings: Settings) -> Plan:
     start_classifier_from_backbone(net)
     net.to(memory_format=torch.channels_last)
 
-    pool = open_pool(settings.data, "train", decoded_limit=6 * 2**30)
-    sampler = make_sampler(pool, settings.sampling, settings.seed)
     trunk, classifier, n = net.feature_extractor, net.classifier, settings.sampling.train_frames
     early = [trunk.conv1, trunk.layer1, trunk.layer2]
     trained = {
@@ -93,11 +97,24 @@ def plan(settings: Settings) -> Plan:
     return Plan(
         net=net,
         objective=Objective(net, n, settings.objective, settings.bfloat16),
-        dataset=TrainingSet(sampler, settings.crops, settings.samples),
+        dataset=training_set(settings),
         groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
         thaw=(settings.thaw, early),
         set_mode=train_with_frozen_statistics,
         validate=Validation(held_back(settings), n),
+    )
+
+
+def training_set(settings: Settings) -> Dataset:
+    """Samples that CPU workers cut from the pool's files, or that the device cuts from frames in its memory."""
+    sampling = settings.sampling
+    if settings.prepared is None:
+        pool = open_pool(settings.data, "train", decoded_limit=6 * 2**30)
+        return TrainingSet(make_sampler(pool, sampling, settings.seed), settings.crops, settings.samples)
+    frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
+    counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
+    return DeviceBatches(
+        frames, settings.crops, sampling.shares, *counts, settings.seed, sampling.rule, length=settings.samples
     )
 
 

@@ -16,7 +16,9 @@ from test_dimp_crops import Block
 from test_sources import coco_content, coco_tree, got10k_tree, lasot_tree, material_tree, save_text, trackingnet_tree
 
 from ebmtrack import cli
+from ebmtrack.data.packs import PackSettings, write_pack
 from ebmtrack.data.paths import variable
+from ebmtrack.data.prepare import prepare
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
@@ -37,6 +39,9 @@ class Named(Block):
 
     def __init__(self, name: str, is_video: bool = True):
         self.name, self.is_video = name, is_video
+
+    def boxes_xywh(self, index):
+        return super().boxes_xywh(index)[: 24 if self.is_video else 1]
 
     def visible(self, index):
         return np.ones(24 if self.is_video else 1, bool)
@@ -113,6 +118,28 @@ def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypat
         (row,) = csv.DictReader(file)
     assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
     assert ("last" in row) == (not name.startswith("atom"))
+
+
+@pytest.mark.parametrize("name", ["dimp18_nce_plus", "atom18_ml_is"])
+def test_batches_may_come_from_packs_or_from_the_device(name, tmp_path, backbones):
+    """Packs and prepared frames of the same sources: crops of the right size whose boxes lie in them, at the scale of
+    the search factor, 64 / 5 pixels, within the jitter of three deviations."""
+    module, names = load_run(name), ["lasot", "coco"]
+    away = ["sampling.shares.got10k=0", "sampling.shares.trackingnet=0"]
+    for each in names:
+        write_pack(blocks()[each], tmp_path / "packs" / each, PackSettings(output=128))
+    prepare({each: blocks()[each] for each in names}, tmp_path / "prepared")
+    for change in (f"packs={tmp_path / 'packs'}", f"prepared={tmp_path / 'prepared'}"):
+        settings = small(name, tmp_path, backbones, change, *away)
+        sources = load_run("dimp50_nce_plus").public_sources(settings)
+        assert list(sources) == (names if "packs" in change else [])
+        data = module.plan(settings, sources).dataset
+        assert len(data) == settings.samples == 2
+        for sample in (data[0], data[1]):
+            frames = settings.sampling.train_frames + settings.sampling.test_frames
+            assert sample["crops"].shape == (frames, 64, 64, 3) and sample["crops"].float().std() > 5
+            size = sample["boxes_xywh"][:, 2:].prod(dim=1).sqrt()
+            assert (size > 64 / 5 / 4).all() and (size < 64 / 5 * 4).all()
 
 
 def test_one_step_of_the_shipped_network(tmp_path, pool, backbones, monkeypatch):
@@ -212,7 +239,7 @@ def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
     """Sets 0 to 3 of TrackingNet; a share of 0 leaves a data set out, and it need not be there."""
     module = load_run("dimp50_nce_plus")
     settings = settings_for("dimp50_nce_plus", {}, ["sampling.shares.coco=0"])
-    with pytest.raises(ConfigError, match="lasot"):
+    with pytest.raises(ConfigError, match="where is lasot"):
         module.public_sources(settings)
     lasot_tree(tmp_path / "lasot")
     got10k_tree(tmp_path / "got10k" / "train")
