@@ -23,7 +23,7 @@ from ebmtrack.evaluation.tables import read_text
 
 Array = np.ndarray
 
-FIGURES = ("auc", "op50", "op75", "precision_20", "norm_precision", "fps")
+FIGURES = ("auc", "average_overlap", "op50", "op75", "precision_20", "norm_precision", "fps")
 
 
 @dataclass
@@ -101,15 +101,32 @@ class Comparison:
                 table.setdefault(attribute, []).append(name)
         return {attribute: tuple(names) for attribute, names in sorted(table.items())}
 
-    def interval(self, tracker: TrackerScores, figure: str = "auc") -> metrics.Interval | None:
-        """The mean over sequences with its bootstrap interval; None without values."""
-        known = list(tracker.values(figure).values())
-        return metrics.bootstrap(np.array(known)) if known else None
+    def weights(self, tracker: TrackerScores) -> dict[str, float]:
+        """How much each sequence of a tracker counts: by its frames where the protocol pools them, else the same."""
+        counts: dict[str, float] = {name: 1.0 for name in tracker.figures}
+        for run in tracker.runs if self.protocol.pooled else ():
+            counts.update({name: float(score.denominator) for name, score in run.items()})
+        return counts
 
-    def difference(self, tracker: TrackerScores, figure: str = "auc") -> metrics.Interval | None:
-        """How much the first tracker is above another on the sequences that both have; None without any."""
-        ours, theirs = self.trackers[0].values(figure), tracker.values(figure)
-        return metrics.paired_difference(ours, theirs) if set(ours) & set(theirs) else None
+    def mean_over(self, tracker: TrackerScores, names: Items[str]) -> float:
+        """A tracker's headline figure over some sequences, of which it may lack a part; NaN without any."""
+        values, weights = tracker.values(self.protocol.headline), self.weights(tracker)
+        known = [name for name in names if name in values]
+        shares = [weights[name] for name in known]
+        return float(np.average([values[name] for name in known], weights=shares)) if known else float("nan")
+
+    def interval(self, tracker: TrackerScores) -> metrics.Interval | None:
+        """The headline figure over sequences with its bootstrap interval; None without values."""
+        known, weights = tracker.values(self.protocol.headline), self.weights(tracker)
+        shares = np.array([weights[name] for name in known])
+        return metrics.bootstrap(np.array(list(known.values())), weights=shares) if known else None
+
+    def difference(self, tracker: TrackerScores) -> metrics.Interval | None:
+        """How much the first tracker's headline figure is above another's on the sequences that both have; None
+        without any."""
+        ours, theirs = (t.values(self.protocol.headline) for t in (self.trackers[0], tracker))
+        weights = self.weights(self.trackers[0])
+        return metrics.paired_difference(ours, theirs, weights=weights) if set(ours) & set(theirs) else None
 
 
 def compare(
@@ -218,6 +235,7 @@ def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:
     norm = np.mean([_norm_headline(score.norm_precision, score.protocol) for score in scores])
     return {
         "auc": float(np.mean([score.success for score in scores])),
+        "average_overlap": float(np.mean([score.average_overlap for score in scores])),
         "op50": float(points[0]),
         "op75": float(points[1]),
         "precision_20": float(np.mean([score.precision[20] for score in scores])),

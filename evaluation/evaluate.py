@@ -198,11 +198,16 @@ class Progress:
     on_score: Callable[[runner.Task, float], None] | None = None
     began: float = field(default_factory=time.monotonic)
     done: int = 0
-    aucs: list[float] = field(default_factory=list)
+    skipped: int = 0
+    values: list[float] = field(default_factory=list)
 
     def __call__(self, message: tuple) -> None:
         """Print one message of `runner.run_job`."""
         kind, task = message[0], message[1]
+        if kind == "skipped":
+            self.skipped = message[2]
+            print(f"{self.skipped} of {len(self.job.tasks)} are done already", file=self.stream, flush=True)
+            return
         if kind == "died":
             where = f"at {task.sequence}" if task else "before its first sequence"
             print(f"a worker {message[2]} {where}", file=self.stream, flush=True)
@@ -210,21 +215,24 @@ class Progress:
         self.done += 1
         last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
         text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
-        head = f"[{self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
+        head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
         print(f"{head}: {text}, {self._left()}", file=self.stream, flush=True)
 
     def _score(self, task: runner.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)
         result = read_result(self.job.folder(task), task.sequence)
         score = judge(sequence, result.boxes_xywh, self.protocol, result.path)
-        self.aucs.append(float(score.success.mean()))
+        self.values.append(headline(score))
         if self.on_score is not None:
-            self.on_score(task, self.aucs[-1])
-        so_far = np.nanmean(self.aucs) if not np.isnan(self.aucs).all() else float("nan")
-        return f"AUC {self.aucs[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
+            self.on_score(task, float(score.success.mean()))
+        so_far = np.nanmean(self.values) if not np.isnan(self.values).all() else float("nan")
+        return (
+            f"{self.protocol.headline_label} {self.values[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
+        )
 
     def _left(self) -> str:
-        left_s = (time.monotonic() - self.began) / self.done * (len(self.job.tasks) - self.done)
+        left = len(self.job.tasks) - self.skipped - self.done
+        left_s = (time.monotonic() - self.began) / self.done * left
         return f"{left_s / 60:.0f} min left" if left_s >= 90 else f"{left_s:.0f} s left"
 
 
@@ -233,9 +241,10 @@ def print_table(evaluation: Evaluation, stream: TextIO) -> None:
     for params, runs in evaluation.scores.items():
         names = list(dict.fromkeys(name for run in runs for name in run))
         width = max([len(name) for name in names] + [12])
-        head = f"{params} on {evaluation.dataset}, protocol {evaluation.protocol.name}, {len(runs)} run(s)"
+        head = f"{params} on {evaluation.dataset}, protocol {evaluation.protocol.title}, {len(runs)} run(s)"
         print(f"\n{head}", file=stream)
-        print(f"{'sequence':{width}}    AUC   OP50   OP75  frames/s", file=stream)
+        label = evaluation.protocol.headline_label
+        print(f"{'sequence':{width}} {label:>6}   OP50   OP75  frames/s", file=stream)
         for name in names:
             rows = [_row(run[name]) for run in runs if name in run]
             speed = np.mean([run[name] for run in evaluation.frames_per_s[params] if name in run])
@@ -255,11 +264,15 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
     frames = {name: len(score.overlap) - 1 for run in evaluation.scores[params] for name, score in run.items()}
     speeds = [metrics.overall_speed(run, frames) for run in evaluation.frames_per_s[params] if run]
     label = "mean" if evaluation.complete else "mean PARTIAL"
-    points = np.mean([[s.auc, s.op50, s.op75] for s in runs], axis=0)
+    values = [getattr(s, evaluation.protocol.headline) for s in runs]
+    points = np.mean([[value, s.op50, s.op75] for value, s in zip(values, runs)], axis=0)
     print(_line(label, width, points, float(np.mean(speeds))), file=stream)
-    auc, spread = metrics.over_runs([s.auc for s in runs])
+    mean, spread = metrics.over_runs(values)
     if len(runs) > 1:
-        print(f"AUC over {len(runs)} runs: {auc:.4f}, standard deviation {spread:.4f}", file=stream)
+        print(
+            f"{evaluation.protocol.headline_label} over {len(runs)} runs: {mean:.4f}, standard deviation {spread:.4f}",
+            file=stream,
+        )
     if evaluation.missing:
         print(f"missing sequences: {', '.join(evaluation.missing)}", file=stream)
 
@@ -270,7 +283,12 @@ def _judged(run: Mapping[str, metrics.SequenceScore]) -> bool:
 
 def _row(score: metrics.SequenceScore) -> list[float]:
     op50, op75 = score.op(np.array([0.5, 0.75]))
-    return [float(score.success.mean()), float(op50), float(op75)]
+    return [headline(score), float(op50), float(op75)]
+
+
+def headline(score: metrics.SequenceScore) -> float:
+    """The figure by which the protocol ranks: AO or the area under the success curve; NaN without a judged frame."""
+    return score.average_overlap if score.protocol.pooled else float(score.success.mean())
 
 
 def _line(label: str, width: int, points: np.ndarray, frames_per_s: float) -> str:

@@ -55,6 +55,22 @@ class Protocol:
     norm_headline: str = "at"
     thresholds: int = 21
 
+    @property
+    def title(self) -> str:
+        """The name by which `protocol` finds it: `pytracking:valid` for the other denominator."""
+        other = self.name == "pytracking" and self.denominator == "valid"
+        return f"{self.name}:{self.denominator}" if other else self.name
+
+    @property
+    def headline(self) -> str:
+        """The figure by which trackers are ranked: `average_overlap` (AO) where frames are pooled, else `auc`."""
+        return "average_overlap" if self.pooled else "auc"
+
+    @property
+    def headline_label(self) -> str:
+        """The same as people write it."""
+        return "AO" if self.pooled else "AUC"
+
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "pytracking": Protocol("pytracking", repeat_empty=True, denominator="all"),
@@ -69,8 +85,11 @@ PROTOCOLS: Mapping[str, Protocol] = {
 def protocol(name: str | Protocol, **changes: object) -> Protocol:
     """The protocol of that name, with fields replaced by `changes` (`rule="uav"`, `denominator="valid"`).
 
-    Raises ConfigError for an unknown name, rule or denominator.
+    `pytracking:valid` is `pytracking` divided by the valid frames. Raises ConfigError for an unknown name, rule or
+    denominator.
     """
+    if isinstance(name, str) and name.startswith("pytracking:"):
+        name, changes = "pytracking", {"denominator": name.partition(":")[2], **changes}
     if isinstance(name, str) and name not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {name!r}: choose one of {', '.join(PROTOCOLS)}")
     chosen = replace(PROTOCOLS[name] if isinstance(name, str) else name, **changes)
@@ -387,28 +406,39 @@ class Interval:
     level: float = 0.95
 
 
-def bootstrap(values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(
+    values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0, weights: Array | None = None
+) -> Interval:
     """The mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
 
-    NaN entries are left out. With one value the interval is that value. Source: Efron and Tibshirani 1993,
-    chapter 13. Raises ResultError without a value.
+    weights (N,): numbers of frames, where a protocol pools them. NaN entries are left out. With one value the
+    interval is that value. Source: Efron and Tibshirani 1993, chapter 13. Raises ResultError without a value.
     """
     known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
+    there = ~np.isnan(known)
+    known, shares = known[there], (np.ones(len(known)) if weights is None else np.asarray(weights, float))[there]
     if not len(known):
         raise ResultError("no values to draw from: every sequence is missing")
     draws = np.random.default_rng(seed).integers(0, len(known), (samples, len(known)))
-    low, high = np.quantile(known[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(known.mean()), float(low), float(high), level)
+    means = (known * shares)[draws].sum(axis=1) / shares[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.average(known, weights=shares)), float(low), float(high), level)
 
 
 def paired_difference(
-    first: Mapping[str, float], second: Mapping[str, float], level: float = 0.95, seed: int = 0
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    level: float = 0.95,
+    seed: int = 0,
+    weights: Mapping[str, float] | None = None,
 ) -> Interval:
-    """Mean of first - second over the sequences that both have, with its bootstrap interval over those
-    sequences."""
+    """Mean of first - second over the sequences that both have, with its bootstrap interval over those sequences.
+
+    weights: as in `bootstrap`, by sequence.
+    """
     names = sorted(set(first) & set(second))
-    return bootstrap(np.array([first[name] - second[name] for name in names], float), level, seed=seed)
+    shares = None if weights is None else np.array([weights[name] for name in names], float)
+    return bootstrap(np.array([first[name] - second[name] for name in names], float), level, seed=seed, weights=shares)
 
 
 def over_runs(values: Sequence[float]) -> tuple[float, float]:

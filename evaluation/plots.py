@@ -15,7 +15,7 @@ from ebmtrack.files import replacing, write_text
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 DASHES = ("-", "--", "-.", ":")
 
-KINDS = {  # kind -> x label, y label, figure that sorts the legend
+KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure_of`)
     "success": ("Overlap threshold", "Overlap precision", "auc"),
     "precision": ("Centre error threshold in pixels", "Precision", "precision_20"),
     "norm_precision": ("Normalised centre error threshold", "Normalised precision", "norm_precision"),
@@ -27,7 +27,12 @@ def ranked(comparison: Comparison, kind: str) -> list[TrackerScores]:
     if kind not in KINDS:
         raise ConfigError(f"unknown plot {kind!r}: choose one of {', '.join(KINDS)}")
     with_curve = [tracker for tracker in comparison.trackers if tracker.curve(kind) is not None]
-    return sorted(with_curve, key=lambda tracker: -tracker.mean(KINDS[kind][2]))
+    return sorted(with_curve, key=lambda tracker: -tracker.mean(figure_of(comparison, kind)))
+
+
+def figure_of(comparison: Comparison, kind: str) -> str:
+    """The figure that sorts a plot's legend: for success that by which the protocol ranks."""
+    return comparison.protocol.headline if kind == "success" else KINDS[kind][2]
 
 
 def save_plots(
@@ -87,7 +92,7 @@ def _draw(
 
 
 def _fill_axes(axes, comparison: Comparison, trackers: list[TrackerScores], kind: str) -> None:
-    x_label, y_label, figure = KINDS[kind]
+    (x_label, y_label, _), figure = KINDS[kind], figure_of(comparison, kind)
     for rank, tracker in enumerate(trackers):
         position = comparison.trackers.index(tracker)
         axes.plot(

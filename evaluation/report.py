@@ -17,12 +17,13 @@ from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
-from ebmtrack.evaluation.plots import KINDS, ranked
+from ebmtrack.evaluation.plots import KINDS, figure_of, ranked
 from ebmtrack.files import write_text
 
 Array = np.ndarray
 
 COLUMNS = {
+    "average_overlap": "AO",
     "auc": "AUC",
     "op50": "OP 0.50",
     "op75": "OP 0.75",
@@ -88,7 +89,7 @@ def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> 
     place = f"the folder “{comparison.dataset.root.resolve().name}”" if place == "folder" else place
     subtitle = (
         f"{len(comparison.sequences)} sequences of {escape(place)}. "
-        f"Protocol <b>{escape(comparison.protocol.name)}</b>: {escape(about)}."
+        f"Protocol <b>{escape(comparison.protocol.title)}</b>: {escape(about)}."
     )
     sections = [
         ("Scores", _warnings(comparison) + _scores(comparison)),
@@ -112,22 +113,31 @@ def percent(value: float, digits: int = 1) -> str:
 def _scores(comparison: Comparison) -> str:
     """Headline table: figures of every tracker with intervals, and how many sequences where that differs."""
     partial = len({len(tracker.figures) for tracker in comparison.trackers}) > 1
-    header = ["Tracker", *COLUMNS.values(), "AUC, 95 % interval", "AUC, first minus this", *["sequences"] * partial]
+    columns, label = _columns(comparison), comparison.protocol.headline_label
+    header = ["Tracker", *columns.values(), f"{label}, 95 % interval", f"{label}, first minus this"]
+    header += ["sequences"] * partial
     rows = []
     for tracker in comparison.trackers:
         interval, difference = comparison.interval(tracker), comparison.difference(tracker)
         own = tracker is comparison.trackers[0]
-        cells = [_figure(comparison, tracker, name) for name in COLUMNS]
+        cells = [_figure(comparison, tracker, name) for name in columns]
         cells += [Cell(_range(interval)), Cell("" if own else _signed(difference))]
         cells += [Cell(str(len(tracker.figures)), len(tracker.figures))] * partial
         rows.append([Cell(tracker.label), *cells])
     runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
-    spread = [_spread(tracker) for tracker in comparison.trackers if len(tracker.runs) > 1]
+    spread = [_spread(tracker, comparison.protocol) for tracker in comparison.trackers if len(tracker.runs) > 1]
     note = (
         "Percent. Intervals are bootstrapped over sequences; the difference is paired, on the sequences that both "
         f"trackers have. Runs: {max(runs, default=0)}. {' '.join(spread)}"
     )
     return table(header, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def _columns(comparison: Comparison) -> dict[str, str]:
+    """Figures to show: GOT-10k's with the names that it has for them, without the precision that it does not have."""
+    if comparison.protocol.pooled:
+        return {"average_overlap": "AO", "op50": "SR 0.50", "op75": "SR 0.75", "auc": "AUC", "fps": "frames/s"}
+    return {name: label for name, label in COLUMNS.items() if name != "average_overlap"}
 
 
 def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
@@ -149,9 +159,10 @@ def _signed(interval: metrics.Interval | None) -> str:
     return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
-def _spread(tracker: TrackerScores) -> str:
-    mean, deviation = metrics.over_runs([summary.auc for summary in tracker.summaries])
-    return f"{tracker.label}: AUC {percent(mean, 2)} with standard deviation {percent(deviation, 2)} over runs."
+def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
+    mean, deviation = metrics.over_runs([getattr(summary, chosen.headline) for summary in tracker.summaries])
+    spread = f"{percent(mean, 2)} with standard deviation {percent(deviation, 2)} over runs"
+    return f"{tracker.label}: {chosen.headline_label} {spread}."
 
 
 def _warnings(comparison: Comparison) -> str:
@@ -174,8 +185,8 @@ def _warnings(comparison: Comparison) -> str:
 def _curves(comparison: Comparison) -> str:
     """The three plots, each with its legend sorted by the score."""
     parts = []
-    for kind, (x_label, y_label, figure) in KINDS.items():
-        trackers = ranked(comparison, kind)
+    for kind, (x_label, y_label, _) in KINDS.items():
+        trackers, figure = ranked(comparison, kind), figure_of(comparison, kind)
         if not trackers:
             return ""
         lines = [Line(t.label, comparison.trackers.index(t), *t.curve(kind)) for t in trackers]
@@ -188,35 +199,32 @@ def _curves(comparison: Comparison) -> str:
 
 
 def _sequences(comparison: Comparison) -> str:
-    """AUC of every tracker on every sequence."""
+    """The headline figure of every tracker on every sequence."""
     header = ["Sequence", *(tracker.label for tracker in comparison.trackers), "frames"]
-    rows = []
+    rows, figure = [], comparison.protocol.headline
     for name, sequence in comparison.sequences.items():
-        values = [tracker.figures.get(name, {}).get("auc", float("nan")) for tracker in comparison.trackers]
+        values = [tracker.figures.get(name, {}).get(figure, float("nan")) for tracker in comparison.trackers]
         best = np.nanmax(values) if np.isfinite(values).any() and len(values) > 1 else np.nan
         cells = [Cell(percent(v), v, v, best=v == best) for v in values]
         rows.append([Cell(name), *cells, Cell(str(len(sequence)), len(sequence))])
-    return table(header, rows, "AUC in percent; press a column's head to sort")
+    return table(header, rows, f"{comparison.protocol.headline_label} in percent; press a column's head to sort")
 
 
 def _attributes(comparison: Comparison) -> str:
-    """Mean AUC over the sequences with each attribute."""
+    """The headline figure over the sequences with each attribute, weighted as the protocol does."""
     rows = []
     for attribute, names in comparison.attributes().items():
-        cells = []
-        for tracker in comparison.trackers:
-            known = [tracker.figures[n]["auc"] for n in names if n in tracker.figures]
-            value = float(np.nanmean(known)) if np.isfinite(known).any() else float("nan")
-            cells.append(Cell(percent(value), value, value))
-        rows.append([Cell(attribute), *cells, Cell(str(len(names)), len(names))])
+        values = [comparison.mean_over(tracker, names) for tracker in comparison.trackers]
+        rows.append([Cell(attribute), *(Cell(percent(v), v, v) for v in values), Cell(str(len(names)), len(names))])
     header = ["Attribute", *(tracker.label for tracker in comparison.trackers), "sequences"]
-    return table(header, rows, "Mean AUC in percent over the sequences with an attribute") if rows else ""
+    caption = f"{comparison.protocol.headline_label} in percent over the sequences with an attribute"
+    return table(header, rows, caption) if rows else ""
 
 
 def _worst(comparison: Comparison, count: int) -> str:
     """Overlap over time for the first tracker's worst sequences, with the frames where it failed."""
     ours = comparison.trackers[0]
-    values = ours.values("auc") if ours.runs else {}
+    values, label = ours.values(comparison.protocol.headline) if ours.runs else {}, comparison.protocol.headline_label
     names = sorted(values, key=lambda name: values[name])[:count]
     drawn = [t for t in comparison.trackers if t.runs]
     parts = []
@@ -227,7 +235,7 @@ def _worst(comparison: Comparison, count: int) -> str:
             if name in t.runs[0]
         ]
         drawing = chart(lines, "frame", "overlap", max(len(comparison.sequences[name]) - 1, 1), wide=True, title=name)
-        parts.append(f"<h3>{escape(name)}: AUC {percent(values[name])}</h3>")
+        parts.append(f"<h3>{escape(name)}: {label} {percent(values[name])}</h3>")
         parts.append(f'<div class="wide">{drawing}</div>{_thumbnails(comparison, name)}')
     entries = [(t.label, comparison.trackers.index(t), "") for t in drawn]
     note = '<p class="note">Thumbnails: the annotation in white, the tracker in orange.</p>'

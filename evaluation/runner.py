@@ -177,8 +177,9 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
     """Compute every task of a job that is not done yet, with `workers` processes.
 
     workers: 0 computes in this process, for debugging, and limits its threads for good. progress is called with
-    ("done", task, frames, seconds, frames/s), ("failed", task, traceback) or
-    ("died", task, text). devices are dealt out to the workers in turn.
+    ("skipped", None, count) where some are done already, and then with
+    ("done", task, frames, seconds, frames/s), ("failed", task, traceback) or ("died", task, text). devices are dealt
+    out to the workers in turn.
     """
     outcome = Outcome()
     todo = tuple(task for task in job.tasks if not is_done(job, task))
@@ -194,6 +195,8 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
         if message[0] != "started":
             progress(message)
 
+    if todo and outcome.skipped:
+        progress(("skipped", None, outcome.skipped))
     if todo and workers == 0:
         _limit_threads(job.threads)
         work(job, devices[0], note)

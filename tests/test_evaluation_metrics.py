@@ -257,6 +257,27 @@ def test_intervals() -> None:
     assert metrics.bootstrap(values) == interval
 
 
+def test_weighted_intervals() -> None:
+    """Weights 1 and 3 of 0 and 1: mean 3/4; equal weights change nothing; a draw of one sequence alone gives 0 or 1."""
+    interval = metrics.bootstrap(np.array([0.0, 1.0]), weights=np.array([1.0, 3.0]))
+    assert (interval.low, interval.value, interval.high) == (0.0, 0.75, 1.0)
+    values = np.random.default_rng(0).uniform(size=30)
+    same = metrics.bootstrap(values, weights=np.full(30, 7.0))
+    assert same.low == pytest.approx(metrics.bootstrap(values).low, abs=1e-12)
+    pairs = metrics.paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, weights={"a": 1.0, "b": 3.0})
+    assert pairs.value == 0.75
+
+
+def test_names_of_protocols() -> None:
+    """Both denominators of pytracking have a name, and a protocol's title leads back to it."""
+    assert metrics.protocol("pytracking:valid").denominator == "valid"
+    for name in (*metrics.PROTOCOLS, "pytracking:valid"):
+        assert metrics.protocol(metrics.protocol(name).title) == metrics.protocol(name)
+        assert metrics.protocol(name).title == name
+    with pytest.raises(ConfigError, match="denominator"):
+        metrics.protocol("pytracking:some")
+
+
 def test_paired_difference_is_narrower_than_its_parts() -> None:
     """A tracker that is 0.01 better in every sequence: the pairs say so exactly although sequences differ
     widely."""

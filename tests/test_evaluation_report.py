@@ -14,6 +14,7 @@ from evaluation_stub import make_sequences
 
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report
+from ebmtrack.evaluation.datasets import base
 from ebmtrack.evaluation.results import Result, write_result
 
 MADE_BY = {"params": {"candidates": 10}, "weights": "abc", "seed": 0, "device": "cpu"}
@@ -217,6 +218,39 @@ def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
         page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
         with pytest.raises(error, match=what):
             report.report("folder", place / "data", page_path, out=place / "out", **wish)
+
+
+def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
+    """Under got10k the figures are AO and SR over pooled frames. A tracker that is right in the five frames of a long
+    sequence and lost in the two of a short one has AO 5/7, in the table as in its interval's middle."""
+    root = make_sequences(tmp_path / "long", 1, frames=6)
+    shutil.move(make_sequences(tmp_path / "short", 2, frames=3) / "seq1", root / "seq1")
+    found = datasets.open_dataset("folder", root)
+    for name, shift in (("seq0", 0), ("seq1", 100)):
+        truth = found.load(name).boxes_xywh
+        boxes = truth + (np.arange(len(truth)) > 0)[:, None] * [shift, 0, 0, 0]
+        write_result(tmp_path / "ours_000", name, Result(boxes, made_by=MADE_BY))
+    compared = comparison.compare(found, {"ours": tmp_path / "ours"}, protocol="got10k")
+    assert compared.trackers[0].mean("average_overlap") == pytest.approx(5 / 7)
+    assert compared.interval(compared.trackers[0]).value == pytest.approx(5 / 7)
+    assert compared.mean_over(compared.trackers[0], ["seq0", "seq1", "seq9"]) == pytest.approx(5 / 7)
+    text = report.render(compared)
+    for label in ("AO", "SR 0.50", "SR 0.75", "AO, 95 % interval"):
+        assert f'<button type="button">{label}</button>' in text
+    assert '<td data-v="0.714285' in text and "Precision 20 px" not in text
+    assert [t.label for t in plots.ranked(compared, "success")] == ["ours"]
+    assert plots.figure_of(compared, "success") == "average_overlap"
+
+
+def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
+    """A file of figures may lack the one by which trackers are ranked."""
+    document = {"trackers": {"a": {"sequences": {"seq0": {"op50": 0.5}}}}}
+    (tmp_path / "peers.json").write_text(json.dumps(document))
+    found = datasets.open_dataset("folder", place / "data")
+    (tmp_path / "attributes.csv").write_text("sequence,FM\nseq0,1\n")
+    with_one = base.with_attributes(found, tmp_path / "attributes.csv")
+    text = report.render(comparison.compare(with_one, {}, peers=tmp_path / "peers.json"))
+    assert '<th scope="row">FM</th><td>–</td>' in text
 
 
 def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:

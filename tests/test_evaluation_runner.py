@@ -89,6 +89,16 @@ def test_resuming_runs_only_what_is_missing(root: Path, tmp_path: Path, referenc
     assert contents(tmp_path / "out") == reference
 
 
+def test_progress_counts_what_was_done_before(root: Path, tmp_path: Path) -> None:
+    """Six of eight are done: the seventh is called 7/8."""
+    run(root, tmp_path, runs=2)
+    for name in ("seq1", "seq2"):
+        (tmp_path / "folder" / "stub_001" / f"{name}.json").unlink()
+    text = run(root, tmp_path, runs=2)[1]
+    assert "6 of 8 are done already\n[7/8] stub run 1 seq1" in text and "[8/8]" in text
+    assert "done already" not in run(root, tmp_path, runs=2)[1]
+
+
 def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> None:
     """Other weights or another seed on the same folder are refused, unless the results may be overwritten."""
     run(root, tmp_path)
