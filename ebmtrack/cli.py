@@ -293,10 +293,12 @@ def report(
     results: Path = Path("results"),
     page: Path = Path("report.html"),
     params: tuple[str, ...] = (),
+    sequences: tuple[str, ...] = (),
     others: dict[str, Path] | None = None,
     peers: Path | None = None,
     protocol: str | None = None,
     worst: int = 5,
+    plots: Path | None = None,
 ) -> None:
     """Compare stored results on one HTML page: tables, curves, the worst sequences.
 
@@ -306,16 +308,47 @@ def report(
         results: Folder of results of `ebmtrack eval`.
         page: The page to write.
         params: Tracker set-ups to show, all by default.
+        sequences: Names of sequences, all by default.
         others: Other trackers' raw results (pytracking, got10k, pysot, OTB): NAME FOLDER NAME FOLDER ...
         peers: JSON file with other trackers' figures.
         protocol: Scoring rules (the data set's own by default).
         worst: How many of the first tracker's worst sequences are shown in detail.
+        plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column.
     """
     from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.report import report as write
 
     options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
+    options.update(sequences=sequences, plots=plots)
     print(f"the report is in {write(dataset, locate(dataset, root), page, results=others, **options)}")
+
+
+def export(
+    dataset: str,
+    layout: Literal["pytracking", "got10k", "got10k-otb"],
+    root: Path | None = None,
+    results: Path = Path("results"),
+    params: tuple[str, ...] = (),
+    integers: bool = False,
+    out: Path = Path("export"),
+) -> None:
+    """Write stored results in the layout of another toolkit.
+
+    Args:
+        dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
+        layout: pytracking; got10k (the toolkit's GOT-10k); got10k-otb (its other data sets).
+        root: Where the data set lies; by default it is looked for below the folder in EBMTRACK_DATA.
+        results: Folder of results of `ebmtrack eval`.
+        params: Tracker set-ups, all by default.
+        integers: Cut fractions off, as pytracking does.
+        out: Folder to write to.
+    """
+    from ebmtrack.evaluation.datasets import locate
+    from ebmtrack.evaluation.export import export_stored
+
+    options = {"out": results, "params_names": params, "integers": integers}
+    written = export_stored(dataset, locate(dataset, root), layout, out, **options)
+    print(f"{len(written)} files of boxes are in {out}")
 
 
 def datasets(
@@ -492,6 +525,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
+    "export": export,
     "datasets": datasets,
     "paths": paths,
     "pack": pack,

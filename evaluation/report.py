@@ -17,7 +17,7 @@ from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
-from ebmtrack.evaluation.plots import KINDS, figure_of, ranked
+from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
 from ebmtrack.files import write_text
 
 Array = np.ndarray
@@ -55,13 +55,15 @@ def report(
     sequences: Items[str] = (),
     worst: int = 5,
     title: str | None = None,
+    plots: str | os.PathLike | None = None,
 ) -> Path:
     """Write a page that compares trackers on a data set, and return its path.
 
     out, params_names: our own results below that folder (all parameters without names; None for no results of ours).
     results: other trackers, label -> folder in any layout that `results.find_results` knows. peers: a JSON file of
     figures known from elsewhere. worst: how many of the first tracker's worst sequences are shown in detail.
-    Raises the package's errors for what cannot be read.
+    plots: a folder for the curves as PDF, SVG, PNG and CSV as well. Raises the package's errors for what cannot be read
+    or written.
     """
     own = discover(out, open_dataset(dataset, root).name, params_names) if out is not None else {}
     if worst < 0:
@@ -76,8 +78,12 @@ def report(
     text = render(comparison, worst, title)
     try:
         write_text(page, text)
+        if plots is not None:
+            save_plots(comparison, plots)
     except OSError as reason:
-        raise ConfigError(f"{page}: the page cannot be written ({reason.strerror}); choose another place") from reason
+        raise ConfigError(
+            f"{reason.filename or page}: cannot be written ({reason.strerror}); choose another place"
+        ) from reason
     return Path(page)
 
 
@@ -88,7 +94,7 @@ def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> 
     place = comparison.dataset.name
     place = f"the folder “{comparison.dataset.root.resolve().name}”" if place == "folder" else place
     subtitle = (
-        f"{len(comparison.sequences)} sequences of {escape(place)}. "
+        f"{_counted(len(comparison.sequences), 'sequence')} of {escape(place)}. "
         f"Protocol <b>{escape(comparison.protocol.title)}</b>: {escape(about)}."
     )
     sections = [
@@ -108,6 +114,10 @@ def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> 
 def percent(value: float, digits: int = 1) -> str:
     """A share as a percentage without its sign; a dash where it is not known."""
     return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def _scores(comparison: Comparison) -> str:
@@ -367,7 +377,8 @@ def _provenance(comparison: Comparison) -> str:
         for made_by in tracker.made_by or [{"source": "files without a marker"}]:
             owners.setdefault(_made_by(made_by), []).append(tracker.label)
     frames = sum(len(sequence) for sequence in comparison.sequences.values())
-    data = f'<p class="note">{len(comparison.sequences)} sequences, {frames} annotated frames.</p>'
+    counts = f"{_counted(len(comparison.sequences), 'sequence')}, {_counted(frames, 'annotated frame')}"
+    data = f'<p class="note">{counts}.</p>'
     return data + "".join(f"<h3>{escape(', '.join(labels))}</h3>{text}" for text, labels in owners.items())
 
 

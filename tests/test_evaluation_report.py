@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from evaluation_stub import make_sequences
 
+from ebmtrack import cli
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report
+from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report, results
 from ebmtrack.evaluation.datasets import base
 from ebmtrack.evaluation.results import Result, write_result
 
@@ -213,7 +214,7 @@ def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
     for wish, error, what in (
         ({"params_names": ["none"]}, ResultError, "no results of 'none'; there are those of bad <b>&, good"),
         ({"worst": -3}, ConfigError, "worst -3"),
-        ({}, ConfigError, "the page cannot be written"),
+        ({}, ConfigError, "cannot be written"),
     ):
         page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
         with pytest.raises(error, match=what):
@@ -251,6 +252,24 @@ def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
     with_one = base.with_attributes(found, tmp_path / "attributes.csv")
     text = report.render(comparison.compare(with_one, {}, peers=tmp_path / "peers.json"))
     assert '<th scope="row">FM</th><td>–</td>' in text
+
+
+def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`report --plots` writes the curves for a paper, `export` what other toolkits read; fractions stay or are cut."""
+    where = ["--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
+    page_and_plots = ["--page", str(tmp_path / "page.html"), "--plots", str(tmp_path / "plots")]
+    assert cli.main(["report", *where, "--params", "good", "--sequences", "seq1", *page_and_plots]) == 0
+    assert "1 sequence of" in (tmp_path / "page.html").read_text()
+    assert len(list((tmp_path / "plots").iterdir())) == 12
+    truth = datasets.open_dataset("folder", place / "data").load("seq1").boxes_xywh
+    for layout, file in (("pytracking", "ebmtrack/good_001/seq1.txt"), ("got10k", "good/seq1/seq1_002.txt"),
+                         ("got10k-otb", "good/seq1.txt")):  # fmt: skip
+        out = ["--layout", layout, "--out", str(tmp_path / layout), "--params", "good"]
+        assert cli.main(["export", *where, *out]) == 0
+        np.testing.assert_array_equal(results.read_boxes(tmp_path / layout / file), truth)
+    assert f"3 files of boxes are in {tmp_path / 'got10k-otb'}" in capsys.readouterr().out
+    assert cli.main(["export", *where, *out[:2], "--out", str(tmp_path / "page.html"), "--integers"]) == 2
+    assert "page.html: cannot be written" in capsys.readouterr().err
 
 
 def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
