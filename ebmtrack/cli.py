@@ -203,6 +203,9 @@ def train(
     float32: bool = False,
     resume: bool = False,
     restart: bool = False,
+    track_on: Path | None = None,
+    tensorboard: bool = False,
+    visdom: bool = False,
     set: tuple[str, ...] = (),
     show: bool = False,
 ) -> None:
@@ -214,13 +217,16 @@ def train(
         backbone: File of torchvision's ImageNet weights (they are downloaded by default).
         out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).
         steps: Optimiser steps (the run's own number by default).
-        batch: Sequences in a step.
+        batch: Sequences in a step of each process (torchrun starts several).
         workers: Processes that read and cut the data.
         seed: Seed of samples, weights and noise.
         device: cpu, cuda, cuda:N or auto.
         float32: No bfloat16.
         resume: Insist on a checkpoint to go on from, instead of starting afresh where there is none.
         restart: Start afresh even where there is a checkpoint.
+        track_on: Folder of sequences; their beginnings are tracked every few steps, the mean AUC goes to the log.
+        tensorboard: Curves for TensorBoard in the run's folder, besides log.csv.
+        visdom: Curves on a visdom server as well.
         set: Changes of the run's settings, key=value, one or more.
         show: Print all that --set can change, with its values, and stop.
     """
@@ -229,7 +235,8 @@ def train(
 
     chosen = {"data": data, "backbone": backbone, "out": out, "steps": steps, "batch": batch, "workers": workers}
     chosen |= {"seed": seed, "device": device, "bfloat16": False if float32 else None}
-    chosen |= {"resume": False if restart else None}
+    chosen |= {"resume": False if restart else None, "track_on": track_on}
+    chosen |= {"tensorboard": tensorboard or None, "visdom": visdom or None}
     settings = settings_for(name, {key: value for key, value in chosen.items() if value is not None}, set)
     if show:
         print(describe(settings))
