@@ -57,6 +57,8 @@ def claim(folder: Path, name: str) -> Claim | None:
     generations = _generations(folder, name)
     if generations and _alive(_path(folder, name, generations[-1])):
         return None
+    if generations and not _path(folder, name, generations[-1]).exists():
+        return None  # released between listing and reading: its successor, if any, may begin at 0 again
     mine = Claim(folder, name, generations[-1] + 1 if generations else 0)
     if not _create(mine.path):
         return None
@@ -79,10 +81,11 @@ def sweep(folder: Path) -> None:
 
 
 def disk_time(folder: Path) -> float:
-    """The time in seconds by the clock that stamps files in `folder`."""
-    with tempfile.NamedTemporaryFile(prefix=".now-", dir=folder) as probe:
-        os.utime(probe.name)
-        return os.stat(probe.name).st_mtime
+    """The time in seconds by the clock that stamps files in `folder`, from a file without a name: a process that is
+    killed here leaves nothing."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        os.utime(probe.fileno())
+        return os.fstat(probe.fileno()).st_mtime
 
 
 def _path(folder: Path, name: str, generation: int) -> Path:

@@ -209,7 +209,7 @@ class Progress:
             print(f"{self.skipped} of {len(self.job.tasks)} are done already", file=self.stream, flush=True)
             return
         if kind == "died":
-            where = f"at {task.sequence}" if task else "before its first sequence"
+            where = f"at {task.sequence}" if task else "between sequences"
             print(f"a worker {message[2]} {where}", file=self.stream, flush=True)
             return
         self.done += 1

@@ -213,8 +213,11 @@ def _tidy(job: Job, outcome: Outcome) -> None:
         if is_done(job, task):
             error.unlink(missing_ok=True)
             outcome.failed.pop(task, None)
-        elif task not in outcome.failed and error.is_file():
-            outcome.failed[task] = error.read_text(errors="replace")
+        elif task not in outcome.failed:
+            try:
+                outcome.failed[task] = error.read_text(errors="replace")
+            except FileNotFoundError:
+                continue  # another runner is at it, or has just succeeded
     for folder in {job.folder(task) for task in job.tasks}:
         claims.sweep(folder)
 
@@ -361,6 +364,7 @@ class _Worker:
     connection: Connection
     device: str
     task: Task | None = None
+    began: bool = False
 
 
 def _run_processes(job: Job, workers: int, devices: tuple[str, ...], note: Callable[[tuple], None]) -> None:
@@ -398,9 +402,15 @@ def _bury(
     given_up: set[Task],
     note: Callable[[tuple], None],
 ) -> None:
-    """Count the death of a worker; after MOST_DEATHS over the same task that task is given up and
-    reported."""
+    """Count the death of a worker; after MOST_DEATHS over the same task that task is given up and reported.
+
+    Deaths between two tasks do not count: those workers did get something done. Raises ResultError after MOST_DEATHS
+    of workers that never began.
+    """
     task, how = worker.task, _how_it_ended(worker.process.exitcode)
+    if task is None and worker.began:
+        note(("died", task, how))
+        return
     deaths[task] = deaths.get(task, 0) + 1
     note(("died", task, how))
     if deaths[task] < MOST_DEATHS:
@@ -431,7 +441,7 @@ def _receive(worker: _Worker) -> tuple | None:
 
 
 def _note_task(worker: _Worker, message: tuple, note: Callable[[tuple], None]) -> None:
-    worker.task = message[1] if message[0] == "started" else None
+    worker.task, worker.began = (message[1] if message[0] == "started" else None), True
     if message[0] != "started":
         note(message)
 

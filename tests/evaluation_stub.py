@@ -35,6 +35,8 @@ class Walker:
             if self.factory.trouble == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             return SimpleNamespace(box_xywh=(0, 0, float("nan"), 1), score=0.0)
+        while self.factory.gate and not os.path.exists(self.factory.gate):
+            time.sleep(0.005)
         time.sleep(self.factory.frame_s)
         self.mark("walk")
         self.box[:2] += self.random.normal(0, 1, 2) + image_rgb.mean() / 1e3
@@ -43,13 +45,14 @@ class Walker:
 
 @dataclass(frozen=True)
 class StubFactory:
-    """Makes walkers; what is described goes into the markers."""
+    """Makes walkers; what is described goes into the markers. gate: a file for which updates wait."""
 
     log: str = ""
     trouble: str = ""
     trouble_width: int = -1
     frame_s: float = 0.0
     weights: str = "none"
+    gate: str = ""
 
     def __call__(self, params: str, device: str) -> Walker:
         """A new walker."""

@@ -200,12 +200,15 @@ def test_twenty_thousand_mutated_files(name: str, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # in kB, on Linux
 
 
-def start_runner(root: Path, out: Path, log: Path, workers: int, frame_s: float, runs: int) -> subprocess.Popen:
+def start_runner(
+    root: Path, out: Path, log: Path, workers: int, frame_s: float, runs: int, gate: str = ""
+) -> subprocess.Popen:
     """`evaluate` with the stub in a process of its own."""
+    stub = f"StubFactory(log={str(log)!r}, frame_s={frame_s}, gate={gate!r})"
     code = (
         "from evaluation_stub import StubFactory; from ebmtrack.evaluation.evaluate import evaluate; import sys;"
         f"sys.exit(evaluate(['stub'], 'folder', {str(root)!r}, runs={runs}, workers={workers}, device='cpu',"
-        f"out={str(out)!r}, threads=1, factory=StubFactory(log={str(log)!r}, frame_s={frame_s})).exit_code)"
+        f"out={str(out)!r}, threads=1, factory={stub}).exit_code)"
     )
     tests = Path(__file__).parent
     path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
@@ -251,7 +254,10 @@ def kill_one(process: subprocess.Popen, workers: int, log: Path, rng: random.Ran
     if process.poll() is not None:
         return False
     victim = rng.choice([process.pid, *children(process.pid)][: 1 + workers])
-    os.kill(victim, signal.SIGKILL)
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:  # a worker that left while we were choosing
+        return kill_one(process, workers, log, rng)
     if victim == process.pid:
         process.wait()
     return True
@@ -296,20 +302,24 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 
 def share_a_folder(folder: Path, runners: int, kills: int, sequences: int) -> None:
-    """Start several runners at once and kill some: every sequence is computed once, but for those that were killed."""
+    """Start several runners at once and kill some: every sequence is computed once, but for those that were killed.
+
+    Each runner waits in its first sequence until the victims are dead.
+    """
     root = make_sequences(folder / "data", sequences)
     expected = reference(root, folder / "reference", 1)
-    out, log = folder / "out", folder / "log"
-    crew = [start_runner(root, out, log, 0, 0.03, 1) for _ in range(runners)]
+    out, log, gate = folder / "out", folder / "log", folder / "gate"
+    crew = [start_runner(root, out, log, 0, 0.005, 1, str(gate)) for _ in range(runners)]
     while not log.exists() or len(log.read_text().splitlines()) < runners:
+        assert not any(process.poll() for process in crew)
         time.sleep(0.02)
     for process in crew[:kills]:
         process.kill()
-    codes = [process.wait() for process in crew]
-    assert codes[:kills] == [-signal.SIGKILL] * kills and not any(codes[kills:])
+        process.wait()
+    gate.touch()
+    assert not any(process.wait() for process in crew[kills:])
     starts = Counter(log.read_text().splitlines())
-    assert len(starts) == sequences
-    assert sum(starts.values()) <= sequences + kills
+    assert len(starts) == sequences and sorted(starts.values())[-kills - 1 :] == [1] + [2] * kills
     assert contents(out) == expected
 
 
