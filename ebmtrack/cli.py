@@ -439,6 +439,44 @@ def pack(
         print(f"left out: {line}")
 
 
+def prepare(
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=FOLDER")],
+    /,
+    part: Literal["train", "validation", "all"] = "train",
+    clips: int = 2000,
+    seed: int = 0,
+    context: float = 12.0,
+    target_px: float = 80.0,
+    quality: int = 90,
+    most_frames: int = 0,
+    shard_mib: float = 56.0,
+) -> None:
+    """Write frames of training sources for batches that are made on the device, as files that are easy to move.
+
+    Args:
+        out: Folder to write.
+        sources: Such as pool=/data/pool got10k=/data/got10k pack=packs/lasot.
+        part: Of the small pool: what is trained on, what is held back, or all.
+        clips: How many of the pool's compositions.
+        seed: Of the compositions.
+        context: Width of a picture in target sizes; the frame's end cuts it.
+        target_px: Size of the largest targets in pixels; larger ones are scaled down with their picture.
+        quality: Of JPEG, 1 to 100; 0 is PNG, without loss.
+        most_frames: Of a video, evenly spread; 0 keeps all.
+        shard_mib: Size of a file at most.
+    """
+    from ebmtrack.data.prepare import POOL_CUT_AT, PrepareSettings, open_named
+    from ebmtrack.data.prepare import prepare as run
+
+    settings = PrepareSettings(context, target_px, quality, most_frames, cut_at=POOL_CUT_AT, shard_mib=shard_mib)
+    manifest = run(open_named(sources, part, clips, seed), out, settings, progress=True)
+    for source in manifest["sources"]:
+        print(f"{source['name']}: {source['targets']} targets, {source['frames']} frames")
+    megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    print(f"{len(manifest['shards'])} files, {megabytes:.1f} MB, are in {out}")
+
+
 def study(
     name: Annotated[Literal["1d", "boxes"], tyro.conf.Positional],
     /,
@@ -536,6 +574,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "datasets": datasets,
     "paths": paths,
     "pack": pack,
+    "prepare": prepare,
     "study": study,
     "pytracking": pytracking,
     "vot": vot,

@@ -54,8 +54,8 @@ def plan_axis(
     """
     low = np.floor(window_start)
     high = np.maximum(np.ceil(window_start + window_size), low + 2)
-    cell = np.where(shrink > LEAST_SHRINK, np.minimum(shrink, MOST_SHRINK), 1.0)
-    cells = np.maximum(np.rint((high - low) / cell), 1)
+    cells = np.maximum(np.rint((high - low) / np.where(shrink > LEAST_SHRINK, np.minimum(shrink, MOST_SHRINK), 1.0)), 1)
+    cell = (high - low) / cells
     step = window_size / output / cell
     first = (window_start - low) / cell + 0.5 * step - 0.5
     start = np.clip(low, 0, length - 1).astype(np.int64)

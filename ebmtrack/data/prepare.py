@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,9 +21,13 @@ from tqdm import tqdm
 from ebmtrack.data.device_draws import Tracks
 from ebmtrack.data.on_device import FORMAT, FRAME_KEYS, MANIFEST, TARGET_KEYS, DeviceFrames
 from ebmtrack.data.sources.base import MEBIBYTE, Source
+from ebmtrack.data.sources.catalogue import open_source
+from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import replacing, write_text
 
+POOL_CUT_AT = {"video": 5.0}  # frames of the small pool's video were cut ten target sizes wide
 PER_FRAME, PER_TARGET, HEADERS = 80, 40, 4096  # bytes of a frame's and a target's figures, and of a shard's headers
 
 
@@ -34,7 +38,8 @@ class PrepareSettings:
     context: target sizes sqrt(w h) around the target's middle, half to each side. target_px: larger targets are scaled
     down to this size; a search region of five target sizes in 288 pixels shows them at 58. quality: of JPEG, 1 to 100;
     0 is PNG, without loss. most_frames: of a video, evenly spread; 0 keeps all. most_targets: source name -> the first
-    so many targets. cut_at: as in `CropSettings`, for sources whose frames were cut before. shard_mib: limit of a file.
+    so many targets. cut_at: as in `CropSettings`, for sources whose frames were cut before; packs know their own.
+    shard_mib: limit of a file.
     """
 
     context: float = 12.0
@@ -112,7 +117,7 @@ def prepared_targets(
             numbers = numbers[np.linspace(0, len(numbers) - 1, settings.most_frames).round().astype(int)]
         if len(numbers) == 0 or not weights[index] > 0:
             continue
-        cut_at = settings.cut_at.get(source.name)
+        cut_at = settings.cut_at.get(source.name, getattr(source, "cut_at", None))
         frames = [prepared_frame(source.frame(index, int(f)), boxes[f], settings, cut_at) for f in numbers]
         images, own_boxes, cut = zip(*frames)
         facts = np.stack(own_boxes), np.stack(cut), numbers, len(visible), float(weights[index])
@@ -136,6 +141,35 @@ def frames_in_memory(
     return DeviceFrames(list(sources), tracks, *frames, pixels)
 
 
+def frames_of_packs(packs: Mapping[str, PackedSource], device: torch.device | str = "cpu") -> DeviceFrames:
+    """All crops of packs (`ebmtrack pack`, name -> source) in the memory of a device, without preparing them."""
+    parts = [_packed_columns(pack, number) for number, pack in enumerate(packs.values())]
+    pixels = torch.cat([torch.from_numpy(part.pop("pixels")).to(device) for part in parts])
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    tracks = Tracks(**{field.name: columns[field.name] for field in dataclasses.fields(Tracks)})
+    own = columns["boxes_xywh"], np.arange(len(columns["number"])), columns["cut"], columns["images_wh"]
+    return DeviceFrames(list(packs), tracks, *own, pixels)
+
+
+def _packed_columns(pack: PackedSource, number: int) -> dict[str, np.ndarray]:
+    """What `DeviceFrames` needs of a pack that is source `number`."""
+    weights = pack.weights()
+    used = [index for index in range(len(pack)) if weights[index] > 0 and pack.visible(index).any()]
+    read = pack.read_pixels(used)
+    return {
+        "count": np.bincount(read.targets, minlength=len(pack))[used],
+        "length": np.array([len(pack.visible(index)) for index in used], np.int64),
+        "source": np.full(len(used), number),
+        "is_video": np.full(len(used), pack.is_video),
+        "weight": weights[used],
+        "number": read.frames,
+        "boxes_xywh": read.boxes_xywh,
+        "cut": read.cut,
+        "images_wh": read.sizes_hw[:, ::-1],
+        "pixels": read.pixels,
+    }
+
+
 def prepare(
     sources: Mapping[str, Source],
     out: str | Path,
@@ -156,6 +190,26 @@ def prepare(
     manifest = {"format": FORMAT, "sources": facts, "shards": writer.shards, "settings": kept}
     write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def open_named(named: Sequence[str], part: str = "train", clips: int = 2000, seed: int = 0) -> dict[str, Source]:
+    """Sources to prepare, from NAME=FOLDER: a name of `open_source`, or pool for the three of the small pool.
+
+    part: of the pool, train, validation or all; clips, seed: of its compositions. A name may come once.
+    """
+    sources: dict[str, Source] = {}
+    for text in named:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise ConfigError(f"source {text!r}: write it as NAME=FOLDER, for example pool=/data/pool")
+        pool = name == "pool"
+        found = open_pool(folder, part, seed=seed, clips=clips) if pool else {name: open_source(name, folder)}
+        if set(found) & set(sources):
+            raise ConfigError(f"source {text!r}: there is one of that name already ({', '.join(sources)})")
+        sources |= found
+    if not sources:
+        raise ConfigError("nothing to prepare: give sources as NAME=FOLDER, for example pool=/data/pool")
+    return sources
 
 
 def _prepare_source(
