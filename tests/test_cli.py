@@ -94,7 +94,7 @@ def test_bench_prints_json(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(bench, "bench", lambda *chosen: asked.append(chosen) or {"frame_ms": 12.5})
     assert cli.main(["bench", "--threads", "1", "--width", "320", "--json"]) == 0
-    assert asked == [("dimp18_nce_plus", None, "cpu", "auto", 1, 100, 320, 480)]
+    assert asked == [("dimp18_nce_plus", None, "cpu", "auto", 1, 100, 320, 480, 1)]
     assert json.loads(capsys.readouterr().out) == {"frame_ms": 12.5}
 
 

@@ -21,8 +21,8 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.target import Mark, Target, View, look_closely
 
 MAX_RATIO = 1.3  # of the scales of two targets in one region: each is seen at most 14 % larger or smaller than alone
-STEP = 48        # sides of regions are a search region's plus multiples of this: few shapes, prepared once each
-ROOM = 2.0       # target sizes that a window holds to each side of the target's centre, even outside the image
+STEP = 32        # sides of regions are a search region's plus multiples of this: few shapes, prepared once each
+ROOM = 1.5       # target sizes that a window holds to each side of the target's centre, even outside the image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,13 @@ def region_of(members: tuple[int, ...], targets: Sequence[Target], image_hw: tup
 
 
 def window_start(target: Target, scale: float, image_hw: tuple[int, int]) -> np.ndarray:
-    """Where a target's window should begin, (2,): around its position, inside the image as far as it has room."""
+    """Where a target's window should begin, (2,): around its position, inside the image as far as it has room.
+
+    Along an axis on which all of the image fits into the window, the image lies in the window's middle.
+    """
     side, centre = target.params.sample_size, (target.position + 0.5) / scale
     end = np.array(image_hw) / scale - side
-    start = np.clip(centre - side / 2, np.minimum(0, end), np.maximum(0, end))
+    start = np.where(end < 0, end / 2, np.clip(centre - side / 2, 0, np.maximum(0, end)))
     room = np.minimum(ROOM * np.sqrt(target.size.prod()) / scale, side / 2)
     return np.clip(start, centre + room - side, centre - room)
 
