@@ -248,13 +248,17 @@ run.train(t.tiny_plan(), t.settings_in(Path({out!r})))
 
 @pytest.mark.parametrize("where", ["before", "while writing"])
 def test_kill_9_loses_nothing(tmp_path, where):
-    """Killed before or in the middle of writing a checkpoint, a run goes on from the one before, bit for bit."""
+    """Killed before or in the middle of writing a checkpoint, a run goes on from the one before, bit for bit.
+
+    What was half written is removed.
+    """
     out = tmp_path / "killed"
     code = textwrap.dedent(KILLED).format(tests=os.path.dirname(__file__), out=str(out), where=where)
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert process.returncode == -signal.SIGKILL
     resumed = train(tiny_plan(), settings_in(out))
     assert torch.equal(weights_of(resumed), weights_of(train(tiny_plan(), settings_in(tmp_path / "straight"))))
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "log.csv"]
 
 
 def test_frozen_modules_stay_until_they_thaw(tmp_path):

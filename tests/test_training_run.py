@@ -68,8 +68,11 @@ def test_validation_changes_no_step(tmp_path):
 class Whole(Numbers):
     """Makes whole batches itself."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, length: int = 10_000):
+        self.length, self.asked = length, []
+
+    def __len__(self):
+        return self.length
 
     def batch(self, numbers):
         self.asked.append(numbers)
@@ -99,6 +102,15 @@ def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):
     train(plan, settings_in(tmp_path, steps=15, batch=8))
     assert sum(plan.dataset.asked, []) == list(range(80))
     assert read_checkpoint(tmp_path / "checkpoint.pt")["samples"] == 80
+
+
+def test_a_data_set_that_is_used_up_begins_again(tmp_path):
+    """Ten steps of 8 use all 80 samples; two more steps of 4, for which 12 * 4 would do, begin again."""
+    plan = tiny_plan()
+    plan.dataset = Whole(80)
+    train(plan, settings_in(tmp_path, steps=10, batch=8))
+    train(plan, settings_in(tmp_path, steps=12, batch=4))
+    assert plan.dataset.asked[-2:] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def gradient_after(out, **changes) -> torch.Tensor:

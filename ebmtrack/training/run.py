@@ -2,7 +2,7 @@
 
 With one process, a run that was killed and resumed ends with the same bits on a CPU as one that never stopped. With n
 processes (`torchrun`, see `distributed`) and batches of b it ends, to rounding, where one process with batches of n * b
-ends, provided that what is random in the objective depends on the sample alone.
+ends, provided that the objective draws its noise for the whole step and takes its share (see `Plan`).
 """
 
 from __future__ import annotations
@@ -76,11 +76,13 @@ class Plan:
 
     dataset: samples by number, each a dict of tensors, `settings.samples` of them; a batch has their numbers as
     `number` (s,) besides. One that has a method `batch(numbers: list[int]) -> dict` makes whole batches itself, in the
-    training process. objective: batch and a generator seeded by step and process -> (mean loss over the batch, figures
-    for the log). groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that
-    start frozen and train from then on. validate: called with the network, gives figures for the log. rate: step ->
-    factor on every group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to
-    zero. params: set-up in tracker_params for tracking runs.
+    training process. objective: batch and a generator seeded by the step -> (mean loss over the batch, figures for the
+    log). With several processes the batch also has `share`, (r, n): it is the r-th of the n equal parts of the step's
+    samples, and noise that is drawn for all n * s samples, of which s are used, is that of one process.
+    groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that start frozen
+    and train from then on. validate: called with the network, gives figures for the log. rate: step -> factor on every
+    group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to zero. params:
+    set-up in tracker_params for tracking runs.
     """
 
     net: nn.Module
@@ -139,6 +141,8 @@ class _Run:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.path = settings.out / "checkpoint.pt"
         self.done, self.samples, self.random = 0, 0, random_state()
+        if team.leads:
+            remove_leftovers(self.path, settings.out / "log.csv")
         state = team.from_leader(lambda: read_checkpoint(self.path) if settings.resume else None)
         if state is not None:
             self._load(state)
@@ -175,7 +179,8 @@ class _Run:
         factor = plan.rate(step) if plan.rate else learning_rate_factor(step, settings.steps, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step + (team.rank << 40))
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        batch = batch if team.size == 1 else {**batch, "share": (team.rank, team.size)}
         loss, logs = plan.objective(batch, generator)
         self._check_loss(loss, batch, step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -240,7 +245,8 @@ class Shard(Dataset):
     """What one process of a team sees of a data set: position p is its p-th sample, which knows its `number`.
 
     A step uses the next size * batch samples of the data set, process r the r-th part of them: sample number i is the
-    same, and in the same step, for any number of processes with the same product.
+    same, and in the same step, for any number of processes with the same product. A data set that is used up, after a
+    resume with smaller batches, begins again.
     """
 
     def __init__(self, dataset: Dataset, first: int, steps: int, batch: int, team: Team):
@@ -253,7 +259,7 @@ class Shard(Dataset):
     def number(self, position: int) -> int:
         """Which sample of the data set stands at a position."""
         step, place = divmod(position, self.batch)
-        return self.first + (step * self.team.size + self.team.rank) * self.batch + place
+        return (self.first + (step * self.team.size + self.team.rank) * self.batch + place) % len(self.dataset)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         number = self.number(position)
@@ -262,11 +268,10 @@ class Shard(Dataset):
 
 def _batches(dataset: Dataset, first: int, start: int, settings: RunSettings, team: Team) -> Iterator[Batch]:
     """This process's batches from sample number `first` on, for the steps that are left."""
-    steps = max(0, settings.steps - start)
-    needed = first + steps * settings.batch * team.size
+    needed = settings.steps * settings.batch * team.size
     if len(dataset) < needed:
         raise ConfigError(f"the data set has {len(dataset)} samples, the run needs {needed}: give it settings.samples")
-    shard = Shard(dataset, first, steps, settings.batch, team)
+    shard = Shard(dataset, first, max(0, settings.steps - start), settings.batch, team)
     if hasattr(dataset, "batch"):
         return _made_batches(shard)
     loader = DataLoader(
@@ -301,6 +306,13 @@ def save_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
     """Write network, optimiser and where the run stands (step, samples, random states), atomically."""
     with replacing(path) as temporary:
         torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **where}, temporary)
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Remove what processes that were killed while they wrote these files have left beside them (`files.replacing`)."""
+    for path in paths:
+        for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+            leftover.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
