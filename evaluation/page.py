@@ -76,11 +76,12 @@ def breakable(text: object) -> str:
 def chart(
     lines: Sequence[Line], x_label: str, y_label: str, x_max: float, *, wide: bool = False, title: str = ""
 ) -> str:
-    """Lines over 0 .. x_max and 0 .. 1 as inline SVG that takes its colours from the page."""
+    """Lines over 0 .. x_max and 0 .. 1 as inline SVG that takes its colours from the page; in a wide one the first
+    stands out."""
     frame = Frame(960, 190, x_max) if wide else Frame(420, 300, x_max)
     name = escape(title or y_label)
     head = f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{name}">'
-    drawn = "".join(_polyline(line, frame) for line in reversed(lines))
+    drawn = "".join(_polyline(line, frame, faint=wide and line is not lines[0]) for line in reversed(lines))
     return head + _axes(frame, x_label, y_label, 3 if wide else 6) + drawn + "</svg>"
 
 
@@ -99,9 +100,14 @@ def _axes(frame: Frame, x_label: str, y_label: str, levels: int) -> str:
     return "".join(parts)
 
 
-def _polyline(line: Line, frame: Frame) -> str:
-    points = " ".join(f"{frame.x(float(x))},{frame.y(float(y))}" for x, y in zip(line.xs, line.ys) if np.isfinite(y))
-    return f'<polyline {_stroke(line.color)} points="{points}"><title>{escape(line.label)}</title></polyline>'
+def _polyline(line: Line, frame: Frame, faint: bool = False) -> str:
+    """A line with gaps where its values are not known."""
+    parts, draw = [], False
+    for x, y in zip(line.xs, line.ys):
+        if np.isfinite(y):
+            parts.append(f"{'L' if draw else 'M'}{frame.x(float(x))},{frame.y(float(y))}")
+        draw = bool(np.isfinite(y))
+    return f'<path {_stroke(line.color, faint)} d="{"".join(parts)}"><title>{escape(line.label)}</title></path>'
 
 
 def legend(entries: Sequence[tuple[str, int, str]], row: bool = False) -> str:
@@ -116,7 +122,7 @@ def legend(entries: Sequence[tuple[str, int, str]], row: bool = False) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
     """A table that sorts by any column when its head is pressed; the first column holds names."""
-    heads = "".join(f'<th scope="col"><button type="button">{breakable(name)}</button></th>' for name in header)
+    heads = "".join(f'<th scope="col"{_long(n)}><button type="button">{breakable(n)}</button></th>' for n in header)
     body = "".join(f"<tr>{''.join(_cell(cell, i) for i, cell in enumerate(row))}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
@@ -161,20 +167,25 @@ def ticks(x_max: float) -> list[float]:
     return [round(i * step, 10) for i in range(int(x_max / step + 1e-9) + 1)]
 
 
-def _stroke(color: int) -> str:
-    """The attributes of a line's colour and dashes."""
+def _stroke(color: int, faint: bool = False) -> str:
+    """The attributes of a line's colour, dashes and weight."""
     dash = ' stroke-dasharray="7 4"' if color >= COLORS else ""
-    return f'class="line c{color % COLORS}"{dash}'
+    return f'class="line c{color % COLORS}{" faint" if faint else ""}"{dash}'
 
 
 def _cell(cell: Cell, column: int) -> str:
     known = cell.value is not None and np.isfinite(cell.value)
     value = f' data-v="{float(cell.value)!r}"' if known else ""
     if column == 0:
-        return f'<th scope="row"{value}>{breakable(cell.text)}</th>'
+        return f'<th scope="row"{_long(cell.text)}{value}>{breakable(cell.text)}</th>'
     shaded = cell.share is not None and np.isfinite(cell.share)
     style = f' style="--share:{cell.share:.3f}"' if shaded else ""
     return f"<td{value}{style}{' class=best' if cell.best else ''}>{escape(cell.text)}</td>"
+
+
+def _long(text: str) -> str:
+    """Marks long names, which get a wider column so that they do not become towers."""
+    return " class=long" if len(text) > 24 else ""
 
 
 STYLE = """
@@ -206,7 +217,7 @@ th,td{padding:.34rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px
 thead th{white-space:normal;max-width:9rem;vertical-align:bottom;line-height:1.25}
 th[scope=row],thead th:first-child{text-align:left;position:sticky;left:0;background:var(--card);z-index:1}
 th[scope=row]{font-weight:500;white-space:normal;max-width:15rem;min-width:6rem}
-td{min-width:4.4rem}tbody tr:last-child>*{border-bottom:0}
+.long.long{min-width:11rem}td{min-width:4.4rem}tbody tr:last-child>*{border-bottom:0}
 td{background:linear-gradient(90deg,var(--bar) calc(var(--share,0)*100%),transparent 0)}
 td.best{font-weight:700;color:var(--strong)}
 th button{all:unset;cursor:pointer;color:var(--soft);font-weight:600;font-size:.86rem}
@@ -217,13 +228,14 @@ th[aria-sort=descending] button::after{content:" \\25BC"}
 .chart{width:100%;height:auto;display:block}.chart .grid{stroke:var(--rule);fill:none}
 .tick,.axis{fill:var(--soft);font-size:12px}.mid{text-anchor:middle}.end{text-anchor:end}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
+.faint{stroke-width:1.1;opacity:.7}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)}
 .c5{stroke:var(--c5)}.c6{stroke:var(--c6)}.c7{stroke:var(--c7)}
 .legend{list-style:none;margin:.3rem 0 0;padding:0;font-size:.88rem}
 .legend li{display:flex;align-items:center;gap:.5rem}.legend svg{width:24px;height:8px;flex:none}
 .legend span{overflow-wrap:anywhere}.legend b{margin-left:auto;font-variant-numeric:tabular-nums}
 .legend.row{display:flex;flex-wrap:wrap;gap:0 1.4rem}
-.thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:.6rem;margin:.5rem 0 0}
+.thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(140px,22%),1fr));gap:.6rem;margin:.5rem 0 0}
 figure{margin:0}figure img{width:100%;display:block;border-radius:6px}
 figcaption{font-size:.8rem;color:var(--soft)}
 .warn{border-left:4px solid var(--c1);padding:.3rem .8rem;margin:.6rem 0;overflow-wrap:anywhere}
@@ -232,7 +244,8 @@ summary{cursor:pointer}dl{display:grid;grid-template-columns:max-content 1fr;gap
 font-size:.9rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:640px){body{font-size:15px}header,main{padding:0 .7rem}
 section{padding:.9rem .8rem;border-radius:10px}header{padding-top:1.1rem}h1{font-size:1.35rem}
-th,td{padding:.3rem .45rem}th[scope=row]{min-width:7.4rem;max-width:8.5rem;overflow-wrap:break-word}
+th,td{padding:.3rem .45rem}.long.long{min-width:8.5rem}
+th[scope=row]{min-width:7.4rem;max-width:8.5rem;overflow-wrap:break-word}
 dl{grid-template-columns:1fr}dt{margin-top:.4rem}
 .wide .chart{min-width:640px}}
 @media print{nav{display:none}section{break-inside:avoid}}

@@ -15,6 +15,8 @@ from ebmtrack.files import replacing, write_text
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 DASHES = ("-", "--", "-.", ":")
 
+LEGEND_INSIDE = 4  # with more trackers the legend stands beside the plot, where it covers no curve
+
 KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure_of`)
     "success": ("Overlap threshold", "Overlap precision", "auc"),
     "precision": ("Centre error threshold in pixels", "Precision", "precision_20"),
@@ -82,7 +84,8 @@ def _draw(
     style = {"font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "ebmtrack"}
     paths = [folder / f"{kind}.{end}" for end in formats]
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(3.5, 2.8), layout="constrained")  # one column of a paper, in inches
+        beside = len(trackers) > LEGEND_INSIDE
+        figure = Figure(figsize=(5.2 if beside else 3.5, 2.8), layout="constrained")  # one column of a paper, in inches
         _fill_axes(figure.add_subplot(), comparison, trackers, kind)
         for path in paths:
             with replacing(path) as temporary:
@@ -101,12 +104,16 @@ def _fill_axes(axes, comparison: Comparison, trackers: list[TrackerScores], kind
             linestyle=DASHES[position // len(COLORS) % len(DASHES)],
             label=f"{tracker.label} [{100 * tracker.mean(figure):.1f}]",
             zorder=3 - rank / 1e3,
+            clip_on=False,  # a curve along 1 is as thick as elsewhere
         )
     xs = trackers[0].curve(kind)[0]
     axes.set(xlim=(0, float(np.max(xs))), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
     axes.grid(True, linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, loc="lower left" if kind == "success" else "lower right")
+    if len(trackers) > LEGEND_INSIDE:
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    else:
+        axes.legend(frameon=False, fontsize=7, loc="lower left" if kind == "success" else "lower right")
 
 
 def _quoted(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -99,7 +100,7 @@ def test_plots(compared: comparison.Comparison, tmp_path: Path) -> None:
 class Checker(HTMLParser):
     """Whether tags close in order, and what the page would load."""
 
-    VOID = {"meta", "img", "path", "br"}
+    VOID = {"meta", "img", "br", "wbr"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -332,6 +333,24 @@ def test_attributes() -> None:
     }
     table = comparison.Comparison(None, metrics.PROTOCOLS["ope"], sequences, []).attributes()
     assert table == {"OV": ("a",), "SV": ("a", "b")}
+
+
+def test_lines_have_gaps() -> None:
+    """A frame that is not judged is no part of the line; the first line of a wide chart stands out."""
+    lines = [page.Line(name, i, np.arange(5.0), np.array([0, 1, np.nan, 1, 0])) for i, name in enumerate("ab")]
+    text = page.chart(lines, "frame", "overlap", 4.0, wide=True)
+    paths = re.findall(r'<path class="line c(\d)( faint)?" d="(.*?)"', text)
+    assert [path[:2] for path in paths] == [("1", " faint"), ("0", "")]
+    assert [re.sub(r"[\d.,]+", "", path[2]) for path in paths] == ["MLML"] * 2
+
+
+def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison, tmp_path: Path) -> None:
+    """Two trackers fit into the plot of 3.5 inches, five do not: that picture is wider."""
+    plots.save_plots(compared, tmp_path / "few", ("svg",), ("success",))
+    five = dataclasses.replace(compared, trackers=[compared.trackers[0]] * 5)
+    plots.save_plots(five, tmp_path / "many", ("svg",), ("success",))
+    widths = [re.search(r'width="([\d.]+)pt"', (tmp_path / n / "success.svg").read_text())[1] for n in ("few", "many")]
+    assert [float(width) for width in widths] == pytest.approx([3.5 * 72, 5.2 * 72])
 
 
 @pytest.mark.parametrize("x_max, expected", [
