@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -76,15 +77,21 @@ def report(
         peers=peers,
     )
     text = render(comparison, worst, title)
-    try:
+    with _writing(page):
         write_text(page, text)
-        if plots is not None:
+    if plots is not None:
+        with _writing(plots):
             save_plots(comparison, plots)
-    except OSError as reason:
-        raise ConfigError(
-            f"{reason.filename or page}: cannot be written ({reason.strerror}); choose another place"
-        ) from reason
     return Path(page)
+
+
+@contextmanager
+def _writing(place: str | os.PathLike) -> Iterator[None]:
+    """Turns what the disk refuses into a ConfigError."""
+    try:
+        yield
+    except OSError as reason:
+        raise ConfigError(f"{place}: cannot be written ({reason.strerror}); choose another place") from reason
 
 
 def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> str:

@@ -187,11 +187,17 @@ class ResultFolder:
 
     def runs(self, sequence: str) -> int:
         """How many runs there are of a sequence."""
-        return len(self.files.get(canonical(sequence), ()))
+        return len(self._paths(sequence))
+
+    def _paths(self, sequence: str) -> list[Path]:
+        """Files of a sequence: those of exactly its name, if there are such, else those of another spelling."""
+        paths = list(self.files.get(canonical(sequence), ()))
+        exact = [p for p in paths if sequence in (p.stem, p.parent.name, re.sub(r"_\d{3}$", "", p.stem))]
+        return exact or paths
 
     def read(self, sequence: str, run: int = 0) -> Result:
         """One run over one sequence. Raises ResultError where there is none, or where our marker disagrees."""
-        paths = self.files.get(canonical(sequence), ())
+        paths = self._paths(sequence)
         if run >= len(paths):
             raise ResultError(f"{self.path}: no result of {sequence!r}, run {run}; run it or leave it out")
         path = paths[run]

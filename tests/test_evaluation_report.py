@@ -215,7 +215,7 @@ def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
     for wish, error, what in (
         ({"params_names": ["none"]}, ResultError, "no results of 'none'; there are those of bad <b>&, good"),
         ({"worst": -3}, ConfigError, "worst -3"),
-        ({}, ConfigError, "cannot be written"),
+        ({}, ConfigError, "page.html: cannot be written"),
     ):
         page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
         with pytest.raises(error, match=what):

@@ -129,6 +129,16 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         results.find_results(tmp_path / "nothing")
 
 
+def test_names_that_differ_in_spelling_only(tmp_path: Path) -> None:
+    """`Car-1` and `car_1` are two sequences where both have results, and one where a toolkit spells it in its way."""
+    for name, x in (("Car-1", 1), ("car_1", 2)):
+        (tmp_path / f"{name}.txt").write_text(f"{x},2,3,4\n")
+    found = results.find_results(tmp_path)
+    assert [(found.runs(name), found.read(name).boxes_xywh[0, 0]) for name in ("Car-1", "car_1")] == [(1, 1), (1, 2)]
+    (tmp_path / "Car-1.txt").unlink()
+    assert results.find_results(tmp_path).read("Car-1").boxes_xywh[0, 0] == 2
+
+
 @pytest.mark.parametrize("layout", ["pytracking", "got10k", "got10k-otb"])
 def test_exports_are_found_and_read(tmp_path: Path, layout: str) -> None:
     """What is exported is read back with every digit, or truncated towards zero where integers are asked for."""
