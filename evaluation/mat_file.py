@@ -31,7 +31,8 @@ _TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18:
 # Table 1-3, array types.
 _CELL, _STRUCT, _CHAR = 1, 2, 4
 _NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-_OTHERS = {3: "an object", 5: "a sparse matrix", 16: "a function handle", 17: "an object"}
+_OPAQUE = 17  # MATLAB's classes of its own (string, table, datetime ..); not in the documentation
+_OTHERS = {3: "an object", 5: "a sparse matrix", 16: "a function handle", _OPAQUE: "an object"}
 _COMPLEX = 0x08
 
 
@@ -166,6 +167,8 @@ def _head(part: _Part) -> tuple[int, bool, tuple[int, ...], str]:
     flags = part.numbers()
     if len(flags) != 2 or flags.dtype != np.uint32:
         raise part.error("an array without its flags")
+    if int(flags[0]) & 0xFF == _OPAQUE:  # these have no shape
+        return _OPAQUE, False, (0, 0), part.text()
     shape = tuple(part.numbers().tolist())
     if not 2 <= len(shape) <= 32 or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise part.error(f"an array of the impossible shape {shape[:8]}")

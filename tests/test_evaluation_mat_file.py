@@ -153,6 +153,22 @@ def test_a_compressed_bomb(tmp_path: Path) -> None:
         reader.read_variable(tmp_path / "bomb.mat", "results")
 
 
+def opaque(name: bytes) -> bytes:
+    """A variable of one of MATLAB's newer classes, such as string: flags, name, and what only MATLAB knows."""
+    head = numbers(np.array([17, 0], np.uint32), "<") + entry(1, name, "<")
+    return entry(14, head + entry(1, b"MCOS", "<") + entry(1, b"string", "<") + matrix(np.ones((6, 1))), "<")
+
+
+def test_variables_of_other_classes_are_passed_over(tmp_path: Path) -> None:
+    """A file may hold anything beside the variable that is wanted, but that one has to be of a known kind."""
+    odd = opaque(b"note") + array_of(16, [1, 1])[128:].replace(b"results", b"handles")
+    (tmp_path / "a.mat").write_bytes(header() + odd + entry(15, zlib.compress(opaque(b"x")), "<") + otb(WHOLE)[128:])
+    np.testing.assert_array_equal(results.read_boxes(tmp_path / "a.mat"), BOXES)
+    (tmp_path / "a.mat").write_bytes(header() + opaque(b"results"))
+    with pytest.raises(ResultError, match="an object instead of numbers"):
+        results.read_boxes(tmp_path / "a.mat")
+
+
 def nested(depth: int) -> np.ndarray:
     """A cell in a cell in a cell .."""
     value: object = np.ones((1, 1))
