@@ -189,7 +189,7 @@ class _Run:
         if settings.clip_norm is not None:
             logs = {**logs, "grad_norm": nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)}
         self.optimizer.step()
-        values = team.mean(torch.stack([loss.detach().double(), *(value.double() for value in logs.values())]))
+        values = team.mean(torch.stack([loss.detach().float(), *(value.float() for value in logs.values())]))
         return dict(zip(("loss", *logs), values.tolist()))
 
     def _check_loss(self, loss: Tensor, batch: Batch, step: int) -> None:
