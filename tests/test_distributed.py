@@ -23,7 +23,7 @@ from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import Team, TeamBatchNorm2d, pick_device, team_batch_norm, team_of
-from ebmtrack.training.objective import ObjectiveSettings, classifier_loss, score_labels
+from ebmtrack.training.objective import Objective, ObjectiveSettings, classifier_loss, score_labels
 from ebmtrack.training.run import Plan, RunSettings, Shard, train
 
 TESTS = os.path.dirname(__file__)
@@ -262,6 +262,17 @@ def test_kill_9_under_torchrun_loses_nothing(tmp_path, kill):
     assert torchrun(tmp_path / "killed") == 0
     ends = [torch.load(tmp_path / name / "checkpoint.pt") for name in ("straight", "killed")]
     assert furthest(ends[0]["net"], ends[1]["net"]) == 0 and ends[0]["step"] == ends[1]["step"] == 12
+
+
+def test_shares_of_a_step_have_the_noise_of_the_whole():
+    """Without batch statistics, the mean of the losses of both halves is the loss of the whole batch."""
+    net, dataset = TrackerNet("dimp18").eval(), training_set(output=96)
+    whole = torch.utils.data.default_collate([dataset[index] for index in range(4)])
+    halves = [{key: value.chunk(2)[rank] for key, value in whole.items()} | {"share": (rank, 2)} for rank in (0, 1)]
+    objective = Objective(net, 2, ObjectiveSettings(samples=16))
+    with torch.no_grad():
+        one, *two = (objective(b, torch.Generator().manual_seed(5))[1]["box"].item() for b in (whole, *halves))
+    assert sum(two) / 2 == pytest.approx(one, rel=1e-4) and two[0] != pytest.approx(two[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])

@@ -180,8 +180,10 @@ class Objective:
         boxes, n = batch["boxes_xywh"].transpose(0, 1), self.train_frames
         valid = boxes[n:, ..., 0] < INVALID                                           # (t, s)
         stand_ins = torch.where(valid[..., None], boxes[n:], torch.tensor([0.0, 0.0, 16.0, 16.0]).to(boxes))
-        candidates = draw_candidates(stand_ins, self.mixture, self.settings, generator)
-        candidates = Candidates(*(getattr(candidates, f.name).to(device) for f in dataclasses.fields(candidates)))
+        rank, size = batch.get("share", (0, 1))                                       # see training.run.Plan
+        candidates = draw_candidates(stand_ins.repeat(1, size, 1), self.mixture, self.settings, generator)
+        ours = (getattr(candidates, field.name).chunk(size, dim=1)[rank] for field in dataclasses.fields(candidates))
+        candidates = Candidates(*(value.to(device) for value in ours))
         scores, energies = self._network(batch["crops"].to(device), boxes[:n].to(device), candidates.boxes_xyxy)
         each = box_loss(energies, candidates, self.settings)
         box = each.mean() if bool(valid.all()) else each[valid.to(device)].sum() / valid.sum().clamp(min=1).item()
