@@ -295,9 +295,32 @@ def test_vot(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sequence.boxes_xywh[:3], [[1, 2, 3, 4], [1, 1, 4, 3], [11, 20, 2, 2]])
     assert np.isnan(sequence.boxes_xywh[3]).all()
     assert sequence.attributes == ("occlusion",) and len(sequence.frame_paths()) == 4
+    (folder / "groundtruth.txt").write_text("1,2,3,4\nm1e300,-1e300,8192,8192,0,67108864\n")  # a byte per pixel: 64 MB
+    np.testing.assert_array_equal(vot.load(folder).boxes_xywh[1], [1e300, -1e300, 8192, 8192])
     (folder / "groundtruth.txt").write_text("1,2,3,4\nm0,0,2,2,9\n")
     with pytest.raises(DatasetError, match="groundtruth.txt, line 2: runs do not fit"):
         vot.load(folder)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_boxes_of_random_masks(seed: int, tmp_path: Path) -> None:
+    """The box of a run-length coded mask is that of its pixels, painted one by one."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 9, 2)
+    mask = rng.uniform(size=(height, width)) < rng.choice([0.02, 0.2, 0.9])
+    runs, value, flat = [0], False, mask.ravel()
+    for pixel in flat[: np.flatnonzero(flat).max(initial=-1) + 1]:
+        if pixel != value:
+            runs, value = [*runs, 0], pixel
+        runs[-1] += 1
+    (tmp_path / "a.txt").write_text(f"1,2,3,4\nm-3,7,{width},{height},{','.join(map(str, runs))}\n")
+    box = vot.read_regions(tmp_path / "a.txt")[1]
+    if not mask.any():
+        assert np.isnan(box).all()
+        return
+    rows, columns = np.nonzero(mask)
+    expected = [columns.min() - 3, rows.min() + 7, np.ptp(columns) + 1, np.ptp(rows) + 1]
+    np.testing.assert_array_equal(box, expected)
 
 
 def test_folder_of_one_sequence_and_frames_beside_the_boxes(tmp_path: Path) -> None:

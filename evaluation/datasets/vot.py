@@ -77,16 +77,16 @@ def _mask_box(values: np.ndarray, where: str) -> np.ndarray:
     """The box around a run-length coded mask; NaN for an empty one."""
     if len(values) < 4 or not np.isfinite(values).all() or (values % 1).any() or (values[2:] < 0).any():
         raise DatasetError(f"{where}: a mask is x0, y0, width, height and runs, all whole numbers")
-    x0, y0, width, height = (int(v) for v in values[:4])
+    (x0, y0), (width, height) = values[:2], (int(v) for v in values[2:4])
     runs = values[4:]
     if width * height > MOST_PIXELS or np.minimum(runs, 2.0 * MOST_PIXELS).sum() > width * height:
         raise DatasetError(f"{where}: runs do not fit into a mask of {width} x {height}")
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs.astype(np.int64))
-    full = np.zeros(width * height, bool)
-    full[: len(inside)] = inside
-    rows, columns = np.nonzero(full.reshape(height, width))
-    if not len(rows):
+    ends = np.cumsum(runs).astype(np.int64)
+    starts = ends - runs.astype(np.int64)
+    first, last = starts[1::2][runs[1::2] > 0], ends[1::2][runs[1::2] > 0] - 1
+    if not len(first):
         return np.full(4, np.nan)
-    low = np.array([columns.min(), rows.min()])
-    high = np.array([columns.max(), rows.max()]) + 1
-    return np.concatenate([low + [x0, y0], high - low]).astype(np.float64)
+    top, bottom = first // width, last // width
+    left = np.where(top < bottom, 0, first % width).min()  # a run that goes on in the next row touches both sides
+    right = np.where(top < bottom, width - 1, last % width).max()
+    return np.array([left + x0, top.min() + y0, right - left + 1, bottom.max() - top.min() + 1], np.float64)
