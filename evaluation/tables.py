@@ -10,12 +10,12 @@ import numpy as np
 
 from ebmtrack.errors import EbmtrackError
 
-LARGEST_BYTES = 64 << 20  # a million boxes take 40 MB; anything larger is not an annotation or a result
+LARGEST_BYTES = 16 << 20  # 200,000 boxes with every digit take 15 MB; what is larger is not an annotation or a result
 _SEPARATORS = str.maketrans({",": " ", ";": " ", "\t": " "})
 
 
 def read_text(path: str | os.PathLike, error: type[EbmtrackError]) -> str:
-    """The text of a file of at most 64 MB, UTF-8 with or without a byte order mark.
+    """The text of a file of at most 16 MB, UTF-8 with or without a byte order mark.
 
     Raises `error` for a file that is missing, not a regular file, too large, or not text.
     """

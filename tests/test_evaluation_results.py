@@ -95,6 +95,10 @@ def test_damaged_files_name_file_and_line(tmp_path: Path, text: str, what: str) 
         results.read_boxes(tmp_path / "walk.txt")
     with pytest.raises(ResultError, match="no such file"):
         results.read_boxes(tmp_path / "other.txt")
+    with open(tmp_path / "large.txt", "wb") as file:
+        file.truncate((16 << 20) + 1)
+    with pytest.raises(ResultError, match="large.txt: larger than 16 MB"):
+        results.read_boxes(tmp_path / "large.txt")
 
 
 @pytest.mark.parametrize("name, key", [
