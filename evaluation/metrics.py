@@ -324,6 +324,8 @@ def _score_plain(
         pred = _repeat_empty(pred, anno)
     pred[0] = anno[0]
     valid = ~np.isnan(anno).any(axis=1)
+    if len(anno) > 1 and not valid[1:].any():
+        valid[0] = False  # only the start is known, as in test sets whose truth is kept back: nothing was tracked
     if chosen.name in ("lasot", "trackingnet"):
         with np.errstate(invalid="ignore"):
             valid &= (anno[:, 2:] > 0).all(axis=1)

@@ -151,6 +151,17 @@ def test_a_sequence_of_one_frame() -> None:
         metrics.summarise([single])
 
 
+@pytest.mark.parametrize("name", [name for name in metrics.PROTOCOLS if name != "pytracking"])
+def test_where_only_the_start_is_known(name: str) -> None:
+    """Test sets whose truth is kept back have the first box alone: its free hit is no score of 95.2 %."""
+    anno = TRUTH.copy()
+    anno[1:] = np.nan
+    score = metrics.score_sequence(TRUTH, anno, name, visible=np.ones(5, bool))
+    assert score.denominator == 0 and np.isnan(score.success).all()
+    anno[3] = TRUTH[3]
+    assert metrics.score_sequence(TRUTH, anno, name).denominator == (1 if metrics.PROTOCOLS[name].skip_first else 2)
+
+
 @pytest.mark.parametrize("name", metrics.PROTOCOLS)
 @pytest.mark.parametrize("value, what", [(np.nan, "not a number"), (np.inf, "infinite"), (-1.0, "negative")])
 def test_boxes_that_are_none_name_file_and_frame(name: str, value: float, what: str) -> None:
