@@ -20,11 +20,13 @@ import skimage.data
 import torch
 from torch import nn
 
-from ebmtrack.data import augment, crops, device_draws, device_look, pipeline
+from ebmtrack.data import augment, crops, device_crops, device_draws, device_look, pipeline
+from ebmtrack.data import on_device as on_device_module
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
 from ebmtrack.data.packs import PackSettings, write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pipeline_bench import bench_device, bench_files
 from ebmtrack.data.prepare import (
     PrepareSettings,
     frames_in_memory,
@@ -581,6 +583,16 @@ def test_a_run_trains_on_batches_of_the_device(frames, tmp_path):
 
     run("whole", 6)
     assert torch.equal(torch.cat(seen), batches(frames).batch(range(24))["boxes_xywh"])
+
+
+def test_the_bench_accounts_for_the_time_and_leaves_no_trace(sources, frames):
+    functions = device_crops._read, on_device_module.change_looks, pipeline.crop_window
+    sampler = Sampler(list(sources.values()), [0.6, 0.4], 2, 2, 10, 0, "any")
+    rates = bench_device(batches(frames), 24, 8), bench_files(TrainingSet(sampler, CROPS, 40), 20)
+    for rate, samples in zip(rates, (24, 20)):
+        assert rate.samples == samples and 0 < sum(rate.parts_s.values()) < 1.05 * rate.seconds
+        assert "samples/s (" in rate.line() and "look" in rate.line()
+    assert functions == (device_crops._read, on_device_module.change_looks, pipeline.crop_window)
 
 
 def test_training_needs_torch_torchvision_and_numpy_alone(sources, tmp_path):

@@ -285,17 +285,17 @@ def _decode(encoded: np.ndarray, where: str) -> Tensor:
 def _decoder() -> Callable[[np.ndarray], Tensor]:
     """OpenCV where it is installed, else torchvision; RuntimeError for what is no image."""
     try:
-        import cv2
+        from cv2 import COLOR_BGR2RGB, IMREAD_COLOR, cvtColor, imdecode
     except ImportError:
         from torchvision.io import ImageReadMode, decode_image
 
         return lambda encoded: decode_image(torch.from_numpy(encoded), ImageReadMode.RGB).permute(1, 2, 0)
 
     def decode(encoded: np.ndarray) -> Tensor:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+        image = imdecode(encoded, IMREAD_COLOR) if len(encoded) else None
         if image is None:
             raise RuntimeError("no JPEG or PNG image")
-        return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return torch.from_numpy(cvtColor(image, COLOR_BGR2RGB))
 
     return decode
 
