@@ -12,6 +12,7 @@ of torch's and which no GPU would make faster.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -120,36 +121,21 @@ class EnergyMap:
     def look_at(self, boxes_xyxy: Tensor) -> None:
         """Compute now what boxes (R, 4) in crop pixels will need."""
         for level, (_, scale) in enumerate(POOL):
-            self._projection(level, _numpy(boxes_xyxy) * scale)
+            self.projection(level, _numpy(boxes_xyxy) * scale)
 
     def value(self, boxes_xyxy: Tensor) -> Tensor:
         """Energies (R,) of boxes (R, 4) in crop pixels."""
         boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
         for level, (_, scale) in enumerate(POOL):
-            energies = energies + self._hidden(level, boxes * scale)[0].relu() @ self.target.out[level]
+            hidden, _ = EnergyStack([self]).hidden(level, boxes * scale)
+            energies = energies + hidden.relu() @ self.target.out[level]
         return energies.cpu()
 
     def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
-        boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
-        gradients = np.zeros_like(boxes)
-        for level, (_, scale) in enumerate(POOL):
-            out = self.target.out[level]
-            hidden, pool, z = self._hidden(level, boxes * scale)
-            energies = energies + hidden.relu() @ out
-            of_kernel = ((hidden > 0) * out).to(z.dtype) @ z.t()
-            gradients += scale * pool.gradient(_numpy(of_kernel.float()))
-        return energies.cpu(), torch.from_numpy(gradients)
+        return EnergyStack([self]).value_and_gradient(boxes_xyxy)
 
-    def _hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel, Tensor]:
-        """Hidden units (R, 256) before the ReLU, with the kernel and the projection that gave them."""
-        projection = self._projection(level, cells)
-        pool = PoolingKernel(cells, projection.first_xy, projection.length, POOL[level][0])
-        z = projection.z
-        kernel = torch.from_numpy(pool.kernel.reshape(len(cells), -1)).to(z.device, z.dtype)
-        return torch.addmm(self.target.biases[level], kernel, z).float(), pool, z
-
-    def _projection(self, level: int, cells: np.ndarray) -> Projection:
+    def projection(self, level: int, cells: np.ndarray) -> Projection:
         """The projected features around boxes in cells; made anew, larger, when boxes leave what is there."""
         last = self.features.side(level) - 1
         low, high = cells[:, :2].min(0).clip(0, last), cells[:, 2:].max(0).clip(0, last)
@@ -161,6 +147,52 @@ class EnergyMap:
         part, first = self.features.part(level, (low - SLACK).tolist(), (high + SLACK).tolist())
         self.projections[level] = Projection(part, first, self.target.weights[level], POOL[level][0])
         return self.projections[level]
+
+
+class EnergyStack:
+    """The energies of several targets, each in its own search region, for as many boxes each, in shared arithmetic."""
+
+    def __init__(self, maps: Sequence[EnergyMap]):
+        """maps: T of them, of one network."""
+        self.maps, self.net = maps, maps[0].target
+
+    def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies (T R,) and their gradients (T R, 4) of boxes (T R, 4) in crop pixels, R for each map in turn."""
+        boxes, energies = _numpy(boxes_xyxy), self.net.bias.expand(len(boxes_xyxy))
+        gradients = np.zeros_like(boxes)
+        for level, (_, scale) in enumerate(POOL):
+            out = self.net.out[level]
+            hidden, pool = self.hidden(level, boxes * scale)
+            energies = energies + hidden.relu() @ out
+            of_hidden = (hidden > 0) * out
+            gradients += scale * pool.gradient(self._of_kernel(level, of_hidden, pool))
+        return energies.cpu(), torch.from_numpy(gradients)
+
+    def hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel]:
+        """Hidden units (T R, 256) of boxes (T R, 4) before the ReLU, with the kernel that gave them."""
+        each = len(cells) // len(self.maps)
+        parts = [one.projection(level, cells[k * each : (k + 1) * each]) for k, one in enumerate(self.maps)]
+        first = np.repeat([part.first_xy for part in parts], each, axis=0)
+        pool = PoolingKernel(cells, first, max(part.length for part in parts), POOL[level][0])
+        hidden = []
+        for k, (one, part) in enumerate(zip(self.maps, parts)):
+            used = part.length * POOL[level][0]
+            kernel = pool.kernel[k * each : (k + 1) * each, :used, :used].reshape(each, -1)
+            kernel = torch.from_numpy(kernel).to(part.z.device, part.z.dtype)
+            hidden.append(torch.addmm(one.target.biases[level], kernel, part.z))
+        return torch.cat(hidden).float(), pool
+
+    def _of_kernel(self, level: int, of_hidden: Tensor, pool: PoolingKernel) -> np.ndarray:
+        """Chain rule from hidden units (T R, 256) to the kernel, in its shape; 0 beyond a map's own part."""
+        each, bins = len(of_hidden) // len(self.maps), POOL[level][0]
+        parts = [(one.projections[level].z, one.projections[level].length * bins) for one in self.maps]
+        products = [rows.to(z.dtype) @ z.t() for rows, (z, _) in zip(of_hidden.split(each), parts)]
+        if len({used for _, used in parts}) == 1:
+            return _numpy(torch.cat(products).float())
+        of_kernel = np.zeros_like(pool.kernel)
+        for k, (product, (_, used)) in enumerate(zip(products, parts)):
+            of_kernel[k * each : (k + 1) * each, :used, :used] = _numpy(product.float()).reshape(each, used, used)
+        return of_kernel
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -187,7 +219,10 @@ class PoolingKernel:
     """The weight of every cell in every bin of a box, K = D x A, and the chain rule from K to the box."""
 
     def __init__(self, boxes_cells: np.ndarray, first_xy: np.ndarray, length: int, bins: int):
-        """boxes (R, 4): x0, y0, x1, y1 in cells. `kernel` is (R, L s, L s): cell and bin in y, cell and bin in x."""
+        """boxes (R, 4): x0, y0, x1, y1 in cells; first_xy: first cell, (2,) or one for each box, (R, 2).
+
+        `kernel` is (R, L s, L s): cell and bin in y, cell and bin in x.
+        """
         dtype = boxes_cells.dtype
         low, size = boxes_cells[:, :2], boxes_cells[:, 2:] - boxes_cells[:, :2]
         has_area = (size > 0).all(axis=1, keepdims=True)

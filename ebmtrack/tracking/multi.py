@@ -67,7 +67,7 @@ class MultiTracker:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
         image, targets = check_image(image_rgb), list(self._targets.values())
         look = look_together if self.share else look_closely
-        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark, look)))
+        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark, look, self.share)))
 
     def remove(self, target: int) -> None:
         """Forget a target. Raises ConfigError where there is none of this id."""

@@ -66,6 +66,13 @@ def no_mark(stage: str) -> None:
     """Nobody asked for the time."""
 
 
+def refine_group(group: Sequence[Target]) -> None:
+    """Let the candidates of targets climb their energies together, and take what comes of it."""
+    energies, candidates = [target.energy for target in group], [target.candidates for target in group]
+    for target, box in zip(group, refine(energies, candidates, group[0].params)):
+        target.settle(box)
+
+
 class Look(Protocol):
     """How the search regions of targets get to the network: one View for each target, in their order."""
 
@@ -73,9 +80,17 @@ class Look(Protocol):
 
 
 def update_targets(
-    net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark = no_mark, look: Look | None = None
+    net: InferenceNet,
+    targets: Sequence[Target],
+    image: np.ndarray,
+    mark: Mark = no_mark,
+    look: Look | None = None,
+    climb_together: bool = False,
 ) -> list[TrackResult]:
-    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn."""
+    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn.
+
+    climb_together: the candidates of all targets climb in shared arithmetic; the same up to rounding, and quicker.
+    """
     if not targets:
         return []
     look = look or look_closely
@@ -84,15 +99,17 @@ def update_targets(
     mark("score and localisation")
     found = [target for target in targets if target.found.verdict != "not_found"]
     sure = [target for target in found if target.found.verdict != "uncertain"]
-    for stage, name, those in (
-        (Target.propose, "box features", found),
-        (Target.refine, "refinement", found),
-        (Target.learn, "learning", sure),
-    ):
-        for target in those:
-            stage(target)
-        if those:
-            mark(name)
+    if found:
+        for target in found:
+            target.propose()
+        mark("box features")
+        for group in [found] if climb_together else [[target] for target in found]:
+            refine_group(group)
+        mark("refinement")
+    for target in sure:
+        target.learn()
+    if sure:
+        mark("learning")
     return [target.result() for target in targets]
 
 
@@ -178,11 +195,10 @@ class Target:
         self.candidates = candidate_boxes(box, self.params, self.generator)
         self.energy.look_at(xywh_to_xyxy(self.candidates))
 
-    def refine(self) -> None:
-        """Let the candidates climb the energy; position and size stay where none survives."""
-        box = refine(self.energy, self.candidates, self.params)
-        if box is not None:
-            x, y, w, h = box.tolist()
+    def settle(self, box_xywh: Tensor | None) -> None:
+        """Take the refined box (4,), in pixels of the crop; position and size stay where there is none."""
+        if box_xywh is not None:
+            x, y, w, h = box_xywh.tolist()
             middle, scale = self._middle(), self.view.scale
             self.position = np.array([y + h / 2 - middle, x + w / 2 - middle]) * scale + self.view.centre_yx
             self.size = np.array([h, w]) * scale
