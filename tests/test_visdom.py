@@ -94,7 +94,7 @@ def panel_at(port: int, **options) -> VisdomPanel:
 
 def settle(panel: VisdomPanel) -> None:
     """Wait until all is sent, or the panel has given up."""
-    for _ in range(500):
+    for _ in range(3000):
         if panel.idle:
             return
         time.sleep(0.01)
@@ -162,7 +162,7 @@ def test_no_server(capfd):
     panel.close()
     text = capfd.readouterr().err
     assert text.count("\n") == 1 and "the run goes on" in text and f":{panel._line.connection.port}" in text
-    assert time.perf_counter() - began < 3 and panel.idle and not panel.ready
+    assert time.perf_counter() - began < 20 and panel.idle and not panel.ready
 
 
 def test_a_server_that_never_answers(capfd):
@@ -170,13 +170,13 @@ def test_a_server_that_never_answers(capfd):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        panel = panel_at(deaf.getsockname()[1], timeout_s=0.3)
+        panel = panel_at(deaf.getsockname()[1], timeout_s=1.0)
         began = time.perf_counter()
         panel.image("picture", np.zeros((480, 640, 3), np.uint8), "")
-        assert time.perf_counter() - began < 0.2
+        assert time.perf_counter() - began < 0.8
         panel.close()
-        panel._thread.join(2)
-        assert time.perf_counter() - began < 2
+        panel._thread.join(10)
+        assert time.perf_counter() - began < 10
     assert "timed out" in capfd.readouterr().err
 
 
@@ -186,7 +186,7 @@ def test_a_server_of_another_kind(capfd):
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     panel = panel_at(httpd.server_port)
     settle(panel)
-    panel._thread.join(2)
+    panel._thread.join(10)
     httpd.shutdown()
     httpd.server_close()
     assert "404" in capfd.readouterr().err and not panel.alive
