@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ebmtrack.energy import study1d, study1d_report
+from ebmtrack.energy import losses, study1d, study1d_report
 from ebmtrack.energy.density import log_z_grid
 from ebmtrack.energy.study1d import (
     METHODS,
@@ -83,9 +83,22 @@ def test_slope_is_the_derivative():
     torch.testing.assert_close(slope, torch.autograd.grad(net(x, y).sum(), y)[0])
 
 
+def test_dsm_by_the_slope_is_dsm_by_autograd():
+    """Values and gradients in the weights, in float64."""
+    net = ManyEnergies(2, torch.Generator().manual_seed(0)).double()
+    x, y = torch.randn(2, 4).double(), torch.randn(2, 4).double()
+    noisy = y[..., None, None] + 0.2 * torch.randn(2, 4, 8, 1).double()
+    found = []
+    for energy in (study1d._InY(net, x), lambda v: net(x, v.squeeze(-1))):
+        loss = losses.denoising_score_matching(energy, y[..., None], noisy, 0.2)
+        used = [p for name, p in net.named_parameters() if name != "last.bias"]  # which no gradient in y depends on
+        found.append([loss, *torch.autograd.grad(loss, used)])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("method", ["nce+", "ml-mcmc-1"])
+@pytest.mark.parametrize("method", ["nce+", "dsm", "ml-mcmc-1"])
 def test_compiled_training_is_the_same_to_rounding(method):
     """Thirty steps in either way: the weights differ by less than a tenth of a learning rate. The last bias is left
     out: no loss depends on it, so that Adam makes steps of its rounding errors."""

@@ -99,7 +99,8 @@ def denoising_score_matching(
 ) -> Tensor:
     """DSM: (1/M) sum_m || grad_y f(y_m) + (y_m - y_i) / sigma^2 ||^2 over y_m ~ N(y_i, sigma^2 I).
 
-    y_true: (..., D); y_noisy: (..., M, D). The energy is called once, on y_noisy. Source: eq. 14.
+    y_true: (..., D); y_noisy: (..., M, D). The energy is called once, on y_noisy; one that knows its gradient offers a
+    method `gradient(y)` (..., M, D), differentiable in its parameters, which is called instead. Source: eq. 14.
     """
     if y_noisy.dim() < 2 or y_noisy.shape[-2] == 0:
         shape = tuple(y_noisy.shape)
@@ -107,8 +108,11 @@ def denoising_score_matching(
     if not sigma > 0:
         raise ConfigError(f"denoising_score_matching: sigma must be positive, got {sigma}")
     with torch.enable_grad():
-        y_noisy = y_noisy.detach().requires_grad_(True)
-        score = grad_y(energy(y_noisy), y_noisy, create_graph=True)
+        if hasattr(energy, "gradient"):
+            score = energy.gradient(y_noisy.detach())
+        else:
+            y_noisy = y_noisy.detach().requires_grad_(True)
+            score = grad_y(energy(y_noisy), y_noisy, create_graph=True)
         score, y, y_i = _at_least_float32(score, y_noisy.detach(), y_true)
         residual = score + (y - y_i.unsqueeze(-2)) / sigma**2  # (..., M, D)
         return _reduce(residual.square().sum(dim=-1).mean(dim=-1), reduction)
