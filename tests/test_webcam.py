@@ -206,7 +206,7 @@ def test_each_target_has_its_colour_and_a_lost_one_is_grey_and_dashed():
     drawn = webcam.draw_view(view_of(Target(1, boxes[0], 0.9), Target(2, boxes[1], 0.1, lost=True), image=frame))
     assert (frame == 100).all()  # a copy was drawn on
     assert PALETTE[0] in colours_in(drawn[:, :95]) and PALETTE[1] not in colours_in(drawn[30:])
-    right = drawn[40, 115:165]
+    right = drawn[80, 115:165]
     assert GREY in colours_in(right) and (100, 100, 100) in colours_in(right)  # gaps show the frame
 
 
@@ -435,7 +435,7 @@ class Screen:
 
     def __init__(self, *command: str):
         self.server = subprocess.Popen(
-            ["Xvfb", "-displayfd", "1", "-screen", "0", "1280x960x24", "-nolisten", "tcp"],
+            ["Xvfb", "-displayfd", "1", "-screen", "0", "1280x960x24", "-nolisten", "tcp", "-noreset"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -456,12 +456,20 @@ class Screen:
             process.communicate()
 
     def wait_for_window(self, timeout_s: float = 60.0) -> None:
+        """Wait until the window is there and paints itself.
+
+        Where no window manager delays it, Qt 5 now and then misses that the window was mapped, and then never paints;
+        so it is mapped again.
+        """
         end_s = time.monotonic() + timeout_s
-        while not self.window:
+        while not self.window or not self.picture().any():
             assert self.program.poll() is None, self.program.communicate()[1]
             assert time.monotonic() < end_s, "no window"
             self.window = "".join(self.do("search", "--name", "^ebmtrack: ").split()[:1])
-            time.sleep(0.1)
+            time.sleep(0.2)
+            if self.window and not self.picture().any():
+                self.do("windowunmap", self.window, "windowmap", self.window)
+                time.sleep(0.2)
 
     def do(self, *arguments) -> str:
         command = ["xdotool", *map(str, arguments)]

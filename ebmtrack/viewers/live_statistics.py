@@ -65,10 +65,13 @@ class Statistics:
         self.delay_frames = Histogram(0.02, 100.0)
         self.newer = Histogram(1.0, 1000.0)
         self._rate = Rate()
+        self._first_used_s = self._last_used_s = 0.0
         self._last_shown = 0
 
     def used(self, now_s: float) -> None:
         """Count a frame that the session is done with."""
+        self._first_used_s = self._first_used_s if self.frames_used else now_s
+        self._last_used_s = now_s
         self.frames_used += 1
         self._rate.mark(now_s)
 
@@ -89,9 +92,10 @@ class Statistics:
         self.delay_frames.add(delay_s * self.frames_per_s(now_s))
         self.newer.add(newest - number)
 
-    def text(self, frames_arrived: int, seconds: float) -> str:
+    def text(self, frames_arrived: int) -> str:
         """The summary for the screen: one line, and one on the delay where something was shown."""
-        per_s = self.frames_used / seconds if seconds > 0 else 0.0
+        seconds = self._last_used_s - self._first_used_s
+        per_s = (self.frames_used - 1) / seconds if seconds > 0 else 0.0
         used = f"{seconds:.1f} s, {frames_arrived} frames arrived, {self.frames_used} used ({per_s:.1f} frames/s)"
         if not self.delay_ms.counts.any():
             return used

@@ -15,6 +15,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers.capture import RETRY_S, open_capture
 from ebmtrack.viewers.drawing import (
+    GREY,
     ORANGE,
     PALETTE,
     WHITE,
@@ -68,10 +69,9 @@ def webcam(
         stack.callback(capture.close)
         tracker = load_tracker() if headless else LoadingTracker(load_tracker)
         live = Live(capture, Session(tracker))
-        began_s = time.monotonic()
-        stack.callback(_report, live, began_s, save_path)
+        stack.callback(_report, live, save_path)
         recorder = stack.enter_context(Recorder(save_path, capture.fps)) if save_path else None
-        until_s = began_s + (seconds or float("inf"))
+        until_s = time.monotonic() + (seconds or float("inf"))
         live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
         with capture, live:
             if headless:
@@ -127,7 +127,15 @@ class LiveWindow(Window):
     @property
     def closed(self) -> bool:
         """Whether the user has closed the window."""
-        return self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        try:
+            return self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error:  # Qt, once its last window is gone
+            return True
+
+    def close(self) -> None:
+        """Take the window away, where the user has not done so."""
+        if not self.closed:
+            cv2.destroyWindow(self.title)
 
     def draw(self, status: Sequence[Line]) -> None:
         """Draw the window anew, with lines that say how things stand; one that was closed ends the run."""
@@ -198,7 +206,11 @@ def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float)
     if search and target.search_xywh is not None:
         draw_box(picture, _zoomed(target.search_xywh, zoom), colour=colour, dashed=True)
     box = _zoomed(target.box_xywh, zoom)
-    draw_box(picture, box, str(target.number), target.score, colour, target.lost)
+    if target.lost:
+        draw_box(picture, box, colour=GREY, dashed=True)
+        draw_text(picture, f"{target.number} lost {target.score:.2f}", (box[0], box[1]))
+    else:
+        draw_box(picture, box, str(target.number), target.score, colour)
 
 
 def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float]) -> None:
@@ -314,7 +326,7 @@ def _status(live: Live) -> list[Line]:
     """Lines for the top of the window: speed, then what is the matter with the source, if anything is."""
     capture, used = live.capture, live.statistics.frames_per_s(time.monotonic())
     speed = "paused" if live.paused else f"{used:.1f} of {capture.frames_per_s:.1f} frames/s"
-    return [(speed, WHITE), (_matter(live), ORANGE)]
+    return [("" if capture.state().final else speed, WHITE), (_matter(live), ORANGE)]
 
 
 def _matter(live: Live) -> str:
@@ -333,9 +345,9 @@ def _tell(live: Live, told: str) -> str:
     return kind
 
 
-def _report(live: Live, began_s: float, save_path: Path | None) -> None:
+def _report(live: Live, save_path: Path | None) -> None:
     """Print how it went."""
-    print(live.statistics.text(live.capture.frames, time.monotonic() - began_s))
+    print(live.statistics.text(live.capture.frames))
     if save_path is not None and live.statistics.frames_used:
         print(f"saved {save_path}")
 
