@@ -75,7 +75,10 @@ def folder(tmp_path):
     return tmp_path / "img"
 
 
-@pytest.mark.parametrize("init", [["90,60,44,52", "10,20,90,33"], "90,60,44,52; 10,20,90,33"], ids=["two", "one text"])
+INITS = {"two": ["90,60,44,52", "10,20,90,33"], "one text": "90,60,44,52; 10,20,90,33"}
+
+
+@pytest.mark.parametrize("init", INITS.values(), ids=INITS)
 def test_track_writes_a_file_for_each_target(net, folder, tmp_path, init, capsys):
     """The boxes, to three decimals, are those of a run for each target; the pictures show both boxes."""
     save = tmp_path / "out.avi"

@@ -18,7 +18,11 @@ from ebmtrack.tracking.tracker import Tracker, check_box, check_image
 class MultiTracker:
     """Follows any number of targets; each has its own memory, filter and random numbers, all share one network.
 
-    The boxes are those of separate Trackers with the same seeds. All search regions go through the network at once.
+    The boxes are those of separate Trackers with the same seeds, to the bit on a CPU: all search regions go through the
+    network at once, but each is computed as if alone. With `share`, targets of similar size whose search regions lie
+    close together are cut out of one larger region, and their boxes climb together: quicker where targets are large or
+    close (see shared_look.py), with other boxes, about equally good.
+
     Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels. Targets may be added and removed at any frame.
 
     >>> tracker = MultiTracker.from_pretrained()                     # doctest: +SKIP
@@ -65,9 +69,10 @@ class MultiTracker:
     @torch.inference_mode()
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
-        image, targets = check_image(image_rgb), list(self._targets.values())
+        image, targets = check_image(image_rgb), dict(self._targets)
         look = look_together if self.share else look_closely
-        return dict(zip(self._targets, update_targets(self.net, targets, image, self.mark, look, self.share)))
+        results = update_targets(self.net, list(targets.values()), image, self.mark, look, self.share)
+        return dict(zip(targets, results))
 
     def remove(self, target: int) -> None:
         """Forget a target. Raises ConfigError where there is none of this id."""
