@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ MANIFEST = "prepared.json"
 FORMAT = 1
 TARGET_KEYS = {"count": np.int64, "length": np.int64, "source": np.int64, "weight": np.float64}
 FRAME_KEYS = {"number": np.int64, "image": np.int64, "boxes_xywh": np.float64, "cut": np.bool_}
+IMAGE_KEYS = {"end": np.int64, "images_wh": np.int64}
+KINDS = {**TARGET_KEYS, **FRAME_KEYS}
 
 
 class DeviceFrames:
@@ -68,19 +70,17 @@ class DeviceFrames:
         DatasetError where a file is missing or damaged.
         """
         facts = read_manifest(folder)
-        shards = [_read_shard(Path(folder) / entry["file"]) for entry in facts["shards"]]
-        with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-            images = [image for shard in shards for image in pool.map(_decode, _encoded(shard), _wheres(shard))]
-        images_wh = np.array([(image.shape[1], image.shape[0]) for image in images], np.int64).reshape(-1, 2)
+        shards = [_read_shard(Path(folder) / entry["file"], len(facts["sources"])) for entry in facts["shards"]]
+        columns = {key: np.concatenate([shard[key] for shard in shards]) for key in (*KINDS, "images_wh")}
         counts = np.array([len(shard["end"]) for shard in shards])
-        firsts = np.repeat(np.cumsum(counts) - counts, [len(shard["image"]) for shard in shards])
-        columns = {key: np.concatenate([shard[key] for shard in shards]) for key in (*TARGET_KEYS, *FRAME_KEYS)}
-        is_video = np.array([source["is_video"] for source in facts["sources"]])[columns["source"]]
+        image = columns["image"] + np.repeat(np.cumsum(counts) - counts, [len(shard["image"]) for shard in shards])
+        is_video = np.array([source["is_video"] for source in facts["sources"]], bool)[columns["source"]]
         own = [columns[key] for key in ("count", "length", "source")]
         tracks = draws.Tracks(*own, is_video, columns["weight"], columns["number"])
+        pixels = torch.empty(int(columns["images_wh"].prod(axis=1).sum()), 3, dtype=torch.uint8, device=device)
+        _fill(pixels, shards, threads or os.cpu_count() or 1)
         names = [source["name"] for source in facts["sources"]]
-        frames = columns["boxes_xywh"], columns["image"] + firsts, columns["cut"]
-        return cls(names, tracks, *frames, images_wh, _one_tensor(images, device))
+        return cls(names, tracks, columns["boxes_xywh"], image, columns["cut"], columns["images_wh"], pixels)
 
     @property
     def device(self) -> torch.device:
@@ -245,40 +245,59 @@ def read_manifest(folder: str | Path) -> dict:
     return facts
 
 
-def _read_shard(path: Path) -> dict:
+def _read_shard(path: Path, sources: int) -> dict:
     """The arrays of one shard, checked; DatasetError with its path."""
-    keys = {"encoded": np.uint8, "end": np.int64, **TARGET_KEYS, **FRAME_KEYS}
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            shard = {key: file[key].astype(kind, copy=False) for key, kind in keys.items()}
+            kinds = {"encoded": np.uint8, **IMAGE_KEYS, **KINDS}
+            shard = {key: file[key].astype(kind, copy=False) for key, kind in kinds.items()}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: missing or damaged ({error}); copy or prepare it again") from error
-    images, frames = len(shard["end"]), int(shard["count"].sum())
-    fits = shard["count"].min(initial=1) >= 1 and all(len(shard[key]) == frames for key in FRAME_KEYS)
-    fits = fits and all(len(shard[key]) == len(shard["count"]) for key in TARGET_KEYS)
-    fits = fits and shard["image"].max(initial=-1) < images and shard["image"].min(initial=0) >= 0
-    if not fits or (images and shard["end"][-1] != len(shard["encoded"])) or shard["boxes_xywh"].shape != (frames, 4):
+    if not _fits(shard, sources):
         raise DatasetError(f"{path}: its arrays do not fit together; prepare it again")
     return {**shard, "path": path}
 
 
-def _encoded(shard: dict) -> Iterator[np.ndarray]:
-    """The bytes of each image of a shard."""
-    for start, end in zip([0, *shard["end"][:-1].tolist()], shard["end"].tolist()):
-        yield shard["encoded"][start:end]
+def _fits(shard: dict, sources: int) -> bool:
+    """Whether the arrays of a shard belong together."""
+    targets, frames, images = len(shard["count"]), int(shard["count"].sum()), len(shard["end"])
+    shapes = {key: (targets,) for key in TARGET_KEYS} | {key: (frames,) for key in FRAME_KEYS}
+    shapes |= {"boxes_xywh": (frames, 4), "cut": (frames, 4), "images_wh": (images, 2), "end": (images,)}
+    if any(shard[key].shape != shape for key, shape in shapes.items()):
+        return False
+    ranges = ((shard["count"], 1, frames + 1), (shard["image"], 0, images), (shard["source"], 0, sources))
+    ranges += ((shard["images_wh"], 1, 2**15), (np.diff(shard["end"], prepend=0), 1, len(shard["encoded"]) + 1))
+    within = all(((low <= values) & (values < high)).all() for values, low, high in ranges)
+    return bool(within and shard["end"][-1:].sum() == len(shard["encoded"]) and np.isfinite(shard["boxes_xywh"]).all())
 
 
-def _wheres(shard: dict) -> Iterator[str]:
-    """What to call each image of a shard in messages."""
-    return (f"{shard['path']}, image {number}" for number in range(len(shard["end"])))
+def _fill(pixels: Tensor, shards: list[dict], threads: int) -> None:
+    """Decode the images of all shards into `pixels` (P, 3), each to its place."""
+    ends = np.cumsum(np.concatenate([shard["images_wh"] for shard in shards]).prod(axis=1)).tolist()
+    jobs = [(shard, number) for shard in shards for number in range(len(shard["end"]))]
+
+    def fill(job: tuple[dict, int], start: int, end: int) -> None:
+        shard, number = job
+        image = _decode(shard, number)
+        pixels[start:end] = image.reshape(-1, 3).to(pixels.device)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, jobs, [0, *ends[:-1]], ends):
+            pass
 
 
-def _decode(encoded: np.ndarray, where: str) -> Tensor:
-    """One image (h, w, 3) uint8 RGB from JPEG or PNG; DatasetError that says where."""
+def _decode(shard: dict, number: int) -> Tensor:
+    """One image (h, w, 3) uint8 RGB of a shard; DatasetError that says where."""
+    start, end = np.append(0, shard["end"])[number : number + 2]
+    width, height = shard["images_wh"][number].tolist()
     try:
-        return _decoder()(encoded)
+        image = _decoder()(shard["encoded"][start:end])
+        if tuple(image.shape) != (height, width, 3):
+            raise RuntimeError(f"shape {tuple(image.shape)} instead of {(height, width, 3)}")
+        return image
     except RuntimeError as error:
-        raise DatasetError(f"{where}: cannot be decoded ({error}); prepare it again") from error
+        message = f"{shard['path']}, image {number}: cannot be decoded ({error}); prepare it again"
+        raise DatasetError(message) from error
 
 
 @functools.cache
@@ -298,15 +317,3 @@ def _decoder() -> Callable[[np.ndarray], Tensor]:
         return torch.from_numpy(cvtColor(image, COLOR_BGR2RGB))
 
     return decode
-
-
-def _one_tensor(images: list[Tensor], device: torch.device | str) -> Tensor:
-    """All pixels (P, 3) on the device, images one after another; moved in parts, so that the host needs little."""
-    total = sum(image.shape[0] * image.shape[1] for image in images)
-    pixels = torch.empty(total, 3, dtype=torch.uint8, device=device)
-    start = 0
-    for image in images:
-        part = image.reshape(-1, 3)
-        pixels[start : start + len(part)] = part
-        start += len(part)
-    return pixels

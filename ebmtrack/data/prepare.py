@@ -257,6 +257,7 @@ class Shard:
         kinds = {**TARGET_KEYS, **FRAME_KEYS}
         arrays = {key: np.concatenate(parts).astype(kinds[key]) for key, parts in self.columns.items()}
         pictures = [picture for picture, _ in self._known]
+        arrays["images_wh"] = self.images_wh
         arrays["end"] = np.cumsum([len(picture) for picture in pictures])
         arrays["encoded"] = np.frombuffer(b"".join(pictures), np.uint8).copy()
         return arrays
