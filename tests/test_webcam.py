@@ -214,7 +214,8 @@ def test_search_regions_and_energy_are_drawn_where_wanted():
     heat = Heat(np.ones((5, 5)), (50.0, 20.0, 20.0, 20.0))
     bare = Target(1, BOX, 0.9, search_xywh=(5.0, 5.0, 150.0, 80.0))
     plain = webcam.draw_view(view_of(bare))
-    searched = webcam.draw_view(view_of(bare), search=True)
+    searched = webcam.draw_view(view_of(bare, selected=1), search=True)
+    assert (webcam.draw_view(view_of(bare), search=True) == plain).all()  # it is not the selected one
     assert (plain[84:86, 20:150] == 100).all() and PALETTE[0] in colours_in(searched[84:86, 20:150])
     hot = webcam.draw_view(view_of(Target(1, BOX, 0.9, heat=heat)))
     assert (plain[25:38, 56:68] == 100).all() and (hot[25:38, 56:68] != 100).all()

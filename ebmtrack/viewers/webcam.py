@@ -185,15 +185,16 @@ def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray
 def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray:
     """A copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost"; energy where it is known.
 
-    The selected target, if there are several, has handles at its corners. `search` adds the search regions.
+    The selected target, if there are several, has handles at its corners. `search` adds its search region.
     """
     image = view.frame.image
     size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
     resampling = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
     picture = image.copy() if zoom == 1 else cv2.resize(image, size, interpolation=resampling)
     for target in view.targets:
-        _draw_target(picture, target, search, zoom)
-        if target.number == view.selected and len(view.targets) > 1:
+        selected = target.number == view.selected
+        _draw_target(picture, target, search and selected, zoom)
+        if selected and len(view.targets) > 1:
             _draw_handles(picture, _zoomed(target.box_xywh, zoom))
     return picture
 
