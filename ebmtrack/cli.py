@@ -486,6 +486,7 @@ def study(
     runs: int | None = None,
     samples: tuple[int, ...] = (),
     out: Path | None = None,
+    seed: int = 0,
     device: str = "auto",
     compile: bool = False,
     data: Path = Path("data/train"),
@@ -501,6 +502,7 @@ def study(
         runs: Networks for each method (and data set): 20 in 1d, 3 in boxes.
         samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, 128 in boxes.
         out: Folder of results; what it holds is not trained again. Default: study1d or study_boxes.
+        seed: Of data and networks; another seed needs another folder (1d).
         device: auto, cpu or cuda (1d).
         compile: Go through torch.compile: about twice as fast on a CPU, needs a C++ compiler (1d).
         data: The training pool, as for the run ebm18_small (boxes).
@@ -509,10 +511,11 @@ def study(
         track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
     """
     if name == "1d":
-        from ebmtrack.energy.study1d import study_1d
+        from ebmtrack.energy.study1d import StudySettings, study_1d
 
+        samples, settings = samples or (1, 4, 16, 64, 256, 1024), StudySettings(seed=seed)
         table = study_1d(
-            out or Path("study1d"), methods, runs or 20, samples or (1, 4, 16, 64, 256, 1024), device, compiled=compile
+            out or Path("study1d"), methods, runs or 20, samples, device, settings, compiled=compile
         )
     else:
         from ebmtrack.training.box_study_parts import study_boxes
