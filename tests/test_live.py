@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.viewers.capture import Capture, open_capture
-from ebmtrack.viewers.live import GRID, Live, LoadingTracker, Session, corner_heat
+from ebmtrack.viewers.capture import Capture, Frame, open_capture
+from ebmtrack.viewers.live import GRID, Live, LoadingTracker, Session, corner_heat, fresh_frame
 from ebmtrack.viewers.live_statistics import Histogram, Rate, Statistics
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -329,6 +329,36 @@ def test_a_slow_tracker_skips_frames_and_takes_the_newest():
         assert live.statistics.frames_used == 2
         source.let(300)
         tracker.gate.release(1000)
+
+
+class StubCapture:
+    """Has frame 1, which came `age_s` ago, and frame 2 if somebody waits for it; 2 frames/s."""
+
+    frames_per_s = 2.0
+
+    def __init__(self, age_s: float, has_next: bool):
+        self.frame, self.has_next, self.waits_s = Frame(picture(0), 1, time.monotonic() - age_s), has_next, []
+
+    def newest(self, after: int, timeout_s: float):
+        if after < 1:
+            return self.frame
+        self.waits_s.append(timeout_s)
+        return Frame(picture(1), 2, time.monotonic()) if self.has_next else None
+
+
+@pytest.mark.parametrize(
+    "age_s, has_next, taken, waits",
+    [
+        (0.0, True, 1, False),  # fresh: taken as it is
+        (0.35, True, 2, True),  # 350 of 500 ms old: the next comes in 150 ms
+        (0.35, False, 1, True),  # it does not come
+        (3.0, True, 1, False),  # overdue: the source stands still, nothing to wait for
+    ],
+)
+def test_an_old_frame_is_left_for_one_that_is_about_to_come(age_s, has_next, taken, waits):
+    capture = StubCapture(age_s, has_next)
+    assert fresh_frame(capture, 0).number == taken
+    assert bool(capture.waits_s) == waits and all(0 < wait_s <= 0.55 - age_s for wait_s in capture.waits_s)
 
 
 def test_commands_are_obeyed_in_the_tracking_thread_and_seen_in_the_next_view():

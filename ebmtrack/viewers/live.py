@@ -288,7 +288,7 @@ class Live:
         if self._paused and last is not None:
             self._stop.wait(WAIT_S / 2)
             return last, False
-        frame = self.capture.newest(max(last.number if last else 0, self._stale), WAIT_S)
+        frame = fresh_frame(self.capture, max(last.number if last else 0, self._stale))
         if frame is None and self.capture.state().final:
             self._stop.wait(WAIT_S / 2)
         if frame is None or (self._paused and last is not None):
@@ -305,6 +305,21 @@ class Live:
     def _number(self) -> int:
         """The newest view's number, 0 before the first."""
         return self._view.number if self._view else 0
+
+
+def fresh_frame(capture: Capture, after: int) -> Frame | None:
+    """The newest frame with a number above `after`, or None where none comes within WAIT_S.
+
+    One that is older than half the time between two frames is left for the next, which is nearer; unless that is late.
+    So a tracker that needs T begins with a frame at most half a frame old and is done T + 1/2 frame after its arrival.
+    """
+    frame = capture.newest(after, WAIT_S)
+    if frame is None:
+        return None
+    between_s, age_s = 1 / max(capture.frames_per_s, 1.0), time.monotonic() - frame.time_s
+    if not between_s / 2 < age_s < between_s:
+        return frame
+    return capture.newest(frame.number, min(1.1 * between_s - age_s, WAIT_S)) or frame
 
 
 def corner_heat(log_density: Callable[[np.ndarray], np.ndarray], box_xywh: Box) -> Heat:
