@@ -195,7 +195,7 @@ def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray
         selected = target.number == view.selected
         _draw_target(picture, target, search and selected, zoom)
         if selected and len(view.targets) > 1:
-            _draw_handles(picture, _zoomed(target.box_xywh, zoom))
+            _draw_handles(picture, _zoomed(target.box_xywh, zoom), target.heat is None)
     return picture
 
 
@@ -214,11 +214,11 @@ def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float)
         draw_box(picture, box, str(target.number), target.score, colour)
 
 
-def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float]) -> None:
-    """Small white squares on the corners of a box."""
+def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: bool) -> None:
+    """Small white squares on the corners of a box, on the top right one only if asked: the energy is shown there."""
     x, y, w, h = box_xywh
     half = 2 * line_width(picture)
-    for corner in ((x, y), (x + w, y), (x, y + h), (x + w, y + h)):
+    for corner in ((x, y), (x, y + h), (x + w, y + h), *([(x + w, y)] if top_right else [])):
         middle = np.clip(np.rint(corner), -1e4, 1e4).astype(int)
         for side, shade in ((half + 1, 0), (half, 255)):
             cv2.rectangle(picture, (middle - side).tolist(), (middle + side).tolist(), (shade,) * 3, cv2.FILLED)
