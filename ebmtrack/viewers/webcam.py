@@ -308,8 +308,9 @@ def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_x
 
 def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
     """Start on targets in the first frame, at which the live view stands still; DatasetError where there is none."""
+    told = ""
     while (view := live.newest(0, REFRESH_S)) is None:
-        state = live.capture.state()
+        state, told = live.capture.state(), _tell(live, told)
         if state.kind in ("failed", "ended"):
             raise DatasetError(state.message)
     for box_xywh in boxes_xywh:
