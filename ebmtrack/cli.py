@@ -449,7 +449,7 @@ def prepare(
     clips: int = 2000,
     seed: int = 0,
     context: float = 12.0,
-    target_px: float = 80.0,
+    target_px: float = 96.0,
     quality: int = 90,
     most_frames: int = 0,
     shard_mib: float = 56.0,

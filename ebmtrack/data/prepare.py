@@ -43,7 +43,7 @@ class PrepareSettings:
     """
 
     context: float = 12.0
-    target_px: float = 80.0
+    target_px: float = 96.0
     quality: int = 90
     most_frames: int = 0
     most_targets: Mapping[str, int] = dataclasses.field(default_factory=dict)
