@@ -56,27 +56,29 @@ class BoxFeatures:
     def _computed(self, level: int, first: list[int], length: int) -> Tensor:
         """The part of `length` cells from `first`; computes a window, or the whole map, where it is not yet there."""
         known = self.parts[level]
-        if known is None or not self._holds(known, first, length):
+        if known is None or not self._holds((*known[:2], len(known[2])), first, length):
             known = self.parts[level] = self._window(level, first, length) if known is None else self._whole(level)
-            if not self._holds(known, first, length):
+            if not self._holds((*known[:2], len(known[2])), first, length):
                 known = self.parts[level] = self._whole(level)
         x, y, values = known
         return values[first[1] - y : first[1] - y + length, first[0] - x : first[0] - x + length]
 
     @staticmethod
-    def _holds(known: tuple[int, int, Tensor], first: list[int], length: int) -> bool:
-        x, y, values = known
-        return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= len(values)
+    def _holds(known: tuple[int, int, int], first: list[int], length: int) -> bool:
+        """Whether the part lies in a square: its first cell (x, y) and its side."""
+        x, y, side = known
+        return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= side
 
     def _window(self, level: int, first: list[int], length: int) -> tuple[int, int, Tensor]:
-        """A window around the wished part, or the whole map where the window would leave it.
+        """A window around the wished part, moved into the map, or the whole map where the window cannot hold the part.
 
         Few different sides, because convolutions are prepared once for each shape.
         """
         one, two, features = self.branches[level]
         window = next((side for side in WINDOWS[level] if side >= length), features.shape[-1])
-        x, y = (f - (window - length) // 2 for f in first)
-        if min(x, y) < MARGIN or max(x, y) + window + MARGIN > features.shape[-1]:
+        last = features.shape[-1] - window - MARGIN
+        x, y = (max(MARGIN, min(f - (window - length) // 2, last)) for f in first)
+        if last < MARGIN or not self._holds((x, y, window), first, length):
             return self._whole(level)
         part = features[..., y - MARGIN : y + window + MARGIN, x - MARGIN : x + window + MARGIN]
         for convolution in (one[0], two[0]):

@@ -20,7 +20,7 @@ from ebmtrack.nets.classifier import FEATURE_STRIDE
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.target import Mark, Target, View, look_closely
 
-MAX_RATIO = 1.6  # of the scales of two targets in one region: each is seen at most 26 % larger or smaller than alone
+MAX_RATIO = 1.3  # of the scales of two targets in one region: each is seen at most 14 % larger or smaller than alone
 STEP = 32        # sides of regions are a search region's plus multiples of this: few shapes, prepared once each
 ROOM = 1.5       # target sizes that a window holds to each side of the target's centre, even outside the image
 
