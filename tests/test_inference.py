@@ -11,7 +11,7 @@ from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.roi_pool import precise_roi_pool
-from ebmtrack.nets.target_energy import BoxFeatures, PoolingKernel, Projection, TargetEnergy
+from ebmtrack.nets.target_energy import BoxFeatures, PoolingKernel, Projection, TargetEnergy, bin_edges
 
 REFERENCE_BOX = xywh_to_xyxy(torch.tensor([100.0, 120, 80, 60]))
 
@@ -66,14 +66,14 @@ BOXES = torch.tensor([[3.2, 2.1, 9.7, 8.3], [-4.0, -3.0, 2.5, 3.5], [8.0, 9.0, 3
 def test_pooling_kernel_and_its_gradient_equal_autograd(boxes, bins):
     torch.manual_seed(0)
     feature = torch.randn(12, 12, 4, dtype=torch.float64)
-    pool = PoolingKernel(boxes.numpy(), np.array([0, 0]), 12, bins)
+    pool = PoolingKernel(boxes.numpy(), np.zeros((2, bins), int), 12)
     y = boxes.clone().requires_grad_()
     expected = precise_roi_pool(feature.permute(2, 0, 1)[None], y[None], bins, 1.0)[0]  # (R, c, s, s)
-    kernel = torch.from_numpy(pool.kernel).view(len(boxes), 12, bins, 12, bins)
-    assert torch.allclose(torch.einsum("rhiwj,hwc->rcij", kernel, feature), expected, atol=1e-12)
+    kernel = torch.from_numpy(pool.kernel).view(len(boxes), bins, 12, bins, 12)
+    assert torch.allclose(torch.einsum("rihjw,hwc->rcij", kernel, feature), expected, atol=1e-12)
     cotangent = torch.randn_like(expected)
     (gradient,) = torch.autograd.grad((expected * cotangent).sum(), y)
-    of_kernel = torch.einsum("rcij,hwc->rhiwj", cotangent, feature)
+    of_kernel = torch.einsum("rcij,hwc->rihjw", cotangent, feature)
     assert np.allclose(pool.gradient(of_kernel.numpy()), gradient, atol=1e-10)
 
 
@@ -132,8 +132,26 @@ def test_energies_do_not_depend_on_the_order_of_questions(patches):
         assert torch.allclose(got, torch.cat(parts), rtol=1e-3, atol=1e-4 * got.abs().max())
 
 
+@pytest.mark.parametrize("bins", [5, 3, 1])
+def test_bins_see_all_cells_that_they_touch(bins):
+    """Windows of cells for each bin hold all that the bins of these boxes pool: the same sums as with the whole map."""
+    torch.manual_seed(0)
+    feature, weight = torch.randn(12, 12, 4, dtype=torch.float64), torch.randn(bins**2, 4, 7, dtype=torch.float64)
+    boxes = BOXES[[0, 4, 5]].numpy()
+    edges = bin_edges(boxes, bins)
+    low, high = edges[..., :-1].min(0).clip(0, 11), edges[..., 1:].max(0).clip(0, 11)
+    projection = Projection(feature, [0, 0], weight, low, high)
+    assert projection.length < 12 and projection.holds(low, high)
+    kernel = torch.from_numpy(PoolingKernel(boxes, projection.first_xy, projection.length).kernel)
+    pooled = precise_roi_pool(feature.permute(2, 0, 1)[None], torch.from_numpy(boxes)[None], bins, 1.0)[0]
+    expected = torch.einsum("rcs,sco->ro", pooled.flatten(2), weight)
+    assert torch.allclose(kernel.flatten(1) @ projection.z, expected, atol=1e-12)
+
+
 def test_a_projection_knows_what_it_holds():
-    projection = Projection(torch.zeros(6, 6, 4), [3, 5], torch.zeros(4, 9 * 256), 3)
+    """One bin, whose window is the whole part: columns 3 to 8, rows 5 to 10."""
+    whole = np.array([[3.0], [5.0]]), np.array([[8.0], [10.0]])
+    projection = Projection(torch.zeros(6, 6, 4), [3, 5], torch.zeros(1, 4, 256), *whole)
     for low, high, expected in [([3.0, 5.0], [8.0, 10.0], True), ([4.5, 6.2], [7.9, 9.0], True),
                                 ([2.9, 6.0], [5.0, 7.0], False), ([4.0, 6.0], [8.1, 7.0], False)]:
-        assert projection.holds(np.array(low), np.array(high)) is expected
+        assert projection.holds(np.array(low)[:, None], np.array(high)[:, None]) is expected

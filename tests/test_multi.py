@@ -13,7 +13,6 @@ from golden import dimp18, image
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.nets.target_energy import EnergyStack
 from ebmtrack.tracking import bench
 from ebmtrack.tracking.multi import MultiTracker
 from ebmtrack.tracking.params import load_params
@@ -112,29 +111,6 @@ def test_bench_compares_several_targets_with_one(net, monkeypatch):
     assert f"{report['shared_ratio']['wall']:.2f}" in table and "targets of 30 pixels" in table
     images, boxes = bench.moving_squares(3, (160, 120), 4, 30)
     assert boxes.shape == (3, 4, 4) and len({tuple(box) for box in boxes[0]}) == 4 and images[0].shape == (120, 160, 3)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("sizes", [(40.0, 40.0, 40.0), (24.0, 40.0, 90.0)], ids=["equal parts", "unequal parts"])
-def test_a_stack_of_energies_is_each_of_them_alone(net, sizes):
-    """Values and gradients of ten boxes in each of three search regions: rows of a product are independent."""
-    patches = torch.from_numpy(np.stack([cv2.resize(frame, (144, 144)) for frame in FRAMES[:3]]))
-    layer2, layer3 = net.extract(patches)
-    generator = torch.Generator().manual_seed(0)
-    alone, boxes = [], []
-    for k, size in enumerate(sizes):
-        one2, one3 = layer2[k : k + 1], layer3[k : k + 1]
-        target = net.target_energy(one2, one3, torch.tensor([50.0, 50, 50 + size, 50 + size]))
-        alone.append(target.over(net.box_features(one2, one3)))
-        corner = 70 - size / 2 + 4 * torch.rand(10, 2, generator=generator)
-        boxes.append(torch.cat([corner, corner + size * (0.9 + 0.2 * torch.rand(10, 2, generator=generator))], dim=1))
-    f, gradient = EnergyStack(alone).value_and_gradient(torch.cat(boxes))
-    assert len({one.projections[0].length for one in alone}) == (1 if sizes[0] == sizes[2] else 3)
-    for k, (one, those) in enumerate(zip(alone, boxes)):
-        expected = one.value_and_gradient(those)
-        assert torch.allclose(f[10 * k : 10 * k + 10], expected[0], rtol=1e-4, atol=1e-4)
-        assert torch.allclose(gradient[10 * k : 10 * k + 10], expected[1], rtol=1e-3, atol=1e-5)
-        assert torch.allclose(one.value(those), expected[0], rtol=1e-4, atol=1e-4)
 
 
 # Sharing regions. The stand-ins for targets have what the plan looks at: position and size (y, x), scale, sample_size.

@@ -2,8 +2,9 @@
 
 f = v . relu(W P + b), where P = D F A pools the features F with bin weights D in y and A in x (precise RoI pooling).
 Three rearrangements make it cheap to climb. The modulation vectors are multiplied into W once per target. W is
-applied to every feature cell near the boxes once per frame, Z = W F, so that a box costs K Z with K = D x A. And since
-the layers are piecewise linear, the gradient in the boxes is one more product with Z, without a graph.
+applied once per frame to the feature cells that a bin of any box can touch, Z = W F, so that a box costs K Z with
+K = D x A. And since the layers are piecewise linear, the gradient in the boxes is one more product with Z, without a
+graph.
 
 The large products run on the network's device; the arithmetic of the few boxes runs in numpy, whose calls cost a third
 of torch's and which no GPU would make faster.
@@ -12,7 +13,6 @@ of torch's and which no GPU would make faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
 
 WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
-SLACK = 1       # cells by which boxes may wander, to each side, before a larger part is needed
+SLACK = 0.5     # cells by which edges of bins may wander, to each side, before larger parts are needed
 MARGIN = 2      # cells that two 3 x 3 convolutions see beyond their output
 
 
@@ -103,7 +103,7 @@ class TargetEnergy:
         self.weights, self.biases = [], []
         for block, vector, (bins, _) in zip((net.fc3_rt, net.fc4_rt), vectors, POOL):
             weight = block.linear.weight.unflatten(1, (len(vector), bins, bins)) * vector[:, None, None]
-            self.weights.append(weight.permute(1, 2, 3, 0).flatten(1).to(dtype).contiguous())  # (c, s s 256)
+            self.weights.append(weight.permute(2, 3, 1, 0).flatten(0, 1).to(dtype).contiguous())  # (s s, c, 256)
             self.biases.append(block.linear.bias.to(dtype))
         self.out = net.iou_predictor.weight[0].split(len(vectors[0]))
         self.bias = net.iou_predictor.bias
@@ -123,121 +123,109 @@ class EnergyMap:
     def look_at(self, boxes_xyxy: Tensor) -> None:
         """Compute now what boxes (R, 4) in crop pixels will need."""
         for level, (_, scale) in enumerate(POOL):
-            self.projection(level, _numpy(boxes_xyxy) * scale)
+            self._projection(level, _numpy(boxes_xyxy) * scale)
 
     def value(self, boxes_xyxy: Tensor) -> Tensor:
         """Energies (R,) of boxes (R, 4) in crop pixels."""
         boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
         for level, (_, scale) in enumerate(POOL):
-            hidden, _ = EnergyStack([self]).hidden(level, boxes * scale)
-            energies = energies + hidden.relu() @ self.target.out[level]
+            energies = energies + self._hidden(level, boxes * scale)[0].relu() @ self.target.out[level]
         return energies.cpu()
 
     def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
-        return EnergyStack([self]).value_and_gradient(boxes_xyxy)
+        boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
+        gradients = np.zeros_like(boxes)
+        for level, (_, scale) in enumerate(POOL):
+            out = self.target.out[level]
+            hidden, pool, z = self._hidden(level, boxes * scale)
+            energies = energies + hidden.relu() @ out
+            of_kernel = ((hidden > 0) * out).to(z.dtype) @ z.t()
+            gradients += scale * pool.gradient(_numpy(of_kernel.float()))
+        return energies.cpu(), torch.from_numpy(gradients)
 
-    def projection(self, level: int, cells: np.ndarray) -> Projection:
+    def _hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel, Tensor]:
+        """Hidden units (R, 256) before the ReLU, with the kernel and the projection that gave them."""
+        projection = self._projection(level, cells)
+        pool = PoolingKernel(cells, projection.first_xy, projection.length)
+        z = projection.z
+        kernel = torch.from_numpy(pool.kernel.reshape(len(cells), -1)).to(z.device, z.dtype)
+        return torch.addmm(self.target.biases[level], kernel, z).float(), pool, z
+
+    def _projection(self, level: int, cells: np.ndarray) -> Projection:
         """The projected features around boxes in cells; made anew, larger, when boxes leave what is there."""
         last = self.features.side(level) - 1
-        low, high = cells[:, :2].min(0).clip(0, last), cells[:, 2:].max(0).clip(0, last)
+        edges = bin_edges(cells, POOL[level][0])
+        low, high = edges[..., :-1].min(0).clip(0, last), edges[..., 1:].max(0).clip(0, last)
         known = self.projections[level]
         if known is not None:
             if known.holds(low, high):
                 return known
             low, high = np.minimum(low, known.first_xy), np.maximum(high, known.first_xy + known.length - 1)
-        part, first = self.features.part(level, (low - SLACK).tolist(), (high + SLACK).tolist())
-        self.projections[level] = Projection(part, first, self.target.weights[level], POOL[level][0])
+        low, high = low - SLACK, high + SLACK
+        part, first = self.features.part(level, low.min(1).tolist(), high.max(1).tolist())
+        self.projections[level] = Projection(part, first, self.target.weights[level], low, high)
         return self.projections[level]
-
-
-class EnergyStack:
-    """The energies of several targets, each in its own search region, for as many boxes each, in shared arithmetic."""
-
-    def __init__(self, maps: Sequence[EnergyMap]):
-        """maps: T of them, of one network."""
-        self.maps, self.net = maps, maps[0].target
-
-    def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (T R,) and their gradients (T R, 4) of boxes (T R, 4) in crop pixels, R for each map in turn."""
-        boxes, energies = _numpy(boxes_xyxy), self.net.bias.expand(len(boxes_xyxy))
-        gradients = np.zeros_like(boxes)
-        for level, (_, scale) in enumerate(POOL):
-            out = self.net.out[level]
-            hidden, pool = self.hidden(level, boxes * scale)
-            energies = energies + hidden.relu() @ out
-            of_hidden = (hidden > 0) * out
-            gradients += scale * pool.gradient(self._of_kernel(level, of_hidden, pool))
-        return energies.cpu(), torch.from_numpy(gradients)
-
-    def hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel]:
-        """Hidden units (T R, 256) of boxes (T R, 4) before the ReLU, with the kernel that gave them."""
-        each = len(cells) // len(self.maps)
-        parts = [one.projection(level, cells[k * each : (k + 1) * each]) for k, one in enumerate(self.maps)]
-        first = np.repeat([part.first_xy for part in parts], each, axis=0)
-        pool = PoolingKernel(cells, first, max(part.length for part in parts), POOL[level][0])
-        hidden = []
-        for k, (one, part) in enumerate(zip(self.maps, parts)):
-            used = part.length * POOL[level][0]
-            kernel = pool.kernel[k * each : (k + 1) * each, :used, :used].reshape(each, -1)
-            kernel = torch.from_numpy(kernel).to(part.z.device, part.z.dtype)
-            hidden.append(torch.addmm(one.target.biases[level], kernel, part.z))
-        return torch.cat(hidden).float(), pool
-
-    def _of_kernel(self, level: int, of_hidden: Tensor, pool: PoolingKernel) -> np.ndarray:
-        """Chain rule from hidden units (T R, 256) to the kernel, in its shape; 0 beyond a map's own part."""
-        each, bins = len(of_hidden) // len(self.maps), POOL[level][0]
-        parts = [(one.projections[level].z, one.projections[level].length * bins) for one in self.maps]
-        products = [rows.to(z.dtype) @ z.t() for rows, (z, _) in zip(of_hidden.split(each), parts)]
-        if len({used for _, used in parts}) == 1:
-            return _numpy(torch.cat(products).float())
-        of_kernel = np.zeros_like(pool.kernel)
-        for k, (product, (_, used)) in enumerate(zip(products, parts)):
-            of_kernel[k * each : (k + 1) * each, :used, :used] = _numpy(product.float()).reshape(each, used, used)
-        return of_kernel
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-class Projection:
-    """Z = W F for a square part of a feature map: what every cell contributes to the hidden units, per bin."""
+def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
+    """Edges (R, 2, s + 1), in x and y, of the bins of boxes (R, 4)."""
+    low, size = boxes_cells[:, :2, None], boxes_cells[:, 2:, None] - boxes_cells[:, :2, None]
+    return low + size * (np.arange(bins + 1, dtype=boxes_cells.dtype) / bins)
 
-    def __init__(self, part: Tensor, first_xy: list[int], weight: Tensor, bins: int):
-        """part [L, L, c] with first cell first_xy; weight (c, s s 256). z (L s L s, 256): cell, bin in y, in x."""
-        self.first_xy, self.length = np.array(first_xy), len(part)
-        z = part.reshape(-1, part.shape[-1]).to(weight.dtype) @ weight
-        width = weight.shape[1] // bins**2
-        self.z = z.view(self.length, self.length, bins, bins, width).transpose(1, 2).reshape(-1, width)
+
+class Projection:
+    """Z = W F: what cells contribute to the hidden units, for each bin those of a window of a feature map."""
+
+    def __init__(self, part: Tensor, part_xy: list[int], weight: Tensor, low_xy: np.ndarray, high_xy: np.ndarray):
+        """part [L, L, c] with first cell part_xy; weight (s s, c, 256); intervals (2, s) that the bins may cover.
+
+        The windows of all bins are `length` cells wide and begin at first_xy (2, s). z (s length s length, 256): bin
+        and cell in y, in x.
+        """
+        corner, bins = np.array(part_xy)[:, None], low_xy.shape[1]
+        first = np.floor(low_xy).astype(int).clip(corner, corner + len(part) - 1)
+        last = np.ceil(high_xy).astype(int).clip(first, corner + len(part) - 1)
+        self.length = int((last - first).max()) + 1
+        self.first_xy = np.minimum(first, corner + len(part) - self.length)
+        x, y = torch.from_numpy((self.first_xy - corner)[..., None] + np.arange(self.length)).to(part.device)
+        cells = part.to(weight.dtype)[y[:, None, :, None], x[None, :, None, :]]         # (s, s, length, length, c)
+        z = torch.bmm(cells.view(bins * bins, -1, part.shape[-1]), weight)
+        z = z.view(bins, bins, self.length, self.length, -1).transpose(1, 2)
+        self.z = z.reshape(-1, z.shape[-1])
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
-        """Whether all cells touched by intervals from low to high (within the map) are here."""
+        """Whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
         end_xy = self.first_xy + self.length
         return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
 
 
 class PoolingKernel:
-    """The weight of every cell in every bin of a box, K = D x A, and the chain rule from K to the box."""
+    """The weight of every cell of a bin's window in it, K = D x A, and the chain rule from K to the box."""
 
-    def __init__(self, boxes_cells: np.ndarray, first_xy: np.ndarray, length: int, bins: int):
-        """boxes (R, 4): x0, y0, x1, y1 in cells; first_xy: first cell, (2,) or one for each box, (R, 2).
+    def __init__(self, boxes_cells: np.ndarray, first_xy: np.ndarray, length: int):
+        """boxes (R, 4): x0, y0, x1, y1 in cells; windows of bins begin at first_xy (2, s).
 
-        `kernel` is (R, L s, L s): cell and bin in y, cell and bin in x.
+        `kernel` is (R, s length, s length): bin and cell in y, bin and cell in x.
         """
-        dtype = boxes_cells.dtype
-        low, size = boxes_cells[:, :2], boxes_cells[:, 2:] - boxes_cells[:, :2]
+        dtype, bins = boxes_cells.dtype, first_xy.shape[1]
+        size = boxes_cells[:, 2:] - boxes_cells[:, :2]
         has_area = (size > 0).all(axis=1, keepdims=True)
         self.per_bin = np.where(has_area, bins / np.where(has_area, size, 1), 0).astype(dtype)  # 1 / bin width, (R, 2)
         self.fraction = np.arange(bins + 1, dtype=dtype) / bins
-        edges = (low - first_xy.astype(dtype))[..., None] + size[..., None] * self.fraction
-        distance = edges[:, :, None] - np.arange(length, dtype=dtype)[:, None]
-        np.clip(distance, -1, 1, out=distance)                                         # (R, 2, L, s + 1)
+        edges = bin_edges(boxes_cells, bins)
+        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1) - first_xy.astype(dtype)    # (R, 2 ends, 2, s)
+        distance = ends[..., None] - np.arange(length, dtype=dtype)
+        np.clip(distance, -1, 1, out=distance)
         reach = np.abs(distance)
         self.hat = 1 - reach
         integral = distance * (1 - 0.5 * reach)                                        # of the hat, up to a constant
-        self.weights = (integral[..., 1:] - integral[..., :-1]) * self.per_bin[..., None, None]
-        self.across, self.down = (self.weights[:, axis].reshape(len(low), -1) for axis in (0, 1))   # (R, L s)
+        self.weights = (integral[:, 1] - integral[:, 0]) * self.per_bin[..., None, None]        # (R, 2, s, length)
+        self.across, self.down = (self.weights[:, axis].reshape(len(size), -1) for axis in (0, 1))
         self.kernel = self.down[:, :, None] * self.across[:, None, :]
 
     def gradient(self, of_kernel: np.ndarray) -> np.ndarray:
@@ -245,10 +233,9 @@ class PoolingKernel:
         of_kernel = of_kernel.reshape(self.kernel.shape)
         of_across, of_down = self.down[:, None] @ of_kernel, of_kernel @ self.across[:, :, None]
         of_weights = np.stack([of_across[:, 0], of_down[..., 0]], axis=1).reshape(self.weights.shape)
-        of_edges = np.zeros_like(self.hat)                                             # each edge ends two bins
-        of_edges[..., 1:] = of_weights
-        of_edges[..., :-1] -= of_weights
-        of_edges = (self.hat * of_edges).sum(2) * self.per_bin[..., None]              # (R, 2, s + 1)
+        of_ends = (self.hat * of_weights[:, None]).sum(-1) * self.per_bin[:, None, :, None]    # (R, 2 ends, 2, s)
         of_width = (of_weights * self.weights).sum((2, 3)) * self.per_bin / (len(self.fraction) - 1)
-        of_low, of_high = of_edges @ (1 - self.fraction), of_edges @ self.fraction
+        low, high = self.fraction[:-1], self.fraction[1:]
+        of_low = of_ends[:, 1] @ (1 - high) - of_ends[:, 0] @ (1 - low)
+        of_high = of_ends[:, 1] @ high - of_ends[:, 0] @ low
         return np.concatenate([of_low + of_width, of_high - of_width], axis=1)

@@ -71,7 +71,7 @@ class MultiTracker:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
         image, targets = check_image(image_rgb), dict(self._targets)
         look = look_together if self.share else look_closely
-        results = update_targets(self.net, list(targets.values()), image, self.mark, look, self.share)
+        results = update_targets(self.net, list(targets.values()), image, self.mark, look)
         return dict(zip(targets, results))
 
     def remove(self, target: int) -> None:

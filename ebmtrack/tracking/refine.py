@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
 from ebmtrack.energy.ascent import plain_ascent
-from ebmtrack.nets.target_energy import EnergyMap, EnergyStack
+from ebmtrack.nets.target_energy import EnergyMap
 from ebmtrack.tracking.params import TrackerParams
 
 
@@ -29,8 +27,7 @@ def candidate_boxes(box_xywh: Tensor, params: TrackerParams, generator: torch.Ge
 class RelativeEnergy:
     """f(x, y) of boxes in relative coordinates (the papers' y), with its gradient by the chain rule."""
 
-    def __init__(self, energy: EnergyMap | EnergyStack, size_wh: Tensor):
-        """size_wh: the true size's stand-in, (2,), or one for each box, (R, 2)."""
+    def __init__(self, energy: EnergyMap, size_wh: Tensor):
         self.energy, self.size_wh = energy, size_wh
 
     def value_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +41,7 @@ class RelativeEnergy:
 class DefaultSpaceEnergy:
     """f(x, y) of boxes x, y, w, h; the gradient is multiplied by the box's size, as in DiMP's default space."""
 
-    def __init__(self, energy: EnergyMap | EnergyStack):
+    def __init__(self, energy: EnergyMap):
         self.energy = energy
 
     def value_and_gradient(self, boxes_xywh: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,38 +51,21 @@ class DefaultSpaceEnergy:
         return f, torch.cat([(g[:, :2] + g[:, 2:]) * size, g[:, 2:] * size], dim=1)
 
 
-def climb(
-    energy: EnergyMap | EnergyStack, boxes_xywh: Tensor, params: TrackerParams, targets: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Boxes (R, 4) after the climb, and their energies (R,) before its last step (as pytracking ranks them).
-
-    Several targets have equally many boxes each, in turn. Relative coordinates refer to the first box of a target.
-    """
+def climb(energy: EnergyMap, boxes_xywh: Tensor, params: TrackerParams) -> tuple[Tensor, Tensor]:
+    """Boxes (R, 4) after the climb, and their energies (R,) before its last step (as pytracking ranks them)."""
     step = boxes_xywh.new_tensor([params.position_step] * 2 + [params.size_step] * 2)
     if not params.relative_space:
         return plain_ascent(DefaultSpaceEnergy(energy), boxes_xywh, step, params.ascent_steps)
-    each = len(boxes_xywh) // targets
-    size_wh = boxes_xywh[::each, 2:].repeat_interleave(each, dim=0)
+    size_wh = boxes_xywh[0, 2:]
     relative = RelativeEnergy(energy, size_wh)
     y, f = plain_ascent(relative, xywh_to_rel(boxes_xywh, size_wh), step, params.ascent_steps)
     return rel_to_xywh(y, size_wh), f
 
 
-def refine(
-    energies: Sequence[EnergyMap], candidates_xywh: Sequence[Tensor], params: TrackerParams
-) -> list[Tensor | None]:
-    """For each target the refined box (4,) in crop pixels, from its energy and its candidates (R, 4).
-
-    None where every candidate became too thin or not finite.
-    """
-    boxes, f = climb(EnergyStack(energies), torch.cat(list(candidates_xywh)), params, len(energies))
-    each = len(f) // len(energies)
-    return [average_of_best(*climbed, params) for climbed in zip(boxes.split(each), f.split(each))]
-
-
-def average_of_best(boxes_xywh: Tensor, f: Tensor, params: TrackerParams) -> Tensor | None:
-    """The mean (4,) of the best of the boxes (R, 4) that are good, by their energies (R,); None where none is good."""
-    boxes = torch.cat([boxes_xywh[:, :2], boxes_xywh[:, 2:].clamp(min=1)], dim=1)
+def refine(energy: EnergyMap, candidates_xywh: Tensor, params: TrackerParams) -> Tensor | None:
+    """The refined box (4,) in crop pixels, or None where every candidate (R, 4) became too thin or not finite."""
+    boxes, f = climb(energy, candidates_xywh, params)
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:].clamp(min=1)], dim=1)
     aspect = boxes[:, 2] / boxes[:, 3]
     good = (aspect < params.max_aspect) & (aspect > 1 / params.max_aspect) & boxes.isfinite().all(1) & f.isfinite()
     boxes, f = boxes[good], f[good]

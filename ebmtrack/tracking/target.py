@@ -66,13 +66,6 @@ def no_mark(stage: str) -> None:
     """Nobody asked for the time."""
 
 
-def refine_group(group: Sequence[Target]) -> None:
-    """Let the candidates of targets climb their energies together, and take what comes of it."""
-    energies, candidates = [target.energy for target in group], [target.candidates for target in group]
-    for target, box in zip(group, refine(energies, candidates, group[0].params)):
-        target.settle(box)
-
-
 class Look(Protocol):
     """How the search regions of targets get to the network: one View for each target, in their order."""
 
@@ -80,17 +73,9 @@ class Look(Protocol):
 
 
 def update_targets(
-    net: InferenceNet,
-    targets: Sequence[Target],
-    image: np.ndarray,
-    mark: Mark = no_mark,
-    look: Look | None = None,
-    climb_together: bool = False,
+    net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark = no_mark, look: Look | None = None
 ) -> list[TrackResult]:
-    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn.
-
-    climb_together: the candidates of all targets climb in shared arithmetic; the same up to rounding, and quicker.
-    """
+    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn."""
     if not targets:
         return []
     look = look or look_closely
@@ -99,17 +84,15 @@ def update_targets(
     mark("score and localisation")
     found = [target for target in targets if target.found.verdict != "not_found"]
     sure = [target for target in found if target.found.verdict != "uncertain"]
-    if found:
-        for target in found:
-            target.propose()
-        mark("box features")
-        for group in [found] if climb_together else [[target] for target in found]:
-            refine_group(group)
-        mark("refinement")
-    for target in sure:
-        target.learn()
-    if sure:
-        mark("learning")
+    for stage, name, those in (
+        (Target.propose, "box features", found),
+        (Target.refine, "refinement", found),
+        (Target.learn, "learning", sure),
+    ):
+        for target in those:
+            stage(target)
+        if those:
+            mark(name)
     return [target.result() for target in targets]
 
 
@@ -195,10 +178,11 @@ class Target:
         self.candidates = candidate_boxes(box, self.params, self.generator)
         self.energy.look_at(xywh_to_xyxy(self.candidates))
 
-    def settle(self, box_xywh: Tensor | None) -> None:
-        """Take the refined box (4,), in pixels of the crop; position and size stay where there is none."""
-        if box_xywh is not None:
-            x, y, w, h = box_xywh.tolist()
+    def refine(self) -> None:
+        """Let the candidates climb the energy; position and size stay where none survives."""
+        box = refine(self.energy, self.candidates, self.params)
+        if box is not None:
+            x, y, w, h = box.tolist()
             middle, scale = self._middle(), self.view.scale
             self.position = np.array([y + h / 2 - middle, x + w / 2 - middle]) * scale + self.view.centre_yx
             self.size = np.array([h, w]) * scale
