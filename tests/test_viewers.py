@@ -675,3 +675,30 @@ def test_names_of_files_made_from_sources(source, name):
 
 def test_parts_are_named_in_order():
     assert [name for name, _, _ in PARTS] == ["motion", "scale", "light", "distractor", "occlusion", "return"]
+
+
+def test_a_window_that_the_user_closed_counts_as_esc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qt raises once its last window is gone: showing then answers Esc, and closing has nothing left to do."""
+    gone = False
+
+    def visible(*_) -> float:
+        if gone:
+            raise cv2.error("NULL guiReceiver (please create a window)")
+        return 1.0
+
+    destroyed = []
+    for name, stand_in in {
+        "namedWindow": lambda *_: None,
+        "resizeWindow": lambda *_: None,
+        "imshow": lambda *_: None,
+        "waitKey": lambda *_: -1,
+        "destroyWindow": destroyed.append,
+        "getWindowProperty": visible,
+    }.items():
+        monkeypatch.setattr(cv2, name, stand_in)
+    image = np.zeros((8, 8, 3), np.uint8)
+    with window.Window("shown") as shown:
+        assert shown.show(image) == shown.show(image) == -1
+        gone = True
+        assert shown.show(image) == window.ESCAPE
+    assert destroyed == []

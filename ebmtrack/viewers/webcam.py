@@ -125,19 +125,6 @@ class LiveWindow(Window):
         self._mouse: list[tuple[int, int, int]] = []
         self._size, self._zoom = (0, 0), 1.0
 
-    @property
-    def closed(self) -> bool:
-        """Whether the user has closed the window."""
-        try:
-            return self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
-        except cv2.error:  # Qt, once its last window is gone
-            return True
-
-    def close(self) -> None:
-        """Take the window away, where the user has not done so."""
-        if not self.closed:
-            cv2.destroyWindow(self.title)
-
     def draw(self, status: Sequence[Line]) -> None:
         """Draw the window anew, with lines that say how things stand; one that was closed ends the run."""
         if self.closed:

@@ -42,7 +42,7 @@ class Window:
 
     def show(self, image: np.ndarray, wait_ms: int = 1) -> int:
         """Show an RGB frame; the code of the key pressed, or -1. A window that was closed counts as Esc."""
-        if self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+        if self.closed:
             return ESCAPE
         if not self._sized:
             cv2.resizeWindow(self.title, image.shape[1], image.shape[0])
@@ -50,9 +50,17 @@ class Window:
         cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return cv2.waitKey(wait_ms)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the user has closed the window."""
+        try:
+            return self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error:  # Qt, once its last window is gone
+            return True
+
     def close(self) -> None:
-        """Take the window away."""
-        if not self._sized or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1:
+        """Take the window away, where the user has not done so."""
+        if not self.closed:
             cv2.destroyWindow(self.title)
 
 
