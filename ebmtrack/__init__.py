@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "EbmtrackError",
+    "MultiTracker",
     "ResultError",
     "Tracker",
     "TrackResult",
@@ -24,4 +25,8 @@ def __getattr__(name: str):
         from ebmtrack.tracking import tracker
 
         return getattr(tracker, name)
+    if name == "MultiTracker":
+        from ebmtrack.tracking.multi import MultiTracker
+
+        return MultiTracker
     raise AttributeError(f"module 'ebmtrack' has no attribute {name!r}")
