@@ -12,6 +12,16 @@ from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.training import box_study
 from ebmtrack.training.box_study import BoxStudySettings, Pairs, Run
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Layers this small are slower with two threads, and very much so on a machine that is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 TINY = BoxStudySettings(width=8, train_pairs=12, held_back_pairs=6, steps=3, batch=4)
 
 
