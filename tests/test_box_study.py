@@ -10,7 +10,8 @@ import torch
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.training import box_study
-from ebmtrack.training.box_study import BoxStudySettings, Pairs, Run
+from ebmtrack.training.box_study import BoxStudySettings, Run
+from ebmtrack.training.frozen_features import Features
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +26,13 @@ def one_thread():
 TINY = BoxStudySettings(width=8, train_pairs=12, held_back_pairs=6, steps=3, batch=4)
 
 
-def make_pairs(count: int, seed: int = 0) -> Pairs:
+def make_pairs(count: int, seed: int = 0) -> Features:
     """Pairs whose features show the box: ones inside it, zeros outside, at both strides of a 96 x 96 crop."""
     generator = torch.Generator().manual_seed(seed)
     corner = 20 + 20 * torch.rand(count, 2, 2, generator=generator)
     boxes = torch.cat([corner, 24 + 16 * torch.rand(count, 2, 2, generator=generator)], dim=-1)
     layers = [inside(boxes, stride)[:, :, None].repeat(1, 1, 2, 1, 1).bfloat16() for stride in (8, 16)]
-    return Pairs(*layers, boxes)
+    return Features(*layers, boxes)
 
 
 def inside(boxes_xywh: torch.Tensor, stride: int) -> torch.Tensor:

@@ -161,6 +161,23 @@ def test_one_step_of_the_shipped_network(tmp_path, pool, backbones, monkeypatch)
     assert all(torch.equal(before[name], plan.net.state_dict()[name]) for name in statistics)
 
 
+def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monkeypatch):
+    """From the weights in `start`; a new round after each step."""
+    module = load_run("ebm18_small_boxes")
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(module, "Validation", lambda *_, **__: None)
+    monkeypatch.setattr(module.ebm18_small, "held_back", lambda *_, **__: None)
+    torch.manual_seed(3)
+    first = TrackerNet("dimp18")
+    save_checkpoint(tmp_path / "first.safetensors", first, run={}, dtype=torch.float32)
+    changes = [f"start={tmp_path / 'first.safetensors'}", "round_steps=1", "round_samples=2", "crops.output=64"]
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 2, "batch": 2, "workers": 0, "bfloat16": False}
+    settings = settings_for("ebm18_small_boxes", usual, [*changes, "objective.samples=4"])
+    assert changed_parts(state_of(first), train(module.plan(settings), settings)) == {"bb_regressor"}
+    with pytest.raises(ConfigError, match="give the pool's folder"):
+        module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
+
+
 def test_the_paper_run_has_the_papers_figures():
     """BMVC 2020, supplement D.1: 50 epochs of 40,000 samples in batches of 20; x 0.2 after 15, 30 and 45 epochs."""
     settings = settings_for("dimp50_nce_plus")

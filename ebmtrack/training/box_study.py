@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from ebmtrack import files
@@ -26,9 +24,8 @@ from ebmtrack.energy.ascent import plain_ascent
 from ebmtrack.energy.noise import GaussianMixture
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation.metrics import Interval, bootstrap, paired_difference
-from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import ObjectiveSettings, box_loss, draw_candidates
 
 STEP_LENGTHS = tuple(2.5e-4 * 2**k for k in range(8))  # for the ascent; each run takes the best on its training pairs
@@ -66,54 +63,6 @@ class Run:
         return f"{self.loss}_M{self.samples:03d}_seed{self.seed}"
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Features of n pairs (reference crop, test crop): layer2 (n, 2, c, h, w), layer3, and boxes_xywh (n, 2, 4)."""
-
-    layer2: Tensor
-    layer3: Tensor
-    boxes_xywh: Tensor
-
-    def __len__(self) -> int:
-        return len(self.boxes_xywh)
-
-    def take(self, rows: Tensor) -> Pairs:
-        """Some of the pairs, float32, channels last."""
-        layers = (layer[rows].float().flatten(0, 1) for layer in (self.layer2, self.layer3))
-        layers = (layer.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, 2)) for layer in layers)
-        return Pairs(*layers, self.boxes_xywh[rows])
-
-
-# Features
-
-
-@torch.no_grad()
-def compute_features(net: TrackerNet, samples: Iterator[Mapping[str, Tensor]], bfloat16: bool = True) -> Pairs:
-    """Backbone features of samples with `crops` (2, H, W, 3) and `boxes_xywh` (2, 4), in bfloat16."""
-    net.eval()
-    layers2, layers3, boxes = [], [], []
-    for sample in samples:
-        images = normalize_images(sample["crops"].permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            layer2, layer3 = net.feature_extractor(images)
-        layers2.append(layer2.bfloat16().contiguous())
-        layers3.append(layer3.bfloat16().contiguous())
-        boxes.append(sample["boxes_xywh"])
-    return Pairs(torch.stack(layers2), torch.stack(layers3), torch.stack(boxes))
-
-
-def save_pairs(path: Path, pairs: Pairs) -> None:
-    """Write pairs as safetensors."""
-    with files.replacing(path) as temporary:
-        save_file({"layer2": pairs.layer2, "layer3": pairs.layer3, "boxes_xywh": pairs.boxes_xywh}, temporary)
-
-
-def load_pairs(path: Path) -> Pairs:
-    """Read pairs, mapped from the file rather than copied."""
-    with safe_open(path, "pt") as file:
-        return Pairs(*(file.get_tensor(name) for name in ("layer2", "layer3", "boxes_xywh")))
-
-
 # One run
 
 
@@ -133,7 +82,7 @@ def batch_loss(
     return box_loss(energies(candidates.boxes_xyxy), candidates, objective).mean()
 
 
-def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: bool = True) -> BoxEnergy:
+def train_branch(pairs: Features, run: Run, settings: BoxStudySettings, bfloat16: bool = True) -> BoxEnergy:
     """Train one branch from scratch. The same run, pairs and settings give the same branch."""
     torch.manual_seed(run.seed)
     branch = BoxEnergy((pairs.layer2.shape[2], pairs.layer3.shape[2]), settings.width)
@@ -147,7 +96,7 @@ def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: b
             group["lr"] = rate
         batch = pairs.take(torch.randint(len(pairs), (settings.batch,), generator=generator))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            energies = _energies(branch, batch)
+            energies = pair_energies(branch, batch)
             loss = batch_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
         if not torch.isfinite(loss):
             raise ResultError(f"{run.name}: the loss is {loss.item()} at step {step}")
@@ -157,17 +106,7 @@ def train_branch(pairs: Pairs, run: Run, settings: BoxStudySettings, bfloat16: b
     return branch.eval()
 
 
-def _energies(branch: BoxEnergy, pairs: Pairs, in_float32: bool = False) -> Callable[[Tensor], Tensor]:
-    """The branch's energy as a function of boxes_xyxy (n, P, 4) in the test crops of `pairs`."""
-    reference = xywh_to_xyxy(pairs.boxes_xywh[:, 0])
-    modulation = branch.modulation(pairs.layer2[:, 0], pairs.layer3[:, 0], reference)
-    features = branch.features(pairs.layer2[:, 1], pairs.layer3[:, 1])
-    if in_float32:
-        modulation, features = ([tensor.float() for tensor in tensors] for tensors in (modulation, features))
-    return lambda boxes_xyxy: branch(modulation, features, boxes_xyxy)
-
-
-def overlaps(branch: BoxEnergy, pairs: Pairs, step_length: float, bfloat16: bool = True) -> Tensor:
+def overlaps(branch: BoxEnergy, pairs: Features, step_length: float, bfloat16: bool = True) -> Tensor:
     """IoU (n, CANDIDATES) with the truth after ten plain steps from displaced boxes, the same ones in every call.
 
     The start boxes are displaced by 10 % of the size (one sigma) and resized by up to 40 %.
@@ -181,7 +120,7 @@ def overlaps(branch: BoxEnergy, pairs: Pairs, step_length: float, bfloat16: bool
         size = truth[..., 2:] * (0.2 * noise[..., 2:]).clamp(-0.4, 0.4).exp()
         start = torch.cat([truth[..., :2] + truth[..., 2:] * (0.5 + 0.1 * noise[..., :2]) - size / 2, size], dim=-1)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            energies = _energies(branch, part, in_float32=True)
+            energies = pair_energies(branch, part, in_float32=True)
         climb = lambda y: energies(xywh_to_xyxy(rel_to_xywh(y, size)))  # noqa: B023, E731
         end = plain_ascent(climb, xywh_to_rel(start, size), step_length, 10).y
         found.append(iou_xywh(rel_to_xywh(end, size), truth.expand_as(end)).nan_to_num(0.0))
@@ -189,12 +128,12 @@ def overlaps(branch: BoxEnergy, pairs: Pairs, step_length: float, bfloat16: bool
     return torch.cat(found)
 
 
-def best_step_length(branch: BoxEnergy, pairs: Pairs) -> float:
+def best_step_length(branch: BoxEnergy, pairs: Features) -> float:
     """The step length of STEP_LENGTHS with the highest mean overlap on `pairs`."""
     return max(STEP_LENGTHS, key=lambda length: overlaps(branch, pairs, length).mean().item())
 
 
-def run_one(train: Pairs, held_back: Pairs, run: Run, settings: BoxStudySettings, track=None) -> dict:
+def run_one(train: Features, held_back: Features, run: Run, settings: BoxStudySettings, track=None) -> dict:
     """Train and measure one run: what its JSON file holds. track: (branch, step length) -> AUC by sequence."""
     branch = train_branch(train, run, settings)
     length = best_step_length(branch, train.take(torch.arange(min(100, len(train)))))
@@ -210,7 +149,7 @@ def run_one(train: Pairs, held_back: Pairs, run: Run, settings: BoxStudySettings
 
 def box_study(
     out: Path,
-    prepare: Callable[[BoxStudySettings], tuple[Pairs, Pairs]],
+    prepare: Callable[[BoxStudySettings], tuple[Features, Features]],
     runs: Sequence[Run],
     settings: BoxStudySettings = BoxStudySettings(),
     track: Callable[[BoxEnergy, float], dict[str, float]] | None = None,
@@ -228,8 +167,8 @@ def box_study(
     parts = [out / "features_train.safetensors", out / "features_held_back.safetensors"]
     if not all(path.exists() for path in parts):
         for path, pairs in zip(parts, prepare(settings)):
-            save_pairs(path, pairs)
-    train, held_back = map(load_pairs, parts)
+            save_features(path, pairs)
+    train, held_back = map(load_features, parts)
     most = max((run.samples for run in runs), default=0)
     for run in runs:
         path = out / "runs" / f"{run.name}.json"

@@ -25,7 +25,8 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker
-from ebmtrack.training.box_study import LOSSES, BoxStudySettings, Pairs, Run, box_study, compute_features
+from ebmtrack.training.box_study import LOSSES, BoxStudySettings, Run, box_study
+from ebmtrack.training.frozen_features import Features, compute_features
 
 HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
 
@@ -49,7 +50,7 @@ def study_boxes(
     return box_study(out, partial(pool_pairs, data, net), runs, BoxStudySettings(steps=steps), track)
 
 
-def pool_pairs(data: Path, net: TrackerNet, settings: BoxStudySettings) -> tuple[Pairs, Pairs]:
+def pool_pairs(data: Path, net: TrackerNet, settings: BoxStudySettings) -> tuple[Features, Features]:
     """Features of training and held-back pairs: two frames of one target, cut, jittered and coloured as in training.
 
     The held-back pairs come from targets that no training sees.
@@ -60,7 +61,7 @@ def pool_pairs(data: Path, net: TrackerNet, settings: BoxStudySettings) -> tuple
     )
 
 
-def _part(data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], count: int, seed: int) -> Pairs:
+def _part(data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], count: int, seed: int) -> Features:
     pool = open_pool(data, part, decoded_limit=2**29)
     sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
     dataset = TrainingSet(sampler, CROPS, count)

@@ -184,7 +184,7 @@ class Objective:
         candidates = draw_candidates(stand_ins.repeat(1, size, 1), self.mixture, self.settings, generator)
         ours = (getattr(candidates, field.name).chunk(size, dim=1)[rank] for field in dataclasses.fields(candidates))
         candidates = Candidates(*(value.to(device) for value in ours))
-        scores, energies = self._network(batch["crops"].to(device), boxes[:n].to(device), candidates.boxes_xyxy)
+        scores, energies = self._network(batch, boxes[:n].to(device), candidates.boxes_xyxy)
         each = box_loss(energies, candidates, self.settings)
         box = each.mean() if bool(valid.all()) else each[valid.to(device)].sum() / valid.sum().clamp(min=1).item()
         if not scores:
@@ -194,8 +194,11 @@ class Objective:
         logs = {**parts, "box": box.detach(), "classifier": classifier.detach()}
         return classifier + self.settings.box_weight * box, logs
 
-    def _network(self, crops: Tensor, train_boxes_xywh: Tensor, candidates_xyxy: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _network(
+        self, batch: dict[str, Tensor], train_boxes_xywh: Tensor, candidates_xyxy: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         """Scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
+        crops = batch["crops"].to(candidates_xyxy.device)
         images = normalize_images(crops.transpose(0, 1).permute(0, 1, 4, 2, 3).flatten(0, 1))
         images = images.contiguous(memory_format=torch.channels_last).unflatten(0, crops.shape[1::-1])
         train_boxes = xywh_to_xyxy(train_boxes_xywh)
