@@ -61,7 +61,6 @@ def track(
     boxes: str | None = None,
     show: bool = False,
     max_frames: int | None = None,
-    share: bool = False,
     visdom: bool = False,
     visdom_server: str = VISDOM_SERVER,
 ) -> None:
@@ -79,14 +78,13 @@ def track(
         boxes: Write the boxes as text, a line x,y,w,h for each frame; a file for each of several targets.
         show: Show the frames in a window while tracking; q ends it.
         max_frames: Stop after this many frames.
-        share: Let several targets share the network's work where they lie close together: quicker, other boxes.
         visdom: Show frame, score map, energy and candidate boxes on a visdom server.
         visdom_server: The server's URL.
     """
     from ebmtrack.viewers.track_command import track as run
 
     load = partial(_tracker, params, weights, device)
-    run(source, load, init, select, save, boxes, show, max_frames, visdom_server if visdom else None, share)
+    run(source, load, init, select, save, boxes, show, max_frames, visdom_server if visdom else None)
 
 
 def webcam(

@@ -11,7 +11,14 @@ from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.roi_pool import precise_roi_pool
-from ebmtrack.nets.target_energy import BoxFeatures, PoolingKernel, Projection, TargetEnergy, bin_edges
+from ebmtrack.nets.target_energy import (
+    BoxFeatures,
+    JointEnergy,
+    PoolingKernel,
+    Projection,
+    TargetEnergy,
+    bin_edges,
+)
 
 REFERENCE_BOX = xywh_to_xyxy(torch.tensor([100.0, 120, 80, 60]))
 
@@ -66,7 +73,7 @@ BOXES = torch.tensor([[3.2, 2.1, 9.7, 8.3], [-4.0, -3.0, 2.5, 3.5], [8.0, 9.0, 3
 def test_pooling_kernel_and_its_gradient_equal_autograd(boxes, bins):
     torch.manual_seed(0)
     feature = torch.randn(12, 12, 4, dtype=torch.float64)
-    pool = PoolingKernel(boxes.numpy(), np.zeros((2, bins), int), 12)
+    pool = PoolingKernel(bin_edges(boxes.numpy(), bins), np.zeros((2, bins), int), 12)
     y = boxes.clone().requires_grad_()
     expected = precise_roi_pool(feature.permute(2, 0, 1)[None], y[None], bins, 1.0)[0]  # (R, c, s, s)
     kernel = torch.from_numpy(pool.kernel).view(len(boxes), bins, 12, bins, 12)
@@ -142,7 +149,7 @@ def test_bins_see_all_cells_that_they_touch(bins):
     low, high = edges[..., :-1].min(0).clip(0, 11), edges[..., 1:].max(0).clip(0, 11)
     projection = Projection(feature, [0, 0], weight, low, high)
     assert projection.length < 12 and projection.holds(low, high)
-    kernel = torch.from_numpy(PoolingKernel(boxes, projection.first_xy, projection.length).kernel)
+    kernel = torch.from_numpy(PoolingKernel(edges, projection.first_xy, projection.length).kernel)
     pooled = precise_roi_pool(feature.permute(2, 0, 1)[None], torch.from_numpy(boxes)[None], bins, 1.0)[0]
     expected = torch.einsum("rcs,sco->ro", pooled.flatten(2), weight)
     assert torch.allclose(kernel.flatten(1) @ projection.z, expected, atol=1e-12)
@@ -155,3 +162,25 @@ def test_a_projection_knows_what_it_holds():
     for low, high, expected in [([3.0, 5.0], [8.0, 10.0], True), ([4.5, 6.2], [7.9, 9.0], True),
                                 ([2.9, 6.0], [5.0, 7.0], False), ([4.0, 6.0], [8.1, 7.0], False)]:
         assert projection.holds(np.array(low)[:, None], np.array(high)[:, None]) is expected
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_several_targets_climb_together_as_each_alone(patches, precision):
+    """Values and gradients to the bit, for boxes of one size, of unlike sizes (windows of unlike lengths), and of ones
+    that move out of what was projected."""
+    net = InferenceNet(dimp18(), precision=precision)
+    layer2, layer3 = net.extract(patches)
+    target = net.target_energy(layer2[:1], layer3[:1], REFERENCE_BOX)
+    regions = [(layer2[k : k + 1], layer3[k : k + 1]) for k in (0, 1, 1)]
+    several, apart = ([target.over(net.box_features(*region)) for region in regions] for _ in range(2))
+    joint, box = JointEnergy(several), torch.tensor([120.0, 110, 170, 180])
+    for sizes, move in (((1, 1, 1), 0.0), ((1, 0.5, 1.6), 3.0), ((0.3, 1, 0.3), -40.0)):
+        jitter = 4 * torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1))
+        boxes = torch.tensor(sizes)[:, None, None] * box + jitter + move
+        together, values = joint.value_and_gradient(boxes), joint.value(boxes)
+        for t, one in enumerate(apart):
+            for got, wanted in zip(together, one.value_and_gradient(boxes[t])):
+                assert torch.equal(got[t], wanted)
+        assert torch.allclose(values, together[0], rtol=1e-5)
+    assert any(len(groups) > 1 for groups in joint.groups)

@@ -167,7 +167,7 @@ def test_ascent_equals_golden_numbers(net):
     reference = xywh_to_xyxy(torch.tensor([100.0, 120, 80, 60]))
     energy = net.target_energy(layer2[:1], layer3[:1], reference).over(net.box_features(layer2[1:], layer3[1:]))
     params = PARAMS.replace(position_step=2.5e-3, size_step=2.5e-3)
-    boxes, f = climb(energy, golden["energy/boxes_xywh"], params)
+    boxes, f = (found[0] for found in climb([energy], golden["energy/boxes_xywh"][None], params))
     assert torch.allclose(boxes, golden["energy/ascent10_boxes_xywh"], rtol=1e-4, atol=1e-2)
     assert torch.allclose(f, golden["energy/ascent10_values_before_last_step"], rtol=1e-4, atol=1e-4)
 
@@ -180,8 +180,8 @@ def test_the_two_spaces_agree_for_small_steps_of_position(net):
     tracker.update(FRAMES[1])
     energy, box = tracker._target.energy, torch.tensor([[120.0, 118, 50, 40]])
     params = PARAMS.replace(ascent_steps=1, position_step=1e-3, size_step=0.0)
-    relative = climb(energy, box, params)[0] - box
-    default = climb(energy, box, params.replace(relative_space=False))[0] - box
+    relative = climb([energy], box[None], params)[0][0] - box
+    default = climb([energy], box[None], params.replace(relative_space=False))[0][0] - box
     assert torch.allclose(relative[0, :2], default[0, :2] * box[0, 2:], rtol=1e-2, atol=1e-5)
 
 

@@ -13,6 +13,7 @@ of torch's and which no GPU would make faster.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -122,50 +123,120 @@ class EnergyMap:
 
     def look_at(self, boxes_xyxy: Tensor) -> None:
         """Compute now what boxes (R, 4) in crop pixels will need."""
-        for level, (_, scale) in enumerate(POOL):
-            self._projection(level, _numpy(boxes_xyxy) * scale)
+        JointEnergy([self]).look_at(boxes_xyxy[None])
 
     def value(self, boxes_xyxy: Tensor) -> Tensor:
         """Energies (R,) of boxes (R, 4) in crop pixels."""
-        boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
-        for level, (_, scale) in enumerate(POOL):
-            energies = energies + self._hidden(level, boxes * scale)[0].relu() @ self.target.out[level]
-        return energies.cpu()
+        return JointEnergy([self]).value(boxes_xyxy[None])[0]
 
     def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
-        boxes, energies = _numpy(boxes_xyxy), self.target.bias.expand(len(boxes_xyxy))
-        gradients = np.zeros_like(boxes)
-        for level, (_, scale) in enumerate(POOL):
-            out = self.target.out[level]
-            hidden, pool, z = self._hidden(level, boxes * scale)
-            energies = energies + hidden.relu() @ out
-            of_kernel = ((hidden > 0) * out).to(z.dtype) @ z.t()
-            gradients += scale * pool.gradient(_numpy(of_kernel.float()))
-        return energies.cpu(), torch.from_numpy(gradients)
+        energies, gradients = JointEnergy([self]).value_and_gradient(boxes_xyxy[None])
+        return energies[0], gradients[0]
 
-    def _hidden(self, level: int, cells: np.ndarray) -> tuple[Tensor, PoolingKernel, Tensor]:
-        """Hidden units (R, 256) before the ReLU, with the kernel and the projection that gave them."""
-        projection = self._projection(level, cells)
-        pool = PoolingKernel(cells, projection.first_xy, projection.length)
-        z = projection.z
-        kernel = torch.from_numpy(pool.kernel.reshape(len(cells), -1)).to(z.device, z.dtype)
-        return torch.addmm(self.target.biases[level], kernel, z).float(), pool, z
-
-    def _projection(self, level: int, cells: np.ndarray) -> Projection:
-        """The projected features around boxes in cells; made anew, larger, when boxes leave what is there."""
-        last = self.features.side(level) - 1
-        edges = bin_edges(cells, POOL[level][0])
-        low, high = edges[..., :-1].min(0).clip(0, last), edges[..., 1:].max(0).clip(0, last)
+    def widen(self, level: int, low: np.ndarray, high: np.ndarray) -> None:
+        """Project the features around bins (2, s) from low to high, and around those that were projected before."""
         known = self.projections[level]
         if known is not None:
-            if known.holds(low, high):
-                return known
             low, high = np.minimum(low, known.first_xy), np.maximum(high, known.first_xy + known.length - 1)
         low, high = low - SLACK, high + SLACK
         part, first = self.features.part(level, low.min(1).tolist(), high.max(1).tolist())
         self.projections[level] = Projection(part, first, self.target.weights[level], low, high)
-        return self.projections[level]
+
+
+class JointEnergy:
+    """f(x, y) for several targets of one network, each in its own search region, computed together.
+
+    Small products cost little more for several targets than for one. Energies and gradients are, to the bit, those of
+    each EnergyMap alone: what is computed together has the same shape for each of them.
+    """
+
+    def __init__(self, maps: Sequence[EnergyMap]):
+        self.maps, target = list(maps), maps[0].target
+        self.out, self.bias, self.biases = target.out, target.bias, target.biases
+        self.groups: list[list[Group]] = [[] for _ in POOL]
+
+    def look_at(self, boxes_xyxy: Tensor) -> None:
+        """Compute now what boxes (T, R, 4) in the crop pixels of T search regions will need."""
+        for level, (bins, scale) in enumerate(POOL):
+            self._grouped(level, bin_edges(_numpy(boxes_xyxy) * scale, bins))
+
+    def value(self, boxes_xyxy: Tensor) -> Tensor:
+        """Energies (T, R) of boxes (T, R, 4) in the crop pixels of T search regions."""
+        boxes, energies = _numpy(boxes_xyxy), self.bias.repeat(boxes_xyxy.shape[:2])
+        for level, (bins, scale) in enumerate(POOL):
+            edges = bin_edges(boxes * scale, bins)
+            for group in self._grouped(level, edges):
+                hidden, _ = self._hidden(level, edges, group)
+                energies[group.members] += (hidden.relu() * self.out[level]).sum(-1)
+        return energies.cpu()
+
+    def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies (T, R) and their gradients (T, R, 4) of boxes (T, R, 4)."""
+        boxes, energies = _numpy(boxes_xyxy), self.bias.repeat(boxes_xyxy.shape[:2])
+        gradients = np.zeros_like(boxes)
+        for level, (bins, scale) in enumerate(POOL):
+            edges, out = bin_edges(boxes * scale, bins), self.out[level]
+            for group in self._grouped(level, edges):
+                hidden, pool = self._hidden(level, edges, group)
+                slopes = (hidden > 0) * out
+                energies[group.members] += (hidden * slopes).sum(-1)
+                of_kernel = torch.bmm(slopes.to(group.z.dtype), group.z.mT)
+                gradient = pool.gradient(_numpy(of_kernel.float()))
+                gradients[group.members] += scale * gradient.reshape(len(group.z), -1, 4)
+        return energies.cpu(), torch.from_numpy(gradients)
+
+    def _hidden(self, level: int, edges: np.ndarray, group: Group) -> tuple[Tensor, PoolingKernel]:
+        """Hidden units (t, R, 256) of a group before the ReLU, float32, with the kernel that gave them."""
+        edges, z = edges[group.members], group.z
+        first_xy = np.repeat(group.first_xy, edges.shape[1], axis=0)
+        pool = PoolingKernel(edges.reshape(-1, *edges.shape[2:]), first_xy, group.length)
+        kernel = torch.from_numpy(pool.kernel).view(len(z), -1, z.shape[1]).to(z.device, z.dtype)
+        return torch.baddbmm(self.biases[level], kernel, z).float(), pool
+
+    def _grouped(self, level: int, edges: np.ndarray) -> list[Group]:
+        """The targets in groups, with the projected features around the bins of their boxes.
+
+        Features are projected anew, larger, where boxes leave what is there. edges (T, R, 2, s + 1): of the bins of R
+        boxes in each of T search regions, in cells.
+        """
+        last = self.maps[0].features.side(level) - 1
+        low = edges[..., :-1].min(axis=1).clip(0, last)                               # (T, 2, s)
+        high = edges[..., 1:].max(axis=1).clip(0, last)
+        known = self.groups[level]
+        if not known or not all(group.holds(low, high) for group in known):
+            for energy, a, b in zip(self.maps, low, high):
+                projection = energy.projections[level]
+                if projection is None or not projection.holds(a, b):
+                    energy.widen(level, a, b)
+            known = self.groups[level] = groups_of([energy.projections[level] for energy in self.maps])
+        return known
+
+
+class Group:
+    """Targets whose projected features have the same shape: which ones, and their features stacked."""
+
+    def __init__(self, members: list[int] | slice, projections: list[Projection]):
+        """members: places of the projections' targets among all; z (t, s length s length, 256), first_xy (t, 2, s)."""
+        self.members, self.length = members, projections[0].length
+        self.first_xy = np.stack([projection.first_xy for projection in projections])
+        self.end_xy = self.first_xy + self.length
+        zs = [projection.z for projection in projections]
+        self.z = torch.stack(zs) if len(zs) > 1 else zs[0][None]
+
+    def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
+        """Whether all cells touched by bins with intervals (T, 2, s) from low to high (within the map) are here."""
+        low_xy, high_xy = low_xy[self.members], high_xy[self.members]
+        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < self.end_xy).all())
+
+
+def groups_of(projections: list[Projection]) -> list[Group]:
+    """Projections of equally long windows together."""
+    lengths = sorted({projection.length for projection in projections})
+    if len(lengths) == 1:
+        return [Group(slice(None), projections)]
+    members = [[t for t, projection in enumerate(projections) if projection.length == length] for length in lengths]
+    return [Group(places, [projections[t] for t in places]) for places in members]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -173,8 +244,9 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
-    """Edges (R, 2, s + 1), in x and y, of the bins of boxes (R, 4)."""
-    low, size = boxes_cells[:, :2, None], boxes_cells[:, 2:, None] - boxes_cells[:, :2, None]
+    """Edges (..., 2, s + 1), in x and y, of the bins of boxes (..., 4)."""
+    low = boxes_cells[..., :2, None]
+    size = boxes_cells[..., 2:, None] - low
     return low + size * (np.arange(bins + 1, dtype=boxes_cells.dtype) / bins)
 
 
@@ -207,18 +279,18 @@ class Projection:
 class PoolingKernel:
     """The weight of every cell of a bin's window in it, K = D x A, and the chain rule from K to the box."""
 
-    def __init__(self, boxes_cells: np.ndarray, first_xy: np.ndarray, length: int):
-        """boxes (R, 4): x0, y0, x1, y1 in cells; windows of bins begin at first_xy (2, s).
+    def __init__(self, edges: np.ndarray, first_xy: np.ndarray, length: int):
+        """edges (R, 2, s + 1): of the bins of boxes, in x and y, in cells; their windows begin at first_xy (..., 2, s).
 
         `kernel` is (R, s length, s length): bin and cell in y, bin and cell in x.
         """
-        dtype, bins = boxes_cells.dtype, first_xy.shape[1]
-        size = boxes_cells[:, 2:] - boxes_cells[:, :2]
+        dtype, bins = edges.dtype, edges.shape[-1] - 1
+        size = edges[..., -1] - edges[..., 0]
         has_area = (size > 0).all(axis=1, keepdims=True)
         self.per_bin = np.where(has_area, bins / np.where(has_area, size, 1), 0).astype(dtype)  # 1 / bin width, (R, 2)
         self.fraction = np.arange(bins + 1, dtype=dtype) / bins
-        edges = bin_edges(boxes_cells, bins)
-        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1) - first_xy.astype(dtype)    # (R, 2 ends, 2, s)
+        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1)                              # (R, 2 ends, 2, s)
+        ends -= first_xy.astype(dtype)[..., None, :, :]
         distance = ends[..., None] - np.arange(length, dtype=dtype)
         np.clip(distance, -1, 1, out=distance)
         reach = np.abs(distance)

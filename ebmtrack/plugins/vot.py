@@ -149,7 +149,7 @@ def _load(options: argparse.Namespace) -> Any:
     """A MultiTracker of the chosen set-up, weights and device."""
     from ebmtrack.tracking.multi import MultiTracker
 
-    return MultiTracker.from_pretrained(options.params, options.weights, options.device)
+    return MultiTracker.from_pretrained(options.params, options.weights, options.device, glances=0)
 
 
 def _explain(server: Any, error: Exception) -> None:

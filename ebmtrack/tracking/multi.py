@@ -10,18 +10,19 @@ import torch
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.shared_look import look_together
-from ebmtrack.tracking.target import Mark, Target, TrackResult, look_closely, no_mark, update_targets
+from ebmtrack.tracking.target import Mark, Target, TrackResult, no_mark, update_targets
 from ebmtrack.tracking.tracker import Tracker, check_box, check_image
+
+GLANCES = 4  # at each of several calm targets, after each look at the whole search region
 
 
 class MultiTracker:
     """Follows any number of targets; each has its own memory, filter and random numbers, all share one network.
 
-    The boxes are those of separate Trackers with the same seeds, to the bit on a CPU: all search regions go through the
-    network at once, but each is computed as if alone. With `share`, targets of similar size whose search regions lie
-    close together are cut out of one larger region, and their boxes climb together: quicker where targets are large or
-    close (see shared_look.py), with other boxes, about equally good.
+    All search regions go through the network at once, and all boxes climb together, but each is computed as if alone.
+    Where there are several targets, each look at the whole search region of a calm one is followed by `glances` frames
+    that see its inner part only (see glance.py), the targets taking turns: quicker, and a little less exact. With
+    glances=0 the boxes are those of separate Trackers with the same seeds, to the bit on a CPU.
 
     Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels. Targets may be added and removed at any frame.
 
@@ -31,8 +32,9 @@ class MultiTracker:
     >>> for image in images: print(tracker.update(image)[left])      # doctest: +SKIP
     """
 
-    def __init__(self, net: InferenceNet, params: TrackerParams, share: bool = False):
-        self.net, self.params, self.share = net, params, share
+    def __init__(self, net: InferenceNet, params: TrackerParams, glances: int = GLANCES):
+        """glances: for each of several targets; one alone has those of `params`."""
+        self.net, self.params, self.glances = net, params, glances
         self.mark: Mark = no_mark  # called with each stage's name when it is done
         self._targets: dict[int, Target] = {}
         self._next_id = 0
@@ -44,11 +46,11 @@ class MultiTracker:
         weights: str | Path | None = None,
         device: str | None = None,
         precision: str = "auto",
-        share: bool = False,
+        glances: int = GLANCES,
     ) -> MultiTracker:
         """The tracker of a set-up in tracker_params, with its weights or those of another file; as for Tracker."""
         one = Tracker.from_pretrained(params or "dimp18_nce_plus", weights, device or "cpu", precision)
-        return cls(one.net, one.params, share)
+        return cls(one.net, one.params, glances)
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -63,15 +65,16 @@ class MultiTracker:
         """
         image, box = check_image(image_rgb), check_box(box_xywh, image_rgb.shape)
         target, self._next_id = self._next_id, self._next_id + 1
-        self._targets[target] = Target(self.net, self.params, image, box, seed)
+        self._targets[target] = Target(self.net, self.params, image, box, seed, phase=target)
         return target
 
     @torch.inference_mode()
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
         image, targets = check_image(image_rgb), dict(self._targets)
-        look = look_together if self.share else look_closely
-        results = update_targets(self.net, list(targets.values()), image, self.mark, look)
+        for target in targets.values():
+            target.glances = self.glances if len(targets) > 1 else self.params.glances
+        results = update_targets(self.net, list(targets.values()), image, self.mark)
         return dict(zip(targets, results))
 
     def remove(self, target: int) -> None:

@@ -24,6 +24,7 @@ class TrackerParams:
     search_factor: float = 6.0
     border: str = "inside_major"
     max_scale_change: float = 1.5
+    glances: int = 0                       # calm frames after each look at the whole search region; see glance.py
     crop_rule: str = "head"                # "pre2022" cuts as when the papers' numbers were made
     # first frame
     shift_fracs: tuple[tuple[float, float], ...] = ((0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from ebmtrack.data.crops import Crop, crop_around
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.target_energy import EnergyMap
+from ebmtrack.tracking import glance
 from ebmtrack.tracking.init_samples import augmented_samples
 from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.memory import SampleMemory
@@ -66,47 +66,63 @@ def no_mark(stage: str) -> None:
     """Nobody asked for the time."""
 
 
-class Look(Protocol):
-    """How the search regions of targets get to the network: one View for each target, in their order."""
-
-    def __call__(self, net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]: ...
-
-
 def update_targets(
-    net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark = no_mark, look: Look | None = None
+    net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark = no_mark
 ) -> list[TrackResult]:
-    """One frame for all targets, stage by stage: look (by default closely), localise, propose, refine, learn."""
+    """One frame for targets with the same parameters, stage by stage: look, localise, propose, refine, learn."""
     if not targets:
         return []
-    look = look or look_closely
     for target, view in zip(targets, look(net, targets, image, mark)):
         target.localise(view, image.shape)
     mark("score and localisation")
     found = [target for target in targets if target.found.verdict != "not_found"]
     sure = [target for target in found if target.found.verdict != "uncertain"]
-    for stage, name, those in (
-        (Target.propose, "box features", found),
-        (Target.refine, "refinement", found),
-        (Target.learn, "learning", sure),
-    ):
-        for target in those:
-            stage(target)
-        if those:
-            mark(name)
+    if found:
+        for target in found:
+            target.propose()
+        mark("box features")
+        refine_together(found)
+        mark("refinement")
+    for target in sure:
+        target.learn()
+    if sure:
+        mark("learning")
     return [target.result() for target in targets]
 
 
-def look_closely(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]:
-    """A search region for each target around its last position, all of them in one pass of the network."""
+def refine_together(targets: Sequence[Target]) -> None:
+    """Let the candidates of targets with the same parameters climb their energies, and move each target there."""
+    candidates = torch.stack([target.candidates for target in targets])
+    boxes = refine([target.energy for target in targets], candidates, targets[0].params)
+    for target, box in zip(targets, boxes):
+        target.move_to(box)
+
+
+def look(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]:
+    """A search region for each target around its last position, all of them in one pass of the network.
+
+    Of targets that may be glanced at (see glance.py) only the region's inner part, those in a pass of their own.
+    """
     crops = [target.search(image) for target in targets]
-    patches = np.stack([crop.patch for crop in crops])
+    brief = [glance.suffices(target) for target in targets]
+    patches = [glance.inner(crop.patch) if is_brief else crop.patch for crop, is_brief in zip(crops, brief)]
     mark("crop")
-    layer2, layer3 = net.extract(torch.from_numpy(patches))
+    groups = [[k for k, is_brief in enumerate(brief) if is_brief == wanted] for wanted in (False, True)]
+    groups = [group for group in groups if group]
+    layers = [net.extract(torch.from_numpy(np.stack([patches[k] for k in group]))) for group in groups]
     mark("backbone")
-    features = net.classify_each(layer3)
+    features = [net.classify_each(layer3) for _, layer3 in layers]
     mark("classifier features")
-    parts = zip(layer2.split(1), layer3.split(1), features)
-    return [View(crop.centre_yx, crop.scale, crop.window_xywh, *part) for crop, part in zip(crops, parts)]
+    views = {}
+    for group, (layer2, layer3), classified in zip(groups, layers, features):
+        for k, one2, one3, features in zip(group, layer2.split(1), layer3.split(1), classified):
+            maps, target, crop = (one2, one3, features), targets[k], crops[k]
+            if brief[k]:
+                maps = glance.whole((one2, one3, glance.with_power(features, target.inner_power)), len(crop.patch))
+            elif target.glances:
+                target.inner_power = glance.inner_power(features)
+            views[k] = View(crop.centre_yx, crop.scale, crop.window_xywh, *maps)
+    return [views[k] for k in range(len(targets))]
 
 
 class Target:
@@ -116,10 +132,19 @@ class Target:
     """
 
     def __init__(
-        self, net: InferenceNet, params: TrackerParams, image: np.ndarray, box_xywh: np.ndarray, seed: int | None = None
+        self,
+        net: InferenceNet,
+        params: TrackerParams,
+        image: np.ndarray,
+        box_xywh: np.ndarray,
+        seed: int | None = None,
+        phase: int = 0,
     ):
-        """A box (4,) in its first frame, both checked; `seed` overrides the parameters' one."""
-        self.net, self.params = net, params
+        """A box (4,) in its first frame, both checked; `seed` overrides the parameters' one.
+
+        phase: by how many frames its looks at the whole search region are put off.
+        """
+        self.net, self.params, self.phase, self.glances = net, params, phase, params.glances
         self.generator = torch.Generator().manual_seed(params.seed if seed is None else seed)
         self.position = box_xywh[[1, 0]] + (box_xywh[[3, 2]] - 1) / 2
         self.size = box_xywh[[3, 2]]
@@ -127,6 +152,7 @@ class Target:
         self.base_area = float((self.size / self.scale).prod())
         self.box_xywh, self.frame = tuple(box_xywh.tolist()), 1
         self.view: View | None = None
+        self.inner_power: Tensor | None = None  # of the last look at the whole region; see glance.py
         self.found: Localization | None = None
         self.scores: np.ndarray | None = None
         self.energy: EnergyMap | None = None
@@ -178,9 +204,8 @@ class Target:
         self.candidates = candidate_boxes(box, self.params, self.generator)
         self.energy.look_at(xywh_to_xyxy(self.candidates))
 
-    def refine(self) -> None:
-        """Let the candidates climb the energy; position and size stay where none survives."""
-        box = refine(self.energy, self.candidates, self.params)
+    def move_to(self, box: Tensor | None) -> None:
+        """Take a box (4,) of the search region for the target's; None leaves it where it is, with its old size."""
         if box is not None:
             x, y, w, h = box.tolist()
             middle, scale = self._middle(), self.view.scale
@@ -217,8 +242,8 @@ class Target:
         """See Tracker.candidates."""
         if self.energy is None:
             return np.empty((0, 4)), np.empty((0, 4))
-        climbed, _ = climb(self.energy, self.candidates, self.params)
-        return self._in_image(self.candidates), self._in_image(climbed)
+        climbed, _ = climb([self.energy], self.candidates[None], self.params)
+        return self._in_image(self.candidates), self._in_image(climbed[0])
 
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """See Tracker.corner_log_density."""

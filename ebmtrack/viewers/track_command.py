@@ -65,14 +65,13 @@ def track(
     show: bool = False,
     max_frames: int | None = None,
     visdom: str | None = None,
-    share: bool = False,
 ) -> Track:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
     The target is the box `init` ("x,y,w,h"; several boxes, or one text with ; between them, for several targets),
     or drawn with the mouse (`select`, also where neither is given). `load_tracker` is called once the first frame
     is there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets
-    have a file each, NAME_1.txt and so on; `share` lets those that lie close together share the network's work.
+    have a file each, NAME_1.txt and so on.
     `visdom` is the URL of a server that shows what the tracker sees. What was tracked is saved also where the user
     interrupts or a frame cannot be read; then the error goes on. Raises ConfigError and DatasetError.
     """
@@ -94,7 +93,7 @@ def track(
         stack.enter_context(_kept(result, boxes_path))
         outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
-        _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames, share)
+        _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames)
     if frames.note:
         print(f"note: {frames.note}")
     print(result.summary())
@@ -114,10 +113,9 @@ def _follow(
     result: Track,
     outputs: list[Callable[[np.ndarray], object]],
     max_frames: int | None,
-    share: bool = False,
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
-    update = _started(tracker, first, starts_xywh, share)
+    update = _started(tracker, first, starts_xywh)
     result.boxes_of = [[tuple(float(value) for value in box)] for box in starts_xywh]
     totals = [number for number in (frames.length, max_frames) if number is not None]
     with tqdm(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
@@ -137,7 +135,7 @@ def _follow(
 
 
 def _started(
-    tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]], share: bool = False
+    tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]
 ) -> Callable[[np.ndarray], list]:
     """Start on the targets; a function image -> their results. Several go through the tracker's network together."""
     if len(starts_xywh) == 1:
@@ -145,7 +143,7 @@ def _started(
         return lambda image: [tracker.update(image)]
     from ebmtrack.tracking.multi import MultiTracker
 
-    several = MultiTracker(tracker.net, tracker.params, share)
+    several = MultiTracker(tracker.net, tracker.params)
     for number, box in enumerate(starts_xywh, 1):
         try:
             several.add(first, box)
