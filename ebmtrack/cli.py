@@ -6,6 +6,8 @@ so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             args=argv or ["--help"],
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+        return 141
     except EbmtrackError as error:
         print(f"ebmtrack: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -47,6 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # tyro leaves in this way after --help (0) and wrong options (2)
         return leave.code if isinstance(leave.code, int) else 2
     return code or 0
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads our output any more, as after `| head`; False on systems that cannot tell."""
+    if not hasattr(select, "poll"):
+        return False
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def track(
@@ -231,6 +248,7 @@ def train(
         show: Print all that --set can change, with its values, and stop.
     """
     from ebmtrack.training.command import check_resume, settings_for, train_named
+    from ebmtrack.training.distributed import is_leader
     from ebmtrack.training.overrides import describe
 
     chosen = {"data": data, "backbone": backbone, "out": out, "steps": steps, "batch": batch, "workers": workers}
@@ -243,7 +261,9 @@ def train(
         return
     if resume:
         check_resume(settings)
-    print(f"the network is in {train_named(name, settings)}")
+    path = train_named(name, settings)
+    if is_leader():
+        print(f"the network is in {path}")
 
 
 def evaluate(

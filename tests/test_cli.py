@@ -129,6 +129,20 @@ def test_as_a_module_with_a_camera_that_is_not_there(tmp_path):
     assert done.stderr == "ebmtrack: error: no camera number 96: is it plugged in, and free?\n"
 
 
+def test_a_reader_that_leaves_is_no_error():
+    """As in `ebmtrack train ebm18_small --show | head -0`."""
+    command = [sys.executable, "-m", "ebmtrack", "train", "ebm18_small", "--show"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(timeout=240) == 141
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden(tmp_path):
+    program = "import ebmtrack.tracking.bench as b\ndef fails(*_): raise BrokenPipeError('a server')\nb.bench = fails"
+    done = python(["-c", f"{program}\nfrom ebmtrack.cli import main; main(['bench'])"])
+    assert done.returncode == 1 and "BrokenPipeError: a server" in done.stderr
+
+
 def test_help_does_not_load_what_is_heavy():
     """Neither torch nor OpenCV: help is there at once."""
     code = "import sys, ebmtrack.cli as c; c.main(['--help']); print({'torch', 'cv2'} & set(sys.modules))"
