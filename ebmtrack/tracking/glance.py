@@ -51,13 +51,15 @@ def suffices(target: Target) -> bool:
 def inner(patch: np.ndarray) -> np.ndarray:
     """What a glance sees of a search region's patch (side, side, 3)."""
     m = FEATURE_STRIDE * margin(len(patch))
-    return patch[m:-m, m:-m]
+    seen = slice(m, len(patch) - m)
+    return patch[seen, seen]
 
 
 def inner_power(features: Tensor) -> Tensor:
     """Mean square of a whole region's classification features (1, c, h, w) where a glance sees them."""
-    m = round(features.shape[-1] / 6)
-    return features[..., m:-m, m:-m].square().mean()
+    side = features.shape[-1]
+    seen = slice(margin(side * FEATURE_STRIDE), side - margin(side * FEATURE_STRIDE))
+    return features[..., seen, seen].square().mean()
 
 
 def with_power(features: Tensor, power: Tensor) -> Tensor:
