@@ -13,7 +13,7 @@ from golden import arrays, dimp18, image
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.tracking.bench import STAGES, measure
+from ebmtrack.tracking.bench import STAGES, measure, moving_squares
 from ebmtrack.tracking.init_samples import augmented_samples, blurred, centred, rotated
 from ebmtrack.tracking.localize import localize
 from ebmtrack.tracking.memory import SampleMemory
@@ -283,13 +283,14 @@ def test_transforms():
 
 
 def test_corner_density_at_the_box_is_its_energy(net):
-    """At the box's own corner the density is the box's energy; boxes turned inside out have -inf."""
+    """At the box's own corner the density is the energy of the box that climbed; boxes turned inside out have -inf."""
     tracker = Tracker(net, ALWAYS)
     tracker.init(GOOD, BOX)
     x, y, w, h = tracker.update(FRAMES[1]).box_xywh
     f = tracker.corner_log_density(np.array([[x + w, y], [x + w + 3, y - 2], [x - 5, y], [x + w, y + h + 1]]))
     state = tracker._target
-    own = state.box_in_crop(state.view.centre_yx, state.view.scale)
+    own = state.box_in_crop(state.view.centre_yx, state.view.scale, np.exp(state.log_excess_hw))
+    assert np.abs(state.log_excess_hw).max() > 0.01
     assert float(f[0]) == pytest.approx(state.energy.value(xywh_to_xyxy(own)[None]).item(), rel=1e-3)
     assert np.isfinite(f[:2]).all() and np.isneginf(f[2:]).all()
 
@@ -298,3 +299,47 @@ def test_bench_measures_every_stage(net):
     report = measure(Tracker(net, ALWAYS), frames=2, size_wh=(320, 240), warmup=1)
     assert set(STAGES) - set(report["stages_ms"]) <= {"learning"}
     assert 0 < sum(report["stages_ms"].values()) < 2 * report["frame_ms"]
+
+
+# Calibration of the size in the first frame.
+
+
+@torch.inference_mode()
+def test_the_way_to_the_energys_size_and_back(net):
+    """Candidates begin at the box with the excess multiplied in, about the same centre; a climb that ends there leaves
+    the target's size as it was."""
+    tracker = Tracker(net, ALWAYS)
+    tracker.init(GOOD, BOX)
+    target = tracker._target
+    tracker.update(FRAMES[1])
+    size, plain = target.size.copy(), target.box_in_crop(target.view.centre_yx, target.view.scale)
+    target.log_excess_hw = np.log([2.0, 0.5])
+    target.propose()
+    x, y, w, h = target.candidates[0].tolist()
+    assert (w, h) == pytest.approx((plain[2].item() / 2, 2 * plain[3].item()), rel=1e-5)
+    middle = plain[:2] + (plain[2:] - 1) / 2
+    assert (x + (w - 1) / 2, y + (h - 1) / 2) == pytest.approx(middle.tolist(), abs=1e-3)
+    target.move_to(target.candidates[0])
+    assert np.allclose(target.size, size, rtol=1e-5)
+
+
+def test_calibration_undoes_its_share_of_the_first_frames_error():
+    """The network that ships sees the same frame again and again: the more is undone, the nearer is the size to the one
+    that was asked for, here a box that leaves out a fifth of the square at its right and below."""
+    usual = Tracker.from_pretrained()
+    images, truth = moving_squares(1, (320, 240), 1, 60)
+    box = truth[0, 0] * [1, 1, 0.8, 0.8]
+    errors = []
+    for share in (0.0, 0.5, 1.0):
+        tracker = Tracker(usual.net, usual.params.replace(calibration=share))
+        tracker.init(images[0], box)
+        for _ in range(3):
+            result = tracker.update(images[0])
+        errors.append(np.abs(np.log(np.array(result.box_xywh[2:]) / box[2:])).mean())
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.6 * errors[0] and errors[0] > 0.05
+
+
+def test_a_wild_first_frame_changes_sizes_by_no_more_than_a_limit(net):
+    tracker = Tracker(net, PARAMS.replace(calibration=1.0, position_step=1.0, size_step=1.0))
+    tracker.init(GOOD, BOX)
+    assert np.isfinite(tracker._target.log_excess_hw).all() and np.abs(tracker._target.log_excess_hw).max() <= 0.5

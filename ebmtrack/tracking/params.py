@@ -61,6 +61,7 @@ class TrackerParams:
     relative_space: bool = True            # False: DiMP's default space, steps scaled by the box's size
     half_pixel_late: bool = True           # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3
+    calibration: float = 0.0               # share of the first frame's error of size that is undone (0 in the papers)
     max_aspect: float = 6.0
     # running
     seed: int = 0

@@ -22,6 +22,8 @@ from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import candidate_boxes, climb, refine
 
+CALIBRATION_ROUNDS = 3  # climbs, each from where the one before has ended
+MOST_EXCESS = 0.5       # natural logarithm
 Mark = Callable[[str], None]  # called with each stage's name when it is done
 
 
@@ -157,6 +159,7 @@ class Target:
         self.scores: np.ndarray | None = None
         self.energy: EnergyMap | None = None
         self.candidates: Tensor | None = None
+        self.log_excess_hw = np.zeros(2)  # of boxes that climb the energy over the target's; see _log_excess_hw
         self._learn_first_frame(image)
 
     def _learn_first_frame(self, image: np.ndarray) -> None:
@@ -166,6 +169,8 @@ class Target:
         layer2, layer3 = self.net.extract(torch.from_numpy(patches))
         box = self.box_in_crop(np.round(self.position), self.scale)
         self.reference = self.net.target_energy(layer2[:1], layer3[:1], xywh_to_xyxy(box))
+        if params.calibration:
+            self.log_excess_hw = params.calibration * self._log_excess_hw(layer2[:1], layer3[:1], box)
         features = self.net.classify(layer3)
         copies = features[:1].expand(params.dropout_copies, -1, -1, -1)
         keep = torch.empty(*copies.shape[:2], 1, 1).bernoulli_(1 - params.dropout, generator=self.generator)
@@ -178,6 +183,19 @@ class Target:
         self.memory = SampleMemory(
             features, boxes, params.memory_size, params.learning_rate, params.initial_samples_least_weight
         )
+
+    def _log_excess_hw(self, layer2: Tensor, layer3: Tensor, box: Tensor) -> np.ndarray:
+        """By how much boxes (h, w) at the energy's maximum are larger than the one asked for, in the first frame; logs.
+
+        What counts as the target is the user's choice: with or without its shadow, limbs, the rider's horse. Where the
+        energy sees it otherwise it does so in every frame, and much alike.
+        """
+        generator = torch.Generator().manual_seed(self.generator.initial_seed())
+        energy, found = self.reference.over(self.net.box_features(layer2, layer3)), box
+        for _ in range(CALIBRATION_ROUNDS):
+            (climbed,) = refine([energy], candidate_boxes(found, self.params, generator)[None], self.params)
+            found = found if climbed is None else climbed
+        return (found[2:] / box[2:]).log().clamp(-MOST_EXCESS, MOST_EXCESS).double().numpy()[::-1]
 
     def search(self, image: np.ndarray) -> Crop:
         """The search region around the last position."""
@@ -200,7 +218,7 @@ class Target:
     def propose(self) -> None:
         """Candidate boxes around the position, and the energy that they will climb."""
         self.energy = self.reference.over(self.net.box_features(self.view.layer2, self.view.layer3))
-        box = self.box_in_crop(self.view.centre_yx, self.view.scale)
+        box = self.box_in_crop(self.view.centre_yx, self.view.scale, np.exp(self.log_excess_hw))
         self.candidates = candidate_boxes(box, self.params, self.generator)
         self.energy.look_at(xywh_to_xyxy(self.candidates))
 
@@ -210,7 +228,7 @@ class Target:
             x, y, w, h = box.tolist()
             middle, scale = self._middle(), self.view.scale
             self.position = np.array([y + h / 2 - middle, x + w / 2 - middle]) * scale + self.view.centre_yx
-            self.size = np.array([h, w]) * scale
+            self.size = np.array([h, w]) * scale * np.exp(-self.log_excess_hw)
             self.scale = math.sqrt(self.size.prod() / self.base_area)
         (y, x), (h, w) = self.position.tolist(), self.size.tolist()
         self.box_xywh = x - (w - 1) / 2, y - (h - 1) / 2, w, h
@@ -231,9 +249,9 @@ class Target:
         """What this frame gave."""
         return TrackResult(self.box_xywh, self.found.score, self.found.verdict, self.view.window_xywh, self.scores)
 
-    def box_in_crop(self, centre_yx: np.ndarray, scale: float) -> Tensor:
-        """The target's box (4,), x, y, w, h in pixels of a crop with that centre and scale."""
-        size = self.size / scale
+    def box_in_crop(self, centre_yx: np.ndarray, scale: float, times_hw: np.ndarray | float = 1.0) -> Tensor:
+        """The target's box (4,), x, y, w, h in pixels of a crop with that centre and scale, its size multiplied."""
+        size = self.size / scale * times_hw
         corner = (self.position - centre_yx) / scale + (self.params.sample_size - 1) / 2 - (size - 1) / 2
         box = np.concatenate([corner[::-1], size[::-1]])
         return torch.tensor(box, dtype=torch.float32)
@@ -250,6 +268,8 @@ class Target:
         x, y, w, h = self.box_xywh
         left, bottom = np.full(len(points_xy), x), np.full(len(points_xy), y + h)
         boxes = np.column_stack([left, points_xy[:, 1], points_xy[:, 0], bottom])
+        grown = (boxes[:, 2:] - boxes[:, :2]) * (np.exp(self.log_excess_hw[::-1]) - 1) / 2
+        boxes = np.concatenate([boxes[:, :2] - grown, boxes[:, 2:] + grown], axis=1)
         middle, centre = self.params.sample_size / 2, self.view.centre_yx[[1, 0, 1, 0]] + 0.5
         boxes = torch.tensor((boxes - centre) / self.view.scale + middle, dtype=torch.float32)
         f = torch.cat([self.energy.value(part) for part in boxes.split(128)])
