@@ -511,6 +511,7 @@ def study(
     weights: str | None = None,
     steps: int = 1000,
     track_on: Path | None = None,
+    set: tuple[str, ...] = (),
 ) -> None:
     """Compare ways to train an energy: 1d is the BMVC 2020 paper's regression study, boxes trains box branches.
 
@@ -527,6 +528,7 @@ def study(
         weights: Network whose backbone is used instead of the one that comes with ebmtrack (boxes).
         steps: Of each training (boxes).
         track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
+        set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1 (boxes).
     """
     if name == "1d":
         from ebmtrack.energy.study1d import StudySettings, study_1d
@@ -539,7 +541,7 @@ def study(
         from ebmtrack.training.box_study_parts import study_boxes
 
         table = study_boxes(
-            out or Path("study_boxes"), data, weights, methods, runs or 3, samples or (128,), steps, track_on
+            out or Path("study_boxes"), data, weights, methods, runs or 3, samples or (128,), steps, track_on, set
         )
     print(table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -118,3 +119,13 @@ def test_damaged_records_are_named(tmp_path, text):
     (tmp_path / "runs" / "bad.json").write_text(text)
     with pytest.raises(ResultError, match=r"bad\.json is no record"):
         box_study.load_records(tmp_path)
+
+
+def test_what_was_changed_stands_in_the_table_and_belongs_to_the_folder(tmp_path):
+    pairs = lambda settings: (make_pairs(12), make_pairs(6, 1))  # noqa: E731
+    changed = dataclasses.replace(TINY, changes=("crops.look.blur=0",))
+    runs = [Run("nce+", 4, 0)]
+    assert "Pairs with crops.look.blur=0." in box_study.box_study(tmp_path, pairs, runs, changed, log=lambda _: None)
+    with pytest.raises(ConfigError, match="other settings"):
+        box_study.box_study(tmp_path, pairs, runs, TINY, log=lambda _: None)
+    box_study.box_study(tmp_path, pairs, runs, changed, log=lambda _: pytest.fail("ran again"))

@@ -23,8 +23,9 @@ from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training import command
+from ebmtrack.training import box_study_parts, command
 from ebmtrack.training import run as running
+from ebmtrack.training.box_study import BoxStudySettings
 from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
 from ebmtrack.training.overrides import describe, flat, override
 from ebmtrack.training.run import RunSettings, train
@@ -176,6 +177,20 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
     assert changed_parts(state_of(first), train(module.plan(settings), settings)) == {"bb_regressor"}
     with pytest.raises(ConfigError, match="give the pool's folder"):
         module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
+
+
+def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
+    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: list(samples))
+    study, large = BoxStudySettings(train_pairs=3, held_back_pairs=2), ["crops.search_factor=2"]
+    photographs = ["sampling.shares.video=0", "sampling.shares.synthetic=0"]
+    usual, changed = (
+        box_study_parts.pool_pairs(pool, None, override(settings_for("ebm18_small"), changes), study)
+        for changes in ([], [*photographs, *large])
+    )
+    sizes = [[pair["boxes_xywh"][:, 2:].prod(-1).sqrt().mean().item() for pair in part[0]] for part in (usual, changed)]
+    assert max(sizes[0]) < 288 / 5 * 2 and min(sizes[1]) > 288 / 2 / 2
+    for one, other in zip(usual[1], changed[1]):
+        assert torch.equal(one["crops"], other["crops"]) and torch.equal(one["boxes_xywh"], other["boxes_xywh"])
 
 
 def test_the_paper_run_has_the_papers_figures():

@@ -47,6 +47,7 @@ class BoxStudySettings:
     beta: float = 0.1            # NCE+
     kld_sigma: float = 0.05      # KLD-IS
     seed: int = 0                # of the pairs
+    changes: tuple[str, ...] = ()  # of the settings that cut the training pairs, "key=value"
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,9 @@ def make_table(records: list[dict], settings: BoxStudySettings) -> str:
     Numbers are means over seeds; intervals are 95 % bootstrap intervals over pairs (IoU) and sequences (AUC) of the
     means over seeds; "- NCE+" is the paired difference to NCE+ with as many samples.
     """
+    changes = f" Pairs with {', '.join(settings.changes)}." if settings.changes else ""
     lines = [
-        f"Width {settings.width}, {settings.train_pairs} pairs, {settings.steps} steps of {settings.batch}.",
+        f"Width {settings.width}, {settings.train_pairs} pairs, {settings.steps} steps of {settings.batch}.{changes}",
         "",
         "| loss | M | seeds | step length | IoU | - NCE+ | OP75 | seeds' s.d. (IoU) | AUC | - NCE+ |",
         "|---|---|---|---|---|---|---|---|---|---|",

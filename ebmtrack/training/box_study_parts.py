@@ -11,14 +11,14 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmtrack.data.pipeline import TrainingSet
+from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.datasets import folder
 from ebmtrack.evaluation.metrics import score_sequence
 from ebmtrack.evaluation.runner import read_rgb
-from ebmtrack.ltr_settings.ebm18_small import CROPS, SHARES
+from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
 from ebmtrack.nets.inference import InferenceNet
@@ -27,6 +27,7 @@ from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.training.box_study import LOSSES, BoxStudySettings, Run, box_study
 from ebmtrack.training.frozen_features import Features, compute_features
+from ebmtrack.training.overrides import override
 
 HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
 
@@ -40,31 +41,42 @@ def study_boxes(
     samples: Sequence[int] = (128,),
     steps: int = 1000,
     track_on: Path | None = None,
+    changes: Sequence[str] = (),
 ) -> str:
-    """The study with the small pool at `data` and the backbone of `weights`; returns its table."""
+    """The study with the small pool at `data` and the backbone of `weights`; returns its table.
+
+    changes: of the settings of ebm18_small, "key=value", for the training pairs: shares of the sources and crops.
+    """
     if seeds < 1 or steps < 1 or min(samples) < 1:
         raise ConfigError("runs, steps and samples must be at least 1")
     net = load_checkpoint(resolve_weights(weights))
     track = None if track_on is None else TrackingAuc(net, load_params("dimp18_nce_plus"), track_on)
     runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or tuple(LOSSES)]
-    return box_study(out, partial(pool_pairs, data, net), runs, BoxStudySettings(steps=steps), track)
+    settings = BoxStudySettings(steps=steps, changes=tuple(changes))
+    pool_settings = override(ebm18_small.Settings(), changes)
+    return box_study(out, partial(pool_pairs, data, net, pool_settings), runs, settings, track)
 
 
-def pool_pairs(data: Path, net: TrackerNet, settings: BoxStudySettings) -> tuple[Features, Features]:
+def pool_pairs(
+    data: Path, net: TrackerNet, pool_settings: ebm18_small.Settings, settings: BoxStudySettings
+) -> tuple[Features, Features]:
     """Features of training and held-back pairs: two frames of one target, cut, jittered and coloured as in training.
 
-    The held-back pairs come from targets that no training sees.
+    The held-back pairs come from targets that no training sees, and are the same whatever pool_settings say.
     """
+    shares, crops, count = pool_settings.sampling.shares, pool_settings.crops, settings.held_back_pairs
     return (
-        _part(data, net, "train", SHARES, settings.train_pairs, settings.seed),
-        _part(data, net, "validation", HELD_BACK_SHARES, settings.held_back_pairs, settings.seed + 1),
+        _part(data, net, "train", shares, crops, settings.train_pairs, settings.seed),
+        _part(data, net, "validation", HELD_BACK_SHARES, ebm18_small.CROPS, count, settings.seed + 1),
     )
 
 
-def _part(data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], count: int, seed: int) -> Features:
-    pool = open_pool(data, part, decoded_limit=2**29)
+def _part(
+    data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], crops: CropSettings, count: int, seed: int
+) -> Features:
+    pool, shares = open_pool(data, part, decoded_limit=2**29), {name: share for name, share in shares.items() if share}
     sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
-    dataset = TrainingSet(sampler, CROPS, count)
+    dataset = TrainingSet(sampler, crops, count)
     return compute_features(net, _samples(dataset, part))
 
 
