@@ -174,7 +174,13 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
     changes = [f"start={tmp_path / 'first.safetensors'}", "round_steps=1", "round_samples=2", "crops.output=64"]
     usual = {"out": tmp_path / "a", "data": pool, "steps": 2, "batch": 2, "workers": 0, "bfloat16": False}
     settings = settings_for("ebm18_small_boxes", usual, [*changes, "objective.samples=4"])
-    assert changed_parts(state_of(first), train(module.plan(settings), settings)) == {"bb_regressor"}
+    trained = train(module.plan(settings), settings)
+    assert changed_parts(state_of(first), trained) == {"bb_regressor"}
+    mixed = load_run("ebm18_small_boxes").run(dataclasses.replace(settings, out=tmp_path / "b", start_share=0.25))
+    weight = "bb_regressor.fc3_rt.linear.weight"
+    expected = 0.25 * first.state_dict()[weight] + 0.75 * trained.state_dict()[weight]
+    assert torch.allclose(mixed.state_dict()[weight], expected, atol=1e-6)
+    assert not torch.allclose(mixed.state_dict()[weight], trained.state_dict()[weight], atol=1e-6)
     with pytest.raises(ConfigError, match="give the pool's folder"):
         module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
 
