@@ -141,7 +141,11 @@ def webcam(
 
 
 def demo(
-    out: str = "out/demo", params: str | None = None, weights: str | None = None, device: str | None = None
+    out: str = "out/demo",
+    params: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    seed: int = 1,
 ) -> None:
     """Track the built-in sequence, whose truth is known: overlap by part, speed, a video and a picture.
 
@@ -150,10 +154,13 @@ def demo(
         params: Tracker set-up, such as dimp18_nce_plus.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
+        seed: Of the tracker; after the occlusion it depends on the seed whether the target is found again.
     """
     from ebmtrack.viewers.demo import run_demo
 
-    print(run_demo(out, _tracker(params, weights, device)).text())
+    tracker = _tracker(params, weights, device)
+    tracker.params = tracker.params.replace(seed=seed)
+    print(run_demo(out, tracker).text())
 
 
 def bench(

@@ -13,13 +13,14 @@ from golden import arrays, dimp18, image
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.tracking.bench import STAGES, measure, moving_squares
+from ebmtrack.tracking.bench import STAGES, measure
 from ebmtrack.tracking.init_samples import augmented_samples, blurred, centred, rotated
 from ebmtrack.tracking.localize import localize
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.refine import candidate_boxes, climb
 from ebmtrack.tracking.tracker import Tracker, check_device
+from ebmtrack.viewers.demo_sequence import demo_sequence
 
 PARAMS = load_params("dimp18_nce_plus")
 SMALL = PARAMS.replace(sample_size=144)  # a quarter of the pixels, for laws that hold at any size
@@ -324,19 +325,20 @@ def test_the_way_to_the_energys_size_and_back(net):
 
 
 def test_calibration_undoes_its_share_of_the_first_frames_error():
-    """The network that ships sees the same frame again and again: the more is undone, the nearer is the size to the one
-    that was asked for, here a box that leaves out a fifth of the square at its right and below."""
-    usual = Tracker.from_pretrained()
-    images, truth = moving_squares(1, (320, 240), 1, 60)
-    box = truth[0, 0] * [1, 1, 0.8, 0.8]
-    errors = []
-    for share in (0.0, 0.5, 1.0):
-        tracker = Tracker(usual.net, usual.params.replace(calibration=share))
-        tracker.init(images[0], box)
-        for _ in range(3):
-            result = tracker.update(images[0])
-        errors.append(np.abs(np.log(np.array(result.box_xywh[2:]) / box[2:])).mean())
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.6 * errors[0] and errors[0] > 0.05
+    """The network that ships sees the built-in sequence's first frame again and again, asked for too little or too much
+    of the cup, right and below: the more of the error is undone, the nearer are the sizes to those asked for."""
+    usual, sequence = Tracker.from_pretrained(), demo_sequence()
+    image, cup = sequence.frames[0], np.array(sequence.boxes_xywh[0])
+    errors = {0.0: [], 0.5: [], 1.0: []}
+    for part in ((1, 1, 0.8, 1), (1, 1, 1, 0.8), (1, 1, 1.2, 1)):
+        for share, found in errors.items():
+            tracker = Tracker(usual.net, usual.params.replace(calibration=share))
+            tracker.init(image, cup * part)
+            for _ in range(3):
+                result = tracker.update(image)
+            found.append(np.abs(np.log(np.array(result.box_xywh[2:]) / (cup * part)[2:])).mean())
+    without, half, all_of_it = (np.mean(found) for found in errors.values())
+    assert without > 0.08 and half < 0.7 * without and all_of_it < 0.4 * without
 
 
 def test_a_wild_first_frame_changes_sizes_by_no_more_than_a_limit(net):

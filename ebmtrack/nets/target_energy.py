@@ -43,12 +43,32 @@ class BoxFeatures:
 
         Returns it with its first cell (x, y). Level 0 has stride 8, level 1 stride 16.
         """
+        first, length = self._cells(level, low_xy, high_xy)
+        return self._computed(level, first, length), first
+
+    @staticmethod
+    def prepare(several: Sequence[BoxFeatures], level: int, lows_xy: list[list[float]], highs_xy: list[list[float]]):
+        """Compute the windows that `part` will take, of regions of one network where nothing is computed yet.
+
+        Windows of the same side go through the convolutions together.
+        """
+        by_side: dict[int, list[tuple[BoxFeatures, int, int]]] = {}
+        for features, low_xy, high_xy in zip(several, lows_xy, highs_xy):
+            place = features._place(level, *features._cells(level, low_xy, high_xy))
+            if place is not None and features.parts[level] is None:
+                by_side.setdefault(place[2], []).append((features, *place[:2]))
+        for side, members in by_side.items():
+            cut = torch.cat([features._cut(level, x, y, side) for features, x, y in members])
+            for (features, x, y), values in zip(members, members[0][0]._convolved(level, cut).split(1)):
+                features.parts[level] = x, y, _channels_last(values)
+
+    def _cells(self, level: int, low_xy: list[float], high_xy: list[float]) -> tuple[list[int], int]:
+        """First cell (x, y) and side of the square part that holds all cells that intervals touch."""
         side = self.branches[level][2].shape[-1]
         first = [min(max(math.floor(v), 0), side - 1) for v in low_xy]
         last = [min(max(math.ceil(v), f), side - 1) for v, f in zip(high_xy, first)]
         length = max(b - a for a, b in zip(first, last)) + 1
-        first = [min(f, side - length) for f in first]
-        return self._computed(level, first, length), first
+        return [min(f, side - length) for f in first], length
 
     def side(self, level: int) -> int:
         """Cells along each side of a map."""
@@ -71,20 +91,34 @@ class BoxFeatures:
         return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= side
 
     def _window(self, level: int, first: list[int], length: int) -> tuple[int, int, Tensor]:
-        """A window around the wished part, moved into the map, or the whole map where the window cannot hold the part.
+        """A window around the wished part, or the whole map where no window can hold the part."""
+        place = self._place(level, first, length)
+        if place is None:
+            return self._whole(level)
+        x, y, side = place
+        return x, y, _channels_last(self._convolved(level, self._cut(level, x, y, side)))
+
+    def _place(self, level: int, first: list[int], length: int) -> tuple[int, int, int] | None:
+        """First cell (x, y) and side of a window around the wished part, moved into the map; None where none fits.
 
         Few different sides, because convolutions are prepared once for each shape.
         """
-        one, two, features = self.branches[level]
+        features = self.branches[level][2]
         window = next((side for side in WINDOWS[level] if side >= length), features.shape[-1])
         last = features.shape[-1] - window - MARGIN
         x, y = (max(MARGIN, min(f - (window - length) // 2, last)) for f in first)
-        if last < MARGIN or not self._holds((x, y, window), first, length):
-            return self._whole(level)
-        part = features[..., y - MARGIN : y + window + MARGIN, x - MARGIN : x + window + MARGIN]
-        for convolution in (one[0], two[0]):
-            part = F.conv2d(part, convolution.weight, convolution.bias).relu_()
-        return x, y, _channels_last(part)
+        return None if last < MARGIN or not self._holds((x, y, window), first, length) else (x, y, window)
+
+    def _cut(self, level: int, x: int, y: int, side: int) -> Tensor:
+        """The backbone features that a window of `side` cells from (x, y) sees."""
+        features = self.branches[level][2]
+        return features[..., y - MARGIN : y + side + MARGIN, x - MARGIN : x + side + MARGIN]
+
+    def _convolved(self, level: int, cut: Tensor) -> Tensor:
+        """Box features of cuts (N, c, h, w), without padding."""
+        for convolution in self.branches[level][:2]:
+            cut = F.conv2d(cut, convolution[0].weight, convolution[0].bias).relu_()
+        return cut
 
     def _whole(self, level: int) -> tuple[int, int, Tensor]:
         one, two, features = self.branches[level]
@@ -120,10 +154,6 @@ class EnergyMap:
     def __init__(self, target: TargetEnergy, features: BoxFeatures):
         self.target, self.features = target, features
         self.projections: list[Projection | None] = [None, None]
-
-    def look_at(self, boxes_xyxy: Tensor) -> None:
-        """Compute now what boxes (R, 4) in crop pixels will need."""
-        JointEnergy([self]).look_at(boxes_xyxy[None])
 
     def value(self, boxes_xyxy: Tensor) -> Tensor:
         """Energies (R,) of boxes (R, 4) in crop pixels."""
@@ -205,6 +235,9 @@ class JointEnergy:
         high = edges[..., 1:].max(axis=1).clip(0, last)
         known = self.groups[level]
         if not known or not all(group.holds(low, high) for group in known):
+            if not known and len(self.maps) > 1:
+                wishes = (low - SLACK).min(axis=2).tolist(), (high + SLACK).max(axis=2).tolist()
+                BoxFeatures.prepare([energy.features for energy in self.maps], level, *wishes)
             for energy, a, b in zip(self.maps, low, high):
                 projection = energy.projections[level]
                 if projection is None or not projection.holds(a, b):

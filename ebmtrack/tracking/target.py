@@ -14,7 +14,7 @@ from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.data.crops import Crop, crop_around
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.nets.target_energy import EnergyMap
+from ebmtrack.nets.target_energy import EnergyMap, JointEnergy
 from ebmtrack.tracking import glance
 from ebmtrack.tracking.init_samples import augmented_samples
 from ebmtrack.tracking.localize import Localization, localize
@@ -82,6 +82,7 @@ def update_targets(
     if found:
         for target in found:
             target.propose()
+        JointEnergy([t.energy for t in found]).look_at(xywh_to_xyxy(torch.stack([t.candidates for t in found])))
         mark("box features")
         refine_together(found)
         mark("refinement")
@@ -113,16 +114,16 @@ def look(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: 
     groups = [group for group in groups if group]
     layers = [net.extract(torch.from_numpy(np.stack([patches[k] for k in group]))) for group in groups]
     mark("backbone")
-    features = [net.classify_each(layer3) for _, layer3 in layers]
+    classified = [net.classify_each(layer3) for _, layer3 in layers]
     mark("classifier features")
     views = {}
-    for group, (layer2, layer3), classified in zip(groups, layers, features):
-        for k, one2, one3, features in zip(group, layer2.split(1), layer3.split(1), classified):
-            maps, target, crop = (one2, one3, features), targets[k], crops[k]
+    for group, (layer2, layer3), each in zip(groups, layers, classified):
+        for k, *maps in zip(group, layer2.split(1), layer3.split(1), each):
+            target, crop = targets[k], crops[k]
             if brief[k]:
-                maps = glance.whole((one2, one3, glance.with_power(features, target.inner_power)), len(crop.patch))
+                maps = glance.whole([*maps[:2], glance.with_power(maps[2], target.inner_power)], len(crop.patch))
             elif target.glances:
-                target.inner_power = glance.inner_power(features)
+                target.inner_power = glance.inner_power(maps[2])
             views[k] = View(crop.centre_yx, crop.scale, crop.window_xywh, *maps)
     return [views[k] for k in range(len(targets))]
 
@@ -220,7 +221,6 @@ class Target:
         self.energy = self.reference.over(self.net.box_features(self.view.layer2, self.view.layer3))
         box = self.box_in_crop(self.view.centre_yx, self.view.scale, np.exp(self.log_excess_hw))
         self.candidates = candidate_boxes(box, self.params, self.generator)
-        self.energy.look_at(xywh_to_xyxy(self.candidates))
 
     def move_to(self, box: Tensor | None) -> None:
         """Take a box (4,) of the search region for the target's; None leaves it where it is, with its old size."""
