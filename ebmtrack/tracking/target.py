@@ -293,8 +293,8 @@ class Target:
         return (self.params.sample_size - int(self.params.half_pixel_late)) / 2
 
     def _in_image(self, boxes_xywh: Tensor) -> np.ndarray:
-        """Boxes (R, 4) of the last crop in image pixels, by the same way back as in refine."""
+        """Boxes (R, 4) of the last crop in image pixels, by the same way back as in move_to."""
         boxes, scale = boxes_xywh.double().numpy(), self.view.scale
-        sizes = boxes[:, 2:] * scale
+        sizes = boxes[:, 2:] * scale * np.exp(-self.log_excess_hw[::-1])
         centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._middle()) * scale + self.view.centre_yx[::-1]
         return np.concatenate([centres - (sizes - 1) / 2, sizes], axis=1)
