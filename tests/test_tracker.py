@@ -341,6 +341,15 @@ def test_calibration_undoes_its_share_of_the_first_frames_error():
     assert without > 0.08 and half < 0.7 * without and all_of_it < 0.4 * without
 
 
+@pytest.mark.parametrize("step", [1e3, 1e9, math.inf])
+def test_a_climb_that_diverges_leaves_the_box_as_it_is(net, step):
+    tracker = Tracker(net, ALWAYS.replace(position_step=step, size_step=step))
+    tracker.init(GOOD, BOX)
+    for frame in FRAMES[1:3]:
+        box = tracker.update(frame).box_xywh
+        assert np.isfinite(box).all() and box[2:] == pytest.approx(BOX[2:])
+
+
 def test_a_wild_first_frame_changes_sizes_by_no_more_than_a_limit(net):
     tracker = Tracker(net, PARAMS.replace(calibration=1.0, position_step=1.0, size_step=1.0))
     tracker.init(GOOD, BOX)

@@ -24,6 +24,7 @@ from ebmtrack.nets.box_energy import POOL, BoxEnergy
 
 WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
 SLACK = 0.5     # cells by which edges of bins may wander, to each side, before larger parts are needed
+FAR = 1e6       # pixels; boxes that reach farther, or are not numbers, have no energy
 MARGIN = 2      # cells that two 3 x 3 convolutions see beyond their output
 
 
@@ -47,7 +48,9 @@ class BoxFeatures:
         return self._computed(level, first, length), first
 
     @staticmethod
-    def prepare(several: Sequence[BoxFeatures], level: int, lows_xy: list[list[float]], highs_xy: list[list[float]]):
+    def prepare(
+        several: Sequence[BoxFeatures], level: int, lows_xy: list[list[float]], highs_xy: list[list[float]]
+    ) -> None:
         """Compute the windows that `part` will take, of regions of one network where nothing is computed yet.
 
         Windows of the same side go through the convolutions together.
@@ -202,8 +205,11 @@ class JointEnergy:
         return energies.cpu()
 
     def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (T, R) and their gradients (T, R, 4) of boxes (T, R, 4)."""
+        """Energies (T, R) and their gradients (T, R, 4) of boxes (T, R, 4); NaN for boxes that climbed out of sight."""
         boxes, energies = _numpy(boxes_xyxy), self.bias.repeat(boxes_xyxy.shape[:2])
+        lost = ~(np.abs(boxes) < FAR).all(axis=-1)
+        if lost.any():
+            boxes = np.where(lost[..., None], 0, boxes)
         gradients = np.zeros_like(boxes)
         for level, (bins, scale) in enumerate(POOL):
             edges, out = bin_edges(boxes * scale, bins), self.out[level]
@@ -214,7 +220,10 @@ class JointEnergy:
                 of_kernel = torch.bmm(slopes.to(group.z.dtype), group.z.mT)
                 gradient = pool.gradient(_numpy(of_kernel.float()))
                 gradients[group.members] += scale * gradient.reshape(len(group.z), -1, 4)
-        return energies.cpu(), torch.from_numpy(gradients)
+        energies = energies.cpu()
+        if lost.any():
+            energies[torch.from_numpy(lost)], gradients[lost] = math.nan, math.nan
+        return energies, torch.from_numpy(gradients)
 
     def _hidden(self, level: int, edges: np.ndarray, group: Group) -> tuple[Tensor, PoolingKernel]:
         """Hidden units (t, R, 256) of a group before the ReLU, float32, with the kernel that gave them."""
