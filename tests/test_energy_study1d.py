@@ -211,6 +211,12 @@ def test_study_resumes_and_reports(tmp_path, monkeypatch):
         study_1d(tmp_path, settings=StudySettings(epochs=2))
 
 
+def test_a_study_of_methods_without_a_curve_in_figure_2_has_its_report(tmp_path):
+    table = study_1d(tmp_path, ["sm"], 1, (2,), "cpu", TINY, log=lambda line: None)
+    assert "| sm | - |" in table
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("figure2.png", "densities.png"))
+
+
 def test_bad_requests_and_broken_records(tmp_path):
     with pytest.raises(ConfigError, match="unknown method 'nce-'"):
         study_1d(tmp_path, methods=["nce-"], settings=TINY)

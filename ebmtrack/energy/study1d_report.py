@@ -112,10 +112,14 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
     axes = figure.subplots()
     for method in FIGURE_2:
         cells = sorted({r["samples"] for r in records if r["method"] == method})
-        axes.plot(cells, [_averaged(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
-    axes.set(xscale="log", yscale="log", xlabel="number of samples M", ylabel="D_KL (best quarter)")
+        if cells:
+            axes.plot(cells, [_averaged(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
+    axes.set(xlabel="number of samples M", ylabel="D_KL (best quarter)")
     if axes.has_data():
+        axes.set(xscale="log", yscale="log")
         axes.legend()
+    else:
+        axes.text(0.5, 0.5, "no method of Figure 2 was trained", ha="center", transform=axes.transAxes)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
