@@ -309,7 +309,7 @@ def test_bench_measures_every_stage(net):
 def test_the_way_to_the_energys_size_and_back(net):
     """Candidates begin at the box with the excess multiplied in, about the same centre; a climb that ends there leaves
     the target's size as it was."""
-    tracker = Tracker(net, ALWAYS)
+    tracker = Tracker(net, ALWAYS.replace(aspect_prior=0.0))
     tracker.init(GOOD, BOX)
     target = tracker._target
     tracker.update(FRAMES[1])
@@ -339,6 +339,34 @@ def test_calibration_undoes_its_share_of_the_first_frames_error():
             found.append(np.abs(np.log(np.array(result.box_xywh[2:]) / (cup * part)[2:])).mean())
     without, half, all_of_it = (np.mean(found) for found in errors.values())
     assert without > 0.08 and half < 0.7 * without and all_of_it < 0.4 * without
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_aspect_prior_moves_the_log_of_the_aspect_ratio_by_its_share_and_keeps_area_and_centre(net, share):
+    tracker = Tracker(net, ALWAYS.replace(aspect_prior=share, calibration=0.0))
+    tracker.init(GOOD, BOX)
+    target = tracker._target
+    tracker.update(FRAMES[1])
+    results = []
+    for box in ([30.0, 40.0, 50.0, 20.0], [30.0, 40.0, 50.0, 50.0 * BOX[3] / BOX[2]]):
+        target.move_to(torch.tensor(box))
+        x, y, w, h = target.box_xywh
+        scale = math.sqrt(w * h / (box[2] * box[3]))
+        assert scale == pytest.approx(target.view.scale, rel=1e-5)
+        results.append((math.log(w / h), x + w / 2, y + h / 2))
+    first, climbed = math.log(BOX[2] / BOX[3]), math.log(50 / 20)
+    assert results[0][0] == pytest.approx(climbed + share * (first - climbed), abs=1e-5)
+    assert results[1][0] == pytest.approx(first, abs=1e-5)  # that of the first frame stays
+    centre = (np.array([30.0, 40.0]) + [25, 10] - target._middle()) * target.view.scale + target.view.centre_yx[::-1]
+    assert np.allclose(results[0][1:], centre + 0.5, atol=1e-3)
+
+
+def test_candidates_are_shown_with_the_aspect_ratio_that_they_would_give(net):
+    tracker = Tracker(net, ALWAYS.replace(aspect_prior=1.0))
+    tracker.init(GOOD, BOX)
+    tracker.update(FRAMES[1])
+    for boxes in tracker.candidates():
+        assert len(boxes) == 10 and np.allclose(boxes[:, 2] / boxes[:, 3], BOX[2] / BOX[3])
 
 
 @pytest.mark.parametrize("step", [1e3, 1e9, math.inf])

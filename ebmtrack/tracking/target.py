@@ -151,6 +151,7 @@ class Target:
         self.generator = torch.Generator().manual_seed(params.seed if seed is None else seed)
         self.position = box_xywh[[1, 0]] + (box_xywh[[3, 2]] - 1) / 2
         self.size = box_xywh[[3, 2]]
+        self.first_log_aspect = math.log(self.size[0] / self.size[1])
         self.scale = math.sqrt(self.size.prod()) * params.search_factor / params.sample_size
         self.base_area = float((self.size / self.scale).prod())
         self.box_xywh, self.frame = tuple(box_xywh.tolist()), 1
@@ -228,7 +229,7 @@ class Target:
             x, y, w, h = box.tolist()
             middle, scale = self._middle(), self.view.scale
             self.position = np.array([y + h / 2 - middle, x + w / 2 - middle]) * scale + self.view.centre_yx
-            self.size = np.array([h, w]) * scale * np.exp(-self.log_excess_hw)
+            self.size = self._own_size(np.array([h, w]) * scale)
             self.scale = math.sqrt(self.size.prod() / self.base_area)
         (y, x), (h, w) = self.position.tolist(), self.size.tolist()
         self.box_xywh = x - (w - 1) / 2, y - (h - 1) / 2, w, h
@@ -288,6 +289,19 @@ class Target:
         margin = (self.params.inside_frac - 0.5) * self.size
         return np.maximum(np.minimum(position, np.array(shape[:2]) - margin), margin)
 
+    def _own_size(self, climbed_hw: np.ndarray) -> np.ndarray:
+        """The target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy.
+
+        Without the first frame's excess, and by `aspect_prior` nearer to the first frame's aspect ratio: most targets
+        keep theirs, and an energy that is wrong about it is wrong in the next frame too.
+        """
+        size = climbed_hw * np.exp(-self.log_excess_hw)
+        if not self.params.aspect_prior:
+            return size
+        h, w = np.moveaxis(size.clip(min=1e-6), -1, 0)
+        pull = self.params.aspect_prior * (self.first_log_aspect - np.log(h / w)) / 2
+        return size * np.exp(np.stack([pull, -pull], axis=-1))
+
     def _middle(self) -> float:
         """What the way back from the crop takes for its middle, in its pixels."""
         return (self.params.sample_size - int(self.params.half_pixel_late)) / 2
@@ -295,6 +309,6 @@ class Target:
     def _in_image(self, boxes_xywh: Tensor) -> np.ndarray:
         """Boxes (R, 4) of the last crop in image pixels, by the same way back as in move_to."""
         boxes, scale = boxes_xywh.double().numpy(), self.view.scale
-        sizes = boxes[:, 2:] * scale * np.exp(-self.log_excess_hw[::-1])
+        sizes = self._own_size(boxes[:, [3, 2]] * scale)[:, ::-1]
         centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._middle()) * scale + self.view.centre_yx[::-1]
         return np.concatenate([centres - (sizes - 1) / 2, sizes], axis=1)
