@@ -30,7 +30,7 @@ from ebmtrack.training.command import list_runs, load_run, settings_for, train_n
 from ebmtrack.training.overrides import describe, flat, override
 from ebmtrack.training.run import RunSettings, train
 
-PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou"]
+PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou", "prdimp18"]
 LIGHTER = ["dimp50_nce", "dimp50_kld_is"]
 SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
 
@@ -106,15 +106,17 @@ ALL_BUT_EARLY = {
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypatch):
-    """DiMP: all but conv1, bn1, layer1 and layer2, batch norm statistics included. ATOM: the box branch alone. Only one
-    of the runs on ResNet-50 is done at its size, and no half gigabyte of checkpoint is written."""
+    """DiMP: all but conv1, bn1, layer1 and layer2, batch norm statistics included. ATOM: the box branch alone. PrDiMP:
+    everything. Only one of the runs on ResNet-50 is done at its size, and no half gigabyte of checkpoint is written."""
     monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
     lighter = {"architecture": "dimp18", "backbone": backbones["resnet18"]} if name in LIGHTER else {}
     settings = dataclasses.replace(small(name, tmp_path, backbones), **lighter)
     plan = load_run(name).plan(settings, blocks(), Named("held_back"))
     before = state_of(plan.net)
     net = train(plan, settings)
-    assert changed_parts(before, net) == ({"bb_regressor"} if name.startswith("atom") else ALL_BUT_EARLY)
+    early = {f"feature_extractor.{part}" for part in ("conv1", "bn1", "layer1", "layer2")}
+    expected = {"atom": {"bb_regressor"}, "dimp": ALL_BUT_EARLY, "prdi": ALL_BUT_EARLY | early}[name[:4]]
+    assert changed_parts(before, net) == expected
     with open(tmp_path / "log.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
@@ -211,6 +213,16 @@ def test_the_paper_run_has_the_papers_figures():
     atom = [settings_for(name) for name in ("atom18_ml_is", "atom18_iou")]
     assert [each.objective.box_loss for each in atom] == ["ml_is", "iou"]
     assert override(atom[1], ["objective.box_loss=ml_is", "out=runs/atom18_ml_is"]).objective == atom[0].objective
+
+
+def test_prdimps_run_has_pytrackings_figures():
+    """26,000 samples an epoch, LaSOT a quarter as often, the weights of its KL divergences, its learning rates."""
+    settings = settings_for("prdimp18")
+    assert settings.steps * settings.batch == 50 * 26_000 and settings.sampling.shares["lasot"] == 0.25
+    loss = settings.objective
+    assert (loss.classifier_loss, loss.box_loss, loss.target_sigma) == ("kl", "kld_is", 0.05)
+    assert (loss.box_weight, loss.final_weight, loss.initial_weight, loss.inner_weight) == (0.0025, 0.25, 0.25, 1.0)
+    assert settings.rates == {"classifier": 1e-3, "box": 1e-3, "backbone": 2e-4}
 
 
 def test_the_rates_fall_after_fifteen_thirty_and_forty_five_epochs(tmp_path, backbones):

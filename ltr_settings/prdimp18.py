@@ -1,0 +1,80 @@
+"""PrDiMP on ResNet-18: densities for centre and box, both by KL divergence (CVPR 2020); pytracking's prdimp18 run.
+
+    ebmtrack train prdimp18 --device cuda --workers 8
+
+It is what DiMP-NCE+ is compared with in BMVC 2020, on the smaller network. All layers train, batch norm included. The
+data are found as for dimp50_nce_plus. The network fits `ebmtrack track --params prdimp18`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+
+from ebmtrack.data.augment import Look
+from ebmtrack.data.pipeline import CropSettings
+from ebmtrack.data.sampling import SamplingSettings
+from ebmtrack.data.sources.base import Source
+from ebmtrack.ltr_settings import dimp18_nce_plus
+from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
+from ebmtrack.nets.checkpoint import backbone_weights
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
+from ebmtrack.training.run import Plan, step_decay, train
+
+SAMPLING = SamplingSettings(
+    shares={"lasot": 0.25, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # as all below: prdimp18 (pytracking)
+    train_frames=3,
+    test_frames=3,
+    max_gap=200,
+    rule="dimp",
+)
+LOOK = Look(grey=0.05, joint_flip=0.0, flip=0.0, brightness=0.2)
+CROPS = dataclasses.replace(dimp18_nce_plus.CROPS, look=LOOK, still_look=LOOK)
+OBJECTIVE = ObjectiveSettings(
+    **PRDIMP_WEIGHTS,
+    sigmas=(0.05, 0.5),
+    samples=128,
+    target_sigma=0.05,
+    label_sigma=0.25 / 5 * 18,  # a quarter of the target's size, in feature cells
+)
+RATES = {"classifier": 1e-3, "box": 1e-3, "backbone": 2e-4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(dimp18_nce_plus.Settings):
+    """What --set can change. An epoch is the part steps / epochs of the run, 26,000 samples by default."""
+
+    architecture: str = "prdimp18"
+    steps: int = 50_000
+    batch: int = 26
+    validate_every: int = 5000
+    sampling: SamplingSettings = SAMPLING
+    crops: CropSettings = CROPS
+    objective: ObjectiveSettings = OBJECTIVE
+    rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
+    params: str = "prdimp18"
+
+
+def run(settings: Settings) -> TrackerNet:
+    """Train and return the network."""
+    return train(plan(settings, public_sources(settings), validation_source()), settings)
+
+
+def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | None = None) -> Plan:
+    """The run on sources named as in `sampling.shares`, or on prepared frames; held_back: what it is validated on."""
+    torch.manual_seed(settings.seed)
+    net = TrackerNet(settings.architecture)
+    net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
+    trained = {"classifier": net.classifier, "box": net.bb_regressor, "backbone": net.feature_extractor}
+    return Plan(
+        net=net,
+        objective=Objective(net, settings.sampling.train_frames, settings.objective, settings.bfloat16),
+        dataset=training_set(settings, sources),
+        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
+        rate=step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay),
+        validate=validation(settings, held_back) if held_back else None,
+        params=settings.params,
+    )
