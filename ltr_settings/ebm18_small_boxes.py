@@ -4,7 +4,8 @@
 
 POOL is that of ebm18_small. Boxes need more steps than the classifier, and steps of the box branch alone cost a fifth:
 the features of a sample's three frames are computed once and make two pairs. One CPU core takes about 40 minutes. The
-weights at the end are averaged with those of the start: on held-back targets better than either (docs/training.md).
+weights at the end are averaged with those of the start: on held-back targets better than either. What ships is the mean
+of two such runs (docs/training.md).
 """
 
 from __future__ import annotations
