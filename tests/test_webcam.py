@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_stubs import WAIT_S, ListSource, NotingTracker, picture
+from live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
 
 from ebmtrack.cli import main
 from ebmtrack.errors import ConfigError, DatasetError
@@ -371,6 +371,23 @@ def test_a_source_that_fails_is_an_error_and_what_there_was_is_saved(tmp_path, m
     with pytest.raises(DatasetError, match="camera0 gave no frame after 3: was it unplugged"):
         webcam.webcam(NotingTracker, camera=0, init=["20,10,30,20"], save=tmp_path / "out.avi")
     assert gone.closed.wait(WAIT_S) and (tmp_path / "out.avi").exists() and "saved" in capsys.readouterr().out
+
+
+def test_a_source_that_fails_while_the_target_is_learned_is_an_error_too(tmp_path, monkeypatch, no_screen):
+    """The frames that came meanwhile are too old to be looked at; nothing waits for them."""
+    gone = GatedSource(3, error=DatasetError("camera0 gave no frame after 3: was it unplugged?"))
+    monkeypatch.setattr(capture, "open_frames", lambda _: gone)
+    monkeypatch.setattr(capture, "CameraFrames", ListSource)
+
+    class Slow(NotingTracker):
+        def add(self, image_rgb, box_xywh):
+            gone.let(3)
+            assert gone.closed.wait(WAIT_S)
+            return super().add(image_rgb, box_xywh)
+
+    gone.let()
+    with pytest.raises(DatasetError, match="camera0 gave no frame after 3: was it unplugged"):
+        webcam.webcam(Slow, camera=0, init=["20,10,30,20"], save=tmp_path / "out.avi", seconds=WAIT_S)
 
 
 def test_the_time_is_up_after_the_seconds(clip, tmp_path, no_screen):

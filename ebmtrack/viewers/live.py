@@ -243,6 +243,10 @@ class Live:
                 raise self._error
             return self._view if self._number() > after else None
 
+    def is_last(self, frame: int) -> bool:
+        """Whether no view of a frame with a higher number will come: the source is done, the rest is too old."""
+        return self.capture.state().final and max(frame, self._stale) >= self.capture.frames
+
     def shown(self, view: View) -> None:
         """Note for the statistics that a view has reached the user now."""
         self.statistics.shown(view.frame.number, view.frame.time_s, self.capture.frames, time.monotonic())

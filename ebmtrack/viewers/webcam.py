@@ -286,8 +286,8 @@ def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_x
             number, used = view.number, view.frame.number
             live.shown(view)
             _record(recorder, view, False)
-        state = live.capture.state()
-        if state.final and used >= live.capture.frames:
+        if live.is_last(used):
+            state = live.capture.state()
             if state.kind == "failed":
                 raise DatasetError(state.message)
             return
