@@ -154,7 +154,7 @@ def demo(
         params: Tracker set-up, such as dimp18_nce_plus.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
-        seed: Of the tracker; after the occlusion it depends on the seed whether the target is found again.
+        seed: Of the tracker; what is followed during the occlusion depends on it.
     """
     from ebmtrack.viewers.demo import run_demo
 
