@@ -142,7 +142,7 @@ class TargetEnergy:
         for block, vector, (bins, _) in zip((net.fc3_rt, net.fc4_rt), vectors, POOL):
             weight = block.linear.weight.unflatten(1, (len(vector), bins, bins)) * vector[:, None, None]
             self.weights.append(weight.permute(2, 3, 1, 0).flatten(0, 1).to(dtype).contiguous())  # (s s, c, 256)
-            self.biases.append(block.linear.bias.to(dtype))
+            self.biases.append(block.linear.bias.float())
         self.out = net.iou_predictor.weight[0].split(len(vectors[0]))
         self.bias = net.iou_predictor.bias
 
@@ -217,7 +217,7 @@ class JointEnergy:
                 hidden, pool = self._hidden(level, edges, group)
                 slopes = (hidden > 0) * out
                 energies[group.members] += (hidden * slopes).sum(-1)
-                of_kernel = torch.bmm(slopes.to(group.z.dtype), group.z.mT)
+                of_kernel = _products(slopes.to(group.z.dtype), group.z.mT)
                 gradient = pool.gradient(_numpy(of_kernel.float()))
                 gradients[group.members] += scale * gradient.reshape(len(group.z), -1, 4)
         energies = energies.cpu()
@@ -231,7 +231,7 @@ class JointEnergy:
         first_xy = np.repeat(group.first_xy, edges.shape[1], axis=0)
         pool = PoolingKernel(edges.reshape(-1, *edges.shape[2:]), first_xy, group.length)
         kernel = torch.from_numpy(pool.kernel).view(len(z), -1, z.shape[1]).to(z.device, z.dtype)
-        return torch.baddbmm(self.biases[level], kernel, z).float(), pool
+        return _products(kernel, z).float() + self.biases[level], pool
 
     def _grouped(self, level: int, edges: np.ndarray) -> list[Group]:
         """The targets in groups, with the projected features around the bins of their boxes.
@@ -279,6 +279,16 @@ def groups_of(projections: list[Projection]) -> list[Group]:
         return [Group(slice(None), projections)]
     members = [[t for t, projection in enumerate(projections) if projection.length == length] for length in lengths]
     return [Group(places, [projections[t] for t in places]) for places in members]
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products (T, m, n) of T pairs, each to the bit what it is alone.
+
+    MKL, which multiplies float32 on CPUs, sums in another order when it has a batch (seen on Zen 5, two threads).
+    """
+    if a.dtype == torch.float32 and a.device.type == "cpu":
+        return torch.stack([one @ other for one, other in zip(a, b)])
+    return torch.bmm(a, b)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
