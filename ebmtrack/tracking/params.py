@@ -51,6 +51,8 @@ class TrackerParams:
     neighbourhood_scale: float = 2.2
     displacement_scale: float = 0.8
     inside_frac: float = 0.2               # of the target that stays inside the image
+    looks_around: int = 0                  # more search regions in a frame while the target is lost; see lost.py
+    clear_score: float = 0.4               # least classifier score there for a target to be found
     # refinement
     candidates: int = 10                   # the unperturbed box and nine random ones
     position_jitter: float = 0.1

@@ -15,7 +15,7 @@ from ebmtrack.data.crops import Crop, crop_around
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.target_energy import EnergyMap, JointEnergy
-from ebmtrack.tracking import glance
+from ebmtrack.tracking import glance, lost
 from ebmtrack.tracking.init_samples import augmented_samples
 from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.memory import SampleMemory
@@ -74,8 +74,8 @@ def update_targets(
     """One frame for targets with the same parameters, stage by stage: look, localise, propose, refine, learn."""
     if not targets:
         return []
-    for target, view in zip(targets, look(net, targets, image, mark)):
-        target.localise(view, image.shape)
+    for target, views in zip(targets, look(net, targets, image, mark)):
+        target.localise(views, image.shape)
     mark("score and localisation")
     found = [target for target in targets if target.found.verdict != "not_found"]
     sure = [target for target in found if target.found.verdict != "uncertain"]
@@ -101,13 +101,15 @@ def refine_together(targets: Sequence[Target]) -> None:
         target.move_to(box)
 
 
-def look(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[View]:
+def look(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: Mark) -> list[list[View]]:
     """A search region for each target around its last position, all of them in one pass of the network.
 
-    Of targets that may be glanced at (see glance.py) only the region's inner part, those in a pass of their own.
+    Of targets that may be glanced at (see glance.py) only the region's inner part, those in a pass of their own; more
+    regions after the first for targets that are lost (see lost.py).
     """
-    crops = [target.search(image) for target in targets]
-    brief = [glance.suffices(target) for target in targets]
+    crops = [(target, crop) for target in targets for crop in target.search(image)]
+    owners, crops = [target for target, _ in crops], [crop for _, crop in crops]
+    brief = [glance.suffices(target) for target in owners]
     patches = [glance.inner(crop.patch) if is_brief else crop.patch for crop, is_brief in zip(crops, brief)]
     mark("crop")
     groups = [[k for k, is_brief in enumerate(brief) if is_brief == wanted] for wanted in (False, True)]
@@ -119,13 +121,13 @@ def look(net: InferenceNet, targets: Sequence[Target], image: np.ndarray, mark: 
     views = {}
     for group, (layer2, layer3), each in zip(groups, layers, classified):
         for k, *maps in zip(group, layer2.split(1), layer3.split(1), each):
-            target, crop = targets[k], crops[k]
+            target, crop = owners[k], crops[k]
             if brief[k]:
                 maps = glance.whole([*maps[:2], glance.with_power(maps[2], target.inner_power)], len(crop.patch))
-            elif target.glances:
+            elif target.glances and owners.index(target) == k:
                 target.inner_power = glance.inner_power(maps[2])
             views[k] = View(crop.centre_yx, crop.scale, crop.window_xywh, *maps)
-    return [views[k] for k in range(len(targets))]
+    return [[views[k] for k, owner in enumerate(owners) if owner is target] for target in targets]
 
 
 class Target:
@@ -155,6 +157,7 @@ class Target:
         self.scale = math.sqrt(self.size.prod()) * params.search_factor / params.sample_size
         self.base_area = float((self.size / self.scale).prod())
         self.box_xywh, self.frame = tuple(box_xywh.tolist()), 1
+        self.lost_for = 0  # frames
         self.view: View | None = None
         self.inner_power: Tensor | None = None  # of the last look at the whole region; see glance.py
         self.found: Localization | None = None
@@ -199,23 +202,46 @@ class Target:
             found = found if climbed is None else climbed
         return (found[2:] / box[2:]).log().clamp(-MOST_EXCESS, MOST_EXCESS).double().numpy()[::-1]
 
-    def search(self, image: np.ndarray) -> Crop:
-        """The search region around the last position."""
-        params = self.params
+    def search(self, image: np.ndarray) -> list[Crop]:
+        """The search region around the last position; more of them elsewhere while the target is lost."""
+        params, centres = self.params, [self.position]
         side, size = self.scale * params.sample_size, params.sample_size
         change, rule = params.max_scale_change, params.crop_rule
-        return crop_around(image, tuple(self.position), (side, side), (size, size), params.border, change, rule)
+        if self.lost_for and params.looks_around:
+            centres.extend(lost.turn(lost.places(self.position, side, image.shape), self.lost_for, params.looks_around))
+        return [crop_around(image, tuple(c), (side, side), (size, size), params.border, change, rule) for c in centres]
 
-    def localise(self, view: View, shape: tuple[int, ...]) -> None:
-        """Begin a frame: say where the target is, and how sure, and move there; `shape` is the image's."""
+    def localise(self, views: Sequence[View], shape: tuple[int, ...]) -> None:
+        """Begin a frame: say where the target is, and how sure, and move there; `shape` is the image's.
+
+        views: of the search region around the last position, and of others that count where the target is not in it.
+        """
         self.frame += 1
-        self.view, self.energy = view, None
-        self.scores = self._scores(view.features)
-        cell = FEATURE_STRIDE * view.scale  # image pixels
+        self.energy = None
+        self.view, self.scores, self.found = self._judge(views[0])
+        if self.found.verdict == "not_found":
+            self._take_what_is_clear(views[1:])
+        self.lost_for = self.lost_for + 1 if self.found.verdict == "not_found" else 0
+        if not self.lost_for:
+            cell = FEATURE_STRIDE * self.view.scale  # image pixels
+            self.position = self._inside(self.view.centre_yx + self.found.displacement_yx * cell, shape)
+
+    def _judge(self, view: View) -> tuple[View, np.ndarray, Localization]:
+        """The view, its scores, and what they say of the target."""
+        scores, cell = self._scores(view.features), FEATURE_STRIDE * view.scale
         previous = (self.position - view.centre_yx) / cell
-        self.found = localize(self.scores, self.size / cell, previous, self.params)
-        if self.found.verdict != "not_found":
-            self.position = self._inside(view.centre_yx + self.found.displacement_yx * cell, shape)
+        return view, scores, localize(scores, self.size / cell, previous, self.params)
+
+    def _take_what_is_clear(self, views: Sequence[View]) -> None:
+        """Let the view that shows the target best be the frame's, provided that one shows it clearly.
+
+        The verdict is "uncertain": such a frame is not learned.
+        """
+        judged = [one for one in map(self._judge, views) if one[2].verdict == "normal"]
+        clear = [one for one in judged if one[2].score >= self.params.clear_score]
+        if clear:
+            self.view, self.scores, found = max(clear, key=lambda one: one[2].score)
+            self.found = found._replace(verdict="uncertain")
 
     def propose(self) -> None:
         """Candidate boxes around the position, and the energy that they will climb."""
