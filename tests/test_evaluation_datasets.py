@@ -12,6 +12,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation import datasets
 from ebmtrack.evaluation.datasets import got10k, lasot, nfs, otb, uav, vot
 from ebmtrack.evaluation.datasets.base import Frames, read_annotation
+from ebmtrack.viewers.frames import FolderFrames
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "test" / "sequences"
 
@@ -331,6 +332,46 @@ def test_folder_of_one_sequence_and_frames_beside_the_boxes(tmp_path: Path) -> N
         (tmp_path / f"frame{number}.PNG").touch()
     sequence = datasets.open_dataset("folder", tmp_path).load(tmp_path.name)
     assert [p.name for p in sequence.frame_paths()][8:] == ["frame9.PNG", "frame10.PNG", "frame11.PNG"]
+
+
+@pytest.mark.parametrize("pattern", ["frame{}_640x480.jpg", "{}_cam0.jpg", "cam2-{}.jpg", "10.00.{}.500.jpg"])
+def test_frames_have_one_order_everywhere(pattern: str, tmp_path: Path) -> None:
+    """Whichever number in the name counts the frames, the benchmarks take them in the order in which `ebmtrack track`
+    does: the natural one."""
+    names = [pattern.format(number) for number in (1, 2, 9, 10, 11, 100)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [path.name for path in Frames(tmp_path).paths()] == names
+    assert Frames(tmp_path).paths() == FolderFrames(tmp_path).paths
+
+
+def test_a_range_of_frames_with_one_number_twice(tmp_path: Path) -> None:
+    """The last number tells frames of a range apart; where it does not, both images are named."""
+    for number in range(1, 4):
+        (tmp_path / f"{number}_cam0.jpg").touch()
+    with pytest.raises(DatasetError, match=r"1_cam0\.jpg and 2_cam0\.jpg both have the number 0"):
+        Frames(tmp_path, 1, 3).paths(3)
+    touch_frames(tmp_path / "img", 1, 3)
+    for name in ("cover.png", "title.png"):  # without a number: no frames of a range
+        (tmp_path / "img" / name).touch()
+    assert [path.stem for path in Frames(tmp_path / "img", 2, 3).paths(2)] == ["0002", "0003"]
+
+
+@pytest.mark.parametrize("numbers, whole", [
+    (range(10), True), (range(1, 11), True), (range(2, 12), False),
+    ([*range(1, 6), *range(7, 12)], False), ([*range(5), *range(6, 11)], False),
+])  # fmt: skip
+def test_a_gap_is_no_renumbering(numbers: list[int], whole: bool, tmp_path: Path) -> None:
+    """Ten images for the range 21 to 30 are a renumbered copy where they count on from 0 or 1. With a number left out
+    a frame was lost, and the boxes after it would be one frame off."""
+    for number in numbers:
+        (tmp_path / f"{number:04d}.jpg").touch()
+    if whole:
+        assert [int(path.stem) for path in Frames(tmp_path, 21, 30).paths(10)] == list(numbers)
+    else:
+        for first in (1, 21):
+            with pytest.raises(DatasetError, match=r"frame \d+ is missing"):
+                Frames(tmp_path, first, first + 9).paths(10)
 
 
 @pytest.mark.parametrize("text, what", [

@@ -14,6 +14,7 @@ import numpy as np
 from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.results import canonical
 from ebmtrack.evaluation.tables import polygon_to_xywh, read_table, read_text, split_lines
+from ebmtrack.files import natural_key
 
 Array = np.ndarray
 
@@ -22,9 +23,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Frames:
-    """Image files of a folder, by the last number in their names.
+    """Image files of a folder: all of them in natural order (frame2 before frame10), or a range of numbers.
 
-    first, last: the numbers to take, both ends included; None takes all. exclude: names that are no frames.
+    first, last: the frames to take by the last number in their names, both ends included; without `first` all are
+    taken, without `last` as many as there are boxes.
     """
 
     folder: Path
@@ -32,32 +34,33 @@ class Frames:
     last: int | None = None
 
     def paths(self, count: int | None = None) -> list[Path]:
-        """The frames in order of their number.
+        """The frames in order.
 
-        Where the wanted numbers are not all there but the folder holds exactly `count` images, it is a copy
-        that was cut and renumbered, and all are taken. Raises DatasetError for a missing folder, no images,
-        or missing frames.
+        Where the wanted numbers are not all there but the folder holds exactly `count` images, numbered without a gap
+        from 0 or 1, it is a copy that was cut and renumbered, and all are taken. Raises DatasetError for a missing
+        folder, no images, missing frames, or two images with one number.
         """
-        numbered = self._listing()
+        files = self._listing()
         if self.first is None:
-            return [path for _, path in numbered]
-        by_number = dict(numbered)
+            return files
+        by_number = _by_number(files)
         last = self.last if self.last is not None else self.first + (count or 1) - 1
         wanted = range(self.first, last + 1)
         lost = next((n for n in wanted if n not in by_number), None)
         if lost is None:
             return [by_number[n] for n in wanted]
-        if count is not None and len(numbered) == count:
-            return [path for _, path in numbered]
+        if count == len(files) and sorted(by_number) in (list(range(count)), list(range(1, count + 1))):
+            return [by_number[n] for n in sorted(by_number)]
         raise DatasetError(f"{self.folder}: frame {lost} is missing (needed: {self.first} to {last})")
 
-    def _listing(self) -> list[tuple[int, Path]]:
+    def _listing(self) -> list[Path]:
+        """The images in natural order."""
         if not self.folder.is_dir():
             raise DatasetError(f"{self.folder}: no such folder of frames")
         files = [p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         if not files:
             raise DatasetError(f"{self.folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        return sorted((_number(path), path) for path in files)
+        return sorted(files, key=lambda path: (natural_key(path.name), path.name))
 
 
 @dataclass(frozen=True)
@@ -273,9 +276,17 @@ def split_found(wanted: Iterable[str], present: Callable[[str], bool]) -> tuple[
     return tuple(found), tuple(missing)
 
 
-def _number(path: Path) -> int:
-    digits = re.findall(r"\d+", path.stem)
-    return int(digits[-1]) if digits else -1
+def _by_number(files: Items[Path]) -> dict[int, Path]:
+    """Files by the last number in their names, those without one left out. Raises DatasetError where two share it."""
+    numbered: dict[int, Path] = {}
+    for path in files:
+        digits = re.findall(r"\d+", path.stem)
+        if digits and (other := numbered.setdefault(int(digits[-1]), path)) != path:
+            raise DatasetError(
+                f"{path.parent}: {other.name} and {path.name} both have the number {int(digits[-1])}; frames are told "
+                "apart by the last number in their names: rename the images, or remove the one too many"
+            )
+    return numbered
 
 
 def _few(names: Items[str], most: int = 12) -> str:
