@@ -185,8 +185,8 @@ def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
 def _warnings(comparison: Comparison) -> str:
     """What makes means partial: missing sequences, and failures."""
     lines = []
-    if comparison.dataset.missing:
-        lines.append(f"Not on disk: {', '.join(comparison.dataset.missing)}.")
+    if comparison.dataset.shortfall():
+        lines.append(f"{comparison.dataset.name} is not complete: {comparison.dataset.shortfall()}.")
     for tracker in comparison.trackers:
         missing = comparison.missing(tracker)
         if missing:

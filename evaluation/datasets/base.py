@@ -101,8 +101,8 @@ class Sequence:
 class DataSet:
     """Sequences found under a root; each is read when asked for.
 
-    loaders: sequence name -> function that reads it. missing: names that should be there and are not.
-    expected: how many sequences the benchmark has, None where that is not fixed.
+    loaders: sequence name -> function that reads it. missing: names that should be there and are not, where names are
+    known. expected: how many sequences the benchmark has, None where that is not fixed.
     protocol: the name of the protocol by which it is usually judged.
     """
 
@@ -120,6 +120,17 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.loaders)
+
+    def shortfall(self, most: int | None = None) -> str:
+        """What lacks for the whole benchmark, in words; empty where nothing does.
+
+        A count, and the names that are known: all, or at most so many.
+        """
+        size = max(self.expected or 0, len(self) + len(self.missing))
+        lacking = size - len(self)
+        joint = ": " if lacking == len(self.missing) else ", among them "
+        named = joint + _few(self.missing, most or len(self.missing)) if self.missing else ""
+        return f"{lacking} of {size} sequences are missing{named}" if lacking else ""
 
     def resolve(self, name: str) -> str:
         """The sequence's own name for one that may differ in case, `-`, `.`, `_` or a toolkit's prefix.
@@ -144,11 +155,11 @@ class DataSet:
         allowed."""
         if names:
             return tuple(dict.fromkeys(self.resolve(name) for name in names))
-        if self.missing and not allow_missing:
+        if not self.loaders and not self.missing:
+            raise DatasetError(f"{self.name} under {self.root}: no sequences found")
+        if not allow_missing and (lacking := self.shortfall(12)):
             raise DatasetError(
-                f"{self.name} under {self.root}: {len(self.missing)} of "
-                f"{self.expected or len(self) + len(self.missing)} sequences are missing: "
-                f"{_few(self.missing)}. Add them, or allow missing sequences to use the rest"
+                f"{self.name} under {self.root}: {lacking}. Add them, or allow missing sequences to use the rest"
             )
         if not self.loaders:
             raise DatasetError(f"{self.name} under {self.root}: no sequences found")
@@ -199,7 +210,7 @@ def read_attributes(folders: Items[Path], sequence: str, names: Items[str]) -> t
     Case, `-`, `.` and `_` in the file's name do not matter. Nothing where there is no file. Raises DatasetError.
     """
     for folder in folders:
-        for path in sorted(folder.glob("*.txt")):
+        for path in seen(folder.glob("*.txt")):
             if canonical(path.stem) == canonical(sequence):
                 flags = read_flags(path, len(names), "attributes")
                 return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
@@ -260,12 +271,17 @@ def _load_with(load: Callable[[], Sequence], attributes: tuple[str, ...]) -> Seq
     return replace(load(), attributes=attributes)
 
 
+def seen(paths: Iterable[Path]) -> list[Path]:
+    """Paths in order, without hidden ones, such as the `._name` that macOS puts beside every file on foreign disks."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
 def folders_by_name(root: Path) -> dict[str, Path]:
     """Folders in `root` by their canonical name, so that case, `-` and `_` do not matter. Raises
     DatasetError."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    return {canonical(path.name): path for path in sorted(root.iterdir()) if path.is_dir()}
+    return {canonical(path.name): path for path in seen(root.iterdir()) if path.is_dir()}
 
 
 def split_found(wanted: Iterable[str], present: Callable[[str], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
