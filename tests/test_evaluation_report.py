@@ -344,6 +344,37 @@ def test_lines_have_gaps() -> None:
     assert [re.sub(r"[\d.,]+", "", path[2]) for path in paths] == ["MLML"] * 2
 
 
+def test_a_lone_value_is_seen() -> None:
+    """A value between two gaps, or alone at an end, has a stroke of its own, centred on it."""
+    line = page.Line("a", 0, np.arange(5.0), np.array([0.5, np.nan, 0.5, np.nan, 0.5]))
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([line], "frame", "overlap", 4.0, wide=True))[1]
+    assert re.fullmatch(r"(M[\d.]+,[\d.]+m-1\.5,0h3){3}", path)
+
+
+@pytest.mark.parametrize("count", [200, 1000, 997, 12345])
+@pytest.mark.parametrize("step", [2, 3, 10, 30])
+def test_a_line_through_regular_gaps(count: int, step: int) -> None:
+    """Where every tenth frame is annotated, the line joins the annotated frames, at their places: there x and y agree.
+    A longer stretch without annotation remains a gap."""
+    ys = np.full(count, np.nan)
+    ys[::step] = np.arange(count)[::step] / count
+    xs, thinned = page.thin(ys)
+    assert len(xs) <= 300 and np.isfinite(thinned).all()
+    np.testing.assert_allclose(thinned, xs / count, atol=1e-12)
+    assert xs[0] < count / len(xs) and xs[-1] >= count - 2 * count / len(xs)
+    ys[count // 3 : 2 * count // 3] = np.nan
+    xs, thinned = page.thin(ys)
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([page.Line("a", 0, xs, thinned)], "x", "y", count))[1]
+    assert re.sub(r"[\d.,]+|L", "", path) == "MM"
+
+
+def test_frames_without_the_target_do_not_empty_the_line() -> None:
+    """With every ninth of 3000 frames not judged, each stretch of ten has the mean of its others."""
+    ys = np.full(3000, 0.7)
+    ys[::9] = np.nan
+    np.testing.assert_allclose(page.thin(ys)[1], np.full(300, 0.7))
+
+
 def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison, tmp_path: Path) -> None:
     """Two trackers fit into the plot of 3.5 inches, five do not: that picture is wider."""
     plots.save_plots(compared, tmp_path / "few", ("svg",), ("success",))
