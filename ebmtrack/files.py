@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one: temporary file, fsync, rename."""
+"""Files: written so that a reader never sees half of one (temporary file, fsync, rename), and their names in order."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,12 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8 with newlines as given."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """A sorting key under which numbers inside names count as numbers: frame2 comes before frame10."""
+    pieces = re.findall(r"\d+|\D+", name)
+    return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.lower()) for piece in pieces]
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -18,7 +18,7 @@ from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.datasets import DataSet, Sequence
 from ebmtrack.evaluation.evaluate import judge
-from ebmtrack.evaluation.results import ResultFolder, canonical, find_results
+from ebmtrack.evaluation.results import Result, ResultFolder, canonical, find_results
 from ebmtrack.evaluation.tables import read_text
 
 Array = np.ndarray
@@ -34,7 +34,7 @@ class TrackerScores:
     FIGURES) -> value, the mean over runs. means: figures over all sequences, as a file of figures gives them.
     folder: where the boxes lie, None where only figures are known. made_by: the different things that made the
     results. times_s: sequence -> seconds per frame of the first run; stages_s: seconds by stage, all sequences
-    of the first run together. failed: sequence -> traceback.
+    of the first run together. failed: sequence -> traceback. refused: sequence -> why its result is left out.
     """
 
     label: str
@@ -46,6 +46,7 @@ class TrackerScores:
     times_s: dict[str, Array] = field(default_factory=dict)
     stages_s: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def values(self, figure: str) -> dict[str, float]:
         """One figure for every sequence that has it."""
@@ -141,8 +142,9 @@ def compare(
     """Judge stored results (label -> folder, see `results.find_results`) and add the figures of a `peers`
     file.
 
-    Sequences that a tracker has no result for are left out of its mean and reported by `Comparison.missing`.
-    Raises ResultError for a folder without results or a malformed file, DatasetError for the data set.
+    Sequences that a tracker has no result for are left out of its mean and reported by `Comparison.missing`; so are
+    those of which another tracker's file is malformed. Raises ResultError for a folder without results or a malformed
+    file of ours, DatasetError for the data set.
     """
     chosen = metrics.protocol(protocol or dataset.protocol)
     loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
@@ -155,30 +157,53 @@ def compare(
 
 
 def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen: metrics.Protocol) -> TrackerScores:
-    """Judge every run that a folder has of the given sequences."""
+    """Judge every run that a folder has of the given sequences.
+
+    Another tracker's result that cannot be read or judged is left out, and the reason kept in `TrackerScores.refused`.
+    Raises ResultError for one of ours, and where nothing is left.
+    """
     tracker = TrackerScores(folder.label, folder=folder)
     for name, sequence in sequences.items():
-        speeds = []
+        judged = []
         for run in range(folder.runs(name)):
-            result = folder.read(name, run)
-            if result.made_by and not np.array_equal(result.boxes_xywh[0], sequence.boxes_xywh[0]):
-                raise ResultError(f"{result.path}: made from another sequence of that name, with another first box")
-            while len(tracker.runs) <= run:
-                tracker.runs.append({})
-            tracker.runs[run][name] = judge(sequence, result.boxes_xywh, chosen, result.path)
-            speeds.append(result.frames_per_s)
-            if run == 0:
-                tracker.times_s[name] = result.times_s
-                tracker.stages_s.update(result.stages_s)
-            if result.made_by and result.made_by not in tracker.made_by:
-                tracker.made_by.append(result.made_by)
-        if folder.runs(name):
-            scores = [run[name] for run in tracker.runs if name in run]
-            tracker.figures[name] = {**_figures(scores), "fps": float(np.mean(speeds))}
+            try:
+                judged.append(_read_and_judge(folder, name, run, sequence, chosen))
+            except ResultError as reason:
+                if folder.is_ours(name, run):
+                    raise
+                tracker.refused[name] = str(reason)
+        if judged and name not in tracker.refused:
+            _add(tracker, name, judged)
     tracker.failed = _errors(folder.path)
     if not tracker.figures:
-        raise ResultError(f"{folder.path}: no results for any of the {len(sequences)} sequences")
+        why = "".join(f"; {reason}" for reason in list(tracker.refused.values())[:1])
+        raise ResultError(f"{folder.path}: no results for any of the {len(sequences)} sequences{why}")
     return tracker
+
+
+def _read_and_judge(
+    folder: ResultFolder, name: str, run: int, sequence: Sequence, chosen: metrics.Protocol
+) -> tuple[Result, metrics.SequenceScore]:
+    """One run and its score. Raises ResultError for a malformed result, or one of another sequence of that name."""
+    result = folder.read(name, run)
+    if result.made_by and not np.array_equal(result.boxes_xywh[0], sequence.boxes_xywh[0]):
+        raise ResultError(f"{result.path}: made from another sequence of that name, with another first box")
+    return result, judge(sequence, result.boxes_xywh, chosen, result.path)
+
+
+def _add(tracker: TrackerScores, name: str, judged: Items[tuple[Result, metrics.SequenceScore]]) -> None:
+    """Enter the runs over one sequence with their figures, speeds and what made them."""
+    first, scores = judged[0][0], [score for _, score in judged]
+    tracker.runs += [{} for _ in range(len(judged) - len(tracker.runs))]
+    for run, score in zip(tracker.runs, scores):
+        run[name] = score
+    tracker.times_s[name] = first.times_s
+    tracker.stages_s.update(first.stages_s)
+    for result, _ in judged:
+        if result.made_by and result.made_by not in tracker.made_by:
+            tracker.made_by.append(result.made_by)
+    speed = float(np.mean([result.frames_per_s for result, _ in judged]))
+    tracker.figures[name] = {**_figures(scores), "fps": speed}
 
 
 def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerScores]:

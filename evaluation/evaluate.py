@@ -64,7 +64,8 @@ def as_json(value: Any) -> Any:
 class Evaluation:
     """What `evaluate` leaves: scores[params][run][sequence], frames/s likewise, and what failed.
 
-    missing: sequences of the data set that are not on disk. complete: nothing failed and nothing is missing.
+    missing: sequences of the data set that are not on disk, as far as their names are known. shortfall: how many lack,
+    in words, empty where none does. complete: nothing failed and nothing is missing.
     """
 
     dataset: str
@@ -73,11 +74,12 @@ class Evaluation:
     frames_per_s: dict[str, list[dict[str, float]]]
     failed: dict[runner.Task, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    shortfall: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether means stand for the whole selection."""
-        return not self.failed and not self.missing
+        return not self.failed and not self.missing and not self.shortfall
 
     @property
     def exit_code(self) -> int:
@@ -133,6 +135,7 @@ def evaluate(
     outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
     missing = found.missing if not sequences else ()
     evaluation = collect(job, chosen, outcome.failed, missing)
+    evaluation.shortfall = found.shortfall() if not sequences else ""
     print_table(evaluation, stream)
     return evaluation
 
@@ -273,8 +276,8 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
             f"{evaluation.protocol.headline_label} over {len(runs)} runs: {mean:.4f}, standard deviation {spread:.4f}",
             file=stream,
         )
-    if evaluation.missing:
-        print(f"missing sequences: {', '.join(evaluation.missing)}", file=stream)
+    if evaluation.shortfall:
+        print(evaluation.shortfall, file=stream)
 
 
 def _judged(run: Mapping[str, metrics.SequenceScore]) -> bool:

@@ -101,12 +101,14 @@ def _axes(frame: Frame, x_label: str, y_label: str, levels: int) -> str:
 
 
 def _polyline(line: Line, frame: Frame, faint: bool = False) -> str:
-    """A line with gaps where its values are not known."""
-    parts, draw = [], False
-    for x, y in zip(line.xs, line.ys):
-        if np.isfinite(y):
-            parts.append(f"{'L' if draw else 'M'}{frame.x(float(x))},{frame.y(float(y))}")
-        draw = bool(np.isfinite(y))
+    """A line with gaps where its values are not known; a value between two gaps is a short stroke."""
+    known = np.isfinite(line.ys)
+    before, after = np.concatenate([[False], known[:-1]]), np.concatenate([known[1:], [False]])
+    parts = []
+    for i in np.flatnonzero(known):
+        parts.append(f"{'L' if before[i] else 'M'}{frame.x(float(line.xs[i]))},{frame.y(float(line.ys[i]))}")
+        if not before[i] and not after[i]:
+            parts.append("m-1.5,0h3")
     return f'<path {_stroke(line.color, faint)} d="{"".join(parts)}"><title>{escape(line.label)}</title></path>'
 
 
@@ -149,12 +151,21 @@ def document(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> 
 
 
 def thin(ys: Array, most: int = 300) -> tuple[Array, Array]:
-    """Positions and values of at most `most` points: means of equal stretches, to keep long sequences small."""
+    """Positions and values of at most `most` points, to keep long sequences small: means over equal stretches.
+
+    A stretch is at least as long as known values usually lie apart, so that a line joins every tenth frame where every
+    tenth is annotated. Means are of what is known in a stretch; both are NaN where nothing is.
+    """
     ys = np.asarray(ys, float)
-    if len(ys) <= most:
+    known = np.isfinite(ys)
+    apart = int(np.median(np.diff(np.flatnonzero(known)))) if known.sum() > 1 else 1
+    count = min(most, len(ys) // apart)
+    if count == len(ys):
         return np.arange(len(ys), dtype=float), ys
-    edges = np.linspace(0, len(ys), most + 1).astype(int)
-    return (edges[:-1] + edges[1:] - 1) / 2, np.add.reduceat(ys, edges[:-1]) / np.diff(edges)
+    starts = np.linspace(0, len(ys), count + 1).astype(int)[:-1]
+    counts = np.add.reduceat(known, starts, dtype=float)
+    counts[counts == 0] = np.nan
+    return tuple(np.add.reduceat(np.where(known, values, 0.0), starts) / counts for values in (np.arange(len(ys)), ys))
 
 
 def ticks(x_max: float) -> list[float]:

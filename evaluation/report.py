@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
+from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.datasets import open_dataset
@@ -64,9 +65,11 @@ def report(
     results: other trackers, label -> folder in any layout that `results.find_results` knows. peers: a JSON file of
     figures known from elsewhere. worst: how many of the first tracker's worst sequences are shown in detail.
     plots: a folder for the curves as PDF, SVG, PNG and CSV as well. Raises the package's errors for what cannot be read
-    or written.
+    or written. Without results of ours the page shows the others alone; that, and results that are left out, is printed
+    to stderr as well.
     """
-    own = discover(out, open_dataset(dataset, root).name, params_names) if out is not None else {}
+    alone = bool(results or peers) and not params_names
+    own = _own(out, open_dataset(dataset, root).name, params_names, alone) if out is not None else {}
     if worst < 0:
         raise ConfigError(f"worst {worst}: how many sequences are shown in detail cannot be negative")
     comparison = compare(
@@ -76,6 +79,8 @@ def report(
         sequences=sequences,
         peers=peers,
     )
+    for line in _left_out(comparison):
+        print(f"ebmtrack: {line}", file=sys.stderr)
     text = render(comparison, worst, title)
     with _writing(page):
         write_text(page, text)
@@ -83,6 +88,17 @@ def report(
         with _writing(plots):
             save_plots(comparison, plots)
     return Path(page)
+
+
+def _own(out: str | os.PathLike, dataset: str, params_names: Items[str], optional: bool) -> dict[str, Path]:
+    """Our own results by name; none where there are none and they are optional. Raises ResultError."""
+    try:
+        return discover(out, dataset, params_names)
+    except ResultError as reason:
+        if not optional:
+            raise
+        print(f"ebmtrack: {reason}; the page shows the others alone", file=sys.stderr)
+        return {}
 
 
 @contextmanager
@@ -183,12 +199,12 @@ def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
 
 
 def _warnings(comparison: Comparison) -> str:
-    """What makes means partial: missing sequences, and failures."""
+    """What makes means partial: missing sequences, results that are left out, and failures."""
     lines = []
-    if comparison.dataset.missing:
-        lines.append(f"Not on disk: {', '.join(comparison.dataset.missing)}.")
+    if comparison.dataset.shortfall():
+        lines.append(f"{comparison.dataset.name} is not complete: {comparison.dataset.shortfall()}.")
     for tracker in comparison.trackers:
-        missing = comparison.missing(tracker)
+        missing = [name for name in comparison.missing(tracker) if name not in tracker.refused]
         if missing:
             lines.append(f"{tracker.label} is partial: no result for {', '.join(missing)}.")
         fewer = [name for name in tracker.figures if tracker.runs and name not in tracker.runs[-1]]
@@ -196,7 +212,16 @@ def _warnings(comparison: Comparison) -> str:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
-    return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines)
+    return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines + _left_out(comparison))
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    """Results that could not be used, with the reasons."""
+    return [
+        f"{tracker.label} is partial: {name} is left out ({reason})."
+        for tracker in comparison.trackers
+        for name, reason in tracker.refused.items()
+    ]
 
 
 def _curves(comparison: Comparison) -> str:

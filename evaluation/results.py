@@ -210,6 +210,11 @@ class ResultFolder:
         stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
         return Result(boxes, times, made_by=marker["made_by"] if marker else {}, stages_s=stages, path=path)
 
+    def is_ours(self, sequence: str, run: int = 0) -> bool:
+        """Whether `ebmtrack eval` wrote a result: a marker lies beside it, its own or that of another sequence."""
+        texts = self._paths(sequence)[run].parent.glob("*.txt")
+        return any(marker_path(path.parent, path.stem).is_file() for path in texts)
+
 
 def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFolder:
     """Look through a folder of results of one tracker, or of its runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation import datasets
 from ebmtrack.evaluation.datasets import got10k, lasot, nfs, otb, uav, vot
 from ebmtrack.evaluation.datasets.base import Frames, read_annotation
+from ebmtrack.evaluation.datasets.checking import check_benchmark
+from ebmtrack.viewers.frames import FolderFrames
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "test" / "sequences"
 
@@ -103,6 +106,63 @@ def test_missing_sequences_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="'Deer' is not under"):
         found.load("deer")
     assert "missing: Deer" in datasets.print_datasets(tmp_path)
+
+
+def write_small_benchmarks(root: Path) -> None:
+    """One sequence of two frames of each benchmark whose list of names we do not have."""
+    for folder in ("DTB70/Animal1", "Temple-color-128/Ball_ce1"):
+        touch_frames(root / folder / "img", 1, 2)
+    write_boxes(root / "DTB70" / "Animal1" / "groundtruth_rect.txt", 2)
+    write_boxes(root / "Temple-color-128" / "Ball_ce1" / "Ball_ce1_gt.txt", 2)
+    (root / "Temple-color-128" / "Ball_ce1" / "Ball_ce1_frames.txt").write_text("1,2")
+    touch_frames(root / "TEST" / "frames" / "abc_1", 0, 1, 1)
+    write_boxes(root / "TEST" / "anno" / "abc_1.txt", 2)
+
+
+@pytest.mark.parametrize("name, size", [("dtb70", 70), ("tcolor128", 128), ("trackingnet", 511)])
+def test_what_is_missing_is_counted_where_names_are_not_known(name: str, size: int, tmp_path: Path) -> None:
+    """One sequence of a benchmark is not the benchmark: selecting all says how many lack, `check` calls it damage."""
+    write_small_benchmarks(tmp_path)
+    found = datasets.open_dataset(name, tmp_path)
+    lacking = f"{size - 1} of {size} sequences are missing"
+    assert found.shortfall() == lacking and len(found.select(allow_missing=True)) == 1
+    with pytest.raises(DatasetError, match=f"{lacking}. Add them"):
+        found.select()
+    assert found.select(found.names) == found.names
+    findings = list(check_benchmark(name, tmp_path))
+    assert [finding.damage for finding in findings if lacking in finding.text] == [True]
+    assert not any(dataclasses.replace(found, expected=count).shortfall() for count in (None, 0, 1))
+
+
+def test_names_that_are_known_are_told_of_those_missing(tmp_path: Path) -> None:
+    """TrackingNet's sequences with boxes and no frames have a name, the others that lack have none."""
+    write_small_benchmarks(tmp_path)
+    write_boxes(tmp_path / "TEST" / "anno" / "xyz_0.txt", 1)
+    found = datasets.open_dataset("trackingnet", tmp_path)
+    assert found.shortfall() == "510 of 511 sequences are missing, among them xyz_0"
+    many = dataclasses.replace(found, loaders={}, missing=tuple("abcd"), expected=None)
+    assert many.shortfall() == "4 of 4 sequences are missing: a, b, c, d"
+    assert many.shortfall(2) == "4 of 4 sequences are missing: a, b and 2 more"
+
+
+def test_hidden_files_are_no_sequences(tmp_path: Path) -> None:
+    """macOS puts a binary `._name` beside every file on a foreign disk; data sets are read as if it were not there."""
+    write_small_benchmarks(tmp_path)
+    write_boxes(tmp_path / "VOT" / "bag" / "groundtruth.txt", 2)
+    (tmp_path / "VOT" / "bag" / "occlusion.tag").write_text("0\n1\n")
+    touch_frames(tmp_path / "VOT" / "bag" / "color", 1, 2)
+    places = {"dtb70": "DTB70", "tcolor128": "Temple-color-128", "trackingnet": "", "vot": "VOT", "folder": "VOT"}
+    before = {name: datasets.open_dataset(name, tmp_path / place) for name, place in places.items()}
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    for place in ("DTB70/.Trash", "VOT/.Trash"):
+        write_boxes(tmp_path / place / "groundtruth.txt", 2)
+    write_boxes(tmp_path / "Temple-color-128" / ".Trash" / "Ball_gt.txt", 2)
+    for name, place in places.items():
+        found = datasets.open_dataset(name, tmp_path / place)
+        assert (found.names, found.missing) == (before[name].names, before[name].missing)
+        for sequence in map(found.load, found.names):
+            assert len(sequence.frame_paths()) == 2 and sequence.attributes == ("occlusion",) * (name == "vot")
 
 
 def test_uav(tmp_path: Path) -> None:
@@ -323,6 +383,23 @@ def test_boxes_of_random_masks(seed: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(box, expected)
 
 
+@pytest.mark.parametrize("name", ["folder", "dtb70"])
+def test_the_folder_of_a_sequence_has_a_name_from_within(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--root .` in a sequence's own folder, and `..` in the folder of its images, name it as from outside; a link has
+    its own name."""
+    write_boxes(tmp_path / "car" / "groundtruth.txt", 2)
+    touch_frames(tmp_path / "car" / "img", 1, 2)
+    (tmp_path / "link").symlink_to("car")
+    for here, root in (("car", "."), ("car/img", ".."), (".", "car"), (".", "link")):
+        expected = "link" if root == "link" else "car"
+        monkeypatch.chdir(tmp_path / here)
+        found = datasets.open_dataset(name, root)
+        assert found.names == (expected,)
+        assert found.load(expected).name == expected and len(found.load(expected).frame_paths()) == 2
+
+
 def test_folder_of_one_sequence_and_frames_beside_the_boxes(tmp_path: Path) -> None:
     """The root may be a sequence itself, and images may lie beside the annotation; numbers order them, not
     names."""
@@ -331,6 +408,46 @@ def test_folder_of_one_sequence_and_frames_beside_the_boxes(tmp_path: Path) -> N
         (tmp_path / f"frame{number}.PNG").touch()
     sequence = datasets.open_dataset("folder", tmp_path).load(tmp_path.name)
     assert [p.name for p in sequence.frame_paths()][8:] == ["frame9.PNG", "frame10.PNG", "frame11.PNG"]
+
+
+@pytest.mark.parametrize("pattern", ["frame{}_640x480.jpg", "{}_cam0.jpg", "cam2-{}.jpg", "10.00.{}.500.jpg"])
+def test_frames_have_one_order_everywhere(pattern: str, tmp_path: Path) -> None:
+    """Whichever number in the name counts the frames, the benchmarks take them in the order in which `ebmtrack track`
+    does: the natural one."""
+    names = [pattern.format(number) for number in (1, 2, 9, 10, 11, 100)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [path.name for path in Frames(tmp_path).paths()] == names
+    assert Frames(tmp_path).paths() == FolderFrames(tmp_path).paths
+
+
+def test_a_range_of_frames_with_one_number_twice(tmp_path: Path) -> None:
+    """The last number tells frames of a range apart; where it does not, both images are named."""
+    for number in range(1, 4):
+        (tmp_path / f"{number}_cam0.jpg").touch()
+    with pytest.raises(DatasetError, match=r"1_cam0\.jpg and 2_cam0\.jpg both have the number 0"):
+        Frames(tmp_path, 1, 3).paths(3)
+    touch_frames(tmp_path / "img", 1, 3)
+    for name in ("cover.png", "title.png"):  # without a number: no frames of a range
+        (tmp_path / "img" / name).touch()
+    assert [path.stem for path in Frames(tmp_path / "img", 2, 3).paths(2)] == ["0002", "0003"]
+
+
+@pytest.mark.parametrize("numbers, whole", [
+    (range(10), True), (range(1, 11), True), (range(2, 12), False),
+    ([*range(1, 6), *range(7, 12)], False), ([*range(5), *range(6, 11)], False),
+])  # fmt: skip
+def test_a_gap_is_no_renumbering(numbers: list[int], whole: bool, tmp_path: Path) -> None:
+    """Ten images for the range 21 to 30 are a renumbered copy where they count on from 0 or 1. With a number left out
+    a frame was lost, and the boxes after it would be one frame off."""
+    for number in numbers:
+        (tmp_path / f"{number:04d}.jpg").touch()
+    if whole:
+        assert [int(path.stem) for path in Frames(tmp_path, 21, 30).paths(10)] == list(numbers)
+    else:
+        for first in (1, 21):
+            with pytest.raises(DatasetError, match=r"frame \d+ is missing"):
+                Frames(tmp_path, first, first + 9).paths(10)
 
 
 @pytest.mark.parametrize("text, what", [

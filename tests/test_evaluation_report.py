@@ -201,6 +201,78 @@ def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
         comparison.compare(found, {"good": tmp_path / "good"})
 
 
+BAD_ROWS = {"a row of NaN": ("5,6,10,12", "nan,nan,nan,nan"), "a box too many": ("5,6,10,12\n", "5,6,10,12\n" * 2),
+            "words": ("5,6,10,12", "5,6,ten,12")}  # fmt: skip
+
+
+def foreign(place: Path, folder: Path, runs: int = 1) -> Path:
+    """Another tracker's results without a fault, as pytracking lays them out; the folder's name without the run."""
+    for run in range(runs):
+        (folder / f"theirs_{run:03d}").mkdir(parents=True)
+        for name in ("seq0", "seq1", "seq2"):
+            truth = place / "data" / name / "groundtruth_rect.txt"
+            shutil.copy(truth, folder / f"theirs_{run:03d}" / f"{name}.txt")
+    return folder / "theirs"
+
+
+@pytest.mark.parametrize("fault", BAD_ROWS)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_bad_file_of_another_tracker_is_left_out(
+    fault: str, runs: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The page is made without that sequence of that tracker, and says why, as does the terminal."""
+    theirs = foreign(place, tmp_path, runs)
+    bad = tmp_path / f"theirs_00{runs - 1}" / "seq1.txt"
+    bad.write_text(bad.read_text().replace(*BAD_ROWS[fault], 1))
+    arguments = {"out": place / "out", "params_names": ["good"], "results": {"theirs": theirs}}
+    text = report.report("folder", place / "data", tmp_path / "page.html", **arguments).read_text()
+    reason = f"theirs is partial: seq1 is left out ({bad}"
+    assert reason in text and reason in capsys.readouterr().err
+    assert "no result for seq1" not in text and "fewer than" not in text
+    found = datasets.open_dataset("folder", place / "data")
+    compared = comparison.compare(found, {"theirs": theirs})
+    (tracker,) = compared.trackers
+    assert compared.missing(tracker) == ("seq1",) and set(tracker.figures) == {"seq0", "seq2"}
+    assert [set(run) for run in tracker.runs] == [{"seq0", "seq2"}] * runs
+    assert tracker.mean("auc") == pytest.approx(20 / 21)
+
+
+def test_another_tracker_of_which_nothing_is_left(place: Path, tmp_path: Path) -> None:
+    """Results that are all bad are told with a reason, not shown as an empty row."""
+    theirs = foreign(place, tmp_path)
+    found = datasets.open_dataset("folder", place / "data")
+    (tmp_path / "theirs_000" / "seq0.txt").write_text("1,2,3\n")
+    with pytest.raises(ResultError, match=r"no results for any of the 1 sequences; .*seq0\.txt, line 1: 3 numbers"):
+        comparison.compare(found, {"theirs": theirs}, sequences=["seq0"])
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_a_bad_file_of_ours_is_an_error(marker: bool, place: Path, tmp_path: Path) -> None:
+    """It tells of damage, with file and line, also where its own marker is gone and those beside it are not."""
+    shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
+    (tmp_path / "good_000" / "seq1.txt").write_text("1\t2\t3\t4\n1\t2\tx\t4\n")
+    if not marker:
+        (tmp_path / "good_000" / "seq1.json").unlink()
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ResultError, match=r"good_000/seq1\.txt, line 2: 'x' is not a number"):
+        comparison.compare(found, {"good": tmp_path / "good"})
+
+
+def test_others_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Other people's results or figures need none of ours beside them, which is said; it is an error where ours are
+    asked for by name, or where there is nothing to show."""
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "none")]
+    where += ["--page", str(tmp_path / "page.html")]
+    others, peers = ["--others", "theirs", str(foreign(place, tmp_path))], ["--peers", str(place / "peers.json")]
+    for wishes, first in ((others, "theirs"), (peers, "elsewhere"), ([*others, *peers], "theirs")):
+        assert cli.main([*where, *wishes]) == 0
+        assert f"<h1>{first} on the folder" in (tmp_path / "page.html").read_text()
+        assert "the page shows the others alone" in capsys.readouterr().err
+    for wishes in ([], [*others, "--params", "good"]):
+        assert cli.main([*where, *wishes]) == 2
+        assert "no results here; run `ebmtrack eval` first" in capsys.readouterr().err
+
+
 def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:
     """Ours begin with the box that the tracker was given; a folder with another first box is refused."""
     root = make_sequences(tmp_path, 1)
@@ -342,6 +414,37 @@ def test_lines_have_gaps() -> None:
     paths = re.findall(r'<path class="line c(\d)( faint)?" d="(.*?)"', text)
     assert [path[:2] for path in paths] == [("1", " faint"), ("0", "")]
     assert [re.sub(r"[\d.,]+", "", path[2]) for path in paths] == ["MLML"] * 2
+
+
+def test_a_lone_value_is_seen() -> None:
+    """A value between two gaps, or alone at an end, has a stroke of its own, centred on it."""
+    line = page.Line("a", 0, np.arange(5.0), np.array([0.5, np.nan, 0.5, np.nan, 0.5]))
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([line], "frame", "overlap", 4.0, wide=True))[1]
+    assert re.fullmatch(r"(M[\d.]+,[\d.]+m-1\.5,0h3){3}", path)
+
+
+@pytest.mark.parametrize("count", [200, 1000, 997, 12345])
+@pytest.mark.parametrize("step", [2, 3, 10, 30])
+def test_a_line_through_regular_gaps(count: int, step: int) -> None:
+    """Where every tenth frame is annotated, the line joins the annotated frames, at their places: there x and y agree.
+    A longer stretch without annotation remains a gap."""
+    ys = np.full(count, np.nan)
+    ys[::step] = np.arange(count)[::step] / count
+    xs, thinned = page.thin(ys)
+    assert len(xs) <= 300 and np.isfinite(thinned).all()
+    np.testing.assert_allclose(thinned, xs / count, atol=1e-12)
+    assert xs[0] < count / len(xs) and xs[-1] >= count - 2 * count / len(xs)
+    ys[count // 3 : 2 * count // 3] = np.nan
+    xs, thinned = page.thin(ys)
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([page.Line("a", 0, xs, thinned)], "x", "y", count))[1]
+    assert re.sub(r"[\d.,]+|L", "", path) == "MM"
+
+
+def test_frames_without_the_target_do_not_empty_the_line() -> None:
+    """With every ninth of 3000 frames not judged, each stretch of ten has the mean of its others."""
+    ys = np.full(3000, 0.7)
+    ys[::9] = np.nan
+    np.testing.assert_allclose(page.thin(ys)[1], np.full(300, 0.7))
 
 
 def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison, tmp_path: Path) -> None:

@@ -15,16 +15,18 @@ import pytest
 from evaluation_stub import StubFactory, make_sequences
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
-from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation import claims, evaluate, report, runner
 from ebmtrack.evaluation.results import read_marker, read_result
 
 
-def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
+def run(
+    root: Path, out: Path, workers: int = 0, dataset: str = "folder", **changes: object
+) -> tuple[evaluate.Evaluation, str]:
     """Evaluate the stub on `root`, and what was printed."""
     stream, factory = io.StringIO(), changes.pop("factory", StubFactory())
     evaluation = evaluate.evaluate(
         ["stub"],
-        "folder",
+        dataset,
         root,
         workers=workers,
         device="cpu",
@@ -131,6 +133,21 @@ def test_a_malformed_annotation_is_one_failure(tmp_path: Path) -> None:
     evaluation, printed = run(root, tmp_path / "out")
     assert evaluation.exit_code == 1 and set(evaluation.scores["stub"][0]) == {"seq0", "seq2"}
     assert "groundtruth_rect.txt, line 1: 3 numbers" in printed and "mean PARTIAL" in printed
+
+
+def test_part_of_a_benchmark_is_not_complete(root: Path, tmp_path: Path) -> None:
+    """Four of DTB70's sequences, whose names we do not have: refused, or allowed and the mean marked partial; sequences
+    chosen by name are complete. The page of results says it as well."""
+    where = {"dataset": "dtb70", "root": root, "out": tmp_path}
+    with pytest.raises(DatasetError, match="66 of 70 sequences are missing"):
+        run(**where)
+    evaluation, printed = run(**where, allow_missing=True)
+    assert not evaluation.complete and evaluation.exit_code == 0
+    assert "mean PARTIAL" in printed and "66 of 70 sequences are missing" in printed
+    report.report("dtb70", root, tmp_path / "page.html", out=tmp_path)
+    assert "dtb70 is not complete: 66 of 70 sequences are missing." in (tmp_path / "page.html").read_text()
+    evaluation, printed = run(**where, sequences=["seq0"])
+    assert evaluation.complete and "PARTIAL" not in printed
 
 
 def test_other_sequences_of_the_same_names(root: Path, tmp_path: Path) -> None:

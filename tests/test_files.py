@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, with ordinary permissions."""
+"""Files appear whole or not at all, with ordinary permissions; numbers in their names count as numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from ebmtrack import errors
-from ebmtrack.files import replacing, write_bytes, write_text
+from ebmtrack.files import natural_key, replacing, write_bytes, write_text
 
 
 def test_write_and_replace(tmp_path):
@@ -39,3 +39,10 @@ def test_permissions_follow_the_umask(tmp_path):
 def test_the_error_for_a_missing_package_names_its_extra():
     error = errors.missing_extra("av", "video", "writing H.264")
     assert isinstance(error, errors.EbmtrackError) and "ebmtrack[video]" in str(error) and "'av'" in str(error)
+
+
+def test_numbers_in_names_count_as_numbers():
+    names = ["f10.png", "f9.png", "f1.png", "a100b2.png", "a100b10.png", "7.png", "F2.png"]
+    assert sorted(names, key=natural_key) == [
+        "7.png", "a100b2.png", "a100b10.png", "f1.png", "F2.png", "f9.png", "f10.png",
+    ]  # fmt: skip

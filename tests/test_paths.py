@@ -253,7 +253,7 @@ def test_packs_and_benchmarks_are_checked(tmp_path: Path, capsys, monkeypatch: p
     assert code == 0 and "folder benchmark: 1 of 1 sequences, 1 frames" in out
     monkeypatch.setenv("EBMTRACK_OTB100", str(tmp_path / "otb"))
     code, out = checked(capsys, "otb100")
-    assert code == 1 and "benchmark: 1 of 100 sequences" in out and "missing: " in out
+    assert code == 1 and "benchmark: 1 of 100 sequences" in out and "99 of 100 sequences are missing: " in out
     path = tmp_path / "pack" / shard["name"]
     path.write_bytes(path.read_bytes()[:-1])
     code, out = checked(capsys, "pack", tmp_path / "pack")

@@ -14,7 +14,7 @@ from ebmtrack.viewers import demo_sequence as scene_module
 from ebmtrack.viewers import drawing, selection, track_command, video_file, window
 from ebmtrack.viewers.demo import GRID, REACH, energy_view, run_demo
 from ebmtrack.viewers.demo_sequence import PARTS, demo_sequence
-from ebmtrack.viewers.frames import natural_key, open_frames, read_picture
+from ebmtrack.viewers.frames import open_frames, read_picture
 from ebmtrack.viewers.track_command import track
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -88,13 +88,6 @@ def plain_video(path, count=20, size=(64, 48), fps=25.0):
 
 
 # Frames
-
-
-def test_numbers_in_names_count_as_numbers():
-    names = ["f10.png", "f9.png", "f1.png", "a100b2.png", "a100b10.png", "7.png", "F2.png"]
-    assert sorted(names, key=natural_key) == [
-        "7.png", "a100b2.png", "a100b10.png", "f1.png", "F2.png", "f9.png", "f10.png",
-    ]  # fmt: skip
 
 
 def test_a_folder_gives_its_pictures_in_order_as_rgb(folder):

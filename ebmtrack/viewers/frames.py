@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.files import natural_key
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
@@ -175,12 +176,6 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     if picture is None:
         raise DatasetError(f"{path}: not a readable picture ({data.size} bytes); is it damaged?")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """A sorting key under which numbers inside names count as numbers: frame2 comes before frame10."""
-    pieces = re.findall(r"\d+|\D+", name)
-    return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.lower()) for piece in pieces]
 
 
 def is_url(source: str) -> bool:

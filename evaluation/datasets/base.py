@@ -14,6 +14,7 @@ import numpy as np
 from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.results import canonical
 from ebmtrack.evaluation.tables import polygon_to_xywh, read_table, read_text, split_lines
+from ebmtrack.files import natural_key
 
 Array = np.ndarray
 
@@ -22,9 +23,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Frames:
-    """Image files of a folder, by the last number in their names.
+    """Image files of a folder: all of them in natural order (frame2 before frame10), or a range of numbers.
 
-    first, last: the numbers to take, both ends included; None takes all. exclude: names that are no frames.
+    first, last: the frames to take by the last number in their names, both ends included; without `first` all are
+    taken, without `last` as many as there are boxes.
     """
 
     folder: Path
@@ -32,32 +34,33 @@ class Frames:
     last: int | None = None
 
     def paths(self, count: int | None = None) -> list[Path]:
-        """The frames in order of their number.
+        """The frames in order.
 
-        Where the wanted numbers are not all there but the folder holds exactly `count` images, it is a copy
-        that was cut and renumbered, and all are taken. Raises DatasetError for a missing folder, no images,
-        or missing frames.
+        Where the wanted numbers are not all there but the folder holds exactly `count` images, numbered without a gap
+        from 0 or 1, it is a copy that was cut and renumbered, and all are taken. Raises DatasetError for a missing
+        folder, no images, missing frames, or two images with one number.
         """
-        numbered = self._listing()
+        files = self._listing()
         if self.first is None:
-            return [path for _, path in numbered]
-        by_number = dict(numbered)
+            return files
+        by_number = _by_number(files)
         last = self.last if self.last is not None else self.first + (count or 1) - 1
         wanted = range(self.first, last + 1)
         lost = next((n for n in wanted if n not in by_number), None)
         if lost is None:
             return [by_number[n] for n in wanted]
-        if count is not None and len(numbered) == count:
-            return [path for _, path in numbered]
+        if count == len(files) and sorted(by_number) in (list(range(count)), list(range(1, count + 1))):
+            return [by_number[n] for n in sorted(by_number)]
         raise DatasetError(f"{self.folder}: frame {lost} is missing (needed: {self.first} to {last})")
 
-    def _listing(self) -> list[tuple[int, Path]]:
+    def _listing(self) -> list[Path]:
+        """The images in natural order."""
         if not self.folder.is_dir():
             raise DatasetError(f"{self.folder}: no such folder of frames")
         files = [p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         if not files:
             raise DatasetError(f"{self.folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        return sorted((_number(path), path) for path in files)
+        return sorted(files, key=lambda path: (natural_key(path.name), path.name))
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Sequence:
 class DataSet:
     """Sequences found under a root; each is read when asked for.
 
-    loaders: sequence name -> function that reads it. missing: names that should be there and are not.
-    expected: how many sequences the benchmark has, None where that is not fixed.
+    loaders: sequence name -> function that reads it. missing: names that should be there and are not, where names are
+    known. expected: how many sequences the benchmark has, None where that is not fixed.
     protocol: the name of the protocol by which it is usually judged.
     """
 
@@ -117,6 +120,17 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.loaders)
+
+    def shortfall(self, most: int | None = None) -> str:
+        """What lacks for the whole benchmark, in words; empty where nothing does.
+
+        A count, and the names that are known: all, or at most so many.
+        """
+        size = max(self.expected or 0, len(self) + len(self.missing))
+        lacking = size - len(self)
+        joint = ": " if lacking == len(self.missing) else ", among them "
+        named = joint + _few(self.missing, most or len(self.missing)) if self.missing else ""
+        return f"{lacking} of {size} sequences are missing{named}" if lacking else ""
 
     def resolve(self, name: str) -> str:
         """The sequence's own name for one that may differ in case, `-`, `.`, `_` or a toolkit's prefix.
@@ -141,11 +155,11 @@ class DataSet:
         allowed."""
         if names:
             return tuple(dict.fromkeys(self.resolve(name) for name in names))
-        if self.missing and not allow_missing:
+        if not self.loaders and not self.missing:
+            raise DatasetError(f"{self.name} under {self.root}: no sequences found")
+        if not allow_missing and (lacking := self.shortfall(12)):
             raise DatasetError(
-                f"{self.name} under {self.root}: {len(self.missing)} of "
-                f"{self.expected or len(self) + len(self.missing)} sequences are missing: "
-                f"{_few(self.missing)}. Add them, or allow missing sequences to use the rest"
+                f"{self.name} under {self.root}: {lacking}. Add them, or allow missing sequences to use the rest"
             )
         if not self.loaders:
             raise DatasetError(f"{self.name} under {self.root}: no sequences found")
@@ -196,7 +210,7 @@ def read_attributes(folders: Items[Path], sequence: str, names: Items[str]) -> t
     Case, `-`, `.` and `_` in the file's name do not matter. Nothing where there is no file. Raises DatasetError.
     """
     for folder in folders:
-        for path in sorted(folder.glob("*.txt")):
+        for path in seen(folder.glob("*.txt")):
             if canonical(path.stem) == canonical(sequence):
                 flags = read_flags(path, len(names), "attributes")
                 return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
@@ -257,12 +271,17 @@ def _load_with(load: Callable[[], Sequence], attributes: tuple[str, ...]) -> Seq
     return replace(load(), attributes=attributes)
 
 
+def seen(paths: Iterable[Path]) -> list[Path]:
+    """Paths in order, without hidden ones, such as the `._name` that macOS puts beside every file on foreign disks."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
 def folders_by_name(root: Path) -> dict[str, Path]:
     """Folders in `root` by their canonical name, so that case, `-` and `_` do not matter. Raises
     DatasetError."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    return {canonical(path.name): path for path in sorted(root.iterdir()) if path.is_dir()}
+    return {canonical(path.name): path for path in seen(root.iterdir()) if path.is_dir()}
 
 
 def split_found(wanted: Iterable[str], present: Callable[[str], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -273,9 +292,17 @@ def split_found(wanted: Iterable[str], present: Callable[[str], bool]) -> tuple[
     return tuple(found), tuple(missing)
 
 
-def _number(path: Path) -> int:
-    digits = re.findall(r"\d+", path.stem)
-    return int(digits[-1]) if digits else -1
+def _by_number(files: Items[Path]) -> dict[int, Path]:
+    """Files by the last number in their names, those without one left out. Raises DatasetError where two share it."""
+    numbered: dict[int, Path] = {}
+    for path in files:
+        digits = re.findall(r"\d+", path.stem)
+        if digits and (other := numbered.setdefault(int(digits[-1]), path)) != path:
+            raise DatasetError(
+                f"{path.parent}: {other.name} and {path.name} both have the number {int(digits[-1])}; frames are told "
+                "apart by the last number in their names: rename the images, or remove the one too many"
+            )
+    return numbered
 
 
 def _few(names: Items[str], most: int = 12) -> str:

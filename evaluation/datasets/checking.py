@@ -37,7 +37,7 @@ def check_benchmark(name: str, root: Path) -> Iterator[Finding]:
         except DatasetError as error:
             yield Finding(str(error), damage=True)
     yield Finding(f"{name} benchmark: {len(found)} of {found.expected or len(found)} sequences, {frames} frames")
-    if found.missing:
-        yield Finding(f"{name} benchmark: missing: {', '.join(found.missing)}", damage=True)
+    if found.shortfall():
+        yield Finding(f"{name} benchmark: {found.shortfall()}", damage=True)
     if not len(found):
         yield Finding(f"{found.root}: no sequence of {name}", damage=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.evaluation.datasets.base import IMAGE_SUFFIXES, DataSet, Frames, Sequence, read_annotation
+from ebmtrack.evaluation.datasets.base import IMAGE_SUFFIXES, DataSet, Frames, Sequence, read_annotation, seen
 
 ANNOTATIONS = ("groundtruth_rect.txt", "groundtruth.txt")
 IMAGE_FOLDERS = ("img", "imgs", "images", "color", "frames")
@@ -23,7 +23,9 @@ def find(root: Path) -> DataSet:
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    candidates = [root] if _annotation(root) else sorted(p for p in root.iterdir() if p.is_dir() and _annotation(p))
+    if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
+        root = root.resolve()
+    candidates = [root] if _annotation(root) else [p for p in seen(root.iterdir()) if p.is_dir() and _annotation(p)]
     if not candidates:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them")
     return DataSet("folder", root, {path.name: partial(load, path) for path in candidates})

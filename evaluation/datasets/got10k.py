@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, read_names, split_found
+from ebmtrack.evaluation.datasets.base import (
+    DataSet,
+    Frames,
+    Sequence,
+    read_annotation,
+    read_names,
+    seen,
+    split_found,
+)
 from ebmtrack.evaluation.tables import read_table, read_text
 
 SIZE = {"val": 180, "test": 180}
@@ -51,11 +59,12 @@ def load(folder: Path, dataset: str = "got10k_val") -> Sequence:
 
 
 def find_trackingnet(root: Path) -> DataSet:
-    """The sequences with an annotation below `TEST/anno`; those without frames are missing."""
+    """The sequences with an annotation below `TEST/anno`; those without frames are missing, and so are those that lack
+    for the benchmark's number, without a name."""
     folder = root / "TEST" if (root / "TEST").is_dir() else root
     if not (folder / "anno").is_dir():
         raise DatasetError(f"{folder}: has no folder anno; TrackingNet's test set is TEST/anno and TEST/frames")
-    names = sorted(path.stem for path in (folder / "anno").glob("*.txt"))
+    names = [path.stem for path in seen((folder / "anno").glob("*.txt"))]
     found, missing = split_found(names, lambda name: (folder / "frames" / name).is_dir())
     loaders = {name: partial(load_trackingnet, folder, name) for name in found}
     return DataSet("trackingnet", root, loaders, missing, TRACKINGNET_SIZE, "trackingnet")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation.datasets import folder as plain
-from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, read_attributes
+from ebmtrack.evaluation.datasets.base import DataSet, Frames, Sequence, read_annotation, read_attributes, seen
 from ebmtrack.evaluation.datasets.otb import ATTRIBUTES
 from ebmtrack.evaluation.tables import read_table
 
@@ -22,7 +22,7 @@ def find_tcolor128(root: Path) -> DataSet:
     frame."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    annotations = sorted(root.glob("*/*_gt.txt"))
+    annotations = [path for folder in seen(root.iterdir()) for path in seen(folder.glob("*_gt.txt"))]
     loaders = {path.parent.name: partial(load_tcolor128, path) for path in annotations}
     return DataSet("tcolor128", root, loaders, (), TCOLOR_SIZE, "pytracking")
 
@@ -41,7 +41,7 @@ def load_tcolor128(annotation: Path) -> Sequence:
 def find_dtb70(root: Path) -> DataSet:
     """Folders `<root>/<name>/` with `img` and `groundtruth_rect.txt`."""
     found = plain.find(root)
-    loaders = {name: partial(plain.load, root / name, "dtb70") for name in found.names}
+    loaders = {name: partial(load, dataset="dtb70") for name, load in found.loaders.items()}
     return DataSet("dtb70", root, loaders, (), DTB_SIZE, "pytracking")
 
 

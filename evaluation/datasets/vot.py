@@ -22,6 +22,7 @@ from ebmtrack.evaluation.datasets.base import (
     check_boxes,
     read_flags,
     read_names,
+    seen,
     split_found,
 )
 from ebmtrack.evaluation.datasets.folder import image_folder
@@ -38,7 +39,7 @@ def find(root: Path) -> DataSet:
     if (base / "list.txt").is_file():
         names = read_names(base / "list.txt")
     else:
-        names = sorted(p.name for p in base.iterdir() if (p / "groundtruth.txt").is_file())
+        names = [p.name for p in seen(base.iterdir()) if (p / "groundtruth.txt").is_file()]
     found, missing = split_found(names, lambda name: (base / name / "groundtruth.txt").is_file())
     loaders = {name: partial(load, base / name) for name in found}
     return DataSet("vot", root, loaders, missing, len(names), "ope")
@@ -47,7 +48,7 @@ def find(root: Path) -> DataSet:
 def load(folder: Path) -> Sequence:
     """Read one sequence."""
     boxes = read_regions(folder / "groundtruth.txt")
-    tags = [p for p in sorted(folder.iterdir()) if p.suffix in (".tag", ".label")]
+    tags = [p for p in seen(folder.iterdir()) if p.suffix in (".tag", ".label")]
     attributes = tuple(tag.stem for tag in tags if tag.stat().st_size and read_flags(tag).any())
     return Sequence(folder.name, "vot", boxes, Frames(image_folder(folder)), attributes=attributes)
 
