@@ -107,7 +107,7 @@ def track(
 def webcam(
     camera: int | None = None,
     source: str | None = None,
-    init: tuple[str, ...] = (),
+    init: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     save: str | None = None,
     headless: bool = False,
     loop: bool = False,
@@ -121,7 +121,7 @@ def webcam(
     Args:
         camera: The camera's number, 0 by default.
         source: A stream (URL), a video file or a folder of pictures instead of a camera.
-        init: Targets in the first frame, one or more: x,y,w,h in pixels.
+        init: A target in the first frame: x,y,w,h in pixels. Give it once for each of several targets.
         save: Write a video of what is seen, such as out.mp4.
         headless: No window; needs --save and --init.
         loop: Play a video again and again.

@@ -15,9 +15,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on error it is removed.
 
     The directory is created where it is missing. The temporary name keeps the suffix of `path`, because several
-    writers (OpenCV, matplotlib) choose their format by it.
+    writers (OpenCV, matplotlib) choose their format by it. What is no file (/dev/stdout, a pipe) is written into.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _copied_into(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -46,6 +50,16 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.lower()) for piece in pieces]
 
 
+@contextmanager
+def _copied_into(path: Path) -> Iterator[Path]:
+    """A temporary path elsewhere, whose content goes into a device or pipe on success."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / f"file{path.suffix}"
+        yield temporary
+        with open(path, "wb") as pipe:
+            pipe.write(temporary.read_bytes())
+
+
 def _publish(temporary: Path, path: Path) -> None:
     """Sync `temporary` to disk, give it ordinary permissions and rename it to `path`."""
     umask = os.umask(0)
@@ -54,6 +68,8 @@ def _publish(temporary: Path, path: Path) -> None:
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    if os.name == "nt":  # folders cannot be opened there
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -3,7 +3,7 @@
     ebmtrack train dimp18_nce_plus --device cuda --workers 8
 
 What differs from dimp50_nce_plus is the network and, with it, what DiMP-18 sees: 288 pixels, five target sizes, borders
-repeated, frames at most 30 apart. The network fits `ebmtrack track --params dimp18_nce_plus`.
+repeated, frames at most 30 apart. The network fits `ebmtrack track --params dimp18_nce_plus_paper`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Settings(dimp50_nce_plus.Settings):
         dimp50_nce_plus.OBJECTIVE,
         label_sigma=0.25 / 5 * 18,  # a quarter of the target's size, in feature cells
     )
-    params: str = "dimp18_nce_plus"
+    params: str = "dimp18_nce_plus_paper"
 
 
 def run(settings: Settings) -> TrackerNet:

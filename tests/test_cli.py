@@ -80,6 +80,16 @@ def test_every_verb_says_what_it_does():
         assert verb.__doc__ and all(f"{option}: " in verb.__doc__ for option in options)
 
 
+@pytest.mark.parametrize("init", [["--init", "1,2,3,4", "--init", "5,6,7,8"], ["--init", "1,2,3,4;5,6,7,8"]])
+def test_webcam_takes_several_targets_as_track_does(init, monkeypatch):
+    from ebmtrack.viewers import selection, webcam
+
+    asked = []
+    monkeypatch.setattr(webcam, "webcam", lambda load, camera, source, init, *rest: asked.append(init))
+    assert cli.main(["webcam", *init]) == 0
+    assert selection.parse_boxes(asked[0]) == [(1, 2, 3, 4), (5, 6, 7, 8)]
+
+
 def test_track(folder, still, capsys):
     out = folder / "b.txt"
     argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]

@@ -604,6 +604,16 @@ def test_what_the_tracker_refuses_is_reported_with_its_frame(folder, tmp_path):
     assert lines_of(tmp_path / "b.txt") == BOXES[:3]
 
 
+@pytest.mark.parametrize("output", ["save", "boxes"])
+def test_the_source_is_not_overwritten(tmp_path, output):
+    """Nor by another name of it; nothing is tracked."""
+    (tmp_path / "in.mp4").write_bytes(b"a video")
+    (tmp_path / "same.mp4").symlink_to("in.mp4")
+    with pytest.raises(ConfigError, match="same.mp4 is what is to be tracked"):
+        track(tmp_path / "in.mp4", lambda: pytest.fail("loaded"), "1,2,3,4", **{output: tmp_path / "same.mp4"})
+    assert (tmp_path / "in.mp4").read_bytes() == b"a video"
+
+
 def test_a_video_that_ends_early_is_tracked_and_noted(tmp_path, capsys):
     whole = plain_video(tmp_path / "whole.mp4", count=40).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])

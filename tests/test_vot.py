@@ -91,8 +91,8 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
 class Drift:
     """A MultiTracker whose boxes move right by their id + 1 with each frame, sure of itself by brightness."""
 
-    def __init__(self, net, params):
-        self.net, self.params, self.boxes = net, params, {}
+    def __init__(self, net, params, glances):
+        self.net, self.params, self.glances, self.boxes = net, params, glances, {}
 
     def add(self, image_rgb, box_xywh):
         self.boxes[len(self.boxes)] = box_xywh
@@ -123,7 +123,7 @@ def client(monkeypatch):
 
 
 def served(server):
-    vot.serve(server, Drift(None, None))
+    vot.serve(server, Drift(None, None, 0))
     server.quit()
 
 

@@ -424,6 +424,12 @@ def test_wishes_that_cannot_be_met_are_refused_in_one_line(no_screen, capsys, op
     assert re.search(message, last), last
 
 
+def test_the_source_is_not_recorded_over(clip, no_screen, capsys):
+    before = clip.read_bytes()
+    assert main(["webcam", "--source", str(clip), "--save", str(clip), "--init", "1,2,3,4"]) == 2
+    assert "is what is to be tracked" in capsys.readouterr().err and clip.read_bytes() == before
+
+
 # On a virtual screen, with a mouse that a program moves
 
 needs_screen = pytest.mark.skipif(

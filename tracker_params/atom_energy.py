@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ebmtrack.tracker_params import dimp18_nce_plus
+from ebmtrack.tracker_params import dimp18_nce_plus_paper
 from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The default set-up with the ECCV paper's step lengths (section 5.4)."""
-    return dimp18_nce_plus.parameters().replace(position_step=2e-4, size_step=1e-3)
+    """The papers' set-up with the ECCV paper's step lengths (section 5.4)."""
+    return dimp18_nce_plus_paper.parameters().replace(position_step=2e-4, size_step=1e-3)

@@ -77,7 +77,7 @@ def serve(server: Any, tracker: Any) -> None:
             return
         image = image_of(request.image)
         if request.type == "initialize":
-            tracker, targets = type(tracker)(tracker.net, tracker.params), []
+            tracker, targets = type(tracker)(tracker.net, tracker.params, tracker.glances), []
         results = tracker.update(image) if targets else {}
         states = [(results[target].box_xywh, results[target].score) for target in targets]
         for region, _ in request.objects or ():

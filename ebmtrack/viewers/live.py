@@ -18,6 +18,7 @@ from ebmtrack.viewers.live_statistics import Statistics
 
 GRID = 25  # points of the live heat map in each direction; 41 as in the demonstration take 80 ms of processor time
 REACH = 0.45  # of the heat map to each side of the corner, in box widths and heights
+CLOSE_S = 2.0   # how long closing waits for the frame that is worked on
 WAIT_S = 0.05  # how long the tracking thread waits for a frame before it looks for commands
 
 Box = tuple[float, float, float, float]
@@ -252,9 +253,9 @@ class Live:
         self.statistics.shown(view.frame.number, view.frame.time_s, self.capture.frames, time.monotonic())
 
     def close(self) -> None:
-        """End the thread after the frame that it works on."""
+        """End the thread after the frame that it works on; one that waits for a network is left behind in time."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         """The thread."""

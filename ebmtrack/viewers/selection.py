@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -45,6 +46,11 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     if numbers[2] <= 0 or numbers[3] <= 0:
         raise ConfigError(f"a box needs a width and a height above zero, unlike {text!r}")
     return tuple(numbers)
+
+
+def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]:
+    """The boxes of all texts, each "x,y,w,h" or several of them with semicolons between; ConfigError as parse_box."""
+    return [parse_box(part) for text in texts for part in text.split(";")]
 
 
 def _close(title: str) -> None:

@@ -17,9 +17,9 @@ from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
 from ebmtrack.files import write_text
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
 from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
-from ebmtrack.viewers.selection import parse_box, select_box
+from ebmtrack.viewers.selection import parse_boxes, select_box
 from ebmtrack.viewers.tracking_view import TrackingView
-from ebmtrack.viewers.video_file import VideoWriter, checked_video_path
+from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
@@ -231,7 +231,7 @@ def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tupl
     if texts and select:
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
     if texts:
-        return [parse_box(part) for text in texts for part in text.split(";")]
+        return parse_boxes(texts)
     require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
     return []
 
@@ -249,6 +249,8 @@ def _checked_outputs(
         print(f"boxes go to {boxes} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
     if boxes is not None and Path(boxes).is_dir():
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
+    for output in (save, boxes):
+        check_is_not_source(output, source)
     return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
 
 

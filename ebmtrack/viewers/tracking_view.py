@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import current_process
 from typing import Any
 
@@ -107,12 +108,18 @@ class ShowingFactory:
         tracker = self.inner(params, device)
         number = current_process().name.rpartition("-")[2]
         env = f"ebmtrack_eval_{number}" if number.isdigit() else "ebmtrack_eval"
-        tracker.watch = TrackingView(VisdomPanel(env, self.server), tracker)
+        tracker.watch = TrackingView(_panel(env, self.server), tracker)
         return tracker
 
     def describe(self, params: str) -> Any:
         """As the inner factory says: showing changes no result."""
         return self.inner.describe(params)
+
+
+@cache
+def _panel(env: str, server: str) -> VisdomPanel:
+    """The one panel of this process for an environment: trackers come and go, where sequences fail."""
+    return VisdomPanel(env, server)
 
 
 class ScoreCurves:

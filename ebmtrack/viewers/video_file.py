@@ -130,6 +130,14 @@ def checked_video_path(path: str | os.PathLike) -> Path:
     return path
 
 
+def check_is_not_source(output: str | os.PathLike | None, source: str | os.PathLike | int) -> None:
+    """ConfigError where writing `output` would replace the very file that is read."""
+    if output is None or isinstance(source, int) or not (os.path.isfile(output) and os.path.exists(source)):
+        return
+    if os.path.samefile(output, source):
+        raise ConfigError(f"{output} is what is to be tracked; give another name for the output")
+
+
 def has_h264() -> bool:
     """Whether PyAV with an H.264 encoder is installed."""
     try:

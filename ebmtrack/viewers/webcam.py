@@ -29,8 +29,8 @@ from ebmtrack.viewers.drawing import (
 from ebmtrack.viewers.live import Box, Live, LoadingTracker, ManyTracker, Session, Target, View
 from ebmtrack.viewers.live_controls import HELP, Controls
 from ebmtrack.viewers.live_statistics import Statistics
-from ebmtrack.viewers.selection import MAX_SIDE, parse_box
-from ebmtrack.viewers.video_file import VideoWriter, checked_video_path
+from ebmtrack.viewers.selection import MAX_SIDE, parse_boxes
+from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.window import Window, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
@@ -60,8 +60,9 @@ def webcam(
     and again with `loop`. The end: the user, `seconds`, or without a window that of the video.
     Raises ConfigError and DatasetError.
     """
-    place, boxes_xywh = _checked_source(camera, source), [parse_box(text) for text in init]
+    place, boxes_xywh = _checked_source(camera, source), parse_boxes(init)
     save_path = checked_video_path(save) if save is not None else None
+    check_is_not_source(save_path, place)
     headless = _checked_headless(headless, save_path, bool(boxes_xywh))
     if seconds is not None and not seconds > 0:
         raise ConfigError(f"--seconds is a time above zero, not {seconds:g}")
