@@ -593,6 +593,39 @@ def vot(
     print(init(params, workspace, name, weights, device))
 
 
+def stress(
+    root: Path,
+    params: tuple[str, ...] = ("dimp18_nce_plus",),
+    changes: tuple[str, ...] = (),
+    set: tuple[str, ...] = (),
+    weights: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> None:
+    """Change sequences on purpose (jumps, occlusions, missing frames, grey, noise) and see what becomes of the boxes.
+
+    Args:
+        root: Folder of sequences, as for `ebmtrack eval --dataset folder`.
+        params: Tracker set-ups, one or more.
+        changes: none, jump, hidden, gaps, grey, noise; all by default.
+        set: A change of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
+        weights: Network weights (.safetensors) instead of those that come with ebmtrack.
+        device: cpu, cuda or cuda:N.
+        seed: Of the changes and the trackers.
+    """
+    from ebmtrack.evaluation.datasets import open_dataset
+    from ebmtrack.evaluation.stress import stress as run
+    from ebmtrack.tracking.params import load_params
+    from ebmtrack.tracking.tracker import Tracker
+    from ebmtrack.training.overrides import override
+
+    chosen = {name: load_params(name) for name in params}
+    if set:
+        chosen |= {f"{name} {' '.join(set)}": override(load_params(name), set) for name in params}
+    trackers = {name: Tracker.from_pretrained(one, weights, device) for name, one in chosen.items()}
+    run(trackers, open_dataset("folder", root), changes, seed)
+
+
 VERBS: dict[str, Callable[..., int | None]] = {
     "track": track,
     "webcam": webcam,
@@ -601,6 +634,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "convert": convert,
     "train": train,
     "eval": evaluate,
+    "stress": stress,
     "report": report,
     "export": export,
     "datasets": datasets,
