@@ -164,10 +164,10 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
     """
     tracker = TrackerScores(folder.label, folder=folder)
     for name, sequence in sequences.items():
-        judged = []
-        for run in range(folder.runs(name)):
+        judged = {}
+        for run in folder.runs(name):
             try:
-                judged.append(_read_and_judge(folder, name, run, sequence, chosen))
+                judged[run] = _read_and_judge(folder, name, run, sequence, chosen)
             except ResultError as reason:
                 if folder.is_ours(name, run):
                     raise
@@ -191,18 +191,18 @@ def _read_and_judge(
     return result, judge(sequence, result.boxes_xywh, chosen, result.path)
 
 
-def _add(tracker: TrackerScores, name: str, judged: Items[tuple[Result, metrics.SequenceScore]]) -> None:
+def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, metrics.SequenceScore]]) -> None:
     """Enter the runs over one sequence with their figures, speeds and what made them."""
-    first, scores = judged[0][0], [score for _, score in judged]
-    tracker.runs += [{} for _ in range(len(judged) - len(tracker.runs))]
-    for run, score in zip(tracker.runs, scores):
-        run[name] = score
+    first, scores = judged[min(judged)][0], [score for _, score in judged.values()]
+    tracker.runs += [{} for _ in range(max(judged) + 1 - len(tracker.runs))]
+    for run, (_, score) in judged.items():
+        tracker.runs[run][name] = score
     tracker.times_s[name] = first.times_s
     tracker.stages_s.update(first.stages_s)
-    for result, _ in judged:
+    for result, _ in judged.values():
         if result.made_by and result.made_by not in tracker.made_by:
             tracker.made_by.append(result.made_by)
-    speed = float(np.mean([result.frames_per_s for result, _ in judged]))
+    speed = float(np.mean([result.frames_per_s for result, _ in judged.values()]))
     tracker.figures[name] = {**_figures(scores), "fps": speed}
 
 

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +19,7 @@ import ebmtrack
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import metrics, runner
 from ebmtrack.evaluation.datasets import open_dataset
-from ebmtrack.evaluation.results import read_result
+from ebmtrack.evaluation.results import read_result, remove_result
 
 
 @dataclass(frozen=True)
@@ -180,10 +179,11 @@ def judge(sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path:
 
 def versions(device: str, threads: int) -> dict[str, object]:
     """What besides parameters and weights can change a result's last digits."""
-    numbers = {name: metadata.version(name) for name in ("numpy", "opencv-python", "torch")}
-    if device.startswith("cuda"):
-        import torch
+    import cv2
+    import torch
 
+    numbers = {"numpy": np.__version__, "opencv-python": cv2.__version__, "torch": torch.__version__}
+    if device.startswith("cuda"):
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
     where = {"device": device, "threads": threads} if device == "cpu" else {"device": device}
@@ -299,7 +299,12 @@ def _line(label: str, width: int, points: np.ndarray, frames_per_s: float) -> st
 
 
 def _default_workers(devices: tuple[str, ...]) -> int:
-    return len(devices) if devices[0].startswith("cuda") else os.cpu_count() or 1
+    return len(devices) if devices[0].startswith("cuda") else _cores()
+
+
+def _cores() -> int:
+    """Cores that this process may use, which are fewer than the machine's on a cluster."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _default_threads(devices: tuple[str, ...], workers: int) -> int:
@@ -307,7 +312,7 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
 
     With one, results on a CPU do not depend on how many workers share the cores.
     """
-    return 1 if devices[0] == "cpu" else max(1, (os.cpu_count() or 1) // max(1, workers))
+    return 1 if devices[0] == "cpu" else max(1, _cores() // max(1, workers))
 
 
 def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads: int | None) -> None:
@@ -320,6 +325,6 @@ def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads:
 
 
 def _forget(job: runner.Job) -> None:
-    """Remove the markers of a job's tasks, so that all are run again."""
+    """Remove the results of a job's tasks, so that all are run again and none that is old can be taken for new."""
     for task in job.tasks:
-        (job.folder(task) / f"{task.sequence}.json").unlink(missing_ok=True)
+        remove_result(job.folder(task), task.sequence)

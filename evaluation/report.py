@@ -207,7 +207,7 @@ def _warnings(comparison: Comparison) -> str:
         missing = [name for name in comparison.missing(tracker) if name not in tracker.refused]
         if missing:
             lines.append(f"{tracker.label} is partial: no result for {', '.join(missing)}.")
-        fewer = [name for name in tracker.figures if tracker.runs and name not in tracker.runs[-1]]
+        fewer = [name for name in tracker.figures if any(name not in run for run in tracker.runs)]
         if fewer:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ Array = np.ndarray
 
 _SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
 _OTHER_NAMES = {"human4_2": "human4"}  # OTB's Human4 has its boxes in groundtruth_rect.2.txt
+NUMBERED = r"_\d{3}$"                     # what follows a sequence's name in files of its runs
 _PREFIXES = ("uav_", "nfs_", "tpl_")  # pytracking puts the data set's name before some sequences
 
 
@@ -85,6 +87,14 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
         write_text(folder / f"{name}_stages.txt", "".join(lines))
     marker = {"frames": len(boxes), "made_by": dict(result.made_by), "sha256": _sha256(text.encode())}
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
+
+
+def remove_result(folder: str | os.PathLike, name: str) -> None:
+    """Remove what `write_result` has written, the marker first."""
+    for path in [marker_path(folder, name), box_path(folder, name)]:
+        path.unlink(missing_ok=True)
+    for end in _SIDE_FILES:
+        Path(folder, f"{name}{end}.txt").unlink(missing_ok=True)
 
 
 def box_path(folder: str | os.PathLike, name: str) -> Path:
@@ -178,27 +188,28 @@ def canonical(name: str) -> str:
 class ResultFolder:
     """Somebody's results on disk, in any of the layouts: which file holds which sequence and run.
 
-    label: the name in plots. files: canonical sequence name -> files of the runs in order.
+    label: the name in plots. files: canonical sequence name -> its file in each run, by the run's place among all that
+    the tracker has: a sequence may lack some.
     """
 
     label: str
     path: Path
-    files: Mapping[str, tuple[Path, ...]]
+    files: Mapping[str, Sequence[tuple[int, Path]]]
 
-    def runs(self, sequence: str) -> int:
-        """How many runs there are of a sequence."""
-        return len(self._paths(sequence))
+    def runs(self, sequence: str) -> tuple[int, ...]:
+        """The runs that there are of a sequence."""
+        return tuple(self._paths(sequence))
 
-    def _paths(self, sequence: str) -> list[Path]:
+    def _paths(self, sequence: str) -> dict[int, Path]:
         """Files of a sequence: those of exactly its name, if there are such, else those of another spelling."""
-        paths = list(self.files.get(canonical(sequence), ()))
-        exact = [p for p in paths if sequence in (p.stem, p.parent.name, re.sub(r"_\d{3}$", "", p.stem))]
-        return exact or paths
+        paths = self.files.get(canonical(sequence), ())
+        exact = [(n, p) for n, p in paths if sequence in (p.stem, p.parent.name, re.sub(NUMBERED, "", p.stem))]
+        return dict(exact or paths)
 
     def read(self, sequence: str, run: int = 0) -> Result:
         """One run over one sequence. Raises ResultError where there is none, or where our marker disagrees."""
         paths = self._paths(sequence)
-        if run >= len(paths):
+        if run not in paths:
             raise ResultError(f"{self.path}: no result of {sequence!r}, run {run}; run it or leave it out")
         path = paths[run]
         boxes = read_boxes(path)
@@ -229,20 +240,26 @@ def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFol
     pattern = re.compile(re.escape(path.name) + r"_\d{3,}$")
     if path.parent.is_dir():
         folders += sorted(p for p in path.parent.iterdir() if p.is_dir() and pattern.match(p.name))
-    files: dict[str, list[Path]] = {}
-    for folder in folders:
+    files: dict[str, list[tuple[tuple[int, int], Path]]] = {}  # by sequence: number of the folder and in it, and file
+    for number, folder in enumerate(folders):
+        inside: Counter[str] = Counter()
         for key, file in _files_of(folder):
-            files.setdefault(key, []).append(file)
+            ours = marker_path(file.parent, file.stem).is_file()
+            spelling = f"{file.parent.name}/{file.stem if ours else re.sub(NUMBERED, '', file.stem)}"
+            files.setdefault(key, []).append(((number, inside[spelling]), file))
+            inside[spelling] += 1
     if not files and path.parent.is_dir():
         beside = list(path.parent.glob(f"*_{glob.escape(path.name)}.mat"))
-        files = {key: [file] for key, file in _mat_files(beside, f"_{path.name}")}
+        files = {key: [((0, 0), file)] for key, file in _mat_files(beside, f"_{path.name}")}
     if not files:
         raise ResultError(f"{path}: no result files here; expected <sequence>.txt or a toolkit's layout")
-    return ResultFolder(label or path.name, path, {key: tuple(found) for key, found in files.items()})
+    places = {number: place for place, number in enumerate(sorted({n for found in files.values() for n, _ in found}))}
+    in_runs = {key: [(places[number], file) for number, file in found] for key, found in files.items()}
+    return ResultFolder(label or path.name, path, in_runs)
 
 
 def export(
-    results: Mapping[str, Sequence[Result]],
+    results: Mapping[str, Mapping[int, Result]],
     out: str | os.PathLike,
     layout: str,
     tracker: str = "ebmtrack",
@@ -250,7 +267,7 @@ def export(
     integers: bool = False,
     prefix: str = "",
 ) -> list[Path]:
-    """Write results (sequence -> runs) in another toolkit's layout and return the box files.
+    """Write results (sequence -> run, from 0 -> result) in another toolkit's layout and return the box files.
 
     `pytracking`: `<out>/<tracker>/<params>_<run>/<prefix><seq>.txt`, tabs; `got10k` (GOT-10k):
     `<out>/<tracker>/<seq>/ <seq>_001.txt`, commas; `got10k-otb` (the toolkit's OTB-like sets):
@@ -261,13 +278,13 @@ def export(
         raise ConfigError(f"unknown layout {layout!r}: choose pytracking, got10k or got10k-otb")
     written, base = [], Path(out) / tracker
     for name, runs in results.items():
-        for run, result in enumerate(runs[:1] if layout == "got10k-otb" else runs):
+        for run, result in [(0, runs[min(runs)])] if layout == "got10k-otb" else runs.items():
             boxes, times = _export_paths(base, layout, prefix + name, params, run)
             separator = "\t" if layout == "pytracking" else ","
             write_text(boxes, format_boxes(result.boxes_xywh, separator, integers))
             written.append(boxes)
             if len(result.times_s):
-                same = [r.times_s for r in runs] if layout == "got10k" else [result.times_s]
+                same = [r.times_s for r in runs.values()] if layout == "got10k" else [result.times_s]
                 rows = np.stack([t for t in same if len(t) == len(result.times_s)], axis=1)
                 write_text(times, "".join(",".join(f"{t:.8f}" for t in row) + "\n" for row in rows))
     return written
@@ -290,12 +307,14 @@ def _files_of(folder: Path) -> Iterable[tuple[str, Path]]:
     mat_files = [entry for entry in entries if entry.suffix == ".mat" and not entry.name.startswith(".")]
     yield from _mat_files(mat_files, _shared_end(mat_files))
     for entry in entries:
-        if entry.is_dir():
+        if entry.suffix == ".txt" and marker_path(folder, entry.stem).is_file():
+            yield canonical(entry.stem), entry  # ours: the stem is the name
+        elif entry.is_dir():
             stem = re.compile(re.escape(entry.name) + r"_\d{3}\.txt$")
             inside = [f for f in sorted(entry.iterdir()) if stem.match(f.name)]
             yield from ((canonical(entry.name), file) for file in inside)
         elif entry.suffix == ".txt" and not entry.name.startswith(".") and not _is_side_file(entry):
-            yield canonical(re.sub(r"_\d{3}$", "", entry.stem) if _is_numbered(entry) else entry.stem), entry
+            yield canonical(re.sub(NUMBERED, "", entry.stem) if _is_numbered(entry) else entry.stem), entry
 
 
 def _mat_files(files: list[Path], end: str) -> Iterable[tuple[str, Path]]:
@@ -312,19 +331,19 @@ def _shared_end(files: list[Path]) -> str:
 
 def _is_side_file(path: Path) -> bool:
     """Times and scores, told from a sequence of such a name by the boxes beside them."""
-    return any(
-        path.stem.endswith(end) and path.with_name(path.stem[: -len(end)] + ".txt").exists() for end in _SIDE_FILES
-    ) or path.stem.endswith("_time")
+    names = [path.stem[: -len(end)] for end in _SIDE_FILES if path.stem.endswith(end)]
+    return any(path.with_name(f"{name}{number}.txt").exists() for name in names for number in ("", "_001"))
 
 
 def _is_numbered(path: Path) -> bool:
-    """Whether `<seq>_002.txt` is a run of `<seq>`: true where `<seq>_001.txt` lies beside it."""
+    """Whether `<seq>_002.txt` is a run of `<seq>`: true where `<seq>_001.txt` lies beside it, and is not ours."""
     match = re.match(r"(.*)_(\d{3})$", path.stem)
-    return bool(match) and path.with_name(f"{match[1]}_001{path.suffix}").exists()
+    first = path.with_name(f"{match[1]}_001{path.suffix}") if match else path
+    return bool(match) and first.exists() and not marker_path(first.parent, first.stem).is_file()
 
 
 def _time_paths(path: Path) -> tuple[Path, ...]:
-    stem = re.sub(r"_\d{3}$", "", path.stem)
+    stem = re.sub(NUMBERED, "", path.stem)
     return (
         path.with_name(f"{path.stem}_time.txt"),
         path.with_name(f"{stem}_time.txt"),

@@ -123,7 +123,7 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         (tmp_path / file).write_text("0.25\n0.5\n" if "time" in file else "1,2,3,4\n5,6,7,8\n")
     for name, runs in (("ours", 2), ("flat", 1), ("toolkit", 2), ("numbered", 3), ("vot", 1)):
         folder = results.find_results(tmp_path / name)
-        assert (folder.label, folder.runs("CAR4"), len(folder.files)) == (name, runs, 1)
+        assert (folder.label, len(folder.runs("CAR4")), len(folder.files)) == (name, runs, 1)
         assert folder.read("Car4", runs - 1).boxes_xywh.shape == (2, 4)
     for name in ("ours", "flat", "toolkit"):
         assert results.find_results(tmp_path / name).read("car4").frames_per_s == 2.0
@@ -133,12 +133,44 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         results.find_results(tmp_path / "nothing")
 
 
+def test_our_own_names_may_look_like_runs_or_times(tmp_path: Path) -> None:
+    """`video_002` is no run of `video_001`, `clip_001` none of `clip`, and `lap_time` has boxes."""
+    names = ["video_001", "video_002", "clip", "clip_001", "lap_time"]
+    for number, name in enumerate(names):
+        results.write_result(tmp_path / "p_000", name, Result(BOXES + number, np.array([0.5, 0.25, 0.25])))
+    found = results.find_results(tmp_path / "p")
+    for number, name in enumerate(names):
+        assert found.runs(name) == (0,)
+        np.testing.assert_array_equal(found.read(name).boxes_xywh, BOXES + number)
+
+
+def test_a_run_that_lacks_moves_no_other(tmp_path: Path, capsys) -> None:
+    """s1 was not finished in run 0: its only result is run 1's, in reading and in what is exported."""
+    for run, name in ((0, "s0"), (1, "s0"), (1, "s1")):
+        results.write_result(tmp_path / f"p_00{run}", name, Result(BOXES + run))
+    found = results.find_results(tmp_path / "p")
+    assert (found.runs("s0"), found.runs("s1")) == ((0, 1), (1,))
+    np.testing.assert_array_equal(found.read("s1", 1).boxes_xywh, BOXES + 1)
+    with pytest.raises(ResultError, match="no result of 's1', run 0"):
+        found.read("s1", 0)
+    written = results.export({"s1": {1: found.read("s1", 1)}}, tmp_path / "to", "pytracking", "t", "p")
+    assert written == [tmp_path / "to/t/p_001/s1.txt"]
+
+
+def test_what_is_removed_leaves_nothing(tmp_path: Path) -> None:
+    results.write_result(tmp_path, "s", Result(BOXES, np.ones(3), np.ones(3), stages_s={"crop": 1.0}))
+    assert len(list(tmp_path.iterdir())) == 5
+    results.remove_result(tmp_path, "s")
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_differ_in_spelling_only(tmp_path: Path) -> None:
     """`Car-1` and `car_1` are two sequences where both have results, and one where a toolkit spells it in its way."""
     for name, x in (("Car-1", 1), ("car_1", 2)):
         (tmp_path / f"{name}.txt").write_text(f"{x},2,3,4\n")
     found = results.find_results(tmp_path)
-    assert [(found.runs(name), found.read(name).boxes_xywh[0, 0]) for name in ("Car-1", "car_1")] == [(1, 1), (1, 2)]
+    assert [found.read(name).boxes_xywh[0, 0] for name in ("Car-1", "car_1")] == [1, 2]
+    assert [found.runs(name) for name in ("Car-1", "car_1")] == [(0,), (0,)]
     (tmp_path / "Car-1.txt").unlink()
     assert results.find_results(tmp_path).read("Car-1").boxes_xywh[0, 0] == 2
 
@@ -147,13 +179,13 @@ def test_names_that_differ_in_spelling_only(tmp_path: Path) -> None:
 def test_exports_are_found_and_read(tmp_path: Path, layout: str) -> None:
     """What is exported is read back with every digit, or truncated towards zero where integers are asked for."""
     runs = [Result(BOXES, np.array([0.5, 0.25, 0.25])), Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))]
-    results.export({"walk": runs}, tmp_path, layout)
+    results.export({"walk": dict(enumerate(runs))}, tmp_path, layout)
     folder = tmp_path / "ebmtrack" / "default" if layout == "pytracking" else tmp_path / "ebmtrack"
     found = results.find_results(folder)
-    assert found.runs("walk") == (1 if layout == "got10k-otb" else 2)
+    assert len(found.runs("walk")) == (1 if layout == "got10k-otb" else 2)
     np.testing.assert_array_equal(found.read("walk").boxes_xywh, BOXES)
     assert found.read("walk").frames_per_s == pytest.approx(4.0)
-    results.export({"walk": runs}, tmp_path / "integers", layout, integers=True)
+    results.export({"walk": dict(enumerate(runs))}, tmp_path / "integers", layout, integers=True)
     path = next((tmp_path / "integers").rglob("walk*.txt"))
     first = results.read_boxes(path if "time" not in path.name else path.parent / "walk.txt")
     np.testing.assert_array_equal(first, np.trunc(first))
@@ -173,7 +205,7 @@ def test_the_got10k_package_reads_our_export(tmp_path: Path) -> None:
     for name in names:
         anno = np.concatenate([rng.uniform(5, 90, (9, 2)), rng.uniform(9, 40, (9, 2))], axis=1).round(2)
         pred = np.abs(anno + rng.normal(0, 5, anno.shape)).round(3)
-        annotations[name], exported[name] = anno, [Result(pred, np.full(9, 0.02))]
+        annotations[name], exported[name] = anno, {0: Result(pred, np.full(9, 0.02))}
         scores.append(metrics.score_sequence(pred, anno, "otb"))
     results.export(exported, tmp_path / "results" / "OTB2015", "got10k-otb", tracker="ours")
     performance = _toolkit_report(otb.ExperimentOTB, annotations, tmp_path)["ours"]["overall"]
@@ -197,3 +229,20 @@ def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], 
     experiment.nbins_iou, experiment.nbins_ce = 21, 51
     experiment.plot_curves = lambda names: None
     return experiment.report(["ours"])
+
+
+def test_exports_bear_the_toolkits_names_and_say_what_lacks(tmp_path: Path, monkeypatch, capsys) -> None:
+    """got10k: Jogging.1; pytracking: Human4_2; what another toolkit wrote under such names is found again."""
+    from ebmtrack.evaluation import export
+    from ebmtrack.evaluation.datasets.base import DataSet
+
+    found = DataSet("otb100", tmp_path, dict.fromkeys(["Deer", "Human4", "Jogging_1"]))
+    monkeypatch.setattr(export, "open_dataset", lambda *_: found)
+    for name in ("Human4", "Jogging_1"):
+        results.write_result(tmp_path / "out/otb100/p_000", name, Result(BOXES))
+    for layout, files in (("got10k-otb", {"Human4", "Jogging.1"}), ("pytracking", {"Human4_2", "Jogging_1"})):
+        written = export.export_stored("otb100", None, layout, tmp_path / layout, out=tmp_path / "out")
+        assert {path.stem for path in written} == files
+        assert capsys.readouterr().out == "p: Deer has no result\n"
+        again = results.find_results(written[0].parent)
+        assert again.runs("Human4") == again.runs("Jogging_1") == (0,)
