@@ -4,9 +4,9 @@
 
 LaSOT, GOT-10k, TrackingNet (sets 0 to 3) and COCO are looked for where `ebmtrack paths` says; with `--set packs=FOLDER`
 the packs lasot, got10k, trackingnet and coco in that folder are used instead, with `--set prepared=FOLDER` frames that
-stay in the device's memory, where batches are made of them. The backbone's ImageNet weights are downloaded, or read
-from the file that --backbone names. The paper's run was in float32; `--set bfloat16=true` is faster on a recent GPU.
-All that --set can change: `ebmtrack train dimp50_nce_plus --show`.
+stay in the device's memory, where batches are made of them. Both should be cut 18 target sizes wide (docs/data.md). The
+backbone's ImageNet weights are downloaded, or read from the file that --backbone names. The paper's run was in float32;
+`--set bfloat16=true` is faster on a recent GPU. All that --set can change: `ebmtrack train dimp50_nce_plus --show`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import Jitter, Look
+from ebmtrack.data.contexts import contexts_of, prepared_contexts, warn_of_narrow, with_cut_at
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
 from ebmtrack.data.paths import place_of
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
@@ -30,7 +31,7 @@ from ebmtrack.data.sources.got10k import GOT10kSource
 from ebmtrack.data.sources.packed import PackedSource
 from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.distributed import pick_device
+from ebmtrack.training.distributed import is_leader, pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, step_decay, train
 from ebmtrack.training.validation import Validation
@@ -142,10 +143,14 @@ def train_above_layer2(net: TrackerNet) -> None:
 
 
 def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
-    """Samples that CPU workers cut from files, or that the device cuts from frames in its memory."""
+    """Samples that CPU workers cut from files or packs, or that the device cuts from frames in its memory."""
     sampling = settings.sampling
+    if is_leader():
+        contexts = contexts_of(sources) if settings.prepared is None else prepared_contexts(settings.prepared)
+        warn_of_narrow(settings.crops, {name: contexts[name] for name in contexts if sampling.shares.get(name)})
     if settings.prepared is None:
-        return TrainingSet(make_sampler(sources, sampling, settings.seed), settings.crops, settings.samples)
+        crops = with_cut_at(settings.crops, sources)
+        return TrainingSet(make_sampler(sources, sampling, settings.seed), crops, settings.samples)
     frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
     counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
     return DeviceBatches(

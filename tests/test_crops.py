@@ -49,6 +49,15 @@ def test_odd_sides_are_equal_under_both_rules(centre, side):
         assert np.allclose(crop.centre_yx, centre, atol=0.5)
 
 
+@pytest.mark.parametrize("rule", ["head", "pre2022"])
+@pytest.mark.parametrize("centre, row, column", [((5e4, 5e4), -1, -1), ((100, 5e4), 100, -1), ((5e4, 200), -1, 200)])
+def test_a_step_that_leads_beyond_the_image_keeps_its_edge(centre, row, column, rule):
+    """Every 3,472nd row and column of 480 x 640, in step with the centre: one pixel, the edge's where none is met."""
+    frame = image("edge", 480, 640)
+    patch = crop_around(frame, centre, (1e6, 1e6), (288, 288), rule=rule).patch
+    assert patch.shape == (288, 288, 3) and (patch == frame[row, column]).all()
+
+
 def test_inside_major_stays_inside_where_it_fits():
     for centre in [(0, 0), (239, 319), (120, 10)]:
         crop = crop_around(FRAME, centre, (101, 101), (64, 64), "inside_major")

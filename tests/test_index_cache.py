@@ -114,7 +114,7 @@ def test_errors_are_the_same_and_are_not_kept(tmp_path: Path, reads: list) -> No
 
 def test_other_sequences_and_rules_have_their_own_index(tmp_path: Path) -> None:
     root = coco_tree(tmp_path / "data")
-    assert [len(CocoSource(root, least_side=side)) for side in (12.0, 1.0, 12.0)] == [1, 3, 1]
+    assert [len(CocoSource(root, least_side=side)) for side in (12.0, 1.0, 12.0)] == [2, 4, 2]
     tree = got10k_tree(tmp_path / "got")
     for _ in range(2):
         assert [len(GOT10kSource(tree, exclude=names)) for names in ((), ["GOT-10k_Train_000001"])] == [2, 1]

@@ -8,6 +8,7 @@ import torch
 from golden import arrays, dimp18, image, relative_error
 
 from ebmtrack.boxes import xywh_to_xyxy
+from ebmtrack.nets import inference
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.roi_pool import precise_roi_pool
@@ -52,6 +53,19 @@ def test_inference_equals_the_modules(patches, plain, precision, tolerance):
     boxes = xywh_to_xyxy(arrays("dimp18")["energy/boxes_xywh"])
     expected = dimp18().bb_regressor(plain[0], plain[1], boxes[None])[0]
     assert relative_error(energy.value(boxes), expected) < tolerance
+
+
+@pytest.mark.parametrize("device, expected", [("cuda:0", "bfloat16"), ("cuda:1", "float32"), ("cuda:2", "bfloat16")])
+def test_bfloat16_is_chosen_where_the_given_gpu_has_it(monkeypatch, device, expected):
+    """An A100, which is the current device, a T4, on which PyTorch would emulate it, and an H100."""
+    capabilities = {0: (8, 0), 1: (7, 5), 2: (9, 0), None: (8, 0)}
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[torch.device(device).index])
+    assert inference._dtype(torch.device(device), "auto") == getattr(torch, expected)
+    assert inference._dtype(torch.device(device), "float32") == torch.float32
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert inference._dtype(torch.device(device), "auto") == torch.bfloat16
 
 
 def test_closed_form_gradient_equals_golden_numbers(patches):

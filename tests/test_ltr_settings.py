@@ -18,7 +18,7 @@ from test_sources import coco_content, coco_tree, got10k_tree, lasot_tree, mater
 from ebmtrack import cli
 from ebmtrack.data.packs import PackSettings, write_pack
 from ebmtrack.data.paths import variable
-from ebmtrack.data.prepare import prepare
+from ebmtrack.data.prepare import PrepareSettings, prepare
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
@@ -130,8 +130,8 @@ def test_batches_may_come_from_packs_or_from_the_device(name, tmp_path, backbone
     module, names = load_run(name), ["lasot", "coco"]
     away = ["sampling.shares.got10k=0", "sampling.shares.trackingnet=0"]
     for each in names:
-        write_pack(blocks()[each], tmp_path / "packs" / each, PackSettings(output=128))
-    prepare({each: blocks()[each] for each in names}, tmp_path / "prepared")
+        write_pack(blocks()[each], tmp_path / "packs" / each, PackSettings(context=15, output=192))
+    prepare({each: blocks()[each] for each in names}, tmp_path / "prepared", PrepareSettings(context=15))
     for change in (f"packs={tmp_path / 'packs'}", f"prepared={tmp_path / 'prepared'}"):
         settings = small(name, tmp_path, backbones, change, *away)
         sources = load_run("dimp50_nce_plus").public_sources(settings)

@@ -149,7 +149,7 @@ def test_sources_open_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(open_source("got10k", root, "val", tmp_path / "out.txt")) == 1
     tracking = trackingnet_tree(tmp_path / "tn")
     assert [len(open_source("trackingnet", tracking, sets)) for sets in (None, "0", "0-1", "1,0")] == [3, 2, 3, 3]
-    assert len(open_source("coco", coco_tree(tmp_path / "coco"))) == 1
+    assert len(open_source("coco", coco_tree(tmp_path / "coco"))) == 4
     material_tree(tmp_path / "pool")
     assert open_source("synthetic", tmp_path / "pool").name == "synthetic"
 
@@ -204,7 +204,7 @@ def test_whole_trees_have_no_fault(tmp_path: Path, capsys) -> None:
     code, out = checked(capsys, "trackingnet", trackingnet_tree(tmp_path / "tn"), "--every-frame")
     assert code == 0 and "10 of 12 sets are not there" in out and "trackingnet 1: 1 targets, 5 frames" in out
     code, out = checked(capsys, "coco", coco_tree(tmp_path / "coco"))
-    assert code == 0 and "coco train2017: 1 targets" in out
+    assert code == 0 and "coco train2017: 4 targets" in out
 
 
 def test_damage_and_gaps_are_told_and_give_code_1(tmp_path: Path, capsys) -> None:

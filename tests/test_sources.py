@@ -25,7 +25,7 @@ from ebmtrack.data.sources.compose import (
 )
 from ebmtrack.data.sources.got10k import GOT10kSource
 from ebmtrack.data.sources.lasot import LaSOTSource
-from ebmtrack.data.sources.pool import held_back, held_back_material, open_pool, video_weights
+from ebmtrack.data.sources.pool import STILLS, held_back, held_back_material, open_pool, video_weights
 from ebmtrack.data.sources.synthetic import SyntheticSource
 from ebmtrack.data.sources.trackingnet import TrackingNetSource
 from ebmtrack.errors import ConfigError, DatasetError
@@ -302,9 +302,23 @@ def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
 # --- photographs
 
 
-def test_coco_leaves_out_what_cannot_be_tracked(tmp_path: Path) -> None:
+def test_coco_has_every_box_that_is_no_crowd_and_has_area(tmp_path: Path) -> None:
+    """Of seven boxes the crowd, one without height and one beside the photograph are left out, as in pytracking."""
+    content = coco_content()
+    content["annotations"] += [
+        {"id": 20 + i, "image_id": 1, "category_id": 3, "bbox": box, "iscrowd": 0}
+        for i, box in enumerate([[3, 3, 9, 0], [50, 5, 9, 9]])
+    ]
+    coco_tree(tmp_path)
+    save_text(tmp_path / "annotations" / "instances_train2017.json", json.dumps(content))
+    source = CocoSource(tmp_path)
+    names = [source.target_name(i) for i in range(len(source))]
+    assert names == ["web_set_1#10", "web_set_1#12", "web_set_2#13", "web_set_1#14"]
+
+
+def test_the_small_pools_photographs_leave_out_tiny_and_filling_boxes(tmp_path: Path) -> None:
     """Of five boxes the crowd, the 4 pixel one, the whole image, and a box clipped to 10 are left out."""
-    source = CocoSource(coco_tree(tmp_path))
+    source = CocoSource(coco_tree(tmp_path), **STILLS)
     assert [source.target_name(i) for i in range(len(source))] == ["web_set_1#10"]
     assert source.boxes_xywh(0).tolist() == [[5, 6, 20, 15]] and source.visible(0).tolist() == [True]
     assert not source.is_video and source.category(0) == "cat" and source.categories == ["cat"]

@@ -81,10 +81,11 @@ def crop_around(
 
 
 def _reduce(image, centre, side, stride: int, rule: str):
-    """Take every stride-th row and column, in step with the centre."""
+    """Take every stride-th row and column, in step with the centre; the last one where that meets none."""
     offset = (centre % stride).astype(int)
     centre = (centre - offset) / stride if rule == "head" else (centre - offset) // stride
-    return image[offset[0] :: stride, offset[1] :: stride], centre, side / stride
+    top, left = np.minimum(offset, np.subtract(image.shape[:2], 1))
+    return image[top::stride, left::stride], centre, side / stride
 
 
 def _window(centre: np.ndarray, side: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:

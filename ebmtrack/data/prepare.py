@@ -117,11 +117,16 @@ def prepared_targets(
             numbers = numbers[np.linspace(0, len(numbers) - 1, settings.most_frames).round().astype(int)]
         if len(numbers) == 0 or not weights[index] > 0:
             continue
-        cut_at = settings.cut_at.get(source.name, getattr(source, "cut_at", None))
+        cut_at = _cut_at(source, settings)
         frames = [prepared_frame(source.frame(index, int(f)), boxes[f], settings, cut_at) for f in numbers]
         images, own_boxes, cut = zip(*frames)
         facts = np.stack(own_boxes), np.stack(cut), numbers, len(visible), float(weights[index])
         yield PreparedTarget([encode(p) for p in images], [(p.shape[1], p.shape[0]) for p in images], *facts)
+
+
+def _cut_at(source: Source, settings: PrepareSettings) -> float | None:
+    """How many target sizes of the picture lie around the targets of a source whose frames were cut before."""
+    return settings.cut_at.get(source.name, getattr(source, "cut_at", None))
 
 
 def frames_in_memory(
@@ -223,7 +228,9 @@ def _prepare_source(
         targets, frames = targets + 1, frames + len(target.pictures)
     if not targets:
         raise DatasetError(f"source {name}: no target is visible in any frame, there is nothing to prepare")
-    return {"name": name, "is_video": source.is_video, "targets": targets, "frames": frames}
+    cut_at = _cut_at(source, settings)
+    context = settings.context if cut_at is None else min(settings.context, 2 * cut_at)
+    return {"name": name, "is_video": source.is_video, "targets": targets, "frames": frames, "context": context}
 
 
 class Shard:

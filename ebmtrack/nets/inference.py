@@ -27,6 +27,13 @@ def cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in features or "amx_bf16" in features or "bf16" in features
 
 
+def gpu_has_bfloat16(device: torch.device) -> bool:
+    """Whether this GPU multiplies bfloat16 in hardware; PyTorch alone would count GPUs that emulate it, too."""
+    if torch.version.hip:
+        return torch.cuda.is_bf16_supported()
+    return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+
+
 def _cpu_features() -> set[str]:
     """The CPU's instruction sets as Linux names them; empty on other systems."""
     try:
@@ -40,7 +47,9 @@ class InferenceNet:
     """A frozen copy of a TrackerNet for tracking; the original stays as it is.
 
     precision: "float32", "bfloat16" (the convolutions; filters, energies and all sums stay in float32), or "auto":
-    bfloat16 on CPUs and GPUs that have it in hardware. Deep copies share the network: it never changes.
+    bfloat16 on CPUs and GPUs that have it in hardware. On CUDA "float32" leaves cuDNN's convolutions in TF32 (10 bits
+    of mantissa), as PyTorch does by default, unless torch.backends.cudnn.allow_tf32 is False. Deep copies share the
+    network: it never changes.
     """
 
     def __init__(self, net: TrackerNet, device: str | torch.device = "cpu", precision: str = "auto"):
@@ -96,6 +105,6 @@ class InferenceNet:
 def _dtype(device: torch.device, precision: str) -> torch.dtype:
     """What `precision` means on a device."""
     if precision == "auto":
-        fast = cpu_has_bfloat16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported()
+        fast = cpu_has_bfloat16() if device.type == "cpu" else device.type == "cuda" and gpu_has_bfloat16(device)
         return torch.bfloat16 if fast else torch.float32
     return getattr(torch, precision)

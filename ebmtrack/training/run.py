@@ -26,6 +26,7 @@ from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.files import replacing
 from ebmtrack.training.distributed import Team, team_batch_norm, team_of, world_size
 from ebmtrack.training.logs import RunLog, Stopwatch
+from ebmtrack.training.resuming import check_same_settings, settings_text
 from ebmtrack.training.validation import TrackingRun
 
 Batch = dict[str, Tensor]
@@ -219,12 +220,17 @@ class _Run:
         if not all(torch.isfinite(p).all() for p in self.parameters):
             raise EbmtrackError(f"step {self.done}: weights are not finite; {self.path} holds the last good ones")
         where = {"step": self.done, "samples": self.samples, "seed": self.settings.seed}
+        where["settings"] = settings_text(self.settings)
         where["random"] = self.team.gather(random_state())
         if self.team.leads:
             save_checkpoint(self.path, self.plan.net, self.optimizer, where)
 
     def _load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint of this run."""
+        """Go on from a checkpoint of this run; CheckpointError where it is of another one."""
+        if state.get("seed", self.settings.seed) != self.settings.seed:
+            raise CheckpointError(f"{self.path} is of a run with seed {state['seed']}; begin afresh with --restart")
+        if "settings" in state:
+            check_same_settings(self.path, state["settings"], self.settings)
         try:
             self.plan.net.load_state_dict(state["net"])
             base_rates = [group["base_lr"] for group in self.optimizer.param_groups]
@@ -234,8 +240,6 @@ class _Run:
             self.done = state["step"]
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.path} does not fit this run: {error}; move it to start afresh") from error
-        if state.get("seed", self.settings.seed) != self.settings.seed:
-            raise CheckpointError(f"{self.path} is of a run with seed {state['seed']}; move it away to start afresh")
         self.samples = state.get("samples", self.done * self.settings.batch * self.team.size)
         states = state.get("random", [])
         self.random = states[self.team.rank] if self.team.rank < len(states) else self.random
@@ -303,7 +307,7 @@ def _quiet_worker(_: int) -> None:
 
 
 def save_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, where: dict[str, Any]) -> None:
-    """Write network, optimiser and where the run stands (step, samples, random states), atomically."""
+    """Write network, optimiser and where the run stands (step, samples, settings, random states), atomically."""
     with replacing(path) as temporary:
         torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **where}, temporary)
 

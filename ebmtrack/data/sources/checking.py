@@ -14,6 +14,7 @@ from ebmtrack.data.sources.coco import CocoSource
 from ebmtrack.data.sources.got10k import GOT10kSource
 from ebmtrack.data.sources.lasot import LaSOTSource
 from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.sources.pool import STILLS
 from ebmtrack.data.sources.synthetic import SyntheticSource
 from ebmtrack.data.sources.trackingnet import ALL_SETS
 from ebmtrack.errors import ConfigError, DatasetError
@@ -141,7 +142,7 @@ def _check_pack(root: Path, every_frame: bool) -> Iterator[Finding]:
 def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
     """The three parts of the small pool (`pool.open_pool`)."""
     yield from _check("video", GOT10kSource(root / "got10k" / "train"), every_frame)
-    yield from _check("stills", CocoSource(root / "coco"), every_frame)
+    yield from _check("stills", CocoSource(root / "coco", **STILLS), every_frame)
     yield from _check_synthetic(root, every_frame)
 
 

@@ -31,13 +31,13 @@ class CocoSource(Source):
         split: str = "train2017",
         name: str = "coco",
         store: ImageStore | None = None,
-        least_side: float = 12.0,
-        largest_frac: float = 0.85,
+        least_side: float = 0.0,
+        largest_frac: float = 1.0,
     ) -> None:
         """Open one split, from the index in the user's cache directory if the annotation file has not changed.
 
-        Boxes are clipped at the photograph. Left out: crowds, boxes with a side under `least_side` pixels,
-        and boxes over more than `largest_frac` of the photograph, as nothing around tells them apart.
+        Boxes are clipped at the photograph. Left out: crowds and boxes without area, as in pytracking's training;
+        boxes with a side under `least_side` pixels, and boxes over more than `largest_frac` of the photograph.
         """
         self.name = name
         self._folder = Path(root) / split
@@ -119,8 +119,8 @@ def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[st
             raise _fault(path, "annotations", number, "names an image or category that is not listed")
         image = images[entry["image_id"]]
         box = _clipped(entry["bbox"], image["width"], image["height"])
-        largest = largest_frac * image["width"] * image["height"]
-        if not entry.get("iscrowd", 0) and min(box[2:]) >= least_side and box[2] * box[3] <= largest:
+        shortest, largest = min(box[2:]), largest_frac * image["width"] * image["height"]
+        if not entry.get("iscrowd", 0) and shortest > 0 and shortest >= least_side and box[2] * box[3] <= largest:
             boxes.append(box)
             names.append(f"{Path(image['file_name']).stem}#{entry['id']}")
             file.append(files.setdefault(image["file_name"], len(files)))

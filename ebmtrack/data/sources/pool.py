@@ -24,6 +24,7 @@ HELD_BACK_SETS = (
     "tanner",
     "tannerb",
 )  # every tenth web_ family
+STILLS = {"least_side": 12.0, "largest_frac": 0.85}  # nothing around a larger box tells it apart (`CocoSource`)
 # Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA)
 # and small things on plain pavement (FODA) would take half; DAVIS and TINYTLP have the best boxes and motion.
 VIDEO_SHARES = {
@@ -86,7 +87,7 @@ def open_pool(
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
     keep, keep_material = _part(part, held_back), _part(part, held_back_material)
     video = GOT10kSource(root / "got10k" / "train", "video", store).subset(keep)
-    stills = CocoSource(root / "coco", name="stills", store=store).subset(keep)
+    stills = CocoSource(root / "coco", name="stills", store=store, **STILLS).subset(keep)
     material = (root / "cutouts", root / "backgrounds")
     synthetic = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
     return {"video": video.weighted(video_weights(video)), "stills": stills, "synthetic": synthetic}
