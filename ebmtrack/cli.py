@@ -6,6 +6,7 @@ so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -20,6 +21,7 @@ from ebmtrack import __version__
 from ebmtrack.errors import ConfigError, EbmtrackError
 
 VISDOM_SERVER = "http://localhost:8097"
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about
 ABOUT = "Track any object in a video by climbing an energy."
 
 
@@ -48,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except EbmtrackError as error:
         print(f"ebmtrack: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None or error.errno not in REFUSED:
+            raise
+        print(f"ebmtrack: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ebmtrack: interrupted", file=sys.stderr)

@@ -232,7 +232,7 @@ def is_done(job: Job, task: Task) -> bool:
         if key in ("params", "weights", "seed") and made_by.get(key) != value:
             raise ResultError(
                 f"{box_path(job.folder(task), task.sequence)}: made with other {key}; "
-                "choose another folder for results, or overwrite these"
+                "choose another folder for results (--out), or --overwrite these"
             )
     return True
 
@@ -249,7 +249,7 @@ def _check_sequences(job: Job, done: set[Task]) -> None:
             if len(boxes) != len(truth) or not np.array_equal(boxes[0], truth[0]):
                 raise ResultError(
                     f"{box_path(job.folder(task), name)}: made from another sequence of that name; "
-                    "choose another folder for results, or overwrite these"
+                    "choose another folder for results (--out), or --overwrite these"
                 )
 
 

@@ -139,6 +139,15 @@ def test_as_a_module_with_a_camera_that_is_not_there(tmp_path):
     assert done.stderr == "ebmtrack: error: no camera number 96: is it plugged in, and free?\n"
 
 
+def test_a_folder_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "/data/out.safetensors")
+
+    monkeypatch.setattr(cli, "_tracker", refused)
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: /data/out.safetensors: Permission denied\n"
+
+
 def test_a_reader_that_leaves_is_no_error():
     """As in `ebmtrack train ebm18_small --show | head -0`."""
     command = [sys.executable, "-m", "ebmtrack", "train", "ebm18_small", "--show"]
@@ -160,8 +169,9 @@ def test_help_does_not_load_what_is_heavy():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems know them")
-def test_ctrl_c_from_a_shell_keeps_the_boxes(folder):
-    """A real SIGINT while the second frame is tracked: code 130, no traceback, the first box on disk."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_from_outside_keep_the_boxes(folder, name):
+    """Ctrl-C, `kill` or `timeout`, a closed terminal, while the second frame is tracked: the first box is on disk."""
     code = (
         "import signal, sys; sys.path.insert(0, sys.argv.pop(1)); from test_cli import Still, cli;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # jobs in the background inherit none
@@ -172,7 +182,7 @@ def test_ctrl_c_from_a_shell_keeps_the_boxes(folder):
     command = [sys.executable, "-c", code, os.path.dirname(__file__), *argv]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "busy\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         printed, errors = process.communicate(timeout=100)
     assert process.returncode == 130 and "Traceback" not in errors
     assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frames" in printed

@@ -210,3 +210,10 @@ def test_bad_arguments_are_refused():
     ):
         with pytest.raises(ConfigError):
             call()
+
+
+@pytest.mark.parametrize("climb", [plain_ascent, ascent_s1, ascent_s2])
+def test_an_energy_with_a_column_too_many_is_refused(climb):
+    """What `nn.Linear(n, 1)` gives broadcasts silently otherwise, and climbs to nowhere."""
+    with pytest.raises(ConfigError, match=r"must be \(4,\), one value a row, got \(4, 1\); squeeze"):
+        climb(lambda y: -y.square().sum(-1, keepdim=True), torch.ones(4, 2), 0.1)

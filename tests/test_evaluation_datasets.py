@@ -517,3 +517,26 @@ def test_a_data_set_is_found_below_the_configured_folder(tmp_path, monkeypatch):
     (place / "groundtruth_rect.txt").write_text("1,2,3,4\n")
     (place / "img" / "0001.jpg").write_bytes(b"x")
     assert datasets.locate("otb100", None) == tmp_path / "OTB100"
+
+
+def test_the_check_decodes_frames_and_looks_at_the_first_box(tmp_path: Path) -> None:
+    """First and last frame, or all; a first box outside of its frame."""
+    import cv2
+
+    from ebmtrack.evaluation.datasets.checking import check
+
+    for name, box in (("good", "3,4,5,6"), ("middle", "3,4,5,6"), ("last", "3,4,5,6"), ("outside", "90,4,5,6")):
+        (tmp_path / name / "img").mkdir(parents=True)
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / name / f"img/{number}.png"), np.zeros((20, 30, 3), np.uint8))
+        (tmp_path / name / "groundtruth_rect.txt").write_text(f"{box}\n" * 3)
+    (tmp_path / "middle/img/1.png").write_text("x")
+    (tmp_path / "last/img/2.png").write_text("x")
+
+    def damaged(every_frame: bool) -> list[str]:
+        return [finding.text for finding in check("folder", tmp_path, every_frame) if finding.damage]
+
+    last, outside = damaged(False)
+    assert "last/img/2.png: cannot be read" in last
+    assert "outside/img/0.png: the first box (90, 4, 5, 6) lies outside of it, which is 30 x 20" in outside
+    assert len(damaged(True)) == 3 and any("middle/img/1.png" in text for text in damaged(True))

@@ -604,6 +604,37 @@ def test_what_the_tracker_refuses_is_reported_with_its_frame(folder, tmp_path):
     assert lines_of(tmp_path / "b.txt") == BOXES[:3]
 
 
+def test_no_picture_of_the_source_is_overwritten(folder):
+    picture = sorted(folder.iterdir())[1]
+    before = picture.read_bytes()
+    with pytest.raises(ConfigError, match="is what is to be tracked"):
+        track(folder, lambda: pytest.fail("loaded"), "1,2,3,4", boxes=picture)
+    assert picture.read_bytes() == before
+
+
+def test_outputs_that_cannot_be_are_refused_before_work_begins(folder, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="each a file of its own"):
+        track(folder, lambda: pytest.fail("loaded"), "1,2,3,4", save=tmp_path / "x.mp4", boxes=tmp_path / "x.mp4")
+
+    def refused(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(ConfigError, match="b.txt: cannot write here: Permission denied"):
+        track(folder, lambda: pytest.fail("loaded"), "1,2,3,4", boxes=tmp_path / "new/b.txt")
+
+
+def test_a_disk_that_fills_up_keeps_the_boxes(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ebmtrack.viewers.video_file._OpenCvEncoder.write", full)
+    monkeypatch.setattr("ebmtrack.viewers.video_file._AvEncoder.write", full)
+    with pytest.raises(ConfigError, match="v.mp4: cannot write frame 0: No space left on device"):
+        track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt", save=tmp_path / "v.mp4")
+    assert lines_of(tmp_path / "b.txt") == BOXES[:1]
+
+
 @pytest.mark.parametrize("output", ["save", "boxes"])
 def test_the_source_is_not_overwritten(tmp_path, output):
     """Nor by another name of it; nothing is tracked."""

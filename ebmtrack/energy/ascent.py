@@ -40,9 +40,9 @@ def plain_ascent(energy: Energy, start: Tensor, step: float | Tensor, steps: int
     _check(start, steps)
     y = start.detach()
     if steps == 0:
-        return AscentResult(y, energy_gradient(energy, y)[0])
+        return AscentResult(y, _value_and_gradient(energy, y)[0])
     for _ in range(steps):
-        f, gradient = energy_gradient(energy, y)
+        f, gradient = _value_and_gradient(energy, y)
         y = y + step * gradient
     return AscentResult(y, f)
 
@@ -60,7 +60,7 @@ def ascent_s1(
     if not 0 < decay <= 1:
         raise ConfigError(f"ascent_s1: decay must lie in (0, 1], got {decay}")
     y, step = start.detach(), _row_steps(step, start)
-    f, gradient = energy_gradient(energy, y)
+    f, gradient = _value_and_gradient(energy, y)
     for _ in range(steps):
         y_new = y + step * gradient
         f_new, gradient_new = energy_gradient(energy, y_new)
@@ -91,7 +91,7 @@ def ascent_s2(
     """
     _check(start, steps)
     y = start.detach()
-    f, gradient = energy_gradient(energy, y)
+    f, gradient = _value_and_gradient(energy, y)
     active = torch.ones_like(f, dtype=torch.bool)
     for _ in range(steps):
         y = torch.where(active.unsqueeze(-1), y + step * gradient, y)
@@ -102,6 +102,15 @@ def ascent_s2(
         if not bool(active.any()):
             break
     return ClimbResult(y, f)
+
+
+def _value_and_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
+    """f (...) and its gradient at y (..., D); ConfigError where the energy gives another shape, such as (..., 1)."""
+    f, gradient = energy_gradient(energy, y)
+    if f.shape != y.shape[:-1]:
+        want, got = tuple(y.shape[:-1]), tuple(f.shape)
+        raise ConfigError(f"the energy of {tuple(y.shape)} must be {want}, one value a row, got {got}; squeeze(-1)?")
+    return f, gradient
 
 
 def _row_steps(step: float | Tensor, start: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
     raise CheckpointError(
         f"no weights {str(weights)!r}, neither a file nor a network in {folder} ({names}); "
-        "give the path of a .safetensors file, or install ebmtrack again from its wheel"
+        "give the path of a .safetensors file; `ebmtrack convert` makes one of a pytracking checkpoint"
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -90,6 +93,7 @@ def track(
         if visdom is not None:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
+        stack.enter_context(_interrupted_by_signals())
         stack.enter_context(_kept(result, boxes_path))
         outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
@@ -184,6 +188,21 @@ def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) 
 
 
 @contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost."""
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names if hasattr(signal, name)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
 def _kept(result: Track, boxes_path: Path | None) -> Iterator[None]:
     """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
     try:
@@ -251,7 +270,24 @@ def _checked_outputs(
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
     for output in (save, boxes):
         check_is_not_source(output, source)
+        _check_writable(output)
+    if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
+        raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
     return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
+
+
+def _check_writable(path: str | os.PathLike | None) -> None:
+    """ConfigError, before any work is done, where a file cannot be made in the folder of `path`."""
+    folder = Path(path).absolute().parent if path is not None else None
+    while folder is not None and not folder.exists():
+        folder = folder.parent
+    if folder is None or (Path(path).exists() and not Path(path).is_file()):
+        return  # a pipe or device
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
 
 
 def _plain_name(source: str | os.PathLike | int) -> str:

@@ -54,7 +54,11 @@ class VideoWriter:
         if image.shape[:2] != (height, width):
             image = fit(image, width, height)
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._encoder.write(np.ascontiguousarray(image))
+        try:
+            self._encoder.write(np.ascontiguousarray(image))
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"{self.path}: cannot write frame {self.frames_written}: {reason}") from None
         self.frames_written += 1
 
     def close(self) -> None:
@@ -63,7 +67,10 @@ class VideoWriter:
             return
         encoder, self._encoder = self._encoder, None
         with self._stack:
-            encoder.close()
+            try:
+                encoder.close()
+            except OSError as error:
+                raise ConfigError(f"{self.path}: cannot be finished: {error.strerror or error}") from None
 
     def _open(self, width: int, height: int) -> None:
         """Start the encoder on a temporary file beside the final one."""
@@ -131,10 +138,11 @@ def checked_video_path(path: str | os.PathLike) -> Path:
 
 
 def check_is_not_source(output: str | os.PathLike | None, source: str | os.PathLike | int) -> None:
-    """ConfigError where writing `output` would replace the very file that is read."""
+    """ConfigError where writing `output` would replace the very file that is read, or a picture of the folder."""
     if output is None or isinstance(source, int) or not (os.path.isfile(output) and os.path.exists(source)):
         return
-    if os.path.samefile(output, source):
+    in_folder = os.path.isdir(source) and os.path.samefile(os.path.dirname(os.path.abspath(output)), source)
+    if os.path.samefile(output, source) or (in_folder and cv2.haveImageReader(os.fspath(output))):
         raise ConfigError(f"{output} is what is to be tracked; give another name for the output")
 
 

@@ -159,7 +159,7 @@ class DataSet:
             raise DatasetError(f"{self.name} under {self.root}: no sequences found")
         if not allow_missing and (lacking := self.shortfall(12)):
             raise DatasetError(
-                f"{self.name} under {self.root}: {lacking}. Add them, or allow missing sequences to use the rest"
+                f"{self.name} under {self.root}: {lacking}. Add them, or give --allow-missing to use the rest"
             )
         if not self.loaders:
             raise DatasetError(f"{self.name} under {self.root}: no sequences found")
