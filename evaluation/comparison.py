@@ -232,7 +232,7 @@ def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()
 def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:
     """Figures of one sequence, the mean over its runs."""
     points = np.mean([score.op(np.array([0.5, 0.75])) for score in scores], axis=0)
-    norm = np.mean([_norm_headline(score.norm_precision, score.protocol) for score in scores])
+    norm = np.mean([score.protocol.norm_figure(score.norm_precision) for score in scores])
     return {
         "auc": float(np.mean([score.success for score in scores])),
         "average_overlap": float(np.mean([score.average_overlap for score in scores])),
@@ -243,12 +243,8 @@ def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:
     }
 
 
-def _norm_headline(curve: Array, chosen: metrics.Protocol) -> float:
-    return float(curve.mean() if chosen.norm_headline == "area" else curve[20])
-
-
 def _of_summary(summary: metrics.Summary, figure: str) -> float:
-    return summary.norm_precision_20 if figure == "norm_precision" else getattr(summary, figure)
+    return summary.norm_figure if figure == "norm_precision" else getattr(summary, figure)
 
 
 def _errors(path: Path) -> dict[str, str]:

@@ -71,6 +71,10 @@ class Protocol:
         """The same as people write it."""
         return "AO" if self.pooled else "AUC"
 
+    def norm_figure(self, curve: Array) -> float:
+        """The one number that stands for a curve of normalised precision (51,): see `norm_headline`."""
+        return float(curve.mean() if self.norm_headline == "area" else curve[20])
+
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "pytracking": Protocol("pytracking", repeat_empty=True, denominator="all"),
@@ -349,7 +353,8 @@ class Summary:
 
     success (T,), precision (51,), norm_precision (51,); auc is the mean of the success curve; op50 and op75
     are OP at 0.5 and 0.75; precision_20 at 20 pixels; norm_precision_20 at 0.2, norm_precision_area the mean
-    from 0 to 0.5; average_overlap GOT-10k's AO. sequences: how many had a frame to judge.
+    from 0 to 0.5, norm_figure the one of the two that the protocol goes by; average_overlap GOT-10k's AO. sequences:
+    how many had a frame to judge.
     """
 
     success: Array
@@ -361,6 +366,7 @@ class Summary:
     precision_20: float
     norm_precision_20: float
     norm_precision_area: float
+    norm_figure: float
     average_overlap: float
     sequences: int
 
@@ -393,6 +399,7 @@ def summarise(scores: Sequence[SequenceScore]) -> Summary:
         precision_20=float(precision[20]),
         norm_precision_20=float(norm[20]),
         norm_precision_area=float(norm.mean()),
+        norm_figure=judged[0].protocol.norm_figure(norm),
         average_overlap=float(mean(lambda s: s.average_overlap if s.valid.any() else 0.0)),
         sequences=len(judged),
     )

@@ -70,6 +70,25 @@ def test_figures(compared: comparison.Comparison) -> None:
     assert compared.difference(other).value == pytest.approx(20 / 21 - 0.4)
 
 
+@pytest.mark.parametrize("name", ["trackingnet", "ope"])
+def test_normalised_precision_is_the_same_figure_above_and_below(place: Path, name: str) -> None:
+    """A box that is a bit more than 3 of 10 pixels off in x from the second of six frames on.
+
+    From the threshold 0.31 on all frames are hits, for 20 of the 51 thresholds, and below it the free first one only:
+    the area under `trackingnet` is (31 / 6 + 20) / 51, and precision at 0.2 without the first frame 0. The mean of
+    sequences that are alike is each one's figure.
+    """
+    found = datasets.open_dataset("folder", place / "data")
+    for sequence in found.names:
+        truth = found.load(sequence).boxes_xywh
+        off = truth + np.where(np.arange(6) > 0, 3.0000001, 0)[:, None] * [1, 0, 0, 0]
+        write_result(place / "norm" / "folder" / "p_000", sequence, Result(off, made_by=MADE_BY))
+    tracker = comparison.compare(found, {"p": place / "norm" / "folder" / "p"}, protocol=name).trackers[0]
+    expected = (31 / 6 + 20) / 51 if name == "trackingnet" else 0.0
+    assert tracker.mean("norm_precision") == pytest.approx(expected, abs=1e-12)
+    assert list(tracker.values("norm_precision").values()) == pytest.approx([expected] * 3, abs=1e-12)
+
+
 def test_curves_are_means_over_sequences(compared: comparison.Comparison) -> None:
     """The success curve of a perfect tracker is 1 and then 0; figures alone have no curve."""
     xs, ys = compared.trackers[0].curve("success")
