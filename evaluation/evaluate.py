@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
+import cv2
 import numpy as np
 
 import ebmtrack
@@ -176,11 +176,14 @@ def judge(sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path:
 
 
 def versions(device: str, threads: int) -> dict[str, object]:
-    """What besides parameters and weights can change a result's last digits."""
-    numbers = {name: metadata.version(name) for name in ("numpy", "opencv-python", "torch")}
-    if device.startswith("cuda"):
-        import torch
+    """What besides parameters and weights can change a result's last digits.
 
+    Versions are those that the modules say of themselves: OpenCV comes in distributions of several names.
+    """
+    import torch
+
+    numbers = {"numpy": np.__version__, "opencv": cv2.__version__, "torch": str(torch.__version__)}
+    if device.startswith("cuda"):
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
     where = {"device": device, "threads": threads} if device == "cpu" else {"device": device}
@@ -296,7 +299,7 @@ def _line(label: str, width: int, points: np.ndarray, frames_per_s: float) -> st
 
 
 def _default_workers(devices: tuple[str, ...]) -> int:
-    return len(devices) if devices[0].startswith("cuda") else os.cpu_count() or 1
+    return len(devices) if devices[0].startswith("cuda") else _cores()
 
 
 def _default_threads(devices: tuple[str, ...], workers: int) -> int:
@@ -304,7 +307,12 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
 
     With one, results on a CPU do not depend on how many workers share the cores.
     """
-    return 1 if devices[0] == "cpu" else max(1, (os.cpu_count() or 1) // max(1, workers))
+    return 1 if devices[0] == "cpu" else max(1, _cores() // max(1, workers))
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system says (Linux), else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads: int | None) -> None:

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import time
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from evaluation_stub import StubFactory, make_sequences
@@ -189,7 +191,7 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
     run(root, tmp_path, sequences=["seq0"])
     marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
     assert set(marker) == {"frames", "made_by", "sha256"}
-    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv-python", "device", "threads"}
+    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv", "device", "threads"}
     assert set(marker["made_by"]) == keys
 
 
@@ -314,3 +316,23 @@ def test_a_report_being_written_is_no_leftover(tmp_path: Path) -> None:
     os.utime(old, (time.time() - 2 * claims.SILENT_S,) * 2)
     runner._remove_leftovers(tmp_path, "seq2")
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
+
+
+def test_versions_are_those_of_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV may be installed as opencv-python-headless, and then no distribution is called opencv-python."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert evaluate.versions("cpu", 1)["opencv"] == cv2.__version__
+
+
+def test_defaults_keep_to_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 64 cores are allowed: two workers on the CPU, two threads beside a GPU; without limits all count."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 7}, raising=False)
+    assert evaluate._default_workers(("cpu",)) == 2
+    assert evaluate._default_threads(("cuda:0",), 1) == 2 and evaluate._default_threads(("cuda:0",), 8) == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert evaluate._default_workers(("cpu",)) == 64 and evaluate._default_threads(("cuda:0",), 8) == 8
