@@ -110,10 +110,10 @@ def evaluate(
     params_names: files of `tracker_params/`. sequences: names, all without any. workers: processes, by default one per
     GPU or per core; 0 runs in this process. threads: of each worker, by default 1 on a CPU (so that results do not
     depend on the number of workers) and cores // workers beside a GPU. out: folder of results; what is finished
-    there is not run again, unless `overwrite`. weights: replace those of the parameters. protocol: default is the
-    data set's own. on_score: called with each task that is done and its area under the success curve (0 to 1). Raises
-    the errors of this package for what cannot be run; a sequence that fails while running is
-    kept in `Evaluation.failed` and makes `exit_code` 1.
+    there is not run again, unless `overwrite`, which is refused beside another runner. weights: replace those of the
+    parameters. protocol: default is the data set's own. on_score: called with each task that is done and its area under
+    the success curve (0 to 1). Raises the errors of this package for what cannot be run; a sequence that fails while
+    running is kept in `Evaluation.failed` and makes `exit_code` 1.
     """
     stream = stream or sys.stdout
     found = open_dataset(dataset, root)
@@ -127,12 +127,13 @@ def evaluate(
     fixed = {"seed": seed, **versions(devices[0], threads)}
     made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
     job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
-    if overwrite:
-        _forget(job)
     chosen = metrics.protocol(protocol or found.protocol)
-    outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
     missing = found.missing if not sequences else ()
-    evaluation = collect(job, chosen, outcome.failed, missing)
+    with runner.at_work(job) as mine:
+        if overwrite:
+            runner.forget(job, mine)
+        outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
+        evaluation = collect(job, chosen, outcome.failed, missing)
     print_table(evaluation, stream)
     return evaluation
 
@@ -322,9 +323,3 @@ def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads:
         raise ConfigError(
             f"runs {runs}, workers {workers}, threads {threads}: at least one run and thread, and no negative workers"
         )
-
-
-def _forget(job: runner.Job) -> None:
-    """Remove the markers of a job's tasks, so that all are run again."""
-    for task in job.tasks:
-        (job.folder(task) / f"{task.sequence}.json").unlink(missing_ok=True)

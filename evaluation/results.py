@@ -87,6 +87,16 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
 
 
+def remove_result(folder: str | os.PathLike, name: str) -> None:
+    """Remove what `write_result` wrote of one sequence, the marker first: killed on the way, it is unfinished."""
+    for path in (marker_path(folder, name), box_path(folder, name), *_side_paths(folder, name)):
+        path.unlink(missing_ok=True)
+
+
+def _side_paths(folder: str | os.PathLike, name: str) -> list[Path]:
+    return [Path(folder) / f"{name}{end}.txt" for end in _SIDE_FILES]
+
+
 def box_path(folder: str | os.PathLike, name: str) -> Path:
     """Where the boxes of a sequence lie in our layout."""
     return Path(folder) / f"{name}.txt"

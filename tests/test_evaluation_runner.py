@@ -18,7 +18,7 @@ from evaluation_stub import StubFactory, make_sequences
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import claims, evaluate, runner
-from ebmtrack.evaluation.results import read_marker, read_result
+from ebmtrack.evaluation.results import find_results, read_marker, read_result
 
 
 def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
@@ -110,6 +110,31 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
             run(root, tmp_path, **changes)
     run(root, tmp_path, seed=1, overwrite=True)
     assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
+
+
+def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
+    """New weights fail at one of four sequences: neither boxes nor side files of the old ones pass for the new."""
+    run(root, tmp_path, factory=StubFactory(weights="old"))
+    factory = StubFactory(weights="new", trouble="raise", trouble_width=41)
+    assert [t.sequence for t in run(root, tmp_path, factory=factory, overwrite=True)[0].failed] == ["seq1"]
+    assert [p.name for p in (tmp_path / "folder" / "stub_000").glob("seq1*")] == ["seq1.error"]
+    found = find_results(tmp_path / "folder" / "stub")
+    assert set(found.files) == {"seq0", "seq2", "seq3"}
+    assert {found.read(name).made_by["weights"] for name in found.files} == {"new"}
+
+
+def test_overwriting_is_refused_beside_another_runner(root: Path, tmp_path: Path) -> None:
+    """A runner that overwrites and comes while another is at work says so, and takes nothing from it."""
+    refused = []
+
+    def second(task: runner.Task, score: float) -> None:
+        with pytest.raises(ConfigError, match="another runner is at work"):
+            run(root, tmp_path, overwrite=True)
+        refused.append(task.sequence)
+
+    assert run(root, tmp_path, on_score=second)[0].complete and len(refused) == 4
+    assert not list((tmp_path / "folder" / "stub_000" / ".claims").iterdir())
+    assert run(root, tmp_path, overwrite=True)[0].complete  # the first has ended
 
 
 @pytest.mark.parametrize("trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")])
