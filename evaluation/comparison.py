@@ -34,7 +34,7 @@ class TrackerScores:
     FIGURES) -> value, the mean over runs. means: figures over all sequences, as a file of figures gives them.
     folder: where the boxes lie, None where only figures are known. made_by: the different things that made the
     results. times_s: sequence -> seconds per frame of the first run; stages_s: seconds by stage, all sequences
-    of the first run together. failed: sequence -> traceback.
+    of the first run together. failed: sequence -> traceback. numbers: what the runs are called in the folder.
     """
 
     label: str
@@ -46,6 +46,7 @@ class TrackerScores:
     times_s: dict[str, Array] = field(default_factory=dict)
     stages_s: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
 
     def values(self, figure: str) -> dict[str, float]:
         """One figure for every sequence that has it."""
@@ -146,7 +147,8 @@ def compare(
     """
     chosen = metrics.protocol(protocol or dataset.protocol)
     loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
-    trackers = [score_folder(find_results(path, label), loaded, chosen) for label, path in results.items()]
+    names = (*dataset.names, *dataset.missing)
+    trackers = [score_folder(find_results(path, label, names), loaded, chosen) for label, path in results.items()]
     if peers is not None:
         trackers += read_peers(peers, tuple(loaded))
     if not trackers:
@@ -156,15 +158,14 @@ def compare(
 
 def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen: metrics.Protocol) -> TrackerScores:
     """Judge every run that a folder has of the given sequences."""
-    tracker = TrackerScores(folder.label, folder=folder)
+    numbers = sorted({number for name in sequences for number in folder.run_numbers(name)})
+    tracker = TrackerScores(folder.label, [{} for _ in numbers], folder=folder, numbers=tuple(numbers))
     for name, sequence in sequences.items():
         speeds = []
-        for run in range(folder.runs(name)):
-            result = folder.read(name, run)
+        for number in folder.run_numbers(name):
+            result, run = folder.read(name, number), numbers.index(number)
             if result.made_by and not np.array_equal(result.boxes_xywh[0], sequence.boxes_xywh[0]):
                 raise ResultError(f"{result.path}: made from another sequence of that name, with another first box")
-            while len(tracker.runs) <= run:
-                tracker.runs.append({})
             tracker.runs[run][name] = judge(sequence, result.boxes_xywh, chosen, result.path)
             speeds.append(result.frames_per_s)
             if run == 0:
@@ -172,7 +173,7 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
                 tracker.stages_s.update(result.stages_s)
             if result.made_by and result.made_by not in tracker.made_by:
                 tracker.made_by.append(result.made_by)
-        if folder.runs(name):
+        if speeds:
             scores = [run[name] for run in tracker.runs if name in run]
             tracker.figures[name] = {**_figures(scores), "fps": float(np.mean(speeds))}
     tracker.failed = _errors(folder.path)

@@ -20,7 +20,7 @@ import ebmtrack
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import metrics, runner
 from ebmtrack.evaluation.datasets import open_dataset
-from ebmtrack.evaluation.results import read_result
+from ebmtrack.evaluation.results import check_names, read_result
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ def evaluate(
     devices = runner.pick_devices(device)
     workers = _default_workers(devices) if workers is None else workers
     _check_counts(params_names, runs, workers, threads)
+    check_names(names)
     factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
     tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     threads = threads or _default_threads(devices, workers)

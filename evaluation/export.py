@@ -35,8 +35,7 @@ def export_stored(
     found, written = open_dataset(dataset, root), []
     for params, path in discover(out, found.name, params_names).items():
         folder = find_results(path)
-        runs = {name: [folder.read(name, run) for run in range(folder.runs(name))] for name in found.names}
-        results = {name: those for name, those in runs.items() if those}
+        results = {name: {run: folder.read(name, run) for run in folder.run_numbers(name)} for name in found.names}
         tracker, prefix = ("ebmtrack", PREFIXES.get(dataset, "")) if layout == "pytracking" else (params, "")
         try:
             written += export(results, to, layout, tracker, params, integers, prefix)

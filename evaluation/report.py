@@ -191,7 +191,7 @@ def _warnings(comparison: Comparison) -> str:
         missing = comparison.missing(tracker)
         if missing:
             lines.append(f"{tracker.label} is partial: no result for {', '.join(missing)}.")
-        fewer = [name for name in tracker.figures if tracker.runs and name not in tracker.runs[-1]]
+        fewer = [name for name in tracker.figures if any(name not in run for run in tracker.runs)]
         if fewer:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
@@ -272,7 +272,7 @@ def _thumbnails(comparison: Comparison, name: str) -> str:
         picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
     try:
         paths = sequence.frame_paths()
-        boxes = ours.folder.read(name, 0).boxes_xywh
+        boxes = ours.folder.read(name, ours.numbers[0]).boxes_xywh
         figures = [_figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, score.overlap[i]) for i in picks]
     except EbmtrackError as reason:  # the images may be gone while the results are still here
         return f'<p class="note">No thumbnails: {escape(reason)}</p>'

@@ -89,6 +89,20 @@ def test_normalised_precision_is_the_same_figure_above_and_below(place: Path, na
     assert list(tracker.values("norm_precision").values()) == pytest.approx([expected] * 3, abs=1e-12)
 
 
+def test_a_lost_run_moves_no_other(place: Path) -> None:
+    """Run 0 of seq1 is gone: run 1 stays in its place beside the others', and the page says that a run is missing."""
+    found = datasets.open_dataset("folder", place / "data")
+    for run in (3, 4):
+        for name in found.names if run == 4 else ("seq0", "seq2"):
+            boxes = found.load(name).boxes_xywh + np.where(np.arange(6) > 0, 100 * (run - 3), 0)[:, None] * [1, 0, 0, 0]
+            write_result(place / "lost" / "folder" / f"p_00{run}", name, Result(boxes, made_by=MADE_BY))
+    compared = comparison.compare(found, {"p": place / "lost" / "folder" / "p"})
+    tracker = compared.trackers[0]
+    assert tracker.numbers == (3, 4) and [set(run) for run in tracker.runs] == [{"seq0", "seq2"}, set(found.names)]
+    assert [summary.auc for summary in tracker.summaries] == pytest.approx([20 / 21, 0])
+    assert "fewer than 2 runs of seq1" in report._warnings(compared)
+
+
 def test_curves_are_means_over_sequences(compared: comparison.Comparison) -> None:
     """The success curve of a perfect tracker is 1 and then 0; figures alone have no curve."""
     xs, ys = compared.trackers[0].curve("success")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import results
-from ebmtrack.evaluation.results import Result
+from ebmtrack.evaluation.results import Result, write_result
 
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
 
@@ -123,7 +123,7 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         (tmp_path / file).write_text("0.25\n0.5\n" if "time" in file else "1,2,3,4\n5,6,7,8\n")
     for name, runs in (("ours", 2), ("flat", 1), ("toolkit", 2), ("numbered", 3), ("vot", 1)):
         folder = results.find_results(tmp_path / name)
-        assert (folder.label, folder.runs("CAR4"), len(folder.files)) == (name, runs, 1)
+        assert (folder.label, folder.run_numbers("CAR4"), len(folder.files)) == (name, tuple(range(runs)), 1)
         assert folder.read("Car4", runs - 1).boxes_xywh.shape == (2, 4)
     for name in ("ours", "flat", "toolkit"):
         assert results.find_results(tmp_path / name).read("car4").frames_per_s == 2.0
@@ -138,19 +138,86 @@ def test_names_that_differ_in_spelling_only(tmp_path: Path) -> None:
     for name, x in (("Car-1", 1), ("car_1", 2)):
         (tmp_path / f"{name}.txt").write_text(f"{x},2,3,4\n")
     found = results.find_results(tmp_path)
-    assert [(found.runs(name), found.read(name).boxes_xywh[0, 0]) for name in ("Car-1", "car_1")] == [(1, 1), (1, 2)]
+    assert [found.run_numbers(name) for name in ("Car-1", "car_1")] == [(0,), (0,)]
+    assert [found.read(name).boxes_xywh[0, 0] for name in ("Car-1", "car_1")] == [1, 2]
     (tmp_path / "Car-1.txt").unlink()
     assert results.find_results(tmp_path).read("Car-1").boxes_xywh[0, 0] == 2
+
+
+OUR_NAMES = ("video_001", "video_002", "clip", "clip_001", "lap_time", "walk_stages", "Car-1", "car_1")
+
+
+@pytest.mark.parametrize("absent", [*OUR_NAMES, None])
+def test_in_our_folders_the_stem_is_the_name(tmp_path: Path, absent: str | None) -> None:
+    """Names that look like numbered runs, times or other spellings are read back as they were written, in two runs,
+    whichever of them is not there; and one without a marker is not done."""
+    written = [name for name in OUR_NAMES if name != absent]
+    for run in (0, 1):
+        for index, name in enumerate(written):
+            boxes = np.array([[index, run, 3, 4.0]])
+            write_result(tmp_path / f"p_00{run}", name, Result(boxes, np.array([index + 1.0])))
+    if absent is not None:
+        (tmp_path / "p_000" / f"{absent}.txt").write_text("1,2,3,4\n")
+    found = results.find_results(tmp_path / "p", names=OUR_NAMES)
+    for index, name in enumerate(written):
+        assert found.run_numbers(name) == (0, 1)
+        for run in (0, 1):
+            read = found.read(name, run)
+            assert [*read.boxes_xywh[0, :2], *read.times_s] == [index, run, index + 1]
+    assert absent is None or found.run_numbers(absent) == ()
+
+
+def test_names_of_the_data_set_go_before_numbers(tmp_path: Path) -> None:
+    """In somebody else's folder `video_001` is a sequence where the data set has one of that name, else a run."""
+    for name in ("video_001", "video_003", "lap_time", "clip", "clip_001"):
+        (tmp_path / f"{name}.txt").write_text("1,2,3,4\n")
+    found = results.find_results(tmp_path, names=("video_001", "video_003", "lap_time"))
+    assert [found.run_numbers(name) for name in ("video_001", "video_003", "video")] == [(0,), (0,), ()]
+    found = results.find_results(tmp_path, names=("video", "clip"))
+    assert [found.run_numbers(name) for name in ("video", "clip", "clip_001")] == [(0, 2), (0,), (0,)]
+    assert results.find_results(tmp_path).run_numbers("lap_time") == (0,)  # no boxes of `lap` lie beside it
+    (tmp_path / "lap.txt").write_text("1,2,3,4\n")
+    assert results.find_results(tmp_path).run_numbers("lap_time") == ()
+
+
+def test_a_lost_run_moves_no_other(tmp_path: Path) -> None:
+    """Run 2 is run 2, in our folders and in numbered files, whatever is missing before it."""
+    for run in (0, 2):
+        write_result(tmp_path / f"p_00{run}", "both", Result(BOXES + run))
+    write_result(tmp_path / "p_002", "last", Result(BOXES + 2))
+    found = results.find_results(tmp_path / "p")
+    assert found.run_numbers("both") == (0, 2) and found.run_numbers("last") == (2,)
+    np.testing.assert_array_equal(found.read("last").boxes_xywh, BOXES + 2)
+    with pytest.raises(ResultError, match="no result of 'both', run 1"):
+        found.read("both", 1)
+    written = results.export({"last": {2: found.read("last", 2)}}, tmp_path / "toolkit", "got10k")
+    assert [path.name for path in written] == ["last_003.txt"]
+    assert results.find_results(tmp_path / "toolkit" / "ebmtrack").run_numbers("last") == (2,)
+
+
+def test_two_files_of_one_run(tmp_path: Path) -> None:
+    """Two spellings of a name that is neither of them: which is meant cannot be known."""
+    for name in ("Car-1", "car_1"):
+        (tmp_path / f"{name}.txt").write_text("1,2,3,4\n")
+    with pytest.raises(ResultError, match=r"Car-1\.txt and .*car_1\.txt: both hold run 0 of 'CAR_1'"):
+        results.find_results(tmp_path).read("CAR_1")
+
+
+def test_names_that_would_share_a_file() -> None:
+    """The times of `lap` and the boxes of `lap_time` have one name, so one data set cannot have both."""
+    results.check_names(["lap", "lap_times", "run_time"])
+    with pytest.raises(ResultError, match="sequences 'lap' and 'lap_time' would share a file"):
+        results.check_names(["lap_time", "lap"])
 
 
 @pytest.mark.parametrize("layout", ["pytracking", "got10k", "got10k-otb"])
 def test_exports_are_found_and_read(tmp_path: Path, layout: str) -> None:
     """What is exported is read back with every digit, or truncated towards zero where integers are asked for."""
-    runs = [Result(BOXES, np.array([0.5, 0.25, 0.25])), Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))]
+    runs = {0: Result(BOXES, np.array([0.5, 0.25, 0.25])), 1: Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))}
     results.export({"walk": runs}, tmp_path, layout)
     folder = tmp_path / "ebmtrack" / "default" if layout == "pytracking" else tmp_path / "ebmtrack"
     found = results.find_results(folder)
-    assert found.runs("walk") == (1 if layout == "got10k-otb" else 2)
+    assert found.run_numbers("walk") == ((0,) if layout == "got10k-otb" else (0, 1))
     np.testing.assert_array_equal(found.read("walk").boxes_xywh, BOXES)
     assert found.read("walk").frames_per_s == pytest.approx(4.0)
     results.export({"walk": runs}, tmp_path / "integers", layout, integers=True)
@@ -173,7 +240,7 @@ def test_the_got10k_package_reads_our_export(tmp_path: Path) -> None:
     for name in names:
         anno = np.concatenate([rng.uniform(5, 90, (9, 2)), rng.uniform(9, 40, (9, 2))], axis=1).round(2)
         pred = np.abs(anno + rng.normal(0, 5, anno.shape)).round(3)
-        annotations[name], exported[name] = anno, [Result(pred, np.full(9, 0.02))]
+        annotations[name], exported[name] = anno, {0: Result(pred, np.full(9, 0.02))}
         scores.append(metrics.score_sequence(pred, anno, "otb"))
     results.export(exported, tmp_path / "results" / "OTB2015", "got10k-otb", tracker="ours")
     performance = _toolkit_report(otb.ExperimentOTB, annotations, tmp_path)["ours"]["overall"]
