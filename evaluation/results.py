@@ -28,8 +28,20 @@ from ebmtrack.files import write_text
 Array = np.ndarray
 
 _SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
-_OTHER_NAMES = {"human4_2": "human4"}  # OTB's Human4 has its boxes in groundtruth_rect.2.txt
-_PREFIXES = ("uav_", "nfs_", "tpl_")  # pytracking puts the data set's name before some sequences
+_OTB = ("otb100", "otb50", "otb2013")
+_IN_PYTRACKING = {"Human4": "Human4_2"}  # its boxes are in groundtruth_rect.2.txt
+_IN_GOT10K = {f"{name}_{target}": f"{name}.{target}" for name in ("Jogging", "Skating2") for target in (1, 2)}
+
+# Where a layout calls a data set's sequences otherwise than we do: `export` goes by these, `canonical` reads them back.
+NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    **{("pytracking", dataset): _IN_PYTRACKING for dataset in _OTB},
+    **{("got10k-otb", dataset): _IN_GOT10K for dataset in _OTB},
+}
+PREFIXES: Mapping[tuple[str, str], str] = {
+    ("pytracking", "uav123"): "uav_",
+    ("pytracking", "nfs30"): "nfs_",
+    ("pytracking", "tcolor128"): "tpl_",
+}
 
 
 @dataclass(frozen=True)
@@ -177,11 +189,23 @@ def read_stages(path: str | os.PathLike) -> dict[str, float]:
 
 
 def canonical(name: str) -> str:
-    """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, pytracking's
-    prefixes."""
-    key = re.sub(r"[-. ]+", "_", name.lower())
-    key = next((key[len(p) :] for p in _PREFIXES if key.startswith(p)), key)
-    return _OTHER_NAMES.get(key, key)
+    """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, and what `NAMES` and `PREFIXES`
+    list."""
+    key = _fold(name)
+    key = next((key[len(prefix) :] for prefix in PREFIXES.values() if key.startswith(prefix)), key)
+    return _OUR_NAMES.get(key, key)
+
+
+def name_in(layout: str, dataset: str, name: str) -> str:
+    """What a layout calls our sequence `name` of a data set."""
+    return PREFIXES.get((layout, dataset), "") + NAMES.get((layout, dataset), {}).get(name, name)
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[-. ]+", "_", name.lower())
+
+
+_OUR_NAMES = {_fold(theirs): _fold(ours) for table in NAMES.values() for ours, theirs in table.items()}
 
 
 @dataclass(frozen=True)
@@ -289,14 +313,15 @@ def export(
     tracker: str = "ebmtrack",
     params: str = "default",
     integers: bool = False,
-    prefix: str = "",
+    dataset: str = "",
 ) -> list[Path]:
     """Write results (sequence -> number of the run -> result) in another toolkit's layout and return the box files.
 
-    `pytracking`: `<out>/<tracker>/<params>_<run>/<prefix><seq>.txt`, tabs; `got10k` (GOT-10k):
-    `<out>/<tracker>/<seq>/ <seq>_001.txt`, commas; `got10k-otb` (the toolkit's OTB-like sets):
+    `pytracking`: `<out>/<tracker>/<params>_<run>/<seq>.txt`, tabs; `got10k` (GOT-10k):
+    `<out>/<tracker>/<seq>/<seq>_001.txt`, commas; `got10k-otb` (the toolkit's OTB-like sets):
     `<out>/<tracker>/<seq>.txt`, the first run only (`layout_runs`). integers: truncate, as pytracking writes them; the
-    default keeps fractions. Raises ConfigError for a layout.
+    default keeps fractions. dataset: whose sequences they are, for the toolkit's names of them (`name_in`). Raises
+    ConfigError for a layout.
     """
     if layout not in ("pytracking", "got10k", "got10k-otb"):
         raise ConfigError(f"unknown layout {layout!r}: choose pytracking, got10k or got10k-otb")
@@ -304,7 +329,7 @@ def export(
     wanted = layout_runs(layout, {run for runs in results.values() for run in runs})
     for name, runs in results.items():
         for run, result in ((run, runs[run]) for run in wanted if run in runs):
-            boxes, times = _export_paths(base, layout, prefix + name, params, run)
+            boxes, times = _export_paths(base, layout, name_in(layout, dataset, name), params, run)
             separator = "\t" if layout == "pytracking" else ","
             write_text(boxes, format_boxes(result.boxes_xywh, separator, integers))
             written.append(boxes)

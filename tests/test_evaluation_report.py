@@ -306,6 +306,21 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
     assert "page.html: cannot be written" in capsys.readouterr().err
 
 
+def test_an_export_says_what_is_missing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Run 0 lacks seq1 and run 2 all: both are printed, with exit code 0; a layout of one run speaks of that alone."""
+    truth = datasets.open_dataset("folder", place / "data").load("seq0").boxes_xywh
+    for run, names in ((0, ("seq0", "seq2")), (1, ("seq0", "seq1", "seq2")), (2, ())):
+        (tmp_path / "out" / "folder" / f"p_00{run}").mkdir(parents=True)
+        for name in names:
+            write_result(tmp_path / "out" / "folder" / f"p_00{run}", name, Result(truth, made_by=MADE_BY))
+    where = ["--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "out")]
+    first, last = "p, run 0: no result of 1 of 3 sequences: seq1", "p, run 2: no result of 3 of 3 sequences: seq0, "
+    for layout, lines in (("pytracking", 2), ("got10k-otb", 1)):
+        assert cli.main(["export", *where, "--layout", layout, "--out", str(tmp_path / layout)]) == 0
+        printed = capsys.readouterr().out
+        assert first in printed and (last in printed) == (lines == 2) and printed.count("no result") == lines
+
+
 def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
     """Texts of the file of figures, such as their protocol, stand on the page once for all its trackers."""
     rows = {"sequences": {"seq0": {"auc": 0.5}}}

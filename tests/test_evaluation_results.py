@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import results
+from ebmtrack.evaluation import datasets, results
+from ebmtrack.evaluation.export import export_stored
 from ebmtrack.evaluation.results import Result, write_result
 
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
@@ -250,6 +252,65 @@ def test_the_got10k_package_reads_our_export(tmp_path: Path) -> None:
     assert performance["success_score"] == pytest.approx(ours.auc, abs=1e-12)
     assert performance["precision_score"] == pytest.approx(ours.precision_20, abs=1e-12)
     assert performance["speed_fps"] == pytest.approx(50)
+
+
+OTB_TARGETS = {"Basketball": [""], "Jogging": [".1", ".2"], "Human4": [".2"], "Skating2": [".1", ".2"]}
+
+
+def test_the_got10k_package_finds_every_sequence_of_otb(tmp_path: Path) -> None:
+    """Its own data set on the same folder, with Jogging's two targets, takes `ebmtrack export`'s files: a perfect
+    tracker has a precision of 1 there in every sequence, and in our names the files are the same again."""
+    otb, toolkit = pytest.importorskip("got10k.experiments.otb"), pytest.importorskip("got10k.datasets")
+    found, root = _otb_with_results(tmp_path), tmp_path / "data"
+    experiment = object.__new__(otb.ExperimentOTB)
+    experiment.dataset = toolkit.OTB(str(root), 2015, download=False)
+    experiment.result_dir, experiment.report_dir = str(tmp_path / "got10k-otb"), str(tmp_path / "report")
+    experiment.nbins_iou, experiment.nbins_ce, experiment.plot_curves = 21, 51, lambda names: None
+    export_stored("otb100", root, "got10k-otb", tmp_path / "got10k-otb", out=tmp_path / "out", stream=io.StringIO())
+    by_sequence = experiment.report(["p"])["p"]["seq_wise"]
+    assert {results.canonical(name) for name in by_sequence} == {results.canonical(name) for name in found.names}
+    assert {"Jogging.1", "Jogging.2", "Human4"} < set(by_sequence)
+    assert {row["precision_curve"][0] for row in by_sequence.values()} == {1.0}
+
+
+@pytest.mark.parametrize("layout, names", [
+    ("pytracking", ["Basketball", "Human4_2", "Jogging_1", "Jogging_2", "Skating2_1", "Skating2_2"]),
+    ("got10k-otb", ["Basketball", "Human4", "Jogging.1", "Jogging.2", "Skating2.1", "Skating2.2"]),
+])  # fmt: skip
+def test_names_of_a_layout_are_read_back(tmp_path: Path, layout: str, names: list[str]) -> None:
+    """What is exported under a toolkit's names is found under ours."""
+    found, printed = _otb_with_results(tmp_path), io.StringIO()
+    written = export_stored("otb100", tmp_path / "data", layout, tmp_path, out=tmp_path / "out", stream=printed)
+    assert sorted(path.stem for path in written) == names
+    again = results.find_results(tmp_path / ("ebmtrack/p" if layout == "pytracking" else "p"), names=found.names)
+    for name in found.names:
+        np.testing.assert_array_equal(again.read(name).boxes_xywh, found.load(name).boxes_xywh)
+    assert "p, run 0: no result of 94 of 100 sequences: Biker, " in printed.getvalue()
+
+
+def test_prefixes_are_read_back() -> None:
+    """`canonical` undoes `name_in`, for every layout and data set that has names of its own."""
+    for layout, dataset in [*results.NAMES, *results.PREFIXES]:
+        for name in ("Jogging_1", "Skating2_2", "Human4", "bike1"):
+            assert results.canonical(results.name_in(layout, dataset, name)) == results.canonical(name)
+    assert results.name_in("pytracking", "uav123", "bike1") == "uav_bike1"
+    assert results.name_in("pytracking", "folder", "Human4") == "Human4"
+
+
+def _otb_with_results(folder: Path) -> datasets.DataSet:
+    """Four videos of OTB with six targets in `data`, and the results of a perfect tracker `p` in `out`."""
+    for index, (video, targets) in enumerate(OTB_TARGETS.items()):
+        (folder / "data" / video / "img").mkdir(parents=True)
+        for frame in range(3):
+            (folder / "data" / video / "img" / f"{frame + 1:04d}.jpg").touch()
+        for target in targets:
+            rows = [f"{10 * index + frame + len(target)},1{target[1:]},20,30\n" for frame in range(3)]
+            (folder / "data" / video / f"groundtruth_rect{target}.txt").write_text("".join(rows))
+    (folder / "data" / "Human4" / "groundtruth_rect.1.txt").touch()  # the benchmark's own is empty
+    found = datasets.open_dataset("otb100", folder / "data")
+    for name in found.names:
+        write_result(folder / "out" / "otb100" / "p_000", name, Result(found.load(name).boxes_xywh))
+    return found
 
 
 def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], folder: Path) -> dict:
