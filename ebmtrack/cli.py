@@ -313,7 +313,7 @@ def evaluate(
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
-        overwrite: Run again what is finished.
+        overwrite: Remove what is finished and run it again; no other runner may be at work there.
         out: Folder of results.
         visdom: Show on a visdom server what each worker's tracker sees, and the scores.
         visdom_server: The server's URL.

@@ -80,6 +80,12 @@ def sweep(folder: Path) -> None:
             mine.release()
 
 
+def busy(folder: Path, mine: Claim) -> bool:
+    """Whether a living process has a claim in the folder, `mine` not counted."""
+    paths = [Path(entry.path) for entry in os.scandir(folder / ".claims")]
+    return any(path != mine.path and not path.name.startswith(".") and _alive(path) for path in paths)
+
+
 def disk_time(folder: Path) -> float:
     """The time in seconds by the clock that stamps files in `folder`, from a file without a name: a process that is
     killed here leaves nothing."""

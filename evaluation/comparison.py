@@ -35,6 +35,7 @@ class TrackerScores:
     folder: where the boxes lie, None where only figures are known. made_by: the different things that made the
     results. times_s: sequence -> seconds per frame of the first run; stages_s: seconds by stage, all sequences
     of the first run together. failed: sequence -> traceback. refused: sequence -> why its result is left out.
+    numbers: what the runs are called in the folder.
     """
 
     label: str
@@ -47,6 +48,7 @@ class TrackerScores:
     stages_s: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
 
     def values(self, figure: str) -> dict[str, float]:
         """One figure for every sequence that has it."""
@@ -148,7 +150,8 @@ def compare(
     """
     chosen = metrics.protocol(protocol or dataset.protocol)
     loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
-    trackers = [score_folder(find_results(path, label), loaded, chosen) for label, path in results.items()]
+    names = (*dataset.names, *dataset.missing)
+    trackers = [score_folder(find_results(path, label, names), loaded, chosen) for label, path in results.items()]
     if peers is not None:
         trackers += read_peers(peers, tuple(loaded))
     if not trackers:
@@ -162,14 +165,15 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
     Another tracker's result that cannot be read or judged is left out, and the reason kept in `TrackerScores.refused`.
     Raises ResultError for one of ours, and where nothing is left.
     """
-    tracker = TrackerScores(folder.label, folder=folder)
+    numbers = sorted({number for name in sequences for number in folder.run_numbers(name)})
+    tracker = TrackerScores(folder.label, [{} for _ in numbers], folder=folder, numbers=tuple(numbers))
     for name, sequence in sequences.items():
         judged = {}
-        for run in folder.runs(name):
+        for number in folder.run_numbers(name):
             try:
-                judged[run] = _read_and_judge(folder, name, run, sequence, chosen)
+                judged[numbers.index(number)] = _read_and_judge(folder, name, number, sequence, chosen)
             except ResultError as reason:
-                if folder.is_ours(name, run):
+                if folder.is_ours(name, number):
                     raise
                 tracker.refused[name] = str(reason)
         if judged and name not in tracker.refused:
@@ -194,7 +198,6 @@ def _read_and_judge(
 def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, metrics.SequenceScore]]) -> None:
     """Enter the runs over one sequence with their figures, speeds and what made them."""
     first, scores = judged[min(judged)][0], [score for _, score in judged.values()]
-    tracker.runs += [{} for _ in range(max(judged) + 1 - len(tracker.runs))]
     for run, (_, score) in judged.items():
         tracker.runs[run][name] = score
     tracker.times_s[name] = first.times_s

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import cv2
 import numpy as np
 
 import ebmtrack
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import metrics, runner
 from ebmtrack.evaluation.datasets import open_dataset
-from ebmtrack.evaluation.results import read_result, remove_result
+from ebmtrack.evaluation.results import check_names, read_result
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def evaluate(
     params_names: files of `tracker_params/`. sequences: names, all without any. workers: processes, by default one per
     GPU or per core; 0 runs in this process. threads: of each worker, by default 1 on a CPU (so that results do not
     depend on the number of workers) and cores // workers beside a GPU. out: folder of results; what is finished
-    there is not run again, unless `overwrite`. weights: replace those of the parameters. protocol: default is the
-    data set's own. on_score: called with each task that is done and its area under the success curve (0 to 1). Raises
-    the errors of this package for what cannot be run; a sequence that fails while running is
-    kept in `Evaluation.failed` and makes `exit_code` 1.
+    there is not run again, unless `overwrite`, which is refused beside another runner. weights: replace those of the
+    parameters. protocol: default is the data set's own. on_score: called with each task that is done and its area under
+    the success curve (0 to 1). Raises the errors of this package for what cannot be run; a sequence that fails while
+    running is kept in `Evaluation.failed` and makes `exit_code` 1.
     """
     stream = stream or sys.stdout
     found = open_dataset(dataset, root)
@@ -122,18 +123,20 @@ def evaluate(
     devices = runner.pick_devices(device)
     workers = _default_workers(devices) if workers is None else workers
     _check_counts(params_names, runs, workers, threads)
+    check_names(names)
     factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
     tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     threads = threads or _default_threads(devices, workers)
     fixed = {"seed": seed, **versions(devices[0], threads)}
     made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
     job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
-    if overwrite:
-        _forget(job)
     chosen = metrics.protocol(protocol or found.protocol)
-    outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
     missing = found.missing if not sequences else ()
-    evaluation = collect(job, chosen, outcome.failed, missing)
+    with runner.at_work(job) as mine:
+        if overwrite:
+            runner.forget(job, mine)
+        outcome = runner.run_job(job, workers, devices, Progress(job, chosen, stream, on_score))
+        evaluation = collect(job, chosen, outcome.failed, missing)
     evaluation.shortfall = found.shortfall() if not sequences else ""
     print_table(evaluation, stream)
     return evaluation
@@ -179,10 +182,9 @@ def judge(sequence: Any, boxes_xywh: np.ndarray, chosen: metrics.Protocol, path:
 
 def versions(device: str, threads: int) -> dict[str, object]:
     """What besides parameters and weights can change a result's last digits."""
-    import cv2
     import torch
 
-    numbers = {"numpy": np.__version__, "opencv-python": cv2.__version__, "torch": torch.__version__}
+    numbers = {"numpy": np.__version__, "opencv": cv2.__version__, "torch": str(torch.__version__)}
     if device.startswith("cuda"):
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
@@ -322,9 +324,3 @@ def _check_counts(params_names: Sequence[str], runs: int, workers: int, threads:
         raise ConfigError(
             f"runs {runs}, workers {workers}, threads {threads}: at least one run and thread, and no negative workers"
         )
-
-
-def _forget(job: runner.Job) -> None:
-    """Remove the results of a job's tasks, so that all are run again and none that is old can be taken for new."""
-    for task in job.tasks:
-        remove_result(job.folder(task), task.sequence)

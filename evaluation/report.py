@@ -297,7 +297,7 @@ def _thumbnails(comparison: Comparison, name: str) -> str:
         picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
     try:
         paths = sequence.frame_paths()
-        boxes = ours.folder.read(name, 0).boxes_xywh
+        boxes = ours.folder.read(name, ours.numbers[0]).boxes_xywh
         figures = [_figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, score.overlap[i]) for i in picks]
     except EbmtrackError as reason:  # the images may be gone while the results are still here
         return f'<p class="note">No thumbnails: {escape(reason)}</p>'

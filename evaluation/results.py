@@ -15,8 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,9 +28,20 @@ from ebmtrack.files import write_text
 Array = np.ndarray
 
 _SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
-_OTHER_NAMES = {"human4_2": "human4"}  # OTB's Human4 has its boxes in groundtruth_rect.2.txt
-NUMBERED = r"_\d{3}$"                     # what follows a sequence's name in files of its runs
-_PREFIXES = ("uav_", "nfs_", "tpl_")  # pytracking puts the data set's name before some sequences
+_OTB = ("otb100", "otb50", "otb2013")
+_IN_PYTRACKING = {"Human4": "Human4_2"}  # its boxes are in groundtruth_rect.2.txt
+_IN_GOT10K = {f"{name}_{target}": f"{name}.{target}" for name in ("Jogging", "Skating2") for target in (1, 2)}
+
+# Where a layout calls a data set's sequences otherwise than we do: `export` goes by these, `canonical` reads them back.
+NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    **{("pytracking", dataset): _IN_PYTRACKING for dataset in _OTB},
+    **{("got10k-otb", dataset): _IN_GOT10K for dataset in _OTB},
+}
+PREFIXES: Mapping[tuple[str, str], str] = {
+    ("pytracking", "uav123"): "uav_",
+    ("pytracking", "nfs30"): "nfs_",
+    ("pytracking", "tcolor128"): "tpl_",
+}
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,13 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
 
 
 def remove_result(folder: str | os.PathLike, name: str) -> None:
-    """Remove what `write_result` has written, the marker first."""
-    for path in [marker_path(folder, name), box_path(folder, name)]:
+    """Remove what `write_result` wrote of one sequence, the marker first: killed on the way, it is unfinished."""
+    for path in (marker_path(folder, name), box_path(folder, name), *_side_paths(folder, name)):
         path.unlink(missing_ok=True)
-    for end in _SIDE_FILES:
-        Path(folder, f"{name}{end}.txt").unlink(missing_ok=True)
+
+
+def _side_paths(folder: str | os.PathLike, name: str) -> list[Path]:
+    return [Path(folder) / f"{name}{end}.txt" for end in _SIDE_FILES]
 
 
 def box_path(folder: str | os.PathLike, name: str) -> Path:
@@ -177,85 +189,126 @@ def read_stages(path: str | os.PathLike) -> dict[str, float]:
 
 
 def canonical(name: str) -> str:
-    """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, pytracking's
-    prefixes."""
-    key = re.sub(r"[-. ]+", "_", name.lower())
-    key = next((key[len(p) :] for p in _PREFIXES if key.startswith(p)), key)
-    return _OTHER_NAMES.get(key, key)
+    """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, and what `NAMES` and `PREFIXES`
+    list."""
+    key = _fold(name)
+    key = next((key[len(prefix) :] for prefix in PREFIXES.values() if key.startswith(prefix)), key)
+    return _OUR_NAMES.get(key, key)
+
+
+def name_in(layout: str, dataset: str, name: str) -> str:
+    """What a layout calls our sequence `name` of a data set."""
+    return PREFIXES.get((layout, dataset), "") + NAMES.get((layout, dataset), {}).get(name, name)
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[-. ]+", "_", name.lower())
+
+
+_OUR_NAMES = {_fold(theirs): _fold(ours) for table in NAMES.values() for ours, theirs in table.items()}
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A file of boxes: the sequence as it is spelled there, and the run (from 0)."""
+
+    sequence: str
+    run: int
+    path: Path
 
 
 @dataclass(frozen=True)
 class ResultFolder:
     """Somebody's results on disk, in any of the layouts: which file holds which sequence and run.
 
-    label: the name in plots. files: canonical sequence name -> its file in each run, by the run's place among all that
-    the tracker has: a sequence may lack some.
+    label: the name in plots. files: canonical sequence name -> files in order of name and run. names: the data set's
+    sequences, where known: a file that is called as one of them holds no other, whatever the spelling.
     """
 
     label: str
     path: Path
-    files: Mapping[str, Sequence[tuple[int, Path]]]
+    files: Mapping[str, tuple[ResultFile, ...]]
+    names: frozenset[str] = frozenset()
 
-    def runs(self, sequence: str) -> tuple[int, ...]:
-        """The runs that there are of a sequence."""
-        return tuple(self._paths(sequence))
+    def run_numbers(self, sequence: str) -> tuple[int, ...]:
+        """Which runs there are of a sequence, in order; a run that was lost leaves a gap. Raises ResultError where two
+        files hold the same one."""
+        return tuple(sorted(self._by_run(sequence)))
 
-    def _paths(self, sequence: str) -> dict[int, Path]:
+    def _by_run(self, sequence: str) -> dict[int, ResultFile]:
         """Files of a sequence: those of exactly its name, if there are such, else those of another spelling."""
-        paths = self.files.get(canonical(sequence), ())
-        exact = [(n, p) for n, p in paths if sequence in (p.stem, p.parent.name, re.sub(NUMBERED, "", p.stem))]
-        return dict(exact or paths)
+        files = self.files.get(canonical(sequence), ())
+        exact = [file for file in files if file.sequence == sequence]
+        found: dict[int, ResultFile] = {}
+        others = [file for file in files if file.sequence not in self.names or sequence not in self.names]
+        for file in exact or others:
+            if file.run in found:
+                raise ResultError(f"{found[file.run].path} and {file.path}: both hold run {file.run} of {sequence!r}")
+            found[file.run] = file
+        return found
 
-    def read(self, sequence: str, run: int = 0) -> Result:
-        """One run over one sequence. Raises ResultError where there is none, or where our marker disagrees."""
-        paths = self._paths(sequence)
-        if run not in paths:
-            raise ResultError(f"{self.path}: no result of {sequence!r}, run {run}; run it or leave it out")
-        path = paths[run]
+    def read(self, sequence: str, run: int | None = None) -> Result:
+        """One run over one sequence, by default the first there is. Raises ResultError where there is none, or where
+        our marker disagrees."""
+        files = self._by_run(sequence)
+        file = files.get(min(files, default=0) if run is None else run)
+        if file is None:
+            raise ResultError(f"{self.path}: no result of {sequence!r}, run {run or 0}; run it or leave it out")
+        path = file.path
         boxes = read_boxes(path)
         marker = read_marker(path.parent, path.stem)
         if marker is None and marker_path(path.parent, path.stem).is_file():
             raise ResultError(f"{path}: changed since it was written, or its marker is damaged; run the sequence again")
-        columns = [read_column(times, len(boxes)) for times in _time_paths(path)]
+        columns = [read_column(times, len(boxes)) for times in _time_paths(file)]
         times = next((column for column in columns if len(column)), np.zeros(0))
         stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
         return Result(boxes, times, made_by=marker["made_by"] if marker else {}, stages_s=stages, path=path)
 
-    def is_ours(self, sequence: str, run: int = 0) -> bool:
-        """Whether `ebmtrack eval` wrote a result: a marker lies beside it, its own or that of another sequence."""
-        texts = self._paths(sequence)[run].parent.glob("*.txt")
-        return any(marker_path(path.parent, path.stem).is_file() for path in texts)
+    def is_ours(self, sequence: str, run: int) -> bool:
+        """Whether `ebmtrack eval` wrote a result: its marker lies beside it."""
+        path = self._by_run(sequence)[run].path
+        return marker_path(path.parent, path.stem).is_file()
 
 
-def find_results(path: str | os.PathLike, label: str | None = None) -> ResultFolder:
+def find_results(path: str | os.PathLike, label: str | None = None, names: Iterable[str] = ()) -> ResultFolder:
     """Look through a folder of results of one tracker, or of its runs.
 
     Recognised below `path`: `<seq>.txt`; `<seq>/<seq>_001.txt` (got10k, pysot); `<seq>_001.txt`; `<seq>.mat` and
     `<seq>_<tracker>.mat` (OTB); `baseline/<seq>/<seq>_001.txt` (VOT); and folders of runs `path_000`, `path_001` ..
-    beside it (ours, pytracking). OTB keeps all trackers in one folder: there `path` is `<folder>/<tracker>`, although
-    no such folder exists. Raises ResultError where nothing is found.
+    beside it (ours, pytracking), for sequences that are not in `path` itself. OTB keeps all trackers in one folder:
+    there `path` is `<folder>/<tracker>`, although no such folder exists. names: the data set's sequences; they tell
+    `car_001`, a sequence, from the first run over `car`. In our own folders, those with markers, nothing is guessed.
+    Raises ResultError where nothing is found.
     """
-    path = Path(path)
-    folders = [path] if path.is_dir() else []
-    pattern = re.compile(re.escape(path.name) + r"_\d{3,}$")
-    if path.parent.is_dir():
-        folders += sorted(p for p in path.parent.iterdir() if p.is_dir() and pattern.match(p.name))
-    files: dict[str, list[tuple[tuple[int, int], Path]]] = {}  # by sequence: number of the folder and in it, and file
-    for number, folder in enumerate(folders):
-        inside: Counter[str] = Counter()
-        for key, file in _files_of(folder):
-            ours = marker_path(file.parent, file.stem).is_file()
-            spelling = f"{file.parent.name}/{file.stem if ours else re.sub(NUMBERED, '', file.stem)}"
-            files.setdefault(key, []).append(((number, inside[spelling]), file))
-            inside[spelling] += 1
+    path, names = Path(path), frozenset(names)
+    known = frozenset(canonical(name) for name in names)
+    files = _by_name(_files_of(path, 0, known) if path.is_dir() else ())
+    runs = (file for run, folder in run_folders(path).items() for file in _files_of(folder, run, known))
+    files = {**_by_name(runs), **files}
     if not files and path.parent.is_dir():
         beside = list(path.parent.glob(f"*_{glob.escape(path.name)}.mat"))
-        files = {key: [((0, 0), file)] for key, file in _mat_files(beside, f"_{path.name}")}
+        files = _by_name(_mat_files(beside, f"_{path.name}", 0))
     if not files:
         raise ResultError(f"{path}: no result files here; expected <sequence>.txt or a toolkit's layout")
-    places = {number: place for place, number in enumerate(sorted({n for found in files.values() for n, _ in found}))}
-    in_runs = {key: [(places[number], file) for number, file in found] for key, found in files.items()}
-    return ResultFolder(label or path.name, path, in_runs)
+    return ResultFolder(label or path.name, path, files, names)
+
+
+def run_folders(path: str | os.PathLike) -> dict[int, Path]:
+    """The folders of runs `path_000`, `path_001` .. beside a path, by the number of the run, in order."""
+    path = Path(path)
+    pattern = re.compile(re.escape(path.name) + r"_(\d{3,})$")
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = {int(match[1]): p for p in beside if (match := pattern.match(p.name)) and p.is_dir()}
+    return dict(sorted(found.items()))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ResultError where files of two sequences would have one name: `lap_time.txt` holds the times of `lap`."""
+    names = set(names)
+    for name in sorted(names):
+        for end in _SIDE_FILES:
+            if name + end in names:
+                raise ResultError(f"sequences {name!r} and {name + end!r} would share a file; rename one of them")
 
 
 def export(
@@ -265,29 +318,36 @@ def export(
     tracker: str = "ebmtrack",
     params: str = "default",
     integers: bool = False,
-    prefix: str = "",
+    dataset: str = "",
 ) -> list[Path]:
-    """Write results (sequence -> run, from 0 -> result) in another toolkit's layout and return the box files.
+    """Write results (sequence -> number of the run -> result) in another toolkit's layout and return the box files.
 
-    `pytracking`: `<out>/<tracker>/<params>_<run>/<prefix><seq>.txt`, tabs; `got10k` (GOT-10k):
-    `<out>/<tracker>/<seq>/ <seq>_001.txt`, commas; `got10k-otb` (the toolkit's OTB-like sets):
-    `<out>/<tracker>/<seq>.txt`, first run only. integers: truncate, as pytracking writes them; the default
-    keeps fractions. Raises ConfigError for a layout.
+    `pytracking`: `<out>/<tracker>/<params>_<run>/<seq>.txt`, tabs; `got10k` (GOT-10k):
+    `<out>/<tracker>/<seq>/<seq>_001.txt`, commas; `got10k-otb` (the toolkit's OTB-like sets):
+    `<out>/<tracker>/<seq>.txt`, the first run only (`layout_runs`). integers: truncate, as pytracking writes them; the
+    default keeps fractions. dataset: whose sequences they are, for the toolkit's names of them (`name_in`). Raises
+    ConfigError for a layout.
     """
     if layout not in ("pytracking", "got10k", "got10k-otb"):
         raise ConfigError(f"unknown layout {layout!r}: choose pytracking, got10k or got10k-otb")
     written, base = [], Path(out) / tracker
+    wanted = layout_runs(layout, {run for runs in results.values() for run in runs})
     for name, runs in results.items():
-        for run, result in [(0, runs[min(runs)])] if layout == "got10k-otb" else runs.items():
-            boxes, times = _export_paths(base, layout, prefix + name, params, run)
+        for run, result in ((run, runs[run]) for run in wanted if run in runs):
+            boxes, times = _export_paths(base, layout, name_in(layout, dataset, name), params, run)
             separator = "\t" if layout == "pytracking" else ","
             write_text(boxes, format_boxes(result.boxes_xywh, separator, integers))
             written.append(boxes)
             if len(result.times_s):
-                same = [r.times_s for r in runs.values()] if layout == "got10k" else [result.times_s]
+                same = [runs[number].times_s for number in sorted(runs)] if layout == "got10k" else [result.times_s]
                 rows = np.stack([t for t in same if len(t) == len(result.times_s)], axis=1)
                 write_text(times, "".join(",".join(f"{t:.8f}" for t in row) + "\n" for row in rows))
     return written
+
+
+def layout_runs(layout: str, numbers: Iterable[int]) -> tuple[int, ...]:
+    """Those of the runs for which a layout has room, in order: the first alone where it has one per sequence."""
+    return tuple(sorted(numbers))[: 1 if layout == "got10k-otb" else None]
 
 
 def _export_paths(base: Path, layout: str, name: str, params: str, run: int) -> tuple[Path, Path]:
@@ -299,27 +359,59 @@ def _export_paths(base: Path, layout: str, name: str, params: str, run: int) -> 
     return base / f"{name}.txt", base / "times" / f"{name}_time.txt"
 
 
-def _files_of(folder: Path) -> Iterable[tuple[str, Path]]:
-    """Canonical names and box files of one folder, in order of name and run."""
+def _by_name(files: Iterable[ResultFile]) -> dict[str, tuple[ResultFile, ...]]:
+    found: dict[str, list[ResultFile]] = {}
+    for file in files:
+        found.setdefault(canonical(file.sequence), []).append(file)
+    return {key: tuple(those) for key, those in found.items()}
+
+
+def _files_of(folder: Path, run: int, known: frozenset[str]) -> Iterable[ResultFile]:
+    """Box files of one folder in order of name and run; runs inside it count on from `run`. known: canonical names of
+    the data set."""
     if (folder / "baseline").is_dir():
         folder = folder / "baseline"
-    entries = sorted(folder.iterdir())
-    mat_files = [entry for entry in entries if entry.suffix == ".mat" and not entry.name.startswith(".")]
-    yield from _mat_files(mat_files, _shared_end(mat_files))
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    texts = [entry for entry in entries if entry.suffix == ".txt" and entry.is_file()]
+    marked = [entry for entry in texts if marker_path(folder, entry.stem).is_file()]
+    if marked or (folder / ".claims").is_dir():  # ours: the stem is the name, and what has no marker is not finished
+        yield from (ResultFile(entry.stem, run, entry) for entry in marked)
+        return
+    mat_files = [entry for entry in entries if entry.suffix == ".mat"]
+    yield from _mat_files(mat_files, _shared_end(mat_files), run)
     for entry in entries:
-        if entry.suffix == ".txt" and marker_path(folder, entry.stem).is_file():
-            yield canonical(entry.stem), entry  # ours: the stem is the name
-        elif entry.is_dir():
-            stem = re.compile(re.escape(entry.name) + r"_\d{3}\.txt$")
-            inside = [f for f in sorted(entry.iterdir()) if stem.match(f.name)]
-            yield from ((canonical(entry.name), file) for file in inside)
-        elif entry.suffix == ".txt" and not entry.name.startswith(".") and not _is_side_file(entry):
-            yield canonical(re.sub(NUMBERED, "", entry.stem) if _is_numbered(entry) else entry.stem), entry
+        if entry.is_dir():
+            numbers = {f: _split_number(f.stem)[1] for f in sorted(entry.glob(f"{glob.escape(entry.name)}_???.txt"))}
+            numbers = {f: number for f, number in numbers.items() if number >= 0}
+            start = min([1, *numbers.values()])
+            yield from (ResultFile(entry.name, run + number - start, f) for f, number in numbers.items())
+    yield from _text_files(texts, run, known)
 
 
-def _mat_files(files: list[Path], end: str) -> Iterable[tuple[str, Path]]:
-    """Canonical names and files of OTB's results, whose stems may end in the tracker's name."""
-    yield from ((canonical(path.stem.removesuffix(end)), path) for path in sorted(files))
+def _text_files(texts: list[Path], run: int, known: frozenset[str]) -> Iterable[ResultFile]:
+    """Box files among the text files of one folder: `<seq>.txt` or `<seq>_001.txt`, without times and scores."""
+    stems = {path.stem for path in texts}
+    for path in texts:
+        name, number = _split_number(path.stem)
+        if canonical(path.stem) in known:
+            yield ResultFile(path.stem, run, path)
+        elif _is_side_file(path.stem, stems):
+            continue
+        elif number >= 0 and name not in stems and (canonical(name) in known or f"{name}_001" in stems):
+            yield ResultFile(name, run + number - (f"{name}_000" not in stems), path)
+        else:
+            yield ResultFile(path.stem, run, path)
+
+
+def _split_number(stem: str) -> tuple[str, int]:
+    """`car_002` -> `car`, 2; a stem without such an end and -1."""
+    match = re.fullmatch(r"(.+)_(\d{3})", stem)
+    return (match[1], int(match[2])) if match else (stem, -1)
+
+
+def _mat_files(files: list[Path], end: str, run: int) -> Iterable[ResultFile]:
+    """OTB's results, whose stems may end in the tracker's name."""
+    yield from (ResultFile(path.stem.removesuffix(end), run, path) for path in sorted(files))
 
 
 def _shared_end(files: list[Path]) -> str:
@@ -329,25 +421,17 @@ def _shared_end(files: list[Path]) -> str:
     return mark + tracker if tracker and not tracker.isdigit() else ""
 
 
-def _is_side_file(path: Path) -> bool:
-    """Times and scores, told from a sequence of such a name by the boxes beside them."""
-    names = [path.stem[: -len(end)] for end in _SIDE_FILES if path.stem.endswith(end)]
-    return any(path.with_name(f"{name}{number}.txt").exists() for name in names for number in ("", "_001"))
+def _is_side_file(stem: str, stems: set[str]) -> bool:
+    """Times and scores, told from a sequence of such a name by the boxes beside them, numbered or not."""
+    owners = {stem[: -len(end)] for end in _SIDE_FILES if stem.endswith(end)}
+    return bool(owners) and not owners.isdisjoint(stems | {_split_number(other)[0] for other in stems})
 
 
-def _is_numbered(path: Path) -> bool:
-    """Whether `<seq>_002.txt` is a run of `<seq>`: true where `<seq>_001.txt` lies beside it, and is not ours."""
-    match = re.match(r"(.*)_(\d{3})$", path.stem)
-    first = path.with_name(f"{match[1]}_001{path.suffix}") if match else path
-    return bool(match) and first.exists() and not marker_path(first.parent, first.stem).is_file()
-
-
-def _time_paths(path: Path) -> tuple[Path, ...]:
-    stem = re.sub(NUMBERED, "", path.stem)
+def _time_paths(file: ResultFile) -> tuple[Path, ...]:
     return (
-        path.with_name(f"{path.stem}_time.txt"),
-        path.with_name(f"{stem}_time.txt"),
-        path.parent / "times" / f"{path.stem}_time.txt",
+        file.path.with_name(f"{file.path.stem}_time.txt"),
+        file.path.with_name(f"{file.sequence}_time.txt"),
+        file.path.parent / "times" / f"{file.path.stem}_time.txt",
     )
 
 

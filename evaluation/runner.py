@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import claims
 from ebmtrack.evaluation.datasets import DataSet, Sequence
-from ebmtrack.evaluation.results import Result, box_path, read_boxes, read_marker, write_result
+from ebmtrack.evaluation.results import Result, box_path, read_boxes, read_marker, remove_result, write_result
 from ebmtrack.files import write_text
 
 Array = np.ndarray
@@ -206,6 +207,42 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Callable
     return outcome
 
 
+@contextmanager
+def at_work(job: Job) -> Iterator[list[claims.Claim]]:
+    """Show other runners, by a claim in each folder of the job, that this one is at work while the block runs.
+
+    Raises ConfigError where nothing can be written.
+    """
+    _prepare_folders(job)
+    name, mine = f"runner-{uuid.uuid4().hex}", []
+    try:
+        for folder in sorted({job.folder(task) for task in job.tasks}):
+            mine.append(claims.claim(folder, name))
+        with _signs_of_life(*mine):
+            yield mine
+    finally:
+        for claim in mine:
+            claim.release()
+
+
+def forget(job: Job, mine: list[claims.Claim]) -> None:
+    """Remove the results and failures of a job's tasks, so that all are run again.
+
+    mine: this runner's claims (`at_work`). Raises ConfigError, before anything is removed, where another runner is at
+    work: what would be removed may be what it has just finished. Of two that ask at the same time both are refused.
+    """
+    for claim in mine:
+        if claims.busy(claim.folder, claim):
+            raise ConfigError(
+                f"{claim.folder}: another runner is at work, so nothing is overwritten; start it alone with overwrite "
+                "and the others without, or choose another folder for results (a runner that died on another machine "
+                f"counts for {claims.SILENT_S:.0f} s)"
+            )
+    for task in job.tasks:
+        remove_result(job.folder(task), task.sequence)
+        error_path(job.folder(task), task.sequence).unlink(missing_ok=True)
+
+
 def _tidy(job: Job, outcome: Outcome) -> None:
     """Remove what killed processes left, and agree with the disk, where other runners may have been, on failures."""
     for task in job.tasks:
@@ -329,13 +366,14 @@ def _escape(name: str) -> str:
 
 
 @contextmanager
-def _signs_of_life(claim: claims.Claim) -> Iterator[None]:
-    """Touch the claim every few seconds while the block runs."""
+def _signs_of_life(*owned: claims.Claim) -> Iterator[None]:
+    """Touch claims every few seconds while the block runs."""
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(_HEARTBEAT_S):
-            claim.touch()
+            for claim in owned:
+                claim.touch()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

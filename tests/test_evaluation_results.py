@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import results
-from ebmtrack.evaluation.results import Result
+from ebmtrack.evaluation import datasets, results
+from ebmtrack.evaluation.export import export_stored
+from ebmtrack.evaluation.results import Result, write_result
 
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
 
@@ -123,7 +125,7 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         (tmp_path / file).write_text("0.25\n0.5\n" if "time" in file else "1,2,3,4\n5,6,7,8\n")
     for name, runs in (("ours", 2), ("flat", 1), ("toolkit", 2), ("numbered", 3), ("vot", 1)):
         folder = results.find_results(tmp_path / name)
-        assert (folder.label, len(folder.runs("CAR4")), len(folder.files)) == (name, runs, 1)
+        assert (folder.label, folder.run_numbers("CAR4"), len(folder.files)) == (name, tuple(range(runs)), 1)
         assert folder.read("Car4", runs - 1).boxes_xywh.shape == (2, 4)
     for name in ("ours", "flat", "toolkit"):
         assert results.find_results(tmp_path / name).read("car4").frames_per_s == 2.0
@@ -133,59 +135,94 @@ def test_layouts_are_found(tmp_path: Path) -> None:
         results.find_results(tmp_path / "nothing")
 
 
-def test_our_own_names_may_look_like_runs_or_times(tmp_path: Path) -> None:
-    """`video_002` is no run of `video_001`, `clip_001` none of `clip`, and `lap_time` has boxes."""
-    names = ["video_001", "video_002", "clip", "clip_001", "lap_time"]
-    for number, name in enumerate(names):
-        results.write_result(tmp_path / "p_000", name, Result(BOXES + number, np.array([0.5, 0.25, 0.25])))
-    found = results.find_results(tmp_path / "p")
-    for number, name in enumerate(names):
-        assert found.runs(name) == (0,)
-        np.testing.assert_array_equal(found.read(name).boxes_xywh, BOXES + number)
-
-
-def test_a_run_that_lacks_moves_no_other(tmp_path: Path, capsys) -> None:
-    """s1 was not finished in run 0: its only result is run 1's, in reading and in what is exported."""
-    for run, name in ((0, "s0"), (1, "s0"), (1, "s1")):
-        results.write_result(tmp_path / f"p_00{run}", name, Result(BOXES + run))
-    found = results.find_results(tmp_path / "p")
-    assert (found.runs("s0"), found.runs("s1")) == ((0, 1), (1,))
-    np.testing.assert_array_equal(found.read("s1", 1).boxes_xywh, BOXES + 1)
-    with pytest.raises(ResultError, match="no result of 's1', run 0"):
-        found.read("s1", 0)
-    written = results.export({"s1": {1: found.read("s1", 1)}}, tmp_path / "to", "pytracking", "t", "p")
-    assert written == [tmp_path / "to/t/p_001/s1.txt"]
-
-
-def test_what_is_removed_leaves_nothing(tmp_path: Path) -> None:
-    results.write_result(tmp_path, "s", Result(BOXES, np.ones(3), np.ones(3), stages_s={"crop": 1.0}))
-    assert len(list(tmp_path.iterdir())) == 5
-    results.remove_result(tmp_path, "s")
-    assert not list(tmp_path.iterdir())
-
-
 def test_names_that_differ_in_spelling_only(tmp_path: Path) -> None:
     """`Car-1` and `car_1` are two sequences where both have results, and one where a toolkit spells it in its way."""
     for name, x in (("Car-1", 1), ("car_1", 2)):
         (tmp_path / f"{name}.txt").write_text(f"{x},2,3,4\n")
     found = results.find_results(tmp_path)
+    assert [found.run_numbers(name) for name in ("Car-1", "car_1")] == [(0,), (0,)]
     assert [found.read(name).boxes_xywh[0, 0] for name in ("Car-1", "car_1")] == [1, 2]
-    assert [found.runs(name) for name in ("Car-1", "car_1")] == [(0,), (0,)]
     (tmp_path / "Car-1.txt").unlink()
     assert results.find_results(tmp_path).read("Car-1").boxes_xywh[0, 0] == 2
+
+
+OUR_NAMES = ("video_001", "video_002", "clip", "clip_001", "lap_time", "walk_stages", "Car-1", "car_1")
+
+
+@pytest.mark.parametrize("absent", [*OUR_NAMES, None])
+def test_in_our_folders_the_stem_is_the_name(tmp_path: Path, absent: str | None) -> None:
+    """Names that look like numbered runs, times or other spellings are read back as they were written, in two runs,
+    whichever of them is not there; and one without a marker is not done."""
+    written = [name for name in OUR_NAMES if name != absent]
+    for run in (0, 1):
+        for index, name in enumerate(written):
+            boxes = np.array([[index, run, 3, 4.0]])
+            write_result(tmp_path / f"p_00{run}", name, Result(boxes, np.array([index + 1.0])))
+    if absent is not None:
+        (tmp_path / "p_000" / f"{absent}.txt").write_text("1,2,3,4\n")
+    found = results.find_results(tmp_path / "p", names=OUR_NAMES)
+    for index, name in enumerate(written):
+        assert found.run_numbers(name) == (0, 1)
+        for run in (0, 1):
+            read = found.read(name, run)
+            assert [*read.boxes_xywh[0, :2], *read.times_s] == [index, run, index + 1]
+    assert absent is None or found.run_numbers(absent) == ()
+
+
+def test_names_of_the_data_set_go_before_numbers(tmp_path: Path) -> None:
+    """In somebody else's folder `video_001` is a sequence where the data set has one of that name, else a run."""
+    for name in ("video_001", "video_003", "lap_time", "clip", "clip_001"):
+        (tmp_path / f"{name}.txt").write_text("1,2,3,4\n")
+    found = results.find_results(tmp_path, names=("video_001", "video_003", "lap_time"))
+    assert [found.run_numbers(name) for name in ("video_001", "video_003", "video")] == [(0,), (0,), ()]
+    found = results.find_results(tmp_path, names=("video", "clip"))
+    assert [found.run_numbers(name) for name in ("video", "clip", "clip_001")] == [(0, 2), (0,), (0,)]
+    assert results.find_results(tmp_path).run_numbers("lap_time") == (0,)  # no boxes of `lap` lie beside it
+    (tmp_path / "lap.txt").write_text("1,2,3,4\n")
+    assert results.find_results(tmp_path).run_numbers("lap_time") == ()
+
+
+def test_a_lost_run_moves_no_other(tmp_path: Path) -> None:
+    """Run 2 is run 2, in our folders and in numbered files, whatever is missing before it."""
+    for run in (0, 2):
+        write_result(tmp_path / f"p_00{run}", "both", Result(BOXES + run))
+    write_result(tmp_path / "p_002", "last", Result(BOXES + 2))
+    found = results.find_results(tmp_path / "p")
+    assert found.run_numbers("both") == (0, 2) and found.run_numbers("last") == (2,)
+    np.testing.assert_array_equal(found.read("last").boxes_xywh, BOXES + 2)
+    with pytest.raises(ResultError, match="no result of 'both', run 1"):
+        found.read("both", 1)
+    written = results.export({"last": {2: found.read("last", 2)}}, tmp_path / "toolkit", "got10k")
+    assert [path.name for path in written] == ["last_003.txt"]
+    assert results.find_results(tmp_path / "toolkit" / "ebmtrack").run_numbers("last") == (2,)
+
+
+def test_two_files_of_one_run(tmp_path: Path) -> None:
+    """Two spellings of a name that is neither of them: which is meant cannot be known."""
+    for name in ("Car-1", "car_1"):
+        (tmp_path / f"{name}.txt").write_text("1,2,3,4\n")
+    with pytest.raises(ResultError, match=r"Car-1\.txt and .*car_1\.txt: both hold run 0 of 'CAR_1'"):
+        results.find_results(tmp_path).read("CAR_1")
+
+
+def test_names_that_would_share_a_file() -> None:
+    """The times of `lap` and the boxes of `lap_time` have one name, so one data set cannot have both."""
+    results.check_names(["lap", "lap_times", "run_time"])
+    with pytest.raises(ResultError, match="sequences 'lap' and 'lap_time' would share a file"):
+        results.check_names(["lap_time", "lap"])
 
 
 @pytest.mark.parametrize("layout", ["pytracking", "got10k", "got10k-otb"])
 def test_exports_are_found_and_read(tmp_path: Path, layout: str) -> None:
     """What is exported is read back with every digit, or truncated towards zero where integers are asked for."""
-    runs = [Result(BOXES, np.array([0.5, 0.25, 0.25])), Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))]
-    results.export({"walk": dict(enumerate(runs))}, tmp_path, layout)
+    runs = {0: Result(BOXES, np.array([0.5, 0.25, 0.25])), 1: Result(BOXES + 1, np.array([0.5, 0.5, 0.5]))}
+    results.export({"walk": runs}, tmp_path, layout)
     folder = tmp_path / "ebmtrack" / "default" if layout == "pytracking" else tmp_path / "ebmtrack"
     found = results.find_results(folder)
-    assert len(found.runs("walk")) == (1 if layout == "got10k-otb" else 2)
+    assert found.run_numbers("walk") == ((0,) if layout == "got10k-otb" else (0, 1))
     np.testing.assert_array_equal(found.read("walk").boxes_xywh, BOXES)
     assert found.read("walk").frames_per_s == pytest.approx(4.0)
-    results.export({"walk": dict(enumerate(runs))}, tmp_path / "integers", layout, integers=True)
+    results.export({"walk": runs}, tmp_path / "integers", layout, integers=True)
     path = next((tmp_path / "integers").rglob("walk*.txt"))
     first = results.read_boxes(path if "time" not in path.name else path.parent / "walk.txt")
     np.testing.assert_array_equal(first, np.trunc(first))
@@ -217,6 +254,65 @@ def test_the_got10k_package_reads_our_export(tmp_path: Path) -> None:
     assert performance["speed_fps"] == pytest.approx(50)
 
 
+OTB_TARGETS = {"Basketball": [""], "Jogging": [".1", ".2"], "Human4": [".2"], "Skating2": [".1", ".2"]}
+
+
+def test_the_got10k_package_finds_every_sequence_of_otb(tmp_path: Path) -> None:
+    """Its own data set on the same folder, with Jogging's two targets, takes `ebmtrack export`'s files: a perfect
+    tracker has a precision of 1 there in every sequence, and in our names the files are the same again."""
+    otb, toolkit = pytest.importorskip("got10k.experiments.otb"), pytest.importorskip("got10k.datasets")
+    found, root = _otb_with_results(tmp_path), tmp_path / "data"
+    experiment = object.__new__(otb.ExperimentOTB)
+    experiment.dataset = toolkit.OTB(str(root), 2015, download=False)
+    experiment.result_dir, experiment.report_dir = str(tmp_path / "got10k-otb"), str(tmp_path / "report")
+    experiment.nbins_iou, experiment.nbins_ce, experiment.plot_curves = 21, 51, lambda names: None
+    export_stored("otb100", root, "got10k-otb", tmp_path / "got10k-otb", out=tmp_path / "out", stream=io.StringIO())
+    by_sequence = experiment.report(["p"])["p"]["seq_wise"]
+    assert {results.canonical(name) for name in by_sequence} == {results.canonical(name) for name in found.names}
+    assert {"Jogging.1", "Jogging.2", "Human4"} < set(by_sequence)
+    assert {row["precision_curve"][0] for row in by_sequence.values()} == {1.0}
+
+
+@pytest.mark.parametrize("layout, names", [
+    ("pytracking", ["Basketball", "Human4_2", "Jogging_1", "Jogging_2", "Skating2_1", "Skating2_2"]),
+    ("got10k-otb", ["Basketball", "Human4", "Jogging.1", "Jogging.2", "Skating2.1", "Skating2.2"]),
+])  # fmt: skip
+def test_names_of_a_layout_are_read_back(tmp_path: Path, layout: str, names: list[str]) -> None:
+    """What is exported under a toolkit's names is found under ours."""
+    found, printed = _otb_with_results(tmp_path), io.StringIO()
+    written = export_stored("otb100", tmp_path / "data", layout, tmp_path, out=tmp_path / "out", stream=printed)
+    assert sorted(path.stem for path in written) == names
+    again = results.find_results(tmp_path / ("ebmtrack/p" if layout == "pytracking" else "p"), names=found.names)
+    for name in found.names:
+        np.testing.assert_array_equal(again.read(name).boxes_xywh, found.load(name).boxes_xywh)
+    assert "p, run 0: no result of 94 of 100 sequences: Biker, " in printed.getvalue()
+
+
+def test_prefixes_are_read_back() -> None:
+    """`canonical` undoes `name_in`, for every layout and data set that has names of its own."""
+    for layout, dataset in [*results.NAMES, *results.PREFIXES]:
+        for name in ("Jogging_1", "Skating2_2", "Human4", "bike1"):
+            assert results.canonical(results.name_in(layout, dataset, name)) == results.canonical(name)
+    assert results.name_in("pytracking", "uav123", "bike1") == "uav_bike1"
+    assert results.name_in("pytracking", "folder", "Human4") == "Human4"
+
+
+def _otb_with_results(folder: Path) -> datasets.DataSet:
+    """Four videos of OTB with six targets in `data`, and the results of a perfect tracker `p` in `out`."""
+    for index, (video, targets) in enumerate(OTB_TARGETS.items()):
+        (folder / "data" / video / "img").mkdir(parents=True)
+        for frame in range(3):
+            (folder / "data" / video / "img" / f"{frame + 1:04d}.jpg").touch()
+        for target in targets:
+            rows = [f"{10 * index + frame + len(target)},1{target[1:]},20,30\n" for frame in range(3)]
+            (folder / "data" / video / f"groundtruth_rect{target}.txt").write_text("".join(rows))
+    (folder / "data" / "Human4" / "groundtruth_rect.1.txt").touch()  # the benchmark's own is empty
+    found = datasets.open_dataset("otb100", folder / "data")
+    for name in found.names:
+        write_result(folder / "out" / "otb100" / "p_000", name, Result(found.load(name).boxes_xywh))
+    return found
+
+
 def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], folder: Path) -> dict:
     """The toolkit's report on stored results, with a data set made of annotations alone and no plots."""
 
@@ -229,20 +325,3 @@ def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], 
     experiment.nbins_iou, experiment.nbins_ce = 21, 51
     experiment.plot_curves = lambda names: None
     return experiment.report(["ours"])
-
-
-def test_exports_bear_the_toolkits_names_and_say_what_lacks(tmp_path: Path, monkeypatch, capsys) -> None:
-    """got10k: Jogging.1; pytracking: Human4_2; what another toolkit wrote under such names is found again."""
-    from ebmtrack.evaluation import export
-    from ebmtrack.evaluation.datasets.base import DataSet
-
-    found = DataSet("otb100", tmp_path, dict.fromkeys(["Deer", "Human4", "Jogging_1"]))
-    monkeypatch.setattr(export, "open_dataset", lambda *_: found)
-    for name in ("Human4", "Jogging_1"):
-        results.write_result(tmp_path / "out/otb100/p_000", name, Result(BOXES))
-    for layout, files in (("got10k-otb", {"Human4", "Jogging.1"}), ("pytracking", {"Human4_2", "Jogging_1"})):
-        written = export.export_stored("otb100", None, layout, tmp_path / layout, out=tmp_path / "out")
-        assert {path.stem for path in written} == files
-        assert capsys.readouterr().out == "p: Deer has no result\n"
-        again = results.find_results(written[0].parent)
-        assert again.runs("Human4") == again.runs("Jogging_1") == (0,)

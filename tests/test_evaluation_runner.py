@@ -7,26 +7,26 @@ import json
 import os
 import shutil
 import time
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from evaluation_stub import StubFactory, make_sequences
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
-from ebmtrack.evaluation import claims, evaluate, report, runner
-from ebmtrack.evaluation.results import read_marker, read_result
+from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation.results import find_results, read_marker, read_result
 
 
-def run(
-    root: Path, out: Path, workers: int = 0, dataset: str = "folder", **changes: object
-) -> tuple[evaluate.Evaluation, str]:
+def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
     """Evaluate the stub on `root`, and what was printed."""
     stream, factory = io.StringIO(), changes.pop("factory", StubFactory())
     evaluation = evaluate.evaluate(
         ["stub"],
-        dataset,
+        "folder",
         root,
         workers=workers,
         device="cpu",
@@ -112,6 +112,31 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
     assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
 
 
+def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
+    """New weights fail at one of four sequences: neither boxes nor side files of the old ones pass for the new."""
+    run(root, tmp_path, factory=StubFactory(weights="old"))
+    factory = StubFactory(weights="new", trouble="raise", trouble_width=41)
+    assert [t.sequence for t in run(root, tmp_path, factory=factory, overwrite=True)[0].failed] == ["seq1"]
+    assert [p.name for p in (tmp_path / "folder" / "stub_000").glob("seq1*")] == ["seq1.error"]
+    found = find_results(tmp_path / "folder" / "stub")
+    assert set(found.files) == {"seq0", "seq2", "seq3"}
+    assert {found.read(name).made_by["weights"] for name in found.files} == {"new"}
+
+
+def test_overwriting_is_refused_beside_another_runner(root: Path, tmp_path: Path) -> None:
+    """A runner that overwrites and comes while another is at work says so, and takes nothing from it."""
+    refused = []
+
+    def second(task: runner.Task, score: float) -> None:
+        with pytest.raises(ConfigError, match="another runner is at work"):
+            run(root, tmp_path, overwrite=True)
+        refused.append(task.sequence)
+
+    assert run(root, tmp_path, on_score=second)[0].complete and len(refused) == 4
+    assert not list((tmp_path / "folder" / "stub_000" / ".claims").iterdir())
+    assert run(root, tmp_path, overwrite=True)[0].complete  # the first has ended
+
+
 @pytest.mark.parametrize("trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")])
 def test_a_sequence_that_fails(root: Path, tmp_path: Path, trouble: str, text: str) -> None:
     """The rest is run, the traceback is reported, the mean is marked partial, and a later start tries
@@ -133,21 +158,6 @@ def test_a_malformed_annotation_is_one_failure(tmp_path: Path) -> None:
     evaluation, printed = run(root, tmp_path / "out")
     assert evaluation.exit_code == 1 and set(evaluation.scores["stub"][0]) == {"seq0", "seq2"}
     assert "groundtruth_rect.txt, line 1: 3 numbers" in printed and "mean PARTIAL" in printed
-
-
-def test_part_of_a_benchmark_is_not_complete(root: Path, tmp_path: Path) -> None:
-    """Four of DTB70's sequences, whose names we do not have: refused, or allowed and the mean marked partial; sequences
-    chosen by name are complete. The page of results says it as well."""
-    where = {"dataset": "dtb70", "root": root, "out": tmp_path}
-    with pytest.raises(DatasetError, match="66 of 70 sequences are missing"):
-        run(**where)
-    evaluation, printed = run(**where, allow_missing=True)
-    assert not evaluation.complete and evaluation.exit_code == 0
-    assert "mean PARTIAL" in printed and "66 of 70 sequences are missing" in printed
-    report.report("dtb70", root, tmp_path / "page.html", out=tmp_path)
-    assert "dtb70 is not complete: 66 of 70 sequences are missing." in (tmp_path / "page.html").read_text()
-    evaluation, printed = run(**where, sequences=["seq0"])
-    assert evaluation.complete and "PARTIAL" not in printed
 
 
 def test_other_sequences_of_the_same_names(root: Path, tmp_path: Path) -> None:
@@ -206,7 +216,7 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
     run(root, tmp_path, sequences=["seq0"])
     marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
     assert set(marker) == {"frames", "made_by", "sha256"}
-    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv-python", "device", "threads"}
+    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv", "device", "threads"}
     assert set(marker["made_by"]) == keys
 
 
@@ -331,3 +341,23 @@ def test_a_report_being_written_is_no_leftover(tmp_path: Path) -> None:
     os.utime(old, (time.time() - 2 * claims.SILENT_S,) * 2)
     runner._remove_leftovers(tmp_path, "seq2")
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
+
+
+def test_versions_are_those_of_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV may be installed as opencv-python-headless, and then no distribution is called opencv-python."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert evaluate.versions("cpu", 1)["opencv"] == cv2.__version__
+
+
+def test_defaults_keep_to_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 64 cores are allowed: two workers on the CPU, two threads beside a GPU; without limits all count."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 7}, raising=False)
+    assert evaluate._default_workers(("cpu",)) == 2
+    assert evaluate._default_threads(("cuda:0",), 1) == 2 and evaluate._default_threads(("cuda:0",), 8) == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert evaluate._default_workers(("cpu",)) == 64 and evaluate._default_threads(("cuda:0",), 8) == 8
