@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An EbmtrackError is one line on stderr and code 2, as is a wrong option; Ctrl-C is code 130.
     """
+    _share_the_cores()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in (["--version"], ["-V"]):
         print(f"ebmtrack {__version__}")
@@ -62,6 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # tyro leaves in this way after --help (0) and wrong options (2)
         return leave.code if isinstance(leave.code, int) else 2
     return code or 0
+
+
+def _share_the_cores() -> None:
+    """Let PyTorch's threads, before it is loaded, not spin for long where they wait for one another.
+
+    By default they spin for milliseconds: beside one other busy process on two cores that leaves a twentieth of the
+    speed, with this two fifths, and nothing is lost on a quiet machine (README, how fast).
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = "3000"
 
 
 def _reader_has_gone() -> bool:

@@ -54,6 +54,18 @@ def python(code, *args, **more):
     return subprocess.run([sys.executable, *code, *args], capture_output=True, text=True, timeout=240, **more)
 
 
+@pytest.mark.parametrize(
+    "own, expected", [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_that_wait_leave_the_cores_to_others(own, expected):
+    """Set before PyTorch is loaded, unless the user has chosen."""
+    ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    code = "import os, sys; from ebmtrack.cli import main; main(['--version']); print('torch' in sys.modules)"
+    done = python(["-c", code + "; print(os.environ.get('GOMP_SPINCOUNT'))"], env={**environment, **own})
+    assert done.stdout.split()[-2:] == ["False", str(expected)]
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"ebmtrack {__version__}\n"
