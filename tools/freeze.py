@@ -113,9 +113,12 @@ def measure_boxes(sequences: Path, folder: Path) -> Section:
 
 
 def read_images(sequence: Path) -> Iterator[np.ndarray]:
-    """Yield the first frames as RGB."""
+    """Yield the first frames as RGB; OSError if one cannot be read."""
     for path in sorted((sequence / "img").glob("*.jpg"))[:FRAMES]:
-        yield cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        bgr = cv2.imread(str(path))
+        if bgr is None:
+            raise OSError(f"{path}: OpenCV cannot read the image")
+        yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_truth(sequence: Path) -> np.ndarray:

@@ -29,8 +29,8 @@ def write_data(root: Path) -> None:
     for name in ("full_occlusion", "out_of_view"):
         write_text(lasot / f"{name}.txt", ",".join("0" * FRAMES))
     write_text(root / "lasot" / "testing_set.txt", "dog-1\n")
-    for part in range(4):
-        folder, name = root / "trackingnet" / f"TRAIN_{part}", f"video_{part}"
+    for number in range(4):
+        folder, name = root / "trackingnet" / f"TRAIN_{number}", f"video_{number}"
         write_video([folder / "frames" / name / f"{i}.jpg" for i in range(FRAMES)], folder / "anno" / f"{name}.txt")
     write_coco(root / "coco")
     write_material(root)

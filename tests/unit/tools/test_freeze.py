@@ -6,11 +6,12 @@ import copy
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 TOOLS = Path(__file__).parents[3] / "tools"
-RECORD = {
+RECORD: dict[str, dict[str, Any]] = {
     "about": {"torch": "2.6"},
     "boxes": {"fast/bag": {"sha256": "aa", "boxes_xywh": [[1.0, 2.0, 3.0, 4.0], [float("nan")] * 4]}},
     "losses": {"run": {"loss": ["0.5", "1e-05"]}},
@@ -30,7 +31,7 @@ def load(name: str) -> ModuleType:
 records = load("records")
 
 
-def changed(section: str, item: str, value: object) -> dict:
+def changed(section: str, item: str, value: object) -> dict[str, dict[str, Any]]:
     now = copy.deepcopy(RECORD)
     now[section][item] = value
     return now
