@@ -47,7 +47,8 @@ def describe(old: Any, new: Any) -> str:
     if isinstance(old, str) and isinstance(new, str):
         return "\n" + "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), "base", "now", lineterm=""))
     before, after = dict(leaves(old)), dict(leaves(new))
-    changes = [(key, before.get(key, MISSING), after.get(key, MISSING)) for key in differing(old, new)]
+    keys = [key for key in differing(old, new) if key != "sha256"] or ["sha256"]
+    changes = [(key, before.get(key, MISSING), after.get(key, MISSING)) for key in keys]
     steps = [abs(float(b) - float(a)) for _, a, b in changes if is_number(a) and is_number(b)]
     largest = f", largest difference {max(steps):.6g}" if steps else ""
     key, a, b = changes[0]

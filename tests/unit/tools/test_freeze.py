@@ -47,7 +47,10 @@ def test_one_bit_of_a_box_is_found_and_measured(capsys):
     now = changed("boxes", "fast/bag", {"sha256": "ab", "boxes_xywh": [box, [float("nan")] * 4]})
     assert records.compare(RECORD, now, SECTIONS, []) == 1
     out = capsys.readouterr().out
-    assert "boxes: 1 of 1 items differ" in out and "boxes/fast/bag: 2 of 9 values differ" in out
+    assert (
+        "boxes: 1 of 1 items differ" in out
+        and "boxes/fast/bag: 1 of 9 values differ, first boxes_xywh/0/3: 4.0 ->" in out
+    )
     assert f"largest difference {2**-50:.6g}" in out and "losses: equal" in out
 
 
