@@ -96,3 +96,12 @@ def test_another_machine_is_named(capsys):
 def test_tables_give_the_cells_with_digits_below_the_header():
     page = "<table><tr><th>Name<th>AUC 1</tr><tr><td>a</td><td>5<b>0.1</b></td><td>-</td></tr></table>x 7"
     assert load("html_tables").read_tables(page) == {(0, "a"): ["50.1"]}
+
+
+def test_miniature_data_do_not_depend_on_their_folder(tmp_path):
+    contents = []
+    for root in (tmp_path / "a", tmp_path / "another_name"):
+        load("miniature_data").write_data(root)
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        contents.append([(path.relative_to(root), path.read_bytes()) for path in files])
+    assert len(contents[0]) > 200 and contents[0] == contents[1]
