@@ -2,7 +2,7 @@
 
 import sys
 
-from ebmtrack.cli import main
+from ebmtrack.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,7 +41,7 @@ class ParamsFactory:
 
     def describe(self, params: str) -> dict[str, object]:
         """The parameters and the SHA-256 of the weights file. Raises CheckpointError where that is missing."""
-        from ebmtrack.nets.checkpoint import resolve_weights
+        from ebmtrack.checkpoints.native import resolve_weights
         from ebmtrack.tracking.params import load_params
 
         values = load_params(params)

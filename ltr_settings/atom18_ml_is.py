@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
+from ebmtrack.checkpoints.native import backbone_weights, load_checkpoint, resolve_weights
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.data.sources.base import Source
 from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.nets.checkpoint import backbone_weights, load_checkpoint, resolve_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, step_decay, train

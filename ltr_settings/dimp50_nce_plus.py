@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.contexts import contexts_of, prepared_contexts, warn_of_narrow, with_cut_at
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
@@ -29,7 +30,6 @@ from ebmtrack.data.sources.base import Source
 from ebmtrack.data.sources.catalogue import open_source
 from ebmtrack.data.sources.got10k import GOT10kSource
 from ebmtrack.data.sources.packed import PackedSource
-from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader, pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings

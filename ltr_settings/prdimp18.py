@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 import torch
 
+from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.data.sources.base import Source
 from ebmtrack.ltr_settings import dimp18_nce_plus
 from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
-from ebmtrack.nets.checkpoint import backbone_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, step_decay, train

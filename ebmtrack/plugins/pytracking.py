@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-import ebmtrack._hook as hook  # workers of the host that unpickle our class get the hook with it
+import ebmtrack.plugins.hook as hook  # workers of the host that unpickle our class get the hook with it
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.checkpoints.pytracking import import_pytracking
+from ebmtrack.checkpoints.untrusted import kind_of
 from ebmtrack.errors import CheckpointError, ConfigError
-from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.nets.pytracking_format import import_pytracking
-from ebmtrack.nets.weight_files import kind_of
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker, TrackResult, check_device
 

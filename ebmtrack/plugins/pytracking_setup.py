@@ -18,7 +18,7 @@ from ebmtrack.files import write_text
 FILE = "ebmtrack-pytracking.pth"
 # Python runs this line at each start; should ebmtrack be uninstalled without `disable`, it does nothing.
 LINE = (
-    "import sys; exec(\"try:\\n import ebmtrack._hook\\nexcept ModuleNotFoundError as error:\\n"
+    "import sys; exec(\"try:\\n import ebmtrack.plugins.hook\\nexcept ModuleNotFoundError as error:\\n"
     " if (error.name or '').partition('.')[0] != 'ebmtrack': raise\")\n"
 )
 LAUNCH = "python -m ebmtrack.plugins.launch pytracking/run_tracker.py ebmtrack dimp18_nce_plus ..."
@@ -78,7 +78,7 @@ def status() -> Status:
 
 def launch(script: str | Path, arguments: Sequence[str] = ()) -> None:
     """Run one of pytracking's scripts as `python SCRIPT ARGUMENTS` would, with the hook loaded; no .pth needed."""
-    import ebmtrack._hook  # noqa: F401
+    import ebmtrack.plugins.hook  # noqa: F401
 
     script = Path(script)
     if not script.is_file():
@@ -115,6 +115,6 @@ def _files() -> list[Path]:
 
 def _active() -> bool:
     """Whether a fresh Python has the hook at once."""
-    code = "import sys; print('ebmtrack._hook' in sys.modules)"
+    code = "import sys; print('ebmtrack.plugins.hook' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     return done.stdout.strip() == "True"

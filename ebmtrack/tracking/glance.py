@@ -18,7 +18,7 @@ from torch import Tensor
 from ebmtrack.nets.classifier import FEATURE_STRIDE
 
 if TYPE_CHECKING:
-    from ebmtrack.tracking.target import Target
+    from ebmtrack.tracking.step import Target
 
 CALM_SCORE = 2.0   # times the threshold below which a target is not found
 CALM_MOTION = 1.5  # cells in the last frame

@@ -10,7 +10,7 @@ import torch
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.target import Mark, Target, TrackResult, no_mark, update_targets
+from ebmtrack.tracking.step import Mark, Target, TrackResult, no_mark, update_targets
 from ebmtrack.tracking.tracker import Tracker, check_box, check_image
 
 GLANCES = 4  # at each of several calm targets, after each look at the whole search region

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.errors import ConfigError
-from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.target import Mark, Target, TrackResult, no_mark, update_targets
+from ebmtrack.tracking.step import Mark, Target, TrackResult, no_mark, update_targets
 
 __all__ = ["TrackResult", "Tracker", "check_box", "check_device", "check_image"]
 

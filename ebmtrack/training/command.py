@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.errors import ConfigError
-from ebmtrack.nets.checkpoint import save_checkpoint
 from ebmtrack.training.distributed import is_leader
 from ebmtrack.training.overrides import as_json, differences, override
 from ebmtrack.training.run import RunSettings

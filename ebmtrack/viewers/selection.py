@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.viewers.window import open_window, require_screen
+from ebmtrack.live.window import open_window, require_screen
 
 MAX_SIDE = 1400  # pixels; larger frames are shown smaller, so that they fit the screen
 

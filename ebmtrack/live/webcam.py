@@ -1,0 +1,369 @@
+"""`ebmtrack webcam`: draw targets with the mouse on live pictures, track them at once; or save a video of it unseen."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.live.capture import RETRY_S, open_capture
+from ebmtrack.live.controls import HELP, Controls
+from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, Target, View
+from ebmtrack.live.statistics import Statistics
+from ebmtrack.live.window import Window, require_screen
+from ebmtrack.viewers.drawing import (
+    GREY,
+    ORANGE,
+    PALETTE,
+    WHITE,
+    YELLOW,
+    Colour,
+    draw_box,
+    draw_text,
+    line_width,
+    overlay_heat,
+)
+from ebmtrack.viewers.selection import MAX_SIDE, parse_boxes
+from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
+
+POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
+LISTEN_MS = 1  # how long it then gives its window library to hand them over
+REFRESH_S = 0.25  # the window is drawn at least so often
+MIN_SIDE = 640  # pixels; smaller pictures are shown in a larger window
+STILL_S = 1.0  # a picture that stands longer than this stands that long in a saved video
+Line = tuple[str, Colour]  # a line of text and its colour
+HEADLESS = "go without a window: --save OUT.mp4 --init x,y,w,h"
+
+
+def webcam(
+    load_tracker: Callable[[], ManyTracker],
+    camera: int | None = None,
+    source: str | os.PathLike | None = None,
+    init: Sequence[str] = (),
+    save: str | os.PathLike | None = None,
+    headless: bool = False,
+    loop: bool = False,
+    seconds: float | None = None,
+) -> Statistics:
+    """Track live from a camera (its number, 0 by default), stream or video, and print how that went.
+
+    Targets are drawn in the window, or given as boxes "x,y,w,h" in the first frame (`init`). `save` writes what is
+    seen to a video. Without a window (`headless`, or where there is no screen) both are needed, and a source that fails
+    is an error; with one, the user is told and the source is tried again. A video plays at its own frame rate, again
+    and again with `loop`. The end: the user, `seconds`, or without a window that of the video.
+    Raises ConfigError and DatasetError.
+    """
+    place, boxes_xywh = _checked_source(camera, source), parse_boxes(init)
+    save_path = checked_video_path(save) if save is not None else None
+    check_is_not_source(save_path, place)
+    headless = _checked_headless(headless, save_path, bool(boxes_xywh))
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"--seconds is a time above zero, not {seconds:g}")
+    with ExitStack() as stack:
+        capture = open_capture(place, loop, None if headless else RETRY_S)
+        stack.callback(capture.close)
+        tracker = load_tracker() if headless else LoadingTracker(load_tracker)
+        live = Live(capture, Session(tracker))
+        stack.callback(_report, live, save_path)
+        recorder = stack.enter_context(Recorder(save_path, capture.fps)) if save_path else None
+        until_s = time.monotonic() + (seconds or float("inf"))
+        live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
+        with capture, live:
+            if headless:
+                _run_headless(live, recorder, until_s, boxes_xywh)
+            else:
+                _run_window(live, recorder, until_s, boxes_xywh, tracker.check)
+    return live.statistics
+
+
+class Recorder:
+    """Writes pictures that come at irregular times to a video that plays at the speed at which they came.
+
+    Each is repeated until the next one came, for STILL_S at most. The video is finished by `close`, or when the with
+    block ends; its size is that of the first picture.
+    """
+
+    def __init__(self, path: Path, fps: float):
+        self._writer = VideoWriter(path, fps)
+        self._last: np.ndarray | None = None
+        self._last_s = self._clock_s = 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def add(self, image: np.ndarray, time_s: float) -> None:
+        """Add a picture, RGB uint8 (h, w, 3), that was taken at a time; one of the same time replaces the last."""
+        if self._last is not None:
+            self._clock_s += min(max(0.0, time_s - self._last_s), STILL_S)
+            while self._writer.frames_written < round(self._clock_s * self._writer.fps):
+                self._writer.write(self._last)
+        self._last, self._last_s = image, time_s
+
+    def close(self) -> None:
+        """Write the last picture and finish the video; a second call does nothing."""
+        if self._last is not None:
+            self._writer.write(self._last)
+            self._last = None
+        self._writer.close()
+
+
+class LiveWindow(Window):
+    """The window: shows what belongs on the screen, and hands keys and the mouse to the controls."""
+
+    def __init__(self, title: str, controls: Controls):
+        super().__init__(title)
+        self._controls = controls
+        self._mouse: list[tuple[int, int, int]] = []
+        self._size, self._zoom = (0, 0), 1.0
+
+    def draw(self, status: Sequence[Line]) -> None:
+        """Draw the window anew, with lines that say how things stand; one that was closed ends the run."""
+        if self.closed:
+            self._controls.quit = True
+            return
+        picture, self._zoom = live_picture(self._controls, status)
+        first = not self._sized
+        self._controls.key(self.show(picture))
+        if first:
+            cv2.setMouseCallback(self.title, lambda event, x, y, *_: self._mouse.append((event, x, y)))
+        if self._size != picture.shape[1::-1]:
+            self._size = picture.shape[1::-1]
+            cv2.resizeWindow(self.title, *self._size)
+
+    def listen(self) -> bool:
+        """Wait a moment for keys and the mouse; whether something was done with them."""
+        key, mouse = cv2.waitKey(LISTEN_MS), self._mouse.copy()
+        self._mouse.clear()
+        self._controls.key(key)
+        acts = {cv2.EVENT_LBUTTONDOWN: "press", cv2.EVENT_MOUSEMOVE: "move", cv2.EVENT_LBUTTONUP: "release"}
+        for event, x, y in mouse:
+            if event in acts:
+                getattr(self._controls, acts[event])((x + 0.5) / self._zoom - 0.5, (y + 0.5) / self._zoom - 0.5)
+        return key >= 0 or bool(mouse)
+
+
+def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray, float]:
+    """What the window shows (h, w, 3): the view, the box that is being drawn, lines on top, help at the bottom.
+
+    Also its zoom: pixels on the screen for each of the frame, so that small and very large frames are readable.
+    """
+    view = controls.shown
+    if view is None:
+        return _with_lines(np.zeros((480, MIN_SIDE, 3), np.uint8), status, ()), 1.0
+    zoom = _zoom(view.frame.image)
+    picture = draw_view(view, controls.search, zoom)
+    for box_xywh in controls.learning_xywh:
+        draw_box(picture, _zoomed(box_xywh, zoom), "learning ...", colour=WHITE)
+    if controls.box_xywh is not None:
+        draw_box(picture, _zoomed(controls.box_xywh, zoom), colour=WHITE)
+    lost = [str(target.number) for target in view.targets if target.lost]
+    lines = [*status, *([("lost: " + ", ".join(lost), ORANGE)] if lost else []), (controls.notice, YELLOW)]
+    return _with_lines(picture, lines, HELP if controls.help else ()), zoom
+
+
+def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray:
+    """A copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost"; energy where it is known.
+
+    The selected target, if there are several, has handles at its corners. `search` adds its search region.
+    """
+    image = view.frame.image
+    size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
+    resampling = cv2.INTER_AREA if zoom < 0.5 else cv2.INTER_LINEAR  # the former takes 15 ms for 1920 x 1080
+    picture = image.copy() if zoom == 1 else cv2.resize(image, size, interpolation=resampling)
+    for target in view.targets:
+        selected = target.number == view.selected
+        _draw_target(picture, target, search and selected, zoom)
+        if selected and len(view.targets) > 1:
+            _draw_handles(picture, _zoomed(target.box_xywh, zoom), target.heat is None)
+    return picture
+
+
+def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float) -> None:
+    """One target on a zoomed picture."""
+    colour = PALETTE[(target.number - 1) % len(PALETTE)]
+    if target.heat is not None:
+        overlay_heat(picture, target.heat.values, _zoomed(target.heat.area_xywh, zoom))
+    if search and target.search_xywh is not None:
+        draw_box(picture, _zoomed(target.search_xywh, zoom), colour=colour, dashed=True)
+    box = _zoomed(target.box_xywh, zoom)
+    if target.lost:
+        draw_box(picture, box, colour=GREY, dashed=True)
+        draw_text(picture, f"{target.number} lost {target.score:.2f}", (box[0], box[1]))
+    else:
+        draw_box(picture, box, str(target.number), target.score, colour)
+
+
+def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: bool) -> None:
+    """Small white squares on the corners of a box, on the top right one only if asked: the energy is shown there."""
+    x, y, w, h = box_xywh
+    half = 2 * line_width(picture)
+    for corner in ((x, y), (x, y + h), (x + w, y + h), *([(x + w, y)] if top_right else [])):
+        middle = np.clip(np.rint(corner), -1e4, 1e4).astype(int)
+        for side, shade in ((half + 1, 0), (half, 255)):
+            cv2.rectangle(picture, (middle - side).tolist(), (middle + side).tolist(), (shade,) * 3, cv2.FILLED)
+
+
+def _with_lines(picture: np.ndarray, top: Sequence[Line], bottom: Sequence[str]) -> np.ndarray:
+    """The picture with lines of text at its top, and items at its bottom, as many in a line as fit."""
+    height = _text_size(picture, "Ag")[1]
+    rows = [(row, colour) for text, colour in top for row in _wrapped(picture, text.split(), " ")]
+    for index, (row, colour) in enumerate(rows):
+        draw_text(picture, row, (0, (index + 1) * height), colour)
+    for index, row in enumerate(reversed(_wrapped(picture, bottom, "   "))):
+        draw_text(picture, row, (0, picture.shape[0] - index * height))
+    return picture
+
+
+def _wrapped(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
+    """Items joined to rows that fit into the picture's width."""
+    rows: list[str] = []
+    for item in items:
+        longer = rows[-1] + gap + item if rows else item
+        if rows and _text_size(picture, longer)[0] <= picture.shape[1]:
+            rows[-1] = longer
+        else:
+            rows.append(item)
+    return rows
+
+
+def _text_size(picture: np.ndarray, text: str) -> tuple[int, int]:
+    """Width and height of a plate by `draw_text`."""
+    scale = max(0.4, min(picture.shape[:2]) / 900)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    return width + 6, height + below + 6
+
+
+def _zoom(image: np.ndarray) -> float:
+    """How much larger a frame is shown, so that its longer side lies between MIN_SIDE and MAX_SIDE."""
+    side = max(image.shape[:2])
+    return MAX_SIDE / side if side > MAX_SIDE else max(1.0, MIN_SIDE / side)
+
+
+def _zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
+    """A box of the frame on the zoomed picture; pixel centres lie at whole numbers in both."""
+    x, y, w, h = box_xywh
+    return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom
+
+
+def _run_window(
+    live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box], check: Callable[[], None]
+) -> None:
+    """Show views in a window until the user ends it, it is time, or `check`, called often, raises an error."""
+    controls = Controls(live, boxes_xywh)
+    told, drawn_s = "", float("-inf")
+    with LiveWindow(f"ebmtrack: {live.capture.name}", controls) as window:
+        while not controls.quit and time.monotonic() < until_s:
+            check()
+            view = live.newest(controls.view.number if controls.view else 0, POLL_S)
+            controls.see(view)
+            told = _tell(live, told)
+            if view or time.monotonic() > drawn_s + REFRESH_S:
+                window.draw(_status(live))
+                drawn_s = time.monotonic()
+            if view is not None:
+                live.shown(view)
+                _record(recorder, view, controls.search)
+            if window.listen():
+                drawn_s = float("-inf")
+
+
+def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box]) -> None:
+    """Record views until the source ends or it is time; DatasetError where the source fails."""
+    _begin(live, boxes_xywh)
+    number, used, told = 0, 0, ""
+    while time.monotonic() < until_s:
+        view = live.newest(number, REFRESH_S)
+        if view is not None:
+            number, used = view.number, view.frame.number
+            live.shown(view)
+            _record(recorder, view, False)
+        if live.is_last(used):
+            state = live.capture.state()
+            if state.kind == "failed":
+                raise DatasetError(state.message)
+            return
+        told = _tell(live, told)
+
+
+def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
+    """Start on targets in the first frame, at which the live view stands still; DatasetError where there is none."""
+    told = ""
+    while (view := live.newest(0, REFRESH_S)) is None:
+        state, told = live.capture.state(), _tell(live, told)
+        if state.kind in ("failed", "ended"):
+            raise DatasetError(state.message)
+    for box_xywh in boxes_xywh:
+        live.do(Session.draw, view.frame.image, box_xywh)
+    live.paused = False
+
+
+def _record(recorder: Recorder | None, view: View, search: bool) -> None:
+    """Add a view to the video, if there is one."""
+    if recorder is not None:
+        recorder.add(draw_view(view, search), view.frame.time_s)
+
+
+def _status(live: Live) -> list[Line]:
+    """Lines for the top of the window: speed, then what is the matter with the source, if anything is."""
+    capture, used = live.capture, live.statistics.frames_per_s(time.monotonic())
+    speed = "paused" if live.paused else f"{used:.1f} of {capture.frames_per_s:.1f} frames/s"
+    return [("" if capture.state().final else speed, WHITE), (_matter(live), ORANGE)]
+
+
+def _matter(live: Live) -> str:
+    """What is the matter with the source, in words; nothing where it runs."""
+    state = live.capture.state()
+    if state.kind == "waiting":
+        return f"waiting for {live.capture.name}"
+    return f"{state.message}; trying again" if state.kind == "failed" and not state.final else state.message
+
+
+def _tell(live: Live, told: str) -> str:
+    """Say on stderr that the source has failed or stalled, once each time; what was said last."""
+    kind = live.capture.state().kind
+    if kind in ("failed", "stalled") and kind != told:
+        print(f"ebmtrack: {_matter(live)}", file=sys.stderr)
+    return kind
+
+
+def _report(live: Live, save_path: Path | None) -> None:
+    """Print how it went."""
+    print(live.statistics.text(live.capture.frames))
+    if save_path is not None and live.statistics.frames_used:
+        print(f"saved {save_path}")
+
+
+def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str | os.PathLike | int:
+    """Where frames come from: the camera's number or the source, not both; the first camera by default."""
+    if source is None:
+        return 0 if camera is None else camera
+    if camera is not None:
+        raise ConfigError("--camera is a camera's number, --source a file or URL: use one of the two")
+    return source
+
+
+def _checked_headless(headless: bool, save_path: Path | None, has_boxes: bool) -> bool:
+    """Whether to go without a window: by wish, or where there is no screen but all that is needed without one."""
+    complete = save_path is not None and has_boxes
+    if headless and not complete:
+        raise ConfigError(f"without a window the targets and the result need files and boxes; {HEADLESS}")
+    if headless:
+        return True
+    try:
+        require_screen("ebmtrack webcam", HEADLESS)
+    except ConfigError as error:
+        if not complete:
+            raise
+        print(f"note: {error}: so it does", file=sys.stderr)
+        return True
+    return False

@@ -1,0 +1,145 @@
+"""How many training samples a second both pipelines make, and where the time goes.
+
+    python -m ebmtrack.studies.bench_data --prepared FOLDER [--pool POOL] [--device cuda] [--batch 32] [--samples 200]
+
+On a CPU times are processor seconds; on a GPU seconds on the clock, and each part is waited for when parts are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ebmtrack.data import device_crops, on_device
+from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """Samples a second of one pipeline, and the seconds a sample spends in each part of it."""
+
+    pipeline: str
+    samples: int
+    seconds: float
+    parts_s: dict[str, float]
+
+    def line(self) -> str:
+        """One line of text: the rate, then each part's share of the time."""
+        parts = {**self.parts_s, "rest": max(0.0, self.seconds - sum(self.parts_s.values()))}
+        shares = ", ".join(f"{name} {100 * value / self.seconds:.0f} %" for name, value in parts.items())
+        return f"{self.pipeline}: {self.samples / self.seconds:.1f} samples/s ({shares})"
+
+
+def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
+    """The on-device pipeline, in batches of `batch`, after one batch that is not counted."""
+    clock = _clock(data.frames.device)
+    watched = {"draw": (data, "draw"), "read": (device_crops, "_read"), "look": (on_device, "change_looks")}
+    watched["resample"] = (on_device, "resample")
+    numbers = [range(first, first + batch) for first in range(0, samples, batch)]
+
+    def seconds() -> float:
+        start = clock()
+        for some in numbers:
+            data.batch(some)
+        return clock() - start
+
+    data.batch(numbers[0])
+    plain = seconds()
+    with _timed(watched, clock) as parts:
+        scale = plain / seconds()  # waiting for each part takes time of its own
+    parts["resample"] -= parts["read"]
+    shares = {name: value * scale for name, value in parts.items()}
+    return Rate(f"on {data.frames.device.type}, batches of {batch}", batch * len(numbers), plain, shares)
+
+
+def bench_files(data, samples: int, name: str = "from files") -> Rate:
+    """The pipeline of CPU workers (a `pipeline.TrainingSet`) in this process; to draw a clip is to compose it."""
+    from ebmtrack.data import pipeline
+
+    clock = _clock(torch.device("cpu"))
+    watched = {"draw": (data.sampler, "choose"), "crop": (pipeline, "crop_window"), "look": (pipeline, "change_look")}
+    watched |= {f"decode {source.name}": (source, "frame") for source in data.sampler.sources}
+    with _timed(watched, clock) as parts:
+        start = clock()
+        for number in range(samples):
+            data[number]
+        seconds = clock() - start
+    return Rate(name, samples, seconds, dict(parts))
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Processor time on a CPU; on a GPU the time at which it has done all that it was given."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def finished() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return finished
+
+
+@contextlib.contextmanager
+def _timed(watched: dict[str, tuple[object, str]], clock: Callable[[], float]) -> Iterator[Counter]:
+    """Within the block calls of the functions (owner, attribute) add their seconds to what it yields, by name."""
+    parts, before = Counter({name: 0.0 for name in watched}), {}
+
+    def timed(name: str, function: Callable) -> Callable:
+        def run(*args, **kwargs):
+            start = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                parts[name] += clock() - start
+
+        return run
+
+    for name, (owner, attribute) in watched.items():
+        before[name] = getattr(owner, attribute)
+        setattr(owner, attribute, timed(name, before[name]))
+    try:
+        yield parts
+    finally:
+        for name, (owner, attribute) in watched.items():
+            setattr(owner, attribute, before[name])
+
+
+def main() -> None:
+    """Measure and print."""
+    from ebmtrack.ltr_settings.ebm18_small import CROPS, SAMPLING
+
+    options = _options()
+    counts = SAMPLING.train_frames, SAMPLING.test_frames, SAMPLING.max_gap
+    if options.pool:
+        from ebmtrack.data.pipeline import TrainingSet
+        from ebmtrack.data.sampling import make_sampler
+        from ebmtrack.data.sources.pool import open_pool
+
+        sampler = make_sampler(open_pool(options.pool, decoded_limit=4 * 2**30), SAMPLING, 0)
+        data = TrainingSet(sampler, CROPS, options.samples)
+        for name in ("from files, read for the first time", "from files, kept decoded"):
+            print(bench_files(data, options.samples, name).line(), flush=True)
+    frames = DeviceFrames.load(options.prepared, options.device)
+    data = DeviceBatches(frames, CROPS, SAMPLING.shares, *counts, rule=SAMPLING.rule)
+    print(bench_device(data, options.samples, options.batch).line(), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ebmtrack.studies.bench_data", description=__doc__.split("\n")[0])
+    parser.add_argument("--prepared", required=True, help="folder of prepared frames (`ebmtrack prepare`)")
+    parser.add_argument("--pool", help="the small pool, to measure CPU workers on its files as well")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=200)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,110 @@
+"""What `ebmtrack study boxes` feeds its runs with: pairs from the small pool, and sequences to track."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.sampling import Sampler
+from ebmtrack.data.sources.pool import open_pool
+from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.datasets import folder
+from ebmtrack.evaluation.metrics import score_sequence
+from ebmtrack.evaluation.runner import read_rgb
+from ebmtrack.ltr_settings import ebm18_small
+from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.studies.box_losses import LOSSES, BoxStudySettings, Run, box_study
+from ebmtrack.tracking.params import TrackerParams, load_params
+from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.training.frozen_features import Features, compute_features
+from ebmtrack.training.overrides import override
+
+HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
+
+
+def study_boxes(
+    out: Path,
+    data: Path,
+    weights: str | None = None,
+    methods: Sequence[str] = (),
+    seeds: int = 3,
+    samples: Sequence[int] = (128,),
+    steps: int = 1000,
+    track_on: Path | None = None,
+    changes: Sequence[str] = (),
+) -> str:
+    """The study with the small pool at `data` and the backbone of `weights`; returns its table.
+
+    changes: of the settings of ebm18_small, "key=value", for the training pairs: shares of the sources and crops.
+    """
+    if seeds < 1 or steps < 1 or min(samples) < 1:
+        raise ConfigError("runs, steps and samples must be at least 1")
+    net = load_checkpoint(resolve_weights(weights))
+    track = None if track_on is None else TrackingAuc(net, load_params("dimp18_nce_plus"), track_on)
+    runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or tuple(LOSSES)]
+    settings = BoxStudySettings(steps=steps, changes=tuple(changes))
+    pool_settings = override(ebm18_small.Settings(), changes)
+    return box_study(out, partial(pool_pairs, data, net, pool_settings), runs, settings, track)
+
+
+def pool_pairs(
+    data: Path, net: TrackerNet, pool_settings: ebm18_small.Settings, settings: BoxStudySettings
+) -> tuple[Features, Features]:
+    """Features of training and held-back pairs: two frames of one target, cut, jittered and coloured as in training.
+
+    The held-back pairs come from targets that no training sees, and are the same whatever pool_settings say.
+    """
+    shares, crops, count = pool_settings.sampling.shares, pool_settings.crops, settings.held_back_pairs
+    return (
+        _part(data, net, "train", shares, crops, settings.train_pairs, settings.seed),
+        _part(data, net, "validation", HELD_BACK_SHARES, ebm18_small.CROPS, count, settings.seed + 1),
+    )
+
+
+def _part(
+    data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], crops: CropSettings, count: int, seed: int
+) -> Features:
+    pool, shares = open_pool(data, part, decoded_limit=2**29), {name: share for name, share in shares.items() if share}
+    sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
+    dataset = TrainingSet(sampler, crops, count)
+    return compute_features(net, _samples(dataset, part))
+
+
+def _samples(dataset: TrainingSet, part: str) -> Iterator[Mapping[str, Tensor]]:
+    for index in tqdm(range(len(dataset)), desc=f"{part} pairs", unit="pair"):
+        yield dataset[index]
+
+
+class TrackingAuc:
+    """AUC of the first frames of every sequence of a folder, tracked by a network whose box branch is replaced."""
+
+    def __init__(self, net: TrackerNet, params: TrackerParams, root: Path, frames: int = 100):
+        """root: a folder of sequences, as for `ebmtrack eval --dataset folder`; frames: of each sequence."""
+        self.net, self.params, self.frames = net, params, frames
+        found = folder.find(root)
+        self.sequences = [found.load(name) for name in found.loaders]
+
+    def __call__(self, branch: BoxEnergy, step_length: float) -> dict[str, float]:
+        """Sequence name -> AUC, with seed 0."""
+        net = copy.copy(self.net)
+        net._modules = dict(net._modules, bb_regressor=branch)
+        params = self.params.replace(position_step=step_length, size_step=step_length)
+        tracker = Tracker(InferenceNet(net), params)
+        return {sequence.name: self._auc(tracker, sequence) for sequence in self.sequences}
+
+    def _auc(self, tracker: Tracker, sequence) -> float:
+        paths, truth = sequence.frame_paths()[: self.frames], sequence.boxes_xywh[: self.frames]
+        tracker.init(read_rgb(paths[0]), truth[0], seed=0)
+        boxes = [truth[0], *(tracker.update(read_rgb(path)).box_xywh for path in paths[1:])]
+        score = score_sequence(np.array(boxes, float), truth, "pytracking", where=sequence.name)
+        return float(score.success.mean())

@@ -1,0 +1,171 @@
+"""What the 1D study shows: the table beside the paper's, D_KL against M, and pictures of the densities."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ebmtrack import files
+from ebmtrack.studies import energy_1d as study1d
+from ebmtrack.studies.energy_1d import FIGURE_2, HIGH, LOW, METHODS, Cell, StudySettings
+
+PAPER = {  # BMVC 2020, Table 1
+    "ml-is": 0.062,
+    "ml-mcmc-1": 0.865,
+    "ml-mcmc-16": 0.449,
+    "ml-mcmc-256": 0.106,
+    "kld-is": 0.088,
+    "nce": 0.068,
+    "sm": 0.781,
+    "dsm": 0.395,
+    "nce+": 0.066,
+}
+
+
+def write_report(out: Path, settings: StudySettings) -> str:
+    """Write table.md, figure2.png and densities.png under `out` from all its records; return the table."""
+    records = study1d.load_records(out)
+    table = make_table(records, settings)
+    files.write_text(out / "table.md", table)
+    _draw_figure2(out / "figure2.png", records)
+    _draw_densities(out / "densities.png", records)
+    return table
+
+
+def make_table(records: list[dict], settings: StudySettings) -> str:
+    """Markdown: for every method and M the mean D_KL of the best quarter, per data set and averaged, and the
+    spread. The interval is a bootstrap interval of that mean over the runs.
+
+    The best quarter of 20 runs is the paper's "5 best of 20". Failed runs (D_KL not finite) count as
+    infinite.
+    """
+    lines = [
+        f"{settings.epochs} epochs, seed {settings.seed}; D_KL on a {settings.grid} x {settings.grid} grid.",
+        "",
+        "| method | M | paper | ours | 95 % interval | data 1 | data 2 | all: median, s.d. | runs | s / epoch / run |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in sorted({Cell(r["method"], r["samples"]) for r in records}, key=_table_order):
+        lines.append(
+            _table_row(cell, [r for r in records if Cell(r["method"], r["samples"]) == cell], settings)
+        )
+    return "\n".join(lines) + "\n"
+
+
+def best_quarter(values: Iterable[float]) -> float:
+    """Mean of the smallest quarter (at least one) of the values, infinite where there is none."""
+    values = sorted(values)
+    return statistics.fmean(values[: max(1, len(values) // 4)]) if values else math.inf
+
+
+def best_quarter_interval(each: list[list[float]], draws: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap interval (95 %) of the averaged best quarters of several data sets, over their runs."""
+    if not all(each):
+        return math.inf, math.inf
+    rng = np.random.default_rng(0)
+    means = np.zeros(draws)
+    for values in map(np.array, each):
+        drawn = np.sort(values[rng.integers(0, len(values), (draws, len(values)))], axis=1)
+        means += drawn[:, : max(1, len(values) // 4)].mean(axis=1) / len(each)
+    low, high = np.quantile(means, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
+def divergences_of(records: list[dict], dataset: int) -> list[float]:
+    """All D_KL of one data set in these records, failed runs as infinity."""
+    runs = [run for record in records for run in record["runs"] if run["dataset"] == dataset]
+    return [math.inf if run["kl"] is None else run["kl"] for run in runs]
+
+
+def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
+    """One line of the table."""
+    each = [divergences_of(records, d) for d in (1, 2)]
+    best = [best_quarter(values) for values in each]
+    finite = [value for values in each for value in values if math.isfinite(value)]
+    spread = (
+        f"{statistics.median(finite):.3f}, {statistics.pstdev(finite):.3f}" if finite else "none finished"
+    )
+    seconds = sum(r["seconds"] for r in records) / sum(len(r["runs"]) for r in records) / settings.epochs
+    paper = f"{PAPER[cell.method]:.3f}" if cell.method in PAPER and cell.samples in (0, 1024) else ""
+    numbers = [f"{value:.3f}" for value in (statistics.fmean(best), *best)]
+    interval = "{:.3f} to {:.3f}".format(*best_quarter_interval(each))
+    entries = [cell.method, str(cell.samples or "-"), paper, numbers[0], interval, *numbers[1:], spread]
+    return "| " + " | ".join([*entries, f"{len(each[0])} + {len(each[1])}", f"{seconds:.3f}"]) + " |"
+
+
+def _table_order(cell: Cell) -> tuple[int, int]:
+    """Methods without samples first, then the largest M; within these the order of METHODS."""
+    return (-(cell.samples or 1 << 30), list(METHODS).index(cell.method))
+
+
+def _draw_figure2(path: Path, records: list[dict]) -> None:
+    """D_KL against M for the four methods of the paper's Figure 2."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for method in FIGURE_2:
+        cells = sorted({r["samples"] for r in records if r["method"] == method})
+        if cells:
+            axes.plot(cells, [_averaged(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
+    axes.set(xlabel="number of samples M", ylabel="D_KL (best quarter)")
+    if axes.has_data():
+        axes.set(xscale="log", yscale="log")
+        axes.legend()
+    else:
+        axes.text(0.5, 0.5, "no method of Figure 2 was trained", ha="center", transform=axes.transAxes)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _averaged(records: list[dict], cell: Cell) -> float:
+    """The table's number: best quarter of each data set, averaged."""
+    records = [r for r in records if Cell(r["method"], r["samples"]) == cell]
+    return statistics.fmean(best_quarter(divergences_of(records, d)) for d in (1, 2))
+
+
+def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
+    """True density and the best network of each method, one row per data set, at the largest M."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in METHODS if any(r["method"] == name for r in records)]
+    figure = Figure(figsize=(2 * (len(names) + 1), 4.4), layout="constrained")
+    grid = figure.subplots(2, len(names) + 1, squeeze=False, sharex=True, sharey=True)
+    axis = torch.linspace(LOW, HIGH, points)
+    for d, row in zip((1, 2), grid):
+        _draw_one(row[0], study1d.log_density(d, axis[:, None], axis), f"data {d}")
+        for axes, name in zip(row[1:], names):
+            log_p = _best_log_density(records, name, d, axis)
+            if log_p is not None:
+                _draw_one(axes, log_p, name.upper())
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _draw_one(axes: object, log_p: Tensor, title: str) -> None:
+    """One density (x, y) as an image, every x scaled to its own peak so that narrow parts do not hide wide
+    ones."""
+    p = (log_p - log_p.amax(dim=1, keepdim=True)).exp()
+    axes.imshow(p.T.numpy(), origin="lower", extent=(LOW, HIGH, LOW, HIGH), cmap="viridis", aspect="auto")
+    axes.set_title(title)
+
+
+def _best_log_density(records: list[dict], method: str, dataset: int, axis: Tensor) -> Tensor | None:
+    """Energies (points, points) of the best network of a method at its largest M; None where none
+    finished."""
+    ours = [r for r in records if r["method"] == method and str(dataset) in r["best"]]
+    if not ours:
+        return None
+    most = max(r["samples"] for r in ours)
+    best = min((r["best"][str(dataset)] for r in ours if r["samples"] == most), key=lambda b: b["kl"])
+    kind = study1d.ManyGaussians if method == "gaussian" else study1d.ManyEnergies
+    net = kind(1, Generator())
+    net.load_state_dict({name: torch.tensor(value).unsqueeze(0) for name, value in best["weights"].items()})
+    with torch.no_grad():
+        return net(axis[None], axis[None, None])[0]

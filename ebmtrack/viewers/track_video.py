@@ -1,0 +1,302 @@
+"""Tracking a video from end to end: the work behind `ebmtrack track`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
+from ebmtrack.files import write_text
+from ebmtrack.live.window import ESCAPE, Window, require_screen
+from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
+from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
+from ebmtrack.viewers.selection import parse_boxes, select_box
+from ebmtrack.viewers.tracking_view import TrackingView
+from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
+from ebmtrack.viewers.visdom import VisdomPanel
+
+
+@dataclass
+class Track:
+    """What tracking has given so far: for each target a box for each frame, how often one was lost, time, files.
+
+    Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
+    """
+
+    boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
+    lost: int = 0
+    seconds: float = 0.0
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def boxes_xywh(self) -> list[tuple[float, ...]]:
+        """The boxes of the first target."""
+        return self.boxes_of[0]
+
+    @property
+    def fps(self) -> float:
+        """Frames tracked for each second that the tracker worked (0 before the second frame)."""
+        return (len(self.boxes_xywh) - 1) / self.seconds if self.seconds > 0 else 0.0
+
+    def summary(self) -> str:
+        """One line: frames, speed, losses, files."""
+        count = len(self.boxes_xywh)
+        speed = f", {self.fps:.1f} frames/s" if count > 1 else ""
+        lost = f"lost in {self.lost}" if self.lost else "never lost"
+        targets = f"{len(self.boxes_of)} targets, " if len(self.boxes_of) > 1 else ""
+        return f"{targets}{count} frames{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
+
+
+def track(
+    source: str | os.PathLike | int,
+    load_tracker: Callable[[], object],
+    init: str | Sequence[str] | None = None,
+    select: bool = False,
+    save: str | os.PathLike | None = None,
+    boxes: str | os.PathLike | None = None,
+    show: bool = False,
+    max_frames: int | None = None,
+    visdom: str | None = None,
+) -> Track:
+    """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
+
+    The target is the box `init` ("x,y,w,h"; several boxes, or one text with ; between them, for several targets),
+    or drawn with the mouse (`select`, also where neither is given). `load_tracker` is called once the first frame
+    is there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets
+    have a file each, NAME_1.txt and so on.
+    `visdom` is the URL of a server that shows what the tracker sees. What was tracked is saved also where the user
+    interrupts or a frame cannot be read; then the error goes on. Raises ConfigError and DatasetError.
+    """
+    starts_xywh = _checked_starts(init, select)
+    if visdom is not None and len(starts_xywh) > 1:
+        raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
+    boxes_path, save_path = _checked_outputs(source, save, boxes, show, max_frames)
+    result = Track()
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_frames(source))
+        first = next(frames, None)
+        if first is None:
+            raise DatasetError(f"{frames.name} holds no frames")
+        starts_xywh = starts_xywh or [select_box(first)]
+        tracker = load_tracker()
+        if visdom is not None:
+            panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
+            tracker.watch = TrackingView(panel, tracker, curves=True)
+        stack.enter_context(_interrupted_by_signals())
+        stack.enter_context(_kept(result, boxes_path))
+        outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
+        outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
+        _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames)
+    if frames.note:
+        print(f"note: {frames.note}")
+    print(result.summary())
+    return result
+
+
+def boxes_text(boxes_xywh: list[tuple[float, ...]]) -> str:
+    """Boxes as text, one line x,y,w,h for each frame, three decimals."""
+    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes_xywh)
+
+
+def _follow(
+    tracker,
+    frames: FrameSource,
+    first: np.ndarray,
+    starts_xywh: list[tuple[float, ...]],
+    result: Track,
+    outputs: list[Callable[[np.ndarray], object]],
+    max_frames: int | None,
+) -> None:
+    """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
+    update = _started(tracker, first, starts_xywh)
+    result.boxes_of = [[tuple(float(value) for value in box)] for box in starts_xywh]
+    totals = [number for number in (frames.length, max_frames) if number is not None]
+    with tqdm(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
+        bar.update()
+        if _shown(outputs, first, result, None):
+            return
+        while max_frames is None or len(result.boxes_xywh) < max_frames:
+            image = next(frames, None)
+            if image is None:
+                return
+            found = _timed_update(update, image, result)
+            bar.update()
+            if getattr(tracker, "watch", None):
+                tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, found[0])
+            if _shown(outputs, image, result, found):
+                return
+
+
+def _started(
+    tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]
+) -> Callable[[np.ndarray], list]:
+    """Start on the targets; a function image -> their results. Several go through the tracker's network together."""
+    if len(starts_xywh) == 1:
+        tracker.init(first, starts_xywh[0])
+        return lambda image: [tracker.update(image)]
+    from ebmtrack.tracking.multi import MultiTracker
+
+    several = MultiTracker(tracker.net, tracker.params)
+    for number, box in enumerate(starts_xywh, 1):
+        try:
+            several.add(first, box)
+        except ConfigError as error:
+            raise ConfigError(f"target {number}: {error}") from error
+    return lambda image: list(several.update(image).values())
+
+
+def _timed_update(update: Callable[[np.ndarray], list], image: np.ndarray, result: Track) -> list:
+    """The results of all targets for one more frame, noted down; an error names the frame."""
+    began = time.perf_counter()
+    try:
+        found = update(image)
+    except EbmtrackError as error:
+        raise type(error)(f"frame {len(result.boxes_xywh)}: {error}") from error
+    result.seconds += time.perf_counter() - began
+    for boxes, one in zip(result.boxes_of, found):
+        boxes.append(tuple(float(value) for value in one.box_xywh))
+        result.lost += not one.found
+    return found
+
+
+def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) -> bool:
+    """Draw the newest boxes on a copy of the frame for all outputs; whether one of them got the key to end.
+
+    found: the targets' results, or None where tracking starts.
+    """
+    if not outputs:
+        return False
+    drawn, several = image.copy(), len(result.boxes_of) > 1
+    for k, boxes in enumerate(result.boxes_of):
+        label = f"{k + 1} " * several + ("start" if found is None else f"{found[k].score:.2f}")
+        lost = found is not None and not found[k].found
+        draw_box(drawn, boxes[-1], label, colour=PALETTE[k % len(PALETTE)], lost=lost)
+    draw_text(drawn, f"{len(result.boxes_xywh) - 1}  {result.fps:.0f} frames/s", (0, 0))
+    keys = [output(drawn) for output in outputs]
+    return any(key in (ESCAPE, ord("q")) for key in keys)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost."""
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names if hasattr(signal, name)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def _kept(result: Track, boxes_path: Path | None) -> Iterator[None]:
+    """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        _save_boxes(result, boxes_path)
+        if result.boxes_xywh:
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
+            print(f"{why}; kept what was tracked: {result.summary()}")
+        raise
+    _save_boxes(result, boxes_path)
+
+
+def _save_boxes(result: Track, boxes_path: Path | None) -> None:
+    """Write a file of boxes for each target, if wanted and if there are boxes."""
+    if boxes_path is None or not result.boxes_xywh:
+        return
+    paths = [boxes_path]
+    if len(result.boxes_of) > 1:
+        numbers = range(1, len(result.boxes_of) + 1)
+        paths = [boxes_path.with_name(f"{boxes_path.stem}_{number}{boxes_path.suffix}") for number in numbers]
+    for path, boxes in zip(paths, result.boxes_of):
+        try:
+            write_text(path, boxes_text(boxes))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+        result.files.append(path)
+
+
+@contextmanager
+def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds a frame to a video, which is finished however the block ends."""
+    writer = VideoWriter(path, fps)
+    try:
+        yield writer.write
+    finally:
+        writer.close()
+        if writer.frames_written:
+            result.files.append(path)
+
+
+def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tuple[float, ...]]:
+    """The boxes to begin with; none where one is to be drawn on the first frame."""
+    texts = [init] if isinstance(init, str) else list(init or ())
+    if texts and select:
+        raise ConfigError("--init gives the box and --select draws it: use one of the two")
+    if texts:
+        return parse_boxes(texts)
+    require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
+    return []
+
+
+def _checked_outputs(
+    source, save, boxes, show: bool, max_frames: int | None
+) -> tuple[Path | None, Path | None]:
+    """The paths for boxes and video, checked before work begins."""
+    if max_frames is not None and max_frames < 1:
+        raise ConfigError(f"--max-frames is a number of frames, at least 1, not {max_frames}")
+    if show:
+        require_screen("--show", "leave it out and use --save OUT.mp4")
+    if save is None and boxes is None and not show:
+        boxes = f"{_plain_name(source)}_boxes.txt"
+        print(f"boxes go to {boxes} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
+    if boxes is not None and Path(boxes).is_dir():
+        raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
+    for output in (save, boxes):
+        check_is_not_source(output, source)
+        _check_writable(output)
+    if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
+        raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
+    return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
+
+
+def _check_writable(path: str | os.PathLike | None) -> None:
+    """ConfigError, before any work is done, where a file cannot be made in the folder of `path`."""
+    folder = Path(path).absolute().parent if path is not None else None
+    while folder is not None and not folder.exists():
+        folder = folder.parent
+    if folder is None or (Path(path).exists() and not Path(path).is_file()):
+        return  # a pipe or device
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+
+
+def _plain_name(source: str | os.PathLike | int) -> str:
+    """A name for files made from a source: a file's stem, a folder's name, a camera's number."""
+    text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if is_url(text):
+        place = without_password(text).split("://", 1)[1].split("?")[0]
+        return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
+    path = Path(text).expanduser().resolve()
+    if path.is_dir():
+        return path.name or "frames"
+    return path.stem if path.exists() or not text.isdigit() else f"camera{text}"

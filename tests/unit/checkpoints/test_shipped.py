@@ -1,0 +1,57 @@
+"""The network that ships: what its file says, and that it tracks; the real sequences in a slow check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ebmtrack.boxes import iou_xywh
+from ebmtrack.checkpoints.native import default_weights, read_metadata
+from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.viewers.demo_sequence import demo_sequence
+from tests.support import SEQUENCES
+
+
+def overlaps(got, truth) -> np.ndarray:
+    return iou_xywh(torch.tensor(np.array(got)), torch.tensor(np.array(truth))).numpy()
+
+
+def test_the_file_says_what_it_is():
+    metadata = read_metadata(default_weights())
+    assert metadata["architecture"] == "dimp18" and metadata["dtype"] == "float16"
+    assert metadata["run"]["steps"] > 0 and "seed" in metadata["run"]
+    assert default_weights().stat().st_size < 23e6
+    assert default_weights().with_suffix(".md").exists()
+
+
+def test_it_follows_the_built_in_sequence():
+    """Forty frames of motion, then eleven that the cup grows in: every box overlaps, the mean is over 0.7."""
+    sequence, tracker = demo_sequence(), Tracker.from_pretrained()
+    tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
+    boxes = [tracker.update(sequence.frames[t]).box_xywh for t in range(1, 52)]
+    iou = overlaps(boxes, sequence.boxes_xywh[1:52])
+    assert iou.min() > 0.5 and iou.mean() > 0.7
+
+
+def test_precision_changes_no_more_than_noise():
+    """float32 and bfloat16 follow the same target: boxes overlap by more than 0.8 after twelve frames."""
+    sequence, boxes = demo_sequence(), []
+    for precision in ("float32", "bfloat16"):
+        tracker = Tracker.from_pretrained(precision=precision)
+        tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
+        boxes.append([tracker.update(sequence.frames[t]).box_xywh for t in range(1, 13)])
+    assert overlaps(*boxes).min() > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SEQUENCES.is_dir(), reason=f"needs the test sequences: none at {SEQUENCES}")
+def test_success_on_real_sequences(tmp_path):
+    """Mean AUC over the ten development sequences, three seeds, first frame left out: at least 0.68."""
+    from ebmtrack.evaluation.evaluate import evaluate
+
+    evaluation = evaluate(["dimp18_nce_plus"], "folder", SEQUENCES, runs=3, out=tmp_path)
+    runs = evaluation.scores["dimp18_nce_plus"]
+    means = [np.mean([score.auc for score in run.values()]) for run in runs]
+    assert evaluation.complete and len(runs) == 3 and all(len(run) == 10 for run in runs)
+    assert np.mean(means) >= 0.68

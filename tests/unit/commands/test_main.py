@@ -1,0 +1,204 @@
+"""The command line: verbs, exit codes, one-line errors, and how quickly it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack import __version__
+from ebmtrack.commands import main as cli
+from ebmtrack.errors import CheckpointError
+from tests.support import REPOSITORY
+
+
+class Still:
+    """A tracker that answers with the box it began with, after a pause."""
+
+    def __init__(self, pause_s=0.0):
+        self.pause_s = pause_s
+
+    def init(self, image, box_xywh):
+        self.box_xywh, self.score, self.found = box_xywh, 1.0, True
+
+    def update(self, image):
+        if self.pause_s:
+            print("busy", flush=True)
+            time.sleep(self.pause_s)
+        return self
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures."""
+    for index in range(5):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros((20, 30, 3), np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """What the commands ask of the tracker's loader, which gives a still one."""
+    asked = []
+    monkeypatch.setattr(cli, "_tracker", lambda *chosen: asked.append(chosen) or Still())
+    return asked
+
+
+def python(code, *args, **more):
+    """Run Python code in a process of its own."""
+    return subprocess.run([sys.executable, *code, *args], capture_output=True, text=True, timeout=240, **more)
+
+
+@pytest.mark.parametrize(
+    "own, expected", [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_that_wait_leave_the_cores_to_others(own, expected):
+    """Set before PyTorch is loaded, unless the user has chosen."""
+    ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    code = "import os, sys; from ebmtrack.commands.main import main; main(['--version']); print('torch' in sys.modules)"
+    done = python(["-c", code + "; print(os.environ.get('GOMP_SPINCOUNT'))"], env={**environment, **own})
+    assert done.stdout.split()[-2:] == ["False", str(expected)]
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ebmtrack {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["track", "--help"], ["demo", "--help"]])
+def test_help(argv, capsys):
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "usage: ebmtrack" in out
+    assert all(verb in out for verb in cli.VERBS) or argv[:1] in (["track"], ["demo"])
+
+
+@pytest.mark.parametrize("line", ["fly", "track", "track x.mp4 --foo", "track x.mp4 --max-frames many"])
+def test_wrong_options_are_code_2(line, capsys):
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err
+
+
+def test_every_verb_says_what_it_does():
+    """Help is made of docstrings: each verb has a sentence, and a line for each of its options."""
+    for verb in cli.VERBS.values():
+        options = verb.__code__.co_varnames[: verb.__code__.co_argcount]
+        assert verb.__doc__ and all(f"{option}: " in verb.__doc__ for option in options)
+
+
+@pytest.mark.parametrize("init", [["--init", "1,2,3,4", "--init", "5,6,7,8"], ["--init", "1,2,3,4;5,6,7,8"]])
+def test_webcam_takes_several_targets_as_track_does(init, monkeypatch):
+    from ebmtrack.live import webcam
+    from ebmtrack.viewers import selection
+
+    asked = []
+    monkeypatch.setattr(webcam, "webcam", lambda load, camera, source, init, *rest: asked.append(init))
+    assert cli.main(["webcam", *init]) == 0
+    assert selection.parse_boxes(asked[0]) == [(1, 2, 3, 4), (5, 6, 7, 8)]
+
+
+def test_track(folder, still, capsys):
+    out = folder / "b.txt"
+    argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]
+    assert cli.main([*argv, "--max-frames", "3", "--device", "cpu"]) == 0
+    assert out.read_text() == "1.000,2.000,3.000,4.000\n" * 3
+    assert still == [(None, None, "cpu")] and "3 frames" in capsys.readouterr().out
+
+
+def test_bench_prints_json(monkeypatch, capsys):
+    from ebmtrack.studies import bench_tracker as bench
+
+    asked = []
+    monkeypatch.setattr(bench, "bench", lambda *chosen: asked.append(chosen) or {"frame_ms": 12.5})
+    assert cli.main(["bench", "--threads", "1", "--width", "320", "--json"]) == 0
+    assert asked == [("dimp18_nce_plus", None, "cpu", "auto", 1, 100, 320, 480, 1)]
+    assert json.loads(capsys.readouterr().out) == {"frame_ms": 12.5}
+
+
+def test_an_error_is_one_line_and_code_2(tmp_path, capsys):
+    assert cli.main(["track", str(tmp_path / "none.mp4"), "--init", "1,2,3,4"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("ebmtrack: error: ") and captured.err.count("\n") == 1
+    assert "none.mp4: no such file" in captured.err
+
+
+def test_an_error_of_many_lines_is_made_one(monkeypatch, folder, capsys):
+    def refuse(*_):
+        raise CheckpointError("first line\n  second line")
+
+    monkeypatch.setattr(cli, "_tracker", refuse)
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: first line second line\n"
+
+
+def test_ctrl_c_is_code_130(monkeypatch, folder, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_tracker", interrupt)
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 130
+
+
+def test_as_a_module_with_a_camera_that_is_not_there(tmp_path):
+    """From a shell: one line on stderr, nothing of OpenCV's own talk, code 2."""
+    done = python(["-m", "ebmtrack"], "track", "96", "--init", "1,2,3,4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "ebmtrack: error: no camera number 96: is it plugged in, and free?\n"
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "/data/out.safetensors")
+
+    monkeypatch.setattr(cli, "_tracker", refused)
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: /data/out.safetensors: Permission denied\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As in `ebmtrack train ebm18_small --show | head -0`."""
+    command = [sys.executable, "-m", "ebmtrack", "train", "ebm18_small", "--show"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(timeout=240) == 141
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden(tmp_path):
+    program = "import ebmtrack.studies.bench_tracker as b\n"
+    program += "def fails(*_): raise BrokenPipeError('a server')\nb.bench = fails"
+    done = python(["-c", f"{program}\nfrom ebmtrack.commands.main import main; main(['bench'])"])
+    assert done.returncode == 1 and "BrokenPipeError: a server" in done.stderr
+
+
+def test_help_does_not_load_what_is_heavy():
+    """Neither torch nor OpenCV: help is there at once."""
+    code = "import sys, ebmtrack.commands.main as c; c.main(['--help']); print({'torch', 'cv2'} & set(sys.modules))"
+    assert python(["-c", code]).stdout.endswith("set()\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems know them")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_from_outside_keep_the_boxes(folder, name):
+    """Ctrl-C, `kill` or `timeout`, a closed terminal, while the second frame is tracked: the first box is on disk."""
+    code = (
+        "import signal, sys; sys.path.insert(0, sys.argv.pop(1)); from tests.unit.commands.test_main import Still, cli;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # jobs in the background inherit none
+        "cli._tracker = lambda *_: Still(120.0); sys.exit(cli.main())"
+    )
+    out = folder / "b.txt"
+    argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]
+    command = [sys.executable, "-c", code, str(REPOSITORY), *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(getattr(signal, name))
+        printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frames" in printed

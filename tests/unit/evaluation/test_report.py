@@ -1,0 +1,495 @@
+"""Comparisons, plots and the page, on results that are easy to judge by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ebmtrack.commands import main as cli
+from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report, results
+from ebmtrack.evaluation.datasets import base
+from ebmtrack.evaluation.results import Result, write_result
+from tests.support.evaluation_stub import make_sequences
+
+MADE_BY = {"params": {"candidates": 10}, "weights": "abc", "seed": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sequences of six frames; `good` is right in two runs, `bad <b>&` is lost from frame 2 on in one.
+
+    Lost means 100 pixels away. Under `ope` frames 1 to 5 count, so `bad` is right in one of five frames.
+    """
+    root = tmp_path_factory.mktemp("place")
+    make_sequences(root / "data", 3)
+    found = datasets.open_dataset("folder", root / "data")
+    for name in found.names:
+        truth, times = found.load(name).boxes_xywh, np.full(6, 0.02)
+        lost = truth + np.where(np.arange(6) >= 2, 100, 0)[:, None] * [1, 0, 0, 0]
+        for run in (0, 1):
+            write_result(
+                root / "out" / "folder" / f"good_00{run}",
+                name,
+                Result(truth, times, made_by=MADE_BY, stages_s={"crop": 0.02, "search": 0.08}),
+            )
+        write_result(root / "out" / "folder" / "bad <b>&_000", name, Result(lost, times, made_by=MADE_BY))
+    (root / "out" / "folder" / "bad <b>&_000" / "seq9.error").write_text("Traceback: <script>alert(1)</script>")
+    rows = {"seq0": {"auc": 0.5, "op50": 0.5, "fps": 30.0}, "seq1": {"auc": 0.3, "op50": 0.2, "fps": 60.0}}
+    entry = {"mean": {"auc": 0.4, "fps": 40.0}, "sequences": rows}
+    (root / "peers.json").write_text(json.dumps({"trackers": {"elsewhere": entry}}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> comparison.Comparison:
+    """Good, bad, and figures from elsewhere."""
+    found = datasets.open_dataset("folder", place / "data")
+    folders = comparison.discover(place / "out", "folder")
+    order = {name: folders[name] for name in ("good", "bad <b>&")}
+    return comparison.compare(found, order, peers=place / "peers.json")
+
+
+def test_figures(compared: comparison.Comparison) -> None:
+    """Right: 20/21. Lost after one of five frames: OP 1/5, AUC 20/105, precision 1/5. Elsewhere: its plain mean."""
+    good, bad, other = compared.trackers
+    assert good.mean("auc") == pytest.approx(20 / 21) and len(good.summaries) == 2
+    assert bad.mean("auc") == pytest.approx(20 / 105) and bad.mean("op75") == pytest.approx(1 / 5)
+    assert bad.mean("precision_20") == bad.mean("norm_precision") == pytest.approx(1 / 5)
+    assert good.mean("fps") == pytest.approx(50)
+    assert other.mean("auc") == pytest.approx(0.4) and other.mean("fps") == 40 and np.isnan(other.mean("op75"))
+    assert compared.missing(other) == ("seq2",) and compared.missing(good) == ()
+    assert compared.difference(bad).value == pytest.approx(20 / 21 - 20 / 105)
+    assert compared.difference(other).value == pytest.approx(20 / 21 - 0.4)
+
+
+@pytest.mark.parametrize("name", ["trackingnet", "ope"])
+def test_normalised_precision_is_the_same_figure_above_and_below(place: Path, name: str) -> None:
+    """A box that is a bit more than 3 of 10 pixels off in x from the second of six frames on.
+
+    From the threshold 0.31 on all frames are hits, for 20 of the 51 thresholds, and below it the free first one only:
+    the area under `trackingnet` is (31 / 6 + 20) / 51, and precision at 0.2 without the first frame 0. The mean of
+    sequences that are alike is each one's figure.
+    """
+    found = datasets.open_dataset("folder", place / "data")
+    for sequence in found.names:
+        truth = found.load(sequence).boxes_xywh
+        off = truth + np.where(np.arange(6) > 0, 3.0000001, 0)[:, None] * [1, 0, 0, 0]
+        write_result(place / "norm" / "folder" / "p_000", sequence, Result(off, made_by=MADE_BY))
+    tracker = comparison.compare(found, {"p": place / "norm" / "folder" / "p"}, protocol=name).trackers[0]
+    expected = (31 / 6 + 20) / 51 if name == "trackingnet" else 0.0
+    assert tracker.mean("norm_precision") == pytest.approx(expected, abs=1e-12)
+    assert list(tracker.values("norm_precision").values()) == pytest.approx([expected] * 3, abs=1e-12)
+
+
+def test_curves_are_means_over_sequences(compared: comparison.Comparison) -> None:
+    """The success curve of a perfect tracker is 1 and then 0; figures alone have no curve."""
+    xs, ys = compared.trackers[0].curve("success")
+    np.testing.assert_allclose(xs, metrics.OVERLAP_THRESHOLDS, atol=1e-12)
+    np.testing.assert_array_equal(ys, [1.0] * 20 + [0.0])
+    assert compared.trackers[2].curve("success") is None
+    assert [t.label for t in plots.ranked(compared, "success")] == ["good", "bad <b>&"]
+
+
+def test_plots(compared: comparison.Comparison, tmp_path: Path) -> None:
+    """Three kinds in SVG with CSV: the same bytes every time, the legend's best first, labels as text."""
+    written = plots.save_plots(compared, tmp_path / "a", ("svg",))
+    assert [p.name for p in written] == [
+        "success.csv", "success.svg", "precision.csv", "precision.svg", "norm_precision.csv", "norm_precision.svg",
+    ]  # fmt: skip
+    text = (tmp_path / "a" / "success.svg").read_text()
+    assert text.index("good [95.2]") < text.index("bad &lt;b&gt;&amp; [19.0]")
+    plots.save_plots(compared, tmp_path / "b", ("svg",), ("success",))
+    assert (tmp_path / "b" / "success.svg").read_text() == text
+    table = np.genfromtxt(tmp_path / "a" / "success.csv", delimiter=",", skip_header=1)
+    np.testing.assert_allclose(table[:, 1], compared.trackers[0].curve("success")[1], atol=1e-15)
+    with pytest.raises(ConfigError, match="unknown format 'gif'"):
+        plots.save_plots(compared, tmp_path, ("gif",))
+    with pytest.raises(ConfigError, match="unknown plot"):
+        plots.ranked(compared, "recall")
+
+
+class Checker(HTMLParser):
+    """Whether tags close in order, and what the page would load."""
+
+    VOID = {"meta", "img", "br", "wbr"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        """Remember tags that need an end, and addresses."""
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loads += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        """A tag that closes itself."""
+
+    def handle_endtag(self, tag: str) -> None:
+        """Each end fits the last start."""
+        assert self.open.pop() == tag
+
+
+def test_the_page(place: Path, tmp_path: Path) -> None:
+    """Well-formed, self-contained, with every section; names and tracebacks cannot inject anything."""
+    made = report.report(
+        "folder", place / "data", tmp_path / "page.html", out=place / "out", peers=place / "peers.json",
+        params_names=["good", "bad <b>&"],
+    )  # fmt: skip
+    text = made.read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert all(v.startswith(("#", "data:image/jpeg;base64,")) for v in checker.loads)
+    assert not re.search(r"url\(|@import|https?:", text)
+    for heading in ("Scores", "Curves", "Sequences", "Worst sequences of good", "Speed", "Failures", "Provenance"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "<b>&amp;" not in text and "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert '<th scope="row">crop</th><td data-v="4.0"' in text  # 0.02 s over five frames
+    assert "elsewhere is partial: no result for seq2." in text
+    assert text == report.report(
+        "folder", place / "data", tmp_path / "again.html", out=place / "out", peers=place / "peers.json",
+        params_names=["good", "bad <b>&"],
+    ).read_text()  # fmt: skip
+
+
+def test_the_worst_sequences_show_the_failure(place: Path) -> None:
+    """With the bad tracker first: frames 1 (still right), 2, 3 (middle) and 5 of the stretch that is lost."""
+    found = datasets.open_dataset("folder", place / "data")
+    only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
+    assert report.failure(only.trackers[0].runs[0]["seq0"]) == (2, 5)
+    text = report.render(only)
+    shown = re.findall(r"<figcaption>frame (\d+), overlap ([\d.]+)<", text)
+    assert shown[:4] == [("1", "1.00"), ("2", "0.00"), ("3", "0.00"), ("5", "0.00")]
+    assert len(shown) == 12
+
+
+def test_without_a_failure_the_worst_frame_is_shown(place: Path) -> None:
+    """The good tracker's overlap is 1 throughout: of the frames that count (1 to 5) the first has the smallest."""
+    found = datasets.open_dataset("folder", place / "data")
+    text = report.render(comparison.compare(found, {"good": place / "out" / "folder" / "good"}))
+    assert re.findall(r"<figcaption>(.*?)<", text) == ["frame 1, overlap 1.00"] * 3
+
+
+@pytest.mark.parametrize("boxes, expected", [
+    ([[100, 60, 40, 30], [110, 60, 40, 30]], (45, 30, 205, 120)),  # 90 high, centre (125, 75)
+    ([[100, 60, 4, 3]], (62, 39, 142, 84)),  # at least a quarter, 80 x 45, about (102, 61.5)
+    ([[0, 0, 4, 3]], (0, 0, 80, 45)), ([[318, 178, 40, 30]], (160, 90, 320, 180)),  # moved inside
+    ([[0, 0, 4, 3], [300, 0, 4, 3]], (0, 0, 320, 180)), ([], (0, 0, 320, 180)), ([[-1e5, 0, 2e5, 9]], (0, 0, 320, 180)),
+])  # fmt: skip
+def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
+    """Of an image of 320 x 180: around the boxes, three times their size, with the image's shape and inside it."""
+    left, top, right, bottom = report.window(320, 180, np.array(boxes, float).reshape(-1, 4))
+    assert (right - left) / (bottom - top) == pytest.approx(16 / 9, rel=0.03)
+    assert (left, top, right, bottom) == expected
+
+
+def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path) -> None:
+    """A tracker with one easy sequence does not win; a run that lacks a sequence is named."""
+    found = datasets.open_dataset("folder", place / "data")
+    shutil.copytree(place / "out" / "folder", tmp_path / "folder")
+    for name in ("seq0", "seq1"):
+        (tmp_path / "folder" / "bad <b>&_000" / f"{name}.txt").unlink()
+    (tmp_path / "folder" / "good_001" / "seq2.txt").unlink()
+    one_is_perfect = tmp_path / "folder" / "bad <b>&_000" / "seq2.txt"
+    one_is_perfect.with_suffix(".json").unlink()
+    one_is_perfect.write_bytes((place / "out" / "folder" / "good_000" / "seq2.txt").read_bytes())
+    text = report.render(comparison.compare(found, comparison.discover(tmp_path, "folder")))
+    assert "bad &lt;b&gt;&amp; is partial: no result for seq0, seq1." in text
+    assert "good is partial: fewer than 2 runs of seq2." in text
+    assert "class=best" not in text.split("<h2>Curves")[0]
+
+
+def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
+    """Boxes that do not fit their marker's checksum do not get into a report."""
+    shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
+    path = tmp_path / "good_000" / "seq1.txt"
+    path.write_text(path.read_text().replace("6", "7", 1))
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ResultError, match="seq1.txt: changed since it was written"):
+        comparison.compare(found, {"good": tmp_path / "good"})
+
+
+BAD_ROWS = {"a row of NaN": ("5,6,10,12", "nan,nan,nan,nan"), "a box too many": ("5,6,10,12\n", "5,6,10,12\n" * 2),
+            "words": ("5,6,10,12", "5,6,ten,12")}  # fmt: skip
+
+
+def foreign(place: Path, folder: Path, runs: int = 1) -> Path:
+    """Another tracker's results without a fault, as pytracking lays them out; the folder's name without the run."""
+    for run in range(runs):
+        (folder / f"theirs_{run:03d}").mkdir(parents=True)
+        for name in ("seq0", "seq1", "seq2"):
+            truth = place / "data" / name / "groundtruth_rect.txt"
+            shutil.copy(truth, folder / f"theirs_{run:03d}" / f"{name}.txt")
+    return folder / "theirs"
+
+
+@pytest.mark.parametrize("fault", BAD_ROWS)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_bad_file_of_another_tracker_is_left_out(
+    fault: str, runs: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The page is made without that sequence of that tracker, and says why, as does the terminal."""
+    theirs = foreign(place, tmp_path, runs)
+    bad = tmp_path / f"theirs_00{runs - 1}" / "seq1.txt"
+    bad.write_text(bad.read_text().replace(*BAD_ROWS[fault], 1))
+    arguments = {"out": place / "out", "params_names": ["good"], "results": {"theirs": theirs}}
+    text = report.report("folder", place / "data", tmp_path / "page.html", **arguments).read_text()
+    reason = f"theirs is partial: seq1 is left out ({bad}"
+    assert reason in text and reason in capsys.readouterr().err
+    assert "no result for seq1" not in text and "fewer than" not in text
+    found = datasets.open_dataset("folder", place / "data")
+    compared = comparison.compare(found, {"theirs": theirs})
+    (tracker,) = compared.trackers
+    assert compared.missing(tracker) == ("seq1",) and set(tracker.figures) == {"seq0", "seq2"}
+    assert [set(run) for run in tracker.runs] == [{"seq0", "seq2"}] * runs
+    assert tracker.mean("auc") == pytest.approx(20 / 21)
+
+
+def test_another_tracker_of_which_nothing_is_left(place: Path, tmp_path: Path) -> None:
+    """Results that are all bad are told with a reason, not shown as an empty row."""
+    theirs = foreign(place, tmp_path)
+    found = datasets.open_dataset("folder", place / "data")
+    (tmp_path / "theirs_000" / "seq0.txt").write_text("1,2,3\n")
+    with pytest.raises(ResultError, match=r"no results for any of the 1 sequences; .*seq0\.txt, line 1: 3 numbers"):
+        comparison.compare(found, {"theirs": theirs}, sequences=["seq0"])
+
+
+def test_a_bad_file_of_ours_is_an_error(place: Path, tmp_path: Path) -> None:
+    """It tells of damage, with file and line; without its marker it is not finished, and missing."""
+    shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
+    (tmp_path / "good_000" / "seq1.txt").write_text("1\t2\t3\t4\n1\t2\tx\t4\n")
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ResultError, match=r"good_000/seq1\.txt, line 2: 'x' is not a number"):
+        comparison.compare(found, {"ours": tmp_path / "good"})
+    (tmp_path / "good_000" / "seq1.json").unlink()
+    compared = comparison.compare(found, {"ours": tmp_path / "good"})
+    assert compared.missing(compared.trackers[0]) == ("seq1",)
+
+
+def test_others_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Other people's results or figures need none of ours beside them, which is said; it is an error where ours are
+    asked for by name, or where there is nothing to show."""
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "none")]
+    where += ["--page", str(tmp_path / "page.html")]
+    others, peers = ["--others", "theirs", str(foreign(place, tmp_path))], ["--peers", str(place / "peers.json")]
+    for wishes, first in ((others, "theirs"), (peers, "elsewhere"), ([*others, *peers], "theirs")):
+        assert cli.main([*where, *wishes]) == 0
+        assert f"<h1>{first} on the folder" in (tmp_path / "page.html").read_text()
+        assert "the page shows the others alone" in capsys.readouterr().err
+    for wishes in ([], [*others, "--params", "good"]):
+        assert cli.main([*where, *wishes]) == 2
+        assert "no results here; run `ebmtrack eval` first" in capsys.readouterr().err
+
+
+def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:
+    """Ours begin with the box that the tracker was given; a folder with another first box is refused."""
+    root = make_sequences(tmp_path, 1)
+    path = root / "seq0" / "groundtruth_rect.txt"
+    path.write_text(path.read_text().replace("5,6,", "5.5,6,", 1))
+    with pytest.raises(ResultError, match="seq0.txt: made from another sequence"):
+        comparison.compare(datasets.open_dataset("folder", root), {"good": place / "out" / "folder" / "good"})
+
+
+def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
+    """Parameters without results, a negative number of sequences and a page that cannot be written are told."""
+    for wish, error, what in (
+        ({"params_names": ["none"]}, ResultError, "no results of 'none'; there are those of bad <b>&, good"),
+        ({"worst": -3}, ConfigError, "worst -3"),
+        ({}, ConfigError, "page.html: cannot be written"),
+    ):
+        page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
+        with pytest.raises(error, match=what):
+            report.report("folder", place / "data", page_path, out=place / "out", **wish)
+
+
+def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
+    """Under got10k the figures are AO and SR over pooled frames. A tracker that is right in the five frames of a long
+    sequence and lost in the two of a short one has AO 5/7, in the table as in its interval's middle."""
+    root = make_sequences(tmp_path / "long", 1, frames=6)
+    shutil.move(make_sequences(tmp_path / "short", 2, frames=3) / "seq1", root / "seq1")
+    found = datasets.open_dataset("folder", root)
+    for name, shift in (("seq0", 0), ("seq1", 100)):
+        truth = found.load(name).boxes_xywh
+        boxes = truth + (np.arange(len(truth)) > 0)[:, None] * [shift, 0, 0, 0]
+        write_result(tmp_path / "ours_000", name, Result(boxes, made_by=MADE_BY))
+    compared = comparison.compare(found, {"ours": tmp_path / "ours"}, protocol="got10k")
+    assert compared.trackers[0].mean("average_overlap") == pytest.approx(5 / 7)
+    assert compared.interval(compared.trackers[0]).value == pytest.approx(5 / 7)
+    assert compared.mean_over(compared.trackers[0], ["seq0", "seq1", "seq9"]) == pytest.approx(5 / 7)
+    text = report.render(compared)
+    for label in ("AO", "SR 0.50", "SR 0.75", "AO, 95 % interval"):
+        assert f'<button type="button">{label}</button>' in text
+    assert '<td data-v="0.714285' in text and "Precision 20 px" not in text
+    assert [t.label for t in plots.ranked(compared, "success")] == ["ours"]
+    assert plots.figure_of(compared, "success") == "average_overlap"
+
+
+def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
+    """A file of figures may lack the one by which trackers are ranked."""
+    document = {"trackers": {"a": {"sequences": {"seq0": {"op50": 0.5}}}}}
+    (tmp_path / "peers.json").write_text(json.dumps(document))
+    found = datasets.open_dataset("folder", place / "data")
+    (tmp_path / "attributes.csv").write_text("sequence,FM\nseq0,1\n")
+    with_one = base.with_attributes(found, tmp_path / "attributes.csv")
+    text = report.render(comparison.compare(with_one, {}, peers=tmp_path / "peers.json"))
+    assert '<th scope="row">FM</th><td>–</td>' in text
+
+
+def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`report --plots` writes the curves for a paper, `export` what other toolkits read; fractions stay or are cut."""
+    where = ["--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
+    page_and_plots = ["--page", str(tmp_path / "page.html"), "--plots", str(tmp_path / "plots")]
+    assert cli.main(["report", *where, "--params", "good", "--sequences", "seq1", *page_and_plots]) == 0
+    assert "1 sequence of" in (tmp_path / "page.html").read_text()
+    assert len(list((tmp_path / "plots").iterdir())) == 12
+    truth = datasets.open_dataset("folder", place / "data").load("seq1").boxes_xywh
+    for layout, file in (("pytracking", "ebmtrack/good_001/seq1.txt"), ("got10k", "good/seq1/seq1_002.txt"),
+                         ("got10k-otb", "good/seq1.txt")):  # fmt: skip
+        out = ["--layout", layout, "--out", str(tmp_path / layout), "--params", "good"]
+        assert cli.main(["export", *where, *out]) == 0
+        np.testing.assert_array_equal(results.read_boxes(tmp_path / layout / file), truth)
+    assert f"3 files of boxes are in {tmp_path / 'got10k-otb'}" in capsys.readouterr().out
+    assert cli.main(["export", *where, *out[:2], "--out", str(tmp_path / "page.html"), "--integers"]) == 2
+    assert "page.html: cannot be written" in capsys.readouterr().err
+
+
+def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
+    """Texts of the file of figures, such as their protocol, stand on the page once for all its trackers."""
+    rows = {"sequences": {"seq0": {"auc": 0.5}}}
+    document = {"protocol": "one <pass>", "trackers": {"a": rows, "b": rows}}
+    (tmp_path / "peers.json").write_text(json.dumps(document))
+    found = datasets.open_dataset("folder", place / "data")
+    text = report.render(comparison.compare(found, {}, peers=tmp_path / "peers.json"))
+    assert "<h3>a, b</h3><dl><dt>figures from</dt><dd>peers.json</dd><dt>protocol</dt><dd>one &lt;pass&gt;</dd>" in text
+
+
+def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
+    """Results outlive the data set's frames: the page is made and says what it lacks."""
+    root = make_sequences(tmp_path / "data", 3)
+    for name in ("seq0", "seq1", "seq2"):
+        for frame in (root / name / "img").iterdir():
+            frame.write_bytes(b"")
+    found = datasets.open_dataset("folder", root)
+    only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
+    assert "No thumbnails" in report.render(only)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"trackers": {"a": {"sequences": {"b": {"auc": 1' + "0" * 400 + "}}}}}",
+        '{"trackers": 3}',
+        '{"trackers": {"a": {"sequences": {"b": 1}}}}',
+    ],
+)
+def test_damaged_peers(tmp_path: Path, text: str) -> None:
+    """Anything but the documented form is a ResultError with the file's name."""
+    (tmp_path / "peers.json").write_text(text)
+    with pytest.raises(ResultError, match=r"peers\.json"):
+        comparison.read_peers(tmp_path / "peers.json")
+
+
+def test_nothing_to_compare(place: Path, tmp_path: Path) -> None:
+    """No folder, an empty folder, and results of other sequences are told apart."""
+    found = datasets.open_dataset("folder", place / "data")
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        comparison.compare(found, {})
+    with pytest.raises(ResultError, match="no results here"):
+        comparison.discover(tmp_path, "folder")
+    (tmp_path / "other.txt").write_text("1,2,3,4\n")
+    with pytest.raises(ResultError, match="no results for any of the 3 sequences"):
+        comparison.compare(found, {"x": tmp_path})
+
+
+def test_attributes() -> None:
+    """Sequences are listed under each of their attributes."""
+    boxes, frames = np.ones((2, 4)), datasets.Frames(Path("nowhere"))
+    sequences = {
+        name: datasets.Sequence(name, "uav123", boxes, frames, attributes=attributes)
+        for name, attributes in (("a", ("OV", "SV")), ("b", ("SV",)), ("c", ()))
+    }
+    table = comparison.Comparison(None, metrics.PROTOCOLS["ope"], sequences, []).attributes()
+    assert table == {"OV": ("a",), "SV": ("a", "b")}
+
+
+def test_lines_have_gaps() -> None:
+    """A frame that is not judged is no part of the line; the first line of a wide chart stands out."""
+    lines = [page.Line(name, i, np.arange(5.0), np.array([0, 1, np.nan, 1, 0])) for i, name in enumerate("ab")]
+    text = page.chart(lines, "frame", "overlap", 4.0, wide=True)
+    paths = re.findall(r'<path class="line c(\d)( faint)?" d="(.*?)"', text)
+    assert [path[:2] for path in paths] == [("1", " faint"), ("0", "")]
+    assert [re.sub(r"[\d.,]+", "", path[2]) for path in paths] == ["MLML"] * 2
+
+
+def test_a_lone_value_is_seen() -> None:
+    """A value between two gaps, or alone at an end, has a stroke of its own, centred on it."""
+    line = page.Line("a", 0, np.arange(5.0), np.array([0.5, np.nan, 0.5, np.nan, 0.5]))
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([line], "frame", "overlap", 4.0, wide=True))[1]
+    assert re.fullmatch(r"(M[\d.]+,[\d.]+m-1\.5,0h3){3}", path)
+
+
+@pytest.mark.parametrize("count", [200, 1000, 997, 12345])
+@pytest.mark.parametrize("step", [2, 3, 10, 30])
+def test_a_line_through_regular_gaps(count: int, step: int) -> None:
+    """Where every tenth frame is annotated, the line joins the annotated frames, at their places: there x and y agree.
+    A longer stretch without annotation remains a gap."""
+    ys = np.full(count, np.nan)
+    ys[::step] = np.arange(count)[::step] / count
+    xs, thinned = page.thin(ys)
+    assert len(xs) <= 300 and np.isfinite(thinned).all()
+    np.testing.assert_allclose(thinned, xs / count, atol=1e-12)
+    assert xs[0] < count / len(xs) and xs[-1] >= count - 2 * count / len(xs)
+    ys[count // 3 : 2 * count // 3] = np.nan
+    xs, thinned = page.thin(ys)
+    path = re.search(r'class="line c0" d="(.*?)"', page.chart([page.Line("a", 0, xs, thinned)], "x", "y", count))[1]
+    assert re.sub(r"[\d.,]+|L", "", path) == "MM"
+
+
+def test_frames_without_the_target_do_not_empty_the_line() -> None:
+    """With every ninth of 3000 frames not judged, each stretch of ten has the mean of its others."""
+    ys = np.full(3000, 0.7)
+    ys[::9] = np.nan
+    np.testing.assert_allclose(page.thin(ys)[1], np.full(300, 0.7))
+
+
+def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison, tmp_path: Path) -> None:
+    """Two trackers fit into the plot of 3.5 inches, five do not: that picture is wider."""
+    plots.save_plots(compared, tmp_path / "few", ("svg",), ("success",))
+    five = dataclasses.replace(compared, trackers=[compared.trackers[0]] * 5)
+    plots.save_plots(five, tmp_path / "many", ("svg",), ("success",))
+    widths = [re.search(r'width="([\d.]+)pt"', (tmp_path / n / "success.svg").read_text())[1] for n in ("few", "many")]
+    assert [float(width) for width in widths] == pytest.approx([3.5 * 72, 5.2 * 72])
+
+
+@pytest.mark.parametrize("x_max, expected", [
+    (1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (50.0, [0, 10, 20, 30, 40, 50]), (0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+    (0.0, [0]), (2499.0, [0, 500, 1000, 1500, 2000]),
+])  # fmt: skip
+def test_ticks_are_round(x_max: float, expected: list) -> None:
+    """Five or so, at multiples of 1, 2, 2.5 or 5."""
+    assert page.ticks(x_max) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 301, 2500])
+def test_thinning_keeps_the_mean(count: int) -> None:
+    """At most 300 points, between the first and the last frame, with nearly the mean of all."""
+    ys = np.random.default_rng(0).uniform(size=count)
+    xs, thinned = page.thin(ys)
+    assert len(xs) == len(thinned) == min(count, 300)
+    if count:
+        assert xs[0] >= 0 and xs[-1] <= count - 1
+        assert thinned.mean() == pytest.approx(ys.mean(), abs=0.01)

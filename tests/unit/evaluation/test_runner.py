@@ -1,0 +1,363 @@
+"""The runner: the same results however it is run, killed and resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation.results import find_results, read_marker, read_result
+from tests.support.evaluation_stub import StubFactory, make_sequences
+
+
+def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
+    """Evaluate the stub on `root`, and what was printed."""
+    stream, factory = io.StringIO(), changes.pop("factory", StubFactory())
+    evaluation = evaluate.evaluate(
+        ["stub"],
+        "folder",
+        root,
+        workers=workers,
+        device="cpu",
+        out=out,
+        factory=factory,
+        stream=stream,
+        **changes,
+    )
+    return evaluation, stream.getvalue()
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every result file by name; times differ between runs by nature."""
+    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.endswith(("_time.txt", "_stages.txt")))
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four short sequences."""
+    return make_sequences(tmp_path_factory.mktemp("sequences"))
+
+
+@pytest.fixture(scope="module")
+def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Two runs, uninterrupted, in one process."""
+    out = tmp_path_factory.mktemp("reference")
+    assert run(root, out, runs=2)[0].complete
+    return contents(out)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Three processes write byte for byte what one does, and leave no claims or temporary files."""
+    evaluation, text = run(root, tmp_path, workers=3, runs=2)
+    assert contents(tmp_path) == reference
+    assert evaluation.complete and evaluation.exit_code == 0
+    assert "[8/8]" in text and "frames/s" in text and "AUC over 2 runs" in text
+
+
+def test_seeds_differ_between_runs_and_sequences(root: Path, tmp_path: Path) -> None:
+    """Each (run, sequence) has a seed of its own; the base seed changes all of them."""
+    seeds = {runner.seed_of(b, r, s) for b in (0, 1) for r in (0, 1) for s in ("seq0", "seq1")}
+    assert len(seeds) == 8
+    run(root, tmp_path, runs=2, sequences=["seq0"])
+    first, second = (read_result(tmp_path / "folder" / f"stub_00{r}", "seq0") for r in (0, 1))
+    assert (first.boxes_xywh[1:, :2] != second.boxes_xywh[1:, :2]).all()
+
+
+def test_resuming_runs_only_what_is_missing(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Without a marker, or with boxes that do not fit it, a sequence is run again; everything else is
+    kept."""
+    log = tmp_path / "log"
+    factory = StubFactory(log=str(log))
+    run(root, tmp_path / "out", runs=2, factory=factory)
+    assert len(log.read_text().splitlines()) == 8
+    folder = tmp_path / "out" / "folder" / "stub_001"
+    (folder / "seq1.json").unlink()
+    (folder / "seq2.txt").write_text("1\t2\t3\t4\n")
+    (folder / "seq3.json").write_text("{half a mark")
+    (folder / ".seq1-abcd1234.txt").write_text("a writer was killed here")
+    run(root, tmp_path / "out", runs=2, factory=factory)
+    assert len(log.read_text().splitlines()) == 8 + 3
+    assert contents(tmp_path / "out") == reference
+
+
+def test_progress_counts_what_was_done_before(root: Path, tmp_path: Path) -> None:
+    """Six of eight are done: the seventh is called 7/8."""
+    run(root, tmp_path, runs=2)
+    for name in ("seq1", "seq2"):
+        (tmp_path / "folder" / "stub_001" / f"{name}.json").unlink()
+    text = run(root, tmp_path, runs=2)[1]
+    assert "6 of 8 are done already\n[7/8] stub run 1 seq1" in text and "[8/8]" in text
+    assert "done already" not in run(root, tmp_path, runs=2)[1]
+
+
+def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> None:
+    """Other weights or another seed on the same folder are refused, unless the results may be overwritten."""
+    run(root, tmp_path)
+    for changes in ({"factory": StubFactory(weights="new")}, {"seed": 1}):
+        with pytest.raises(ResultError, match="made with other"):
+            run(root, tmp_path, **changes)
+    run(root, tmp_path, seed=1, overwrite=True)
+    assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
+
+
+def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
+    """New weights fail at one of four sequences: neither boxes nor side files of the old ones pass for the new."""
+    run(root, tmp_path, factory=StubFactory(weights="old"))
+    factory = StubFactory(weights="new", trouble="raise", trouble_width=41)
+    assert [t.sequence for t in run(root, tmp_path, factory=factory, overwrite=True)[0].failed] == ["seq1"]
+    assert [p.name for p in (tmp_path / "folder" / "stub_000").glob("seq1*")] == ["seq1.error"]
+    found = find_results(tmp_path / "folder" / "stub")
+    assert set(found.files) == {"seq0", "seq2", "seq3"}
+    assert {found.read(name).made_by["weights"] for name in found.files} == {"new"}
+
+
+def test_overwriting_is_refused_beside_another_runner(root: Path, tmp_path: Path) -> None:
+    """A runner that overwrites and comes while another is at work says so, and takes nothing from it."""
+    refused = []
+
+    def second(task: runner.Task, score: float) -> None:
+        with pytest.raises(ConfigError, match="another runner is at work"):
+            run(root, tmp_path, overwrite=True)
+        refused.append(task.sequence)
+
+    assert run(root, tmp_path, on_score=second)[0].complete and len(refused) == 4
+    assert not list((tmp_path / "folder" / "stub_000" / ".claims").iterdir())
+    assert run(root, tmp_path, overwrite=True)[0].complete  # the first has ended
+
+
+@pytest.mark.parametrize("trouble, text", [("raise", "the stub was told to fail"), ("nan", "which is no box")])
+def test_a_sequence_that_fails(root: Path, tmp_path: Path, trouble: str, text: str) -> None:
+    """The rest is run, the traceback is reported, the mean is marked partial, and a later start tries
+    again."""
+    evaluation, printed = run(root, tmp_path, factory=StubFactory(trouble=trouble, trouble_width=41))
+    assert [task.sequence for task in evaluation.failed] == ["seq1"]
+    assert evaluation.exit_code == 1 and not evaluation.complete
+    assert text in printed and "Traceback" in printed and "mean PARTIAL" in printed
+    assert (tmp_path / "folder" / "stub_000" / "seq1.error").is_file()
+    evaluation, printed = run(root, tmp_path)
+    assert evaluation.complete and "PARTIAL" not in printed
+    assert not (tmp_path / "folder" / "stub_000" / "seq1.error").exists()
+
+
+def test_a_malformed_annotation_is_one_failure(tmp_path: Path) -> None:
+    """The other sequences are run and scored; the report says which file and line."""
+    root = make_sequences(tmp_path / "data", 3)
+    (root / "seq1" / "groundtruth_rect.txt").write_text("1,2,3\n")
+    evaluation, printed = run(root, tmp_path / "out")
+    assert evaluation.exit_code == 1 and set(evaluation.scores["stub"][0]) == {"seq0", "seq2"}
+    assert "groundtruth_rect.txt, line 1: 3 numbers" in printed and "mean PARTIAL" in printed
+
+
+def test_other_sequences_of_the_same_names(root: Path, tmp_path: Path) -> None:
+    """Results of `car` in one folder of sequences are not taken for those of `car` in another."""
+    run(root, tmp_path / "out")
+    shutil.copytree(root / "seq0", tmp_path / "moved" / "seq0")
+    path = tmp_path / "moved" / "seq0" / "groundtruth_rect.txt"
+    path.write_text(path.read_text().replace("5,6,", "5.5,6,", 1))
+    longer = make_sequences(tmp_path / "longer", 1, frames=7)
+    for other in (tmp_path / "moved", longer):
+        with pytest.raises(ResultError, match="seq0.txt: made from another sequence of that name"):
+            run(other, tmp_path / "out")
+    assert run(longer, tmp_path / "out", overwrite=True)[0].complete
+    with pytest.raises(ResultError, match="seq0.txt: made from another sequence of that name"):
+        run(root, tmp_path / "out")
+
+
+def test_a_worker_that_dies(root: Path, tmp_path: Path) -> None:
+    """A sequence that kills its worker three times is given up and reported; the others are computed."""
+    evaluation, printed = run(root, tmp_path, 2, factory=StubFactory(trouble="die", trouble_width=42))
+    assert [task.sequence for task in evaluation.failed] == ["seq2"]
+    assert "killed by signal 9" in printed
+    assert sum(len(r) for r in evaluation.scores["stub"]) == 3
+
+
+def test_missing_images_name_the_folder(root: Path, tmp_path: Path) -> None:
+    """A sequence with fewer frames than boxes fails with both counts; the others are run."""
+    broken = make_sequences(tmp_path / "data", 2)
+    (broken / "seq1" / "img" / "0006.jpg").unlink()
+    evaluation, printed = run(broken, tmp_path / "out")
+    assert evaluation.exit_code == 1
+    assert "5 frames, but 6 annotated boxes for 'seq1'" in printed
+
+
+def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
+    """Each is refused with the class of error that says whose fault it is."""
+    with pytest.raises(ConfigError, match="at least one run"):
+        run(root, tmp_path, runs=0)
+    with pytest.raises(DatasetError, match="no sequence 'seq9'"):
+        run(root, tmp_path, sequences=["seq9"])
+    with pytest.raises(ConfigError, match="unknown data set"):
+        evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
+    with pytest.raises(ConfigError, match="unknown tracker set-up 'nothing'"):
+        evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="threads -2"):
+        run(root, tmp_path, threads=-2)
+    (tmp_path / "a file").touch()
+    with pytest.raises(ConfigError, match="a file: results cannot be written there"):
+        run(root, tmp_path / "a file")
+    with pytest.raises(DatasetError, match="no folders"):
+        run(tmp_path, tmp_path / "out")
+
+
+def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> None:
+    """Parameters, weights, seed, versions and device stand in it; nothing that changes from run to run."""
+    run(root, tmp_path, sequences=["seq0"])
+    marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
+    assert set(marker) == {"frames", "made_by", "sha256"}
+    keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "torch", "opencv", "device", "threads"}
+    assert set(marker["made_by"]) == keys
+
+
+def test_claims(tmp_path: Path) -> None:
+    """One owner at a time; a dead owner is followed at once; releasing clears the way."""
+    first = claims.claim(tmp_path, "car.1")
+    assert first is not None and claims.claim(tmp_path, "car.1") is None
+    assert claims.claim(tmp_path, "car") is not None  # another name
+    identity = json.loads(first.path.read_text())
+    first.path.write_text(json.dumps(identity | {"started": "0"}))  # the process id was used again
+    second = claims.claim(tmp_path, "car.1")
+    assert second.generation == 1 and claims.claim(tmp_path, "car.1") is None
+    second.release()
+    assert [p.name for p in (tmp_path / ".claims").iterdir()] == ["car.000000"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"7", b"{}", None])
+def test_damaged_claims(tmp_path: Path, damage: bytes | None) -> None:
+    """A claim that cannot be read, or names an impossible process, holds as long as it is touched, and no longer."""
+    mine = claims.claim(tmp_path, "walk")
+    huge = json.dumps({**json.loads(mine.path.read_text()), "pid": 10**300}).encode()
+    mine.path.write_bytes(huge if damage is None else damage)
+    assert claims.claim(tmp_path, "walk") is None
+    silent = claims.disk_time(tmp_path) - 130
+    os.utime(mine.path, (silent, silent))
+    assert claims.claim(tmp_path, "walk").generation == 1
+
+
+def test_a_claim_that_was_released_while_we_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its successor may begin at generation 0, so that ours must not be generation 1 beside it."""
+    claims.claim(tmp_path, "walk").release()
+    monkeypatch.setattr(claims, "_generations", lambda folder, name: [0])
+    assert claims.claim(tmp_path, "walk") is None
+    assert not list((tmp_path / ".claims").iterdir())
+
+
+def test_deaths_between_sequences_do_not_count(root: Path, tmp_path: Path) -> None:
+    """A worker that began something and was killed later has done its part; three that never began are an error."""
+    job, notes, deaths = None, [], {}
+    worker = runner._Worker(SimpleNamespace(exitcode=-9), None, "cpu", began=True)
+    for _ in range(5):
+        runner._bury(job, worker, deaths, set(), notes.append)
+    assert notes == [("died", None, "was killed by signal 9")] * 5
+    worker.began = False
+    with pytest.raises(ResultError, match="before their first sequence"):
+        for _ in range(3):
+            runner._bury(job, worker, deaths, set(), notes.append)
+
+
+def test_the_time_of_a_disk(tmp_path: Path) -> None:
+    """By the clock that stamps files; nothing is left."""
+    claims_time = claims.disk_time(tmp_path)
+    (tmp_path / "a").touch()
+    assert claims_time == pytest.approx((tmp_path / "a").stat().st_mtime, abs=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_claims_of_other_machines_expire_by_silence(tmp_path: Path) -> None:
+    """A claim from elsewhere holds while it is touched, and two minutes of the disk's time longer."""
+    mine = claims.claim(tmp_path, "walk")
+    mine.path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    assert claims.claim(tmp_path, "walk") is None
+    now = claims.disk_time(tmp_path)
+    os.utime(mine.path, (now - 110, now - 110))
+    assert claims.claim(tmp_path, "walk") is None
+    os.utime(mine.path, (now - 130, now - 130))
+    assert claims.claim(tmp_path, "walk").generation == 1
+
+
+def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
+    """One time and one score per frame; five updates of 10 ms or more, of which frames/s and the stages tell."""
+    run(root, tmp_path, sequences=["seq0"], factory=StubFactory(frame_s=0.01))
+    result = read_result(tmp_path / "folder" / "stub_000", "seq0")
+    assert len(result.times_s) == len(result.scores) == len(result.boxes_xywh) == 6
+    later_s = result.times_s[1:].sum()
+    assert result.frames_per_s == pytest.approx(5 / later_s) and result.frames_per_s <= 100
+    assert 0.05 <= result.stages_s["walk"] <= later_s + 1e-5  # written to microseconds
+    np.testing.assert_array_equal(result.boxes_xywh[0], [5, 6, 10, 12])
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists are taken as given; `cuda` means all GPUs, or under torchrun the one of this process."""
+    torch = pytest.importorskip("torch")
+    assert runner.pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    for name in ("tpu", "cuda:", "cpu,", ""):
+        with pytest.raises(ConfigError, match="unknown device"):
+            runner.pick_devices(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert runner.pick_devices("auto") == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert runner.pick_devices("cuda") == ("cuda:2",)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert runner.pick_devices("auto") == ("cpu",)
+    with pytest.raises(ConfigError, match="no GPU"):
+        runner.pick_devices("cuda")
+
+
+def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, reference: dict) -> None:
+    """Claims of dead processes, half-made claims and errors beside good results go; claims of the living stay."""
+    run(root, tmp_path, runs=2)
+    folder = tmp_path / "folder" / "stub_001"
+    dead = json.dumps(json.loads(claims.claim(folder, "seq1").path.read_text()) | {"started": "0"})
+    (folder / ".claims" / "seq1.000000").write_text(dead)
+    (folder / ".claims" / ".0123").write_text(dead)
+    (folder / "seq2.error").write_text("Traceback of an attempt before the one that succeeded")
+    living = claims.claim(folder, "seq3")
+    assert run(root, tmp_path, runs=2)[0].complete
+    assert [p.name for p in (folder / ".claims").iterdir()] == [living.path.name]
+    living.release()
+    assert contents(tmp_path) == reference
+
+
+def test_a_report_being_written_is_no_leftover(tmp_path: Path) -> None:
+    """A worker that claims a sequence clears what killed writers left, but not the report that another process is
+    writing without a claim at that moment; one older than two minutes has lost its writer."""
+    young, old, result = (
+        tmp_path / f".seq2-{kind}.{end}"
+        for kind, end in (("youngggg", "error"), ("oldooooo", "error"), ("resultss", "txt"))
+    )
+    for path in (young, old, result):
+        path.write_text("half")
+    os.utime(old, (time.time() - 2 * claims.SILENT_S,) * 2)
+    runner._remove_leftovers(tmp_path, "seq2")
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
+
+
+def test_versions_are_those_of_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV may be installed as opencv-python-headless, and then no distribution is called opencv-python."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert evaluate.versions("cpu", 1)["opencv"] == cv2.__version__
+
+
+def test_defaults_keep_to_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 64 cores are allowed: two workers on the CPU, two threads beside a GPU; without limits all count."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 7}, raising=False)
+    assert evaluate._default_workers(("cpu",)) == 2
+    assert evaluate._default_threads(("cuda:0",), 1) == 2 and evaluate._default_threads(("cuda:0",), 8) == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert evaluate._default_workers(("cpu",)) == 64 and evaluate._default_threads(("cuda:0",), 8) == 8

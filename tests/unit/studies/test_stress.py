@@ -1,0 +1,112 @@
+"""Sequences changed on purpose: what each change does to pictures and true boxes, and how it is scored."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack.commands import main as cli
+from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.datasets import open_dataset
+from ebmtrack.studies import stress
+from tests.support.golden import image
+
+BOX = np.array([70.0, 50.0, 20.0, 16.0])
+PICTURE = image("stress", 120, 160)
+
+
+def still(count):
+    return ((PICTURE.copy(), BOX.copy()) for _ in range(count))
+
+
+def changed(name, count, seed=0):
+    return list(stress.CHANGES[name](still(count), np.random.default_rng(seed)))
+
+
+def inside(picture, box):
+    x, y, w, h = (round(v) for v in box)
+    return picture[y : y + h, x : x + w].astype(float)
+
+
+def test_the_true_box_jumps_with_the_picture():
+    frames = changed("jump", 90)
+    seen = [(picture, box) for picture, box in frames if np.isfinite(box).all()]
+    assert all((picture == PICTURE).all() and (box == BOX).all() for picture, box in frames[:15])
+    assert len({tuple(box[:2]) for _, box in seen}) >= 3
+    for picture, box in seen:
+        assert np.linalg.norm(box[:2] - BOX[:2]) in (0, pytest.approx(2.5 * np.sqrt(20 * 16)))
+        if (box[:2] > 1).all() and (box[:2] + box[2:] < (159, 119)).all():
+            assert np.abs(inside(picture, box) - inside(PICTURE, BOX)).mean() < 4  # whole pixels against fractions
+
+
+def test_what_is_hidden_is_covered_and_counts_for_nothing():
+    frames = changed("hidden", 100)
+    for number, (picture, box) in enumerate(frames):
+        covered = number in range(30, 50) or number in range(90, 100)
+        assert np.isnan(box).all() == covered
+        different = (picture != PICTURE).any(axis=2)
+        assert different.any() == covered
+        different[48:70, 68:93] = False  # 1.2 target sizes
+        assert not different.any()
+
+
+def test_gaps_grey_and_noise():
+    assert len(changed("gaps", 10)) == 4
+    assert all((picture[..., :1] == picture).all() for picture, _ in changed("grey", 2))
+    noisy = np.stack([picture.astype(float) for picture, _ in changed("noise", 20)])
+    unclipped = (PICTURE > 80) & (PICTURE < 175)
+    assert (noisy - PICTURE)[:, unclipped].std() == pytest.approx(stress.NOISE_LEVELS, rel=0.05)
+
+
+def test_the_same_seed_changes_alike():
+    for name in stress.CHANGES:
+        for (a, box_a), (b, box_b) in zip(changed(name, 40, 3), changed(name, 40, 3)):
+            assert (a == b).all() and np.array_equal(box_a, box_b, equal_nan=True)
+
+
+class Standing:
+    """A tracker whose box stays where it was, and which is lost in the second frame."""
+
+    def init(self, picture, box_xywh, seed):
+        self.box_xywh, self.count = box_xywh, 0
+
+    def update(self, picture):
+        self.count += 1
+        return SimpleNamespace(box_xywh=self.box_xywh, found=self.count != 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "walk/img").mkdir(parents=True)
+    for number in range(21):
+        cv2.imwrite(str(tmp_path / f"walk/img/{number:04d}.png"), PICTURE)
+    (tmp_path / "walk/groundtruth_rect.txt").write_text("70,50,20,16\n" * 21)
+    return tmp_path
+
+
+def test_scores_and_what_is_said(folder):
+    """By hand: a box that stays is perfect (20 of 21 thresholds) until the picture jumps after 15 of 21 frames."""
+    rows = []
+    scores = stress.stress({"still": Standing()}, open_dataset("folder", folder), ["none", "jump"], say=rows.append)
+    assert scores["none", "still"][0].success.mean() == pytest.approx(20 / 21)
+    overlaps = scores["jump", "still"][0].overlap
+    assert (overlaps[1:15] == 1).all() and overlaps[15:].max() < 1
+    assert rows[1].split() == ["none", "still", "0.952", "1.000", "0.050"]
+
+
+def test_an_unknown_change_is_refused(folder):
+    with pytest.raises(ConfigError, match="unknown change 'jmp', known are none, jump"):
+        stress.stress({"still": Standing()}, open_dataset("folder", folder), ["jmp"])
+
+
+def test_the_command_compares_a_changed_set_up(folder, capsys):
+    assert cli.main(["stress", "--root", str(folder), "--changes", "gaps", "--set", "looks_around=0"]) == 0
+    first, plain, other = capsys.readouterr().out.splitlines()
+    assert first.split() == ["change", "tracker", "AUC", "OP50", "lost"]
+    assert plain.split()[1] == "dimp18_nce_plus" and "looks_around=0" in other
+    assert plain.split()[-3:] == other.split()[-3:]
+    assert cli.main(["stress", "--root", str(folder), "--set", "look_around=0"]) == 2
+    assert "did you mean 'looks_around'" in capsys.readouterr().err

@@ -1,0 +1,344 @@
+"""Every settings file: its figures, the command it opens with, and one optimiser step on a tiny source."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_checkpoint
+from ebmtrack.commands import main as cli
+from ebmtrack.data.packs import PackSettings, write_pack
+from ebmtrack.data.paths import variable
+from ebmtrack.data.prepare import PrepareSettings, prepare
+from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.nets.backbone import ResNetTrunk
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.studies import box_losses_parts as box_study_parts
+from ebmtrack.studies.box_losses import BoxStudySettings
+from ebmtrack.training import command
+from ebmtrack.training import run as running
+from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
+from ebmtrack.training.overrides import describe, flat, override
+from ebmtrack.training.run import RunSettings, train
+from tests.unit.data.test_dimp_crops import Block
+from tests.unit.data.test_sources import (
+    coco_content,
+    coco_tree,
+    got10k_tree,
+    lasot_tree,
+    material_tree,
+    save_text,
+    trackingnet_tree,
+)
+
+PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou", "prdimp18"]
+LIGHTER = ["dimp50_nce", "dimp50_kld_is"]
+SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
+
+
+class Named(Block):
+    """The moving block under the name of a data set."""
+
+    def __init__(self, name: str, is_video: bool = True):
+        self.name, self.is_video = name, is_video
+
+    def boxes_xywh(self, index):
+        return super().boxes_xywh(index)[: 24 if self.is_video else 1]
+
+    def visible(self, index):
+        return np.ones(24 if self.is_video else 1, bool)
+
+
+def blocks() -> dict[str, Named]:
+    return {name: Named(name, name != "coco") for name in ("lasot", "got10k", "trackingnet", "coco")}
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory) -> dict[str, str]:
+    """Files of random backbones, as torchvision's would be."""
+    folder = tmp_path_factory.mktemp("backbones")
+    torch.manual_seed(0)
+    for name in ("resnet18", "resnet50"):
+        save_file(ResNetTrunk(name).state_dict(), folder / f"{name}.safetensors")
+    return {name: str(folder / f"{name}.safetensors") for name in ("resnet18", "resnet50")}
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """A pool of two sequences, two photographs and 24 cut-outs."""
+    got10k_tree(tmp_path / "got10k" / "train", ("DAVIS_libby", "DAVIS_camel"))
+    content = coco_content()
+    content["images"][1]["file_name"] = "web_elephant_2.jpg"
+    content["annotations"][1]["iscrowd"] = 0
+    coco_tree(tmp_path / "coco")
+    (tmp_path / "coco/train2017/web_set_2.jpg").rename(tmp_path / "coco/train2017/web_elephant_2.jpg")
+    save_text(tmp_path / "coco" / "annotations" / "instances_train2017.json", json.dumps(content))
+    material_tree(tmp_path)
+    return tmp_path
+
+
+def small(name: str, out: Path, backbones: dict[str, str], *changes: str, **chosen):
+    """Settings for one step on two small samples."""
+    backbone = backbones[Path(settings_for(name).backbone).name]
+    usual = {"out": out, "backbone": backbone, "steps": 1, "batch": 2, "workers": 0}
+    known = flat(settings_for(name))
+    return settings_for(name, usual | chosen, [c for c in SMALL if c.partition("=")[0] in known] + list(changes))
+
+
+def state_of(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def changed_parts(before: dict[str, torch.Tensor], net: TrackerNet) -> set[str]:
+    """First two parts of the names of weights, and of batch norm statistics, that a step has changed."""
+    after = net.state_dict()
+    changed = (name for name, value in before.items() if not torch.equal(value, after[name]))
+    return {".".join(name.split(".")[:2 if name.startswith(("feature", "classifier")) else 1]) for name in changed}
+
+
+ALL_BUT_EARLY = {
+    "bb_regressor",
+    "classifier.feature_extractor",
+    "classifier.filter_initializer",
+    "classifier.filter_optimizer",
+    "feature_extractor.layer3",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypatch):
+    """DiMP: all but conv1, bn1, layer1 and layer2, batch norm statistics included. ATOM: the box branch alone. PrDiMP:
+    everything. Only one of the runs on ResNet-50 is done at its size, and no half gigabyte of checkpoint is written."""
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    lighter = {"architecture": "dimp18", "backbone": backbones["resnet18"]} if name in LIGHTER else {}
+    settings = dataclasses.replace(small(name, tmp_path, backbones), **lighter)
+    plan = load_run(name).plan(settings, blocks(), Named("held_back"))
+    before = state_of(plan.net)
+    net = train(plan, settings)
+    early = {f"feature_extractor.{part}" for part in ("conv1", "bn1", "layer1", "layer2")}
+    expected = {"atom": {"bb_regressor"}, "dimp": ALL_BUT_EARLY, "prdi": ALL_BUT_EARLY | early}[name[:4]]
+    assert changed_parts(before, net) == expected
+    with open(tmp_path / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
+    assert ("last" in row) == (not name.startswith("atom"))
+
+
+@pytest.mark.parametrize("name", ["dimp18_nce_plus", "atom18_ml_is"])
+def test_batches_may_come_from_packs_or_from_the_device(name, tmp_path, backbones):
+    """Packs and prepared frames of the same sources: crops of the right size whose boxes lie in them, at the scale of
+    the search factor, 64 / 5 pixels, within the jitter of three deviations."""
+    module, names = load_run(name), ["lasot", "coco"]
+    away = ["sampling.shares.got10k=0", "sampling.shares.trackingnet=0"]
+    for each in names:
+        write_pack(blocks()[each], tmp_path / "packs" / each, PackSettings(context=15, output=192))
+    prepare({each: blocks()[each] for each in names}, tmp_path / "prepared", PrepareSettings(context=15))
+    for change in (f"packs={tmp_path / 'packs'}", f"prepared={tmp_path / 'prepared'}"):
+        settings = small(name, tmp_path, backbones, change, *away)
+        sources = load_run("dimp50_nce_plus").public_sources(settings)
+        assert list(sources) == (names if "packs" in change else [])
+        data = module.plan(settings, sources).dataset
+        assert len(data) == settings.samples == 2
+        for sample in (data[0], data[1]):
+            frames = settings.sampling.train_frames + settings.sampling.test_frames
+            assert sample["crops"].shape == (frames, 64, 64, 3) and sample["crops"].float().std() > 5
+            size = sample["boxes_xywh"][:, 2:].prod(dim=1).sqrt()
+            assert (size > 64 / 5 / 4).all() and (size < 64 / 5 * 4).all()
+
+
+def test_one_step_of_the_shipped_network(tmp_path, pool, backbones, monkeypatch):
+    """The trunk's batch norm keeps its statistics; with thaw=0 its early layers train as well."""
+    module = load_run("ebm18_small")
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(module.held_back, "__defaults__", (2,))
+    monkeypatch.setattr(module, "Validation", lambda *_: None)
+    settings = small("ebm18_small", tmp_path / "a", backbones, "warmup=1", data=pool)
+    plan = module.plan(settings)
+    before = state_of(plan.net)
+    assert changed_parts(before, train(plan, settings)) == ALL_BUT_EARLY
+    settings = dataclasses.replace(settings, thaw=0.0, out=tmp_path / "b")
+    plan = module.plan(settings)
+    train(plan, settings)
+    early = {f"feature_extractor.{part}" for part in ("conv1", "layer1", "layer2")}
+    assert changed_parts(before, plan.net) == ALL_BUT_EARLY | early
+    statistics = [name for name in before if name.startswith("feature") and "running" in name]
+    assert all(torch.equal(before[name], plan.net.state_dict()[name]) for name in statistics)
+
+
+def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monkeypatch):
+    """From the weights in `start`; a new round after each step."""
+    module = load_run("ebm18_small_boxes")
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(module, "Validation", lambda *_, **__: None)
+    monkeypatch.setattr(module.ebm18_small, "held_back", lambda *_, **__: None)
+    torch.manual_seed(3)
+    first = TrackerNet("dimp18")
+    save_checkpoint(tmp_path / "first.safetensors", first, run={}, dtype=torch.float32)
+    changes = [f"start={tmp_path / 'first.safetensors'}", "round_steps=1", "round_samples=2", "crops.output=64"]
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 2, "batch": 2, "workers": 0, "bfloat16": False}
+    settings = settings_for("ebm18_small_boxes", usual, [*changes, "objective.samples=4"])
+    trained = train(module.plan(settings), settings)
+    assert changed_parts(state_of(first), trained) == {"bb_regressor"}
+    mixed = load_run("ebm18_small_boxes").run(dataclasses.replace(settings, out=tmp_path / "b", start_share=0.25))
+    weight = "bb_regressor.fc3_rt.linear.weight"
+    expected = 0.25 * first.state_dict()[weight] + 0.75 * trained.state_dict()[weight]
+    assert torch.allclose(mixed.state_dict()[weight], expected, atol=1e-6)
+    assert not torch.allclose(mixed.state_dict()[weight], trained.state_dict()[weight], atol=1e-6)
+    with pytest.raises(ConfigError, match="give the pool's folder"):
+        module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
+
+
+def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
+    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: list(samples))
+    study, large = BoxStudySettings(train_pairs=3, held_back_pairs=2), ["crops.search_factor=2"]
+    photographs = ["sampling.shares.video=0", "sampling.shares.synthetic=0"]
+    usual, changed = (
+        box_study_parts.pool_pairs(pool, None, override(settings_for("ebm18_small"), changes), study)
+        for changes in ([], [*photographs, *large])
+    )
+    sizes = [[pair["boxes_xywh"][:, 2:].prod(-1).sqrt().mean().item() for pair in part[0]] for part in (usual, changed)]
+    assert max(sizes[0]) < 288 / 5 * 2 and min(sizes[1]) > 288 / 2 / 2
+    for one, other in zip(usual[1], changed[1]):
+        assert torch.equal(one["crops"], other["crops"]) and torch.equal(one["boxes_xywh"], other["boxes_xywh"])
+
+
+def test_the_paper_run_has_the_papers_figures():
+    """BMVC 2020, supplement D.1: 50 epochs of 40,000 samples in batches of 20; x 0.2 after 15, 30 and 45 epochs."""
+    settings = settings_for("dimp50_nce_plus")
+    assert settings.steps * settings.batch == 50 * 40_000 and settings.batch == 20
+    assert set(settings.sampling.shares.values()) == {1.0}
+    assert (settings.sampling.train_frames, settings.sampling.test_frames, settings.sampling.max_gap) == (3, 3, 200)
+    losses = {name: settings_for(name).objective for name in ("dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is")}
+    assert [loss.box_loss for loss in losses.values()] == ["nce_plus", "nce", "kld_is"]
+    assert all(dataclasses.replace(loss, box_loss="nce") == losses["dimp50_nce"] for loss in losses.values())
+    atom = [settings_for(name) for name in ("atom18_ml_is", "atom18_iou")]
+    assert [each.objective.box_loss for each in atom] == ["ml_is", "iou"]
+    assert override(atom[1], ["objective.box_loss=ml_is", "out=runs/atom18_ml_is"]).objective == atom[0].objective
+
+
+def test_prdimps_run_has_pytrackings_figures():
+    """26,000 samples an epoch, LaSOT a quarter as often, the weights of its KL divergences, its learning rates."""
+    settings = settings_for("prdimp18")
+    assert settings.steps * settings.batch == 50 * 26_000 and settings.sampling.shares["lasot"] == 0.25
+    loss = settings.objective
+    assert (loss.classifier_loss, loss.box_loss, loss.target_sigma) == ("kl", "kld_is", 0.05)
+    assert (loss.box_weight, loss.final_weight, loss.initial_weight, loss.inner_weight) == (0.0025, 0.25, 0.25, 1.0)
+    assert settings.rates == {"classifier": 1e-3, "box": 1e-3, "backbone": 2e-4}
+
+
+def test_the_rates_fall_after_fifteen_thirty_and_forty_five_epochs(tmp_path, backbones):
+    """2,000 steps an epoch. Adam's groups: every parameter that trains, once."""
+    settings = settings_for("dimp50_nce_plus", {"out": tmp_path, "backbone": backbones["resnet50"]})
+    plan = load_run("dimp50_nce_plus").plan(settings, blocks())
+    steps = [0, 29_999, 30_000, 59_999, 60_000, 90_000]
+    assert [plan.rate(step) for step in steps] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008])
+    grouped = [parameter for group in plan.groups for parameter in group["params"]]
+    wanted = {id(p) for p in plan.net.parameters() if p.requires_grad}
+    assert len(grouped) == len({id(p) for p in grouped}) and {id(p) for p in grouped} == wanted
+    assert len(plan.dataset) == 2_000_000
+
+
+@pytest.mark.parametrize("name", list_runs())
+def test_a_file_opens_with_its_command(name, capsys):
+    """The first line of code in the docstring is a command line of `ebmtrack train NAME` that is understood."""
+    lines = [line.strip() for line in load_run(name).__doc__.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("ebmtrack train ")]
+    assert commands and all(argv[:2] == ["train", name] for argv in commands)
+    for argv in commands:
+        at = argv.index("--set") if "--set" in argv else len(argv)
+        assert cli.main([*argv[:at], "--show", *argv[at:]]) == 0
+    assert "steps=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list_runs())
+def test_settings_survive_show_and_set(name):
+    """What --show prints is what --set takes, for the settings of every run."""
+    settings = settings_for(name)
+    assert override(settings, describe(settings).splitlines()) == settings
+
+
+def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
+    """The file's header: what was changed, and all settings; the weights are those that were trained."""
+    module = load_run("dimp18_nce_plus")
+    monkeypatch.setattr(module.dimp50_nce_plus, "public_sources", lambda settings: blocks())
+    monkeypatch.setattr(module.dimp50_nce_plus, "validation_source", lambda: None)
+    settings = small("dimp18_nce_plus", tmp_path, backbones, "objective.beta=0.3", "sampling.shares.lasot=0.25")
+    path = train_named("dimp18_nce_plus", settings)
+    metadata = read_metadata(path)
+    assert path == tmp_path / "dimp18_nce_plus.safetensors" and metadata["architecture"] == "dimp18"
+    changes = metadata["run"]["changes"]
+    assert changes["objective.beta"] == 0.3 and changes["sampling.shares.lasot"] == 0.25 and changes["steps"] == 1
+    assert "sampling.shares.coco" not in changes and "rates.box" not in changes
+    assert metadata["settings"]["objective"]["beta"] == 0.3 and metadata["settings"]["crops"]["rule"] == "dimp"
+    assert metadata["run"]["steps"] == 1 and metadata["run"]["seed"] == 0
+    assert torch.isfinite(load_checkpoint(path).bb_regressor.iou_predictor.weight).all()
+
+
+def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
+    """start: trunk and classifier are the file's, the box branch is not."""
+    torch.manual_seed(3)
+    first = TrackerNet("dimp18")
+    save_checkpoint(tmp_path / "first.safetensors", first, run={})
+    start = f"start={tmp_path / 'first.safetensors'}"
+    plan = load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, start), blocks())
+    assert changed_parts(state_of(first), plan.net) == {"bb_regressor"}
+    with pytest.raises(CheckpointError, match="nowhere"):
+        load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"), blocks())
+
+
+def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
+    """Sets 0 to 3 of TrackingNet; a share of 0 leaves a data set out, and it need not be there."""
+    module = load_run("dimp50_nce_plus")
+    settings = settings_for("dimp50_nce_plus", {}, ["sampling.shares.coco=0"])
+    with pytest.raises(ConfigError, match="where is lasot"):
+        module.public_sources(settings)
+    lasot_tree(tmp_path / "lasot")
+    got10k_tree(tmp_path / "got10k" / "train")
+    trackingnet_tree(tmp_path / "trackingnet")
+    for number in (2, 3):
+        save_text(tmp_path / "trackingnet" / f"TRAIN_{number}" / "anno" / f"gh_{number}.txt", "1,2,30,40\n")
+    for name in ("lasot", "got10k", "trackingnet"):
+        monkeypatch.setenv(variable(name), str(tmp_path / name))
+    sources = module.public_sources(settings)
+    assert {name: len(source) for name, source in sources.items()} == {"lasot": 2, "got10k": 2, "trackingnet": 5}
+    assert module.validation_source() is None
+    got10k_tree(tmp_path / "got10k" / "val")
+    assert module.validation_source().name == "got10k_val"
+    save_text(tmp_path / "vot.txt", "GOT-10k_Train_000001\n")
+    listed = override(settings, [f"vot_list={tmp_path / 'vot.txt'}"])
+    assert len(module.public_sources(listed)["got10k"]) == 1
+
+
+def test_plain_settings_change_what_they_say_and_nothing_else(monkeypatch, tmp_path):
+    """A RunSettings with its own out and device leaves the run's 100,000 steps."""
+    module, seen = load_run("dimp18_nce_plus"), []
+    monkeypatch.setattr(module, "run", lambda settings: seen.append(settings) or TrackerNet("dimp18"))
+    train_named("dimp18_nce_plus", RunSettings(out=tmp_path, device="cuda"))
+    assert seen == [module.Settings(out=tmp_path, device="cuda")] and seen[0].steps == 100_000
+
+
+def test_the_command_line(monkeypatch, tmp_path, capsys):
+    """Options and --set end in the settings; --resume wants a checkpoint; faults are one line and code 2."""
+    asked = []
+    monkeypatch.setattr(command, "train_named", lambda name, settings: asked.append((name, settings)) or "file")
+    argv = ["train", "dimp50_nce", "--out", str(tmp_path), "--batch", "5", "--set", "objective.samples=64", "thaw=1"]
+    assert cli.main(argv) == 2
+    assert "unknown setting 'thaw'" in capsys.readouterr().err
+    assert cli.main([*argv[:-1], "clip_norm=1"]) == 0
+    name, settings = asked.pop()
+    assert name == "dimp50_nce" and (settings.batch, settings.objective.samples, settings.clip_norm) == (5, 64, 1.0)
+    assert settings.steps == 100_000 and settings.resume and settings.out == tmp_path
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 2
+    assert "there is no" in capsys.readouterr().err
+    (tmp_path / "checkpoint.pt").touch()
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 0
+    assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume", "--restart"]) == 2
+    assert cli.main(["train", "dimp50_ncee"]) == 2 and "did you mean 'dimp50_nce'" in capsys.readouterr().err
