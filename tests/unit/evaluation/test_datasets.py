@@ -493,11 +493,11 @@ def test_names_and_roots_that_do_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the development sequences are not at {SHARED}")
 def test_real_sequences() -> None:
-    """The ten development sequences: frames and boxes agree, and images can be read."""
+    """The twelve development sequences: frames and boxes agree, and images can be read."""
     from ebmtrack.evaluation.runner import read_rgb
 
     found = datasets.open_dataset("folder", SHARED)
-    assert len(found) == 10
+    assert len(found) == 12
     for name in found.names:
         sequence = found.load(name)
         image = read_rgb(sequence.frame_paths()[0])

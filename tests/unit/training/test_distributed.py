@@ -158,7 +158,7 @@ def ends_of(processes: list[subprocess.Popen], timeout_s: float = 120) -> None:
 def two(tmp_path_factory):
     """What `work` gave in two processes, and the folder."""
     out = tmp_path_factory.mktemp("two")
-    ends_of(launch("import test_distributed; test_distributed.work(out, rank)", out))
+    ends_of(launch("from tests.unit.training import test_distributed; test_distributed.work(out, rank)", out))
     return [torch.load(out / f"results{rank}.pt") for rank in (0, 1)], out
 
 
