@@ -1,6 +1,6 @@
 """ATOM*, the baseline of ECCV 2020: atom18_ml_is, but the network predicts the box's overlap (squared error).
 
-    ebmtrack train atom18_iou --device cuda --workers 8
+ebmtrack train atom18_iou --device cuda --workers 8
 """
 
 from __future__ import annotations

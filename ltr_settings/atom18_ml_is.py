@@ -34,14 +34,14 @@ SAMPLING = SamplingSettings(
     shares={"lasot": 1.0, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # ECCV, supplement D.1: these four
     train_frames=1,  # pairs of frames: ATOM, section 3.1
     test_frames=1,
-    max_gap=50,      # ATOM, section 3.1; here the test frame is always the later one
+    max_gap=50,  # ATOM, section 3.1; here the test frame is always the later one
     rule="dimp",
 )
 LOOK = Look(grey=0.05, joint_flip=0.0, flip=0.0, brightness=0.2)  # ATOM (pytracking)
 CROPS = CropSettings(
-    output=288,                               # this and all below: ATOM (pytracking)
+    output=288,  # this and all below: ATOM (pytracking)
     search_factor=5.0,
-    train_jitter=Jitter.per_side(0.0, 0.0),   # the reference is centred on the target
+    train_jitter=Jitter.per_side(0.0, 0.0),  # the reference is centred on the target
     test_jitter=Jitter.per_side(4.5, 0.5),
     look=LOOK,
     still_look=LOOK,
@@ -50,8 +50,8 @@ CROPS = CropSettings(
 )
 OBJECTIVE = ObjectiveSettings(
     box_loss="ml_is",
-    sigmas=(0.05, 0.5),      # ECCV, section 4.2
-    samples=128,             # ECCV, section 4.2
+    sigmas=(0.05, 0.5),  # ECCV, section 4.2
+    samples=128,  # ECCV, section 4.2
     box_weight=1.0,
     classifier_loss="none",
 )
@@ -62,10 +62,10 @@ class Settings(RunSettings):
     """What --set can change. An epoch is the part steps / epochs of the run, 1,000 batches by default."""
 
     backbone: str = "resnet18"
-    start: str | None = None         # weights file, or name of a network that comes with ebmtrack
-    steps: int = 50_000              # 50 epochs (ECCV, supplement D.1) of 1,000 batches (ATOM)
+    start: str | None = None  # weights file, or name of a network that comes with ebmtrack
+    steps: int = 50_000  # 50 epochs (ECCV, supplement D.1) of 1,000 batches (ATOM)
     epochs: int = 50
-    batch: int = 64                  # ATOM, section 3.1
+    batch: int = 64  # ATOM, section 3.1
     workers: int = 8
     bfloat16: bool = False
     checkpoint_every: int = 500
@@ -74,13 +74,13 @@ class Settings(RunSettings):
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
     objective: ObjectiveSettings = OBJECTIVE
-    rate: float = 1e-3               # ECCV, supplement D.1, as the decay
+    rate: float = 1e-3  # ECCV, supplement D.1, as the decay
     decay_epochs: int = 15
     decay: float = 0.2
-    params: str = "atom_energy"      # set-up in tracker_params for --set track_on
-    vot_list: Path | None = None     # names of GOT-10k sequences to leave out: the list of the VOT challenge
-    packs: Path | None = None        # folder of packs (`ebmtrack pack`), named as the shares
-    prepared: Path | None = None     # folder of prepared frames, for batches that are made on the device
+    params: str = "atom_energy"  # set-up in tracker_params for --set track_on
+    vot_list: Path | None = None  # names of GOT-10k sequences to leave out: the list of the VOT challenge
+    packs: Path | None = None  # folder of packs (`ebmtrack pack`), named as the shares
+    prepared: Path | None = None  # folder of prepared frames, for batches that are made on the device
 
 
 def run(settings: Settings) -> TrackerNet:

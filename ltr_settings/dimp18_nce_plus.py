@@ -18,7 +18,7 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import ObjectiveSettings
 
 CROPS = CropSettings(
-    output=288,          # this and all below: DiMP-18 (pytracking)
+    output=288,  # this and all below: DiMP-18 (pytracking)
     search_factor=5.0,
     train_jitter=Jitter.per_side(centre=3.0, scale=0.25),
     test_jitter=Jitter.per_side(centre=4.5, scale=0.5),

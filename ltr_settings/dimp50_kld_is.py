@@ -1,6 +1,6 @@
 """DiMP-KLD-IS, the baseline of BMVC 2020: dimp50_nce_plus with PrDiMP's KL divergence for the boxes.
 
-    ebmtrack train dimp50_kld_is --device cuda --workers 8
+ebmtrack train dimp50_kld_is --device cuda --workers 8
 """
 
 from __future__ import annotations

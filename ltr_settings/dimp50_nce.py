@@ -1,6 +1,6 @@
 """DiMP-NCE of BMVC 2020: dimp50_nce_plus, but the label takes part in the box loss without noise.
 
-    ebmtrack train dimp50_nce --device cuda --workers 8
+ebmtrack train dimp50_nce --device cuda --workers 8
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from ebmtrack.training.validation import Validation
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 1.0, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # LaSOT 1, was 0.25: BMVC, suppl. D.1
-    train_frames=3,   # SuperDiMP (pytracking), as all below where no other source is named
+    train_frames=3,  # SuperDiMP (pytracking), as all below where no other source is named
     test_frames=3,
     max_gap=200,
     rule="dimp",
@@ -57,9 +57,9 @@ CROPS = CropSettings(
 )
 OBJECTIVE = ObjectiveSettings(
     box_loss="nce_plus",
-    sigmas=(0.05, 0.5),         # BMVC, supplement D.2
-    beta=0.1,                   # BMVC, supplement D.2
-    samples=128,                # BMVC, supplement D.2
+    sigmas=(0.05, 0.5),  # BMVC, supplement D.2
+    beta=0.1,  # BMVC, supplement D.2
+    samples=128,  # BMVC, supplement D.2
     box_weight=0.01,
     final_weight=100.0,
     initial_weight=100.0,
@@ -75,25 +75,25 @@ class Settings(RunSettings):
     """What --set can change. An epoch is the part steps / epochs of the run, 40,000 samples by default."""
 
     backbone: str = "resnet50"
-    steps: int = 100_000                # 50 epochs of 40,000 samples: BMVC, supplement D.1
+    steps: int = 100_000  # 50 epochs of 40,000 samples: BMVC, supplement D.1
     epochs: int = 50
-    batch: int = 20                     # BMVC, supplement D.1
+    batch: int = 20  # BMVC, supplement D.1
     workers: int = 8
     bfloat16: bool = False
     checkpoint_every: int = 500
-    validate_every: int = 10_000        # every fifth epoch
-    validation_samples: int = 400       # pytracking takes 10,000; ours stay in memory, 2 MB each
+    validate_every: int = 10_000  # every fifth epoch
+    validation_samples: int = 400  # pytracking takes 10,000; ours stay in memory, 2 MB each
     architecture: str = "super_dimp"
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
     objective: ObjectiveSettings = OBJECTIVE
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
-    decay_epochs: int = 15              # the rates fall after every 15 epochs
+    decay_epochs: int = 15  # the rates fall after every 15 epochs
     decay: float = 0.2
-    params: str = "dimp50_nce_plus"     # set-up in tracker_params for --set track_on
-    vot_list: Path | None = None        # names of GOT-10k sequences to leave out: the list of the VOT challenge
-    packs: Path | None = None           # folder of packs (`ebmtrack pack`), named as the shares
-    prepared: Path | None = None        # folder of prepared frames, for batches that are made on the device
+    params: str = "dimp50_nce_plus"  # set-up in tracker_params for --set track_on
+    vot_list: Path | None = None  # names of GOT-10k sequences to leave out: the list of the VOT challenge
+    packs: Path | None = None  # folder of packs (`ebmtrack pack`), named as the shares
+    prepared: Path | None = None  # folder of prepared frames, for batches that are made on the device
 
 
 def run(settings: Settings) -> TrackerNet:

@@ -38,14 +38,14 @@ OBJECTIVE = ObjectiveSettings(box_weight=1.0, classifier_loss="none")
 class Settings(RunSettings):
     """What --set can change. A round is `round_samples` samples, which give the pairs of `round_steps` steps."""
 
-    start: str | None = None     # weights file; the network that comes with ebmtrack unless given
+    start: str | None = None  # weights file; the network that comes with ebmtrack unless given
     steps: int = 1800
-    batch: int = 16              # pairs of frames
+    batch: int = 16  # pairs of frames
     validate_every: int = 800
     round_steps: int = 200
-    round_samples: int = 1600    # of three frames, 1.5 MB each in memory; a pair of each frame is used about once
+    round_samples: int = 1600  # of three frames, 1.5 MB each in memory; a pair of each frame is used about once
     rate: float = 3e-4
-    start_share: float = 0.4     # of the start's weights in the box branch that is returned
+    start_share: float = 0.4  # of the start's weights in the box branch that is returned
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = ebm18_small.CROPS
     objective: ObjectiveSettings = OBJECTIVE

@@ -559,9 +559,7 @@ def study(
         from ebmtrack.studies.energy_1d import StudySettings, study_1d
 
         samples, settings = samples or (1, 4, 16, 64, 256, 1024), StudySettings(seed=seed)
-        table = study_1d(
-            out or Path("study1d"), methods, runs or 20, samples, device, settings, compiled=compile
-        )
+        table = study_1d(out or Path("study1d"), methods, runs or 20, samples, device, settings, compiled=compile)
     else:
         from ebmtrack.studies.box_losses_parts import study_boxes
 

@@ -38,15 +38,15 @@ class Jitter:
 class Look:
     """Probabilities and strengths of changes of a frame's appearance."""
 
-    grey: float = 0.05          # joint: all frames of the sample
-    joint_flip: float = 0.5     # joint
-    flip: float = 0.0           # each frame on its own
-    brightness: float = 0.2     # factor U(1 - b, 1 + b)
+    grey: float = 0.05  # joint: all frames of the sample
+    joint_flip: float = 0.5  # joint
+    flip: float = 0.0  # each frame on its own
+    brightness: float = 0.2  # factor U(1 - b, 1 + b)
     contrast: float = 0.0
     saturation: float = 0.0
-    blur: float = 0.0           # probability; sigma U(0.3, 2)
-    motion_blur: float = 0.0    # probability; length up to 9 pixels
-    noise: float = 0.0          # probability; deviation up to 8 grey levels
+    blur: float = 0.0  # probability; sigma U(0.3, 2)
+    motion_blur: float = 0.0  # probability; length up to 9 pixels
+    noise: float = 0.0  # probability; deviation up to 8 grey levels
 
 
 def jittered_window(

@@ -130,7 +130,7 @@ def crop_window(image: np.ndarray, window_xywh: tuple[float, float, float, float
         cells = [max(1, round(side / min(shrink, 4.0))) for side in patch.shape[1::-1]]
         patch = cv2.resize(patch, cells, interpolation=cv2.INTER_AREA)  # by size, not factor: that would shift pixels
     sy, sx = np.array(patch.shape[:2]) / (np.maximum(high, low + 2) - low)
-    ax, ay = sx * w / output, sy * h / output                     # patch pixels per output pixel
+    ax, ay = sx * w / output, sy * h / output  # patch pixels per output pixel
     move = np.array([[ax, 0, sx * (x - low[1]) + 0.5 * ax - 0.5], [0, ay, sy * (y - low[0]) + 0.5 * ay - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(patch, move, (output, output), flags=flags, borderMode=cv2.BORDER_REPLICATE)

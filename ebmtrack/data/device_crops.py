@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 LEAST_SHRINK = 1.5  # image pixels per crop pixel above which a window is averaged down (crops.crop_window)
-MOST_SHRINK = 4.0   # the largest cells that are averaged
+MOST_SHRINK = 4.0  # the largest cells that are averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +76,14 @@ def resampling_matrix(
 
     Each row sums to one. Cells beyond the ends take the end's pixel, columns from `length` on have weight zero.
     """
-    at = first[:, None] + step[:, None] * torch.arange(output, device=low.device)       # (n, output)
+    at = first[:, None] + step[:, None] * torch.arange(output, device=low.device)  # (n, output)
     left = at.floor()
     share = (at - left)[..., None]
     begin, end = _territories(length, columns)
     weights = torch.zeros(())
     for cell_number, weight in ((left, 1 - share), (left + 1, share)):
         number = torch.minimum(cell_number.clamp(min=0), cells[:, None] - 1)
-        start = (low[:, None] + number * cell[:, None])[..., None]                      # (n, output, 1)
+        start = (low[:, None] + number * cell[:, None])[..., None]  # (n, output, 1)
         covered = torch.minimum(start + cell[:, None, None], end) - torch.maximum(start, begin)
         weights = covered.clamp_(min=0).mul_(weight).add_(weights.to(covered))
     return weights.div_(cell[:, None, None])

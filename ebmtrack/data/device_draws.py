@@ -288,6 +288,7 @@ def draw_looks(
 
     looks: of video and of photographs; is_video: (s,).
     """
+
     def of(name: str) -> np.ndarray:
         return np.where(is_video, getattr(looks[0], name), getattr(looks[1], name))[:, None]
 

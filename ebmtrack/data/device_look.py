@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ebmtrack.data.device_draws import GOLDEN, LookDraws
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as augment.GREY
-KERNEL = 9                    # side of the largest motion blur
+KERNEL = 9  # side of the largest motion blur
 
 
 def change_looks(patches: Tensor, draws: LookDraws) -> Tensor:
@@ -98,7 +98,7 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     reach = min(KERNEL - 1, size - 1)
     place = torch.arange(size, device=sigma.device)
     far = torch.arange(-reach, size + reach, device=sigma.device)
-    distance = (place[:, None] - far).abs()                                      # (size, size + 2 reach)
+    distance = (place[:, None] - far).abs()  # (size, size + 2 reach)
     sigma = sigma[:, None, None]
     kernel = torch.exp(-0.5 * (distance / sigma).square()).masked_fill(distance > (4 * sigma).round(), 0.0)
     kernel = kernel / kernel.sum(dim=2, keepdim=True)
@@ -115,7 +115,7 @@ def motion_kernels(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """
     n, lengths = len(lengths), lengths.astype(np.int64)
     middle = (lengths - 1) / 2
-    at = np.minimum(np.arange(2 * KERNEL), 2 * lengths[:, None] - 1)             # points beyond the line repeat its end
+    at = np.minimum(np.arange(2 * KERNEL), 2 * lengths[:, None] - 1)  # points beyond the line repeat its end
     along = -middle[:, None] + at * (2 * middle / (2 * lengths - 1))[:, None]
     shift = KERNEL // 2 - lengths[:, None] // 2
     rows = np.rint(middle[:, None] + along * np.sin(angles)[:, None]).astype(np.int64) + shift

@@ -66,7 +66,7 @@ def data_path(name: str) -> Path:
         root = data_root()
         tried = f"nothing with its name lies in {root.path} ({root.said_by}); " if root else ""
         raise ConfigError(
-            f"where is {name}? {tried}Set {variable(name)}=FOLDER, or write {name} = \"FOLDER\" in {settings_file()}"
+            f'where is {name}? {tried}Set {variable(name)}=FOLDER, or write {name} = "FOLDER" in {settings_file()}'
         )
     return existing(name, place)
 

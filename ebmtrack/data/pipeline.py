@@ -34,7 +34,7 @@ class CropSettings:
     train_jitter: Jitter = Jitter(3.0, 0.25)
     test_jitter: Jitter = Jitter(4.5, 0.5)
     look: Look = Look()
-    still_look: Look = Look()   # for sources of single images, whose frames are the same picture
+    still_look: Look = Look()  # for sources of single images, whose frames are the same picture
     cut_at: dict[str, float] = dataclasses.field(default_factory=dict)  # source name -> target sizes kept around it
     least_scene_frac: float = 0.0  # a window with less of the scene in it is drawn again, up to 5 times
     rule: CropRule = "exact"

@@ -25,7 +25,7 @@ class SamplingSettings:
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     train_frames: int = 3
     test_frames: int = 3
-    max_gap: int = 200       # frames between the base frame and any other
+    max_gap: int = 200  # frames between the base frame and any other
     rule: FrameRule = "dimp"
 
 

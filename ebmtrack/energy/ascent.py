@@ -47,9 +47,7 @@ def plain_ascent(energy: Energy, start: Tensor, step: float | Tensor, steps: int
     return AscentResult(y, f)
 
 
-def ascent_s1(
-    energy: Energy, start: Tensor, step: float | Tensor, steps: int = 10, decay: float = 0.5
-) -> ClimbResult:
+def ascent_s1(energy: Energy, start: Tensor, step: float | Tensor, steps: int = 10, decay: float = 0.5) -> ClimbResult:
     """Algorithm S1: a step is taken where it raises f; elsewhere that row's step length shrinks by `decay`.
 
     Never returns a lower f than at start. Every row of start (..., D) has its own step length. One evaluation

@@ -55,9 +55,7 @@ class GaussianMixture:
         """The mixture whose k-th component has the width sigmas[k] in each of `dims` dimensions."""
         return cls(torch.tensor(list(sigmas), dtype=dtype, device=device).unsqueeze(-1).repeat(1, dims))
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> GaussianMixture:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
         """The same mixture on another device or in another dtype."""
         return GaussianMixture(self.sigmas.to(device=device, dtype=dtype))
 

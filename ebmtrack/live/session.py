@@ -18,7 +18,7 @@ from ebmtrack.live.statistics import Statistics
 
 GRID = 25  # points of the live heat map in each direction; 41 as in the demonstration take 80 ms of processor time
 REACH = 0.45  # of the heat map to each side of the corner, in box widths and heights
-CLOSE_S = 2.0   # how long closing waits for the frame that is worked on
+CLOSE_S = 2.0  # how long closing waits for the frame that is worked on
 WAIT_S = 0.05  # how long the tracking thread waits for a frame before it looks for commands
 
 Box = tuple[float, float, float, float]

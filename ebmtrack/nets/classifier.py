@@ -27,8 +27,8 @@ def apply_filter(features: Tensor, filters: Tensor) -> Tensor:
     """
     n, s, c, h, w = features.shape
     k = filters.shape[-1]
-    taps = filters.flip(-1, -2).reshape(s, c, k * k).transpose(1, 2)                  # (s, k k, c)
-    maps = taps @ features.reshape(n, s, c, h * w)                                    # (n, s, k k, h w)
+    taps = filters.flip(-1, -2).reshape(s, c, k * k).transpose(1, 2)  # (s, k k, c)
+    maps = taps @ features.reshape(n, s, c, h * w)  # (n, s, k k, h w)
     size = (h + 1 - k % 2, w + 1 - k % 2)
     scores = F.fold(maps.reshape(n * s, k * k, h * w), size, k, padding=k - 1 - k // 2)
     return scores.reshape(n, s, *size)
@@ -38,7 +38,7 @@ def filter_gradient(features: Tensor, residuals: Tensor, k: int) -> Tensor:
     """The transpose of `apply_filter`, summed over images: (n, s, c, h, w), (n, s, h', w') -> (s, c, k, k)."""
     n, s, c, h, w = features.shape
     size = residuals.shape[-2:]
-    taps = F.unfold(residuals.reshape(n * s, 1, *size), k, padding=k - 1 - k // 2)    # (n s, k k, h w)
+    taps = F.unfold(residuals.reshape(n * s, 1, *size), k, padding=k - 1 - k // 2)  # (n s, k k, h w)
     products = features.reshape(n, s, c, h * w) @ taps.reshape(n, s, k * k, h * w).transpose(2, 3)
     return products.sum(0).reshape(s, c, k, k).flip(-1, -2)
 
@@ -151,9 +151,7 @@ class FilterDescent(nn.Module):
         """What scores should be, and how much that matters: distances (n, s, h', w'), weights (n, s, 1, 1)."""
         raise NotImplementedError
 
-    def quadratic_model(
-        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def quadratic_model(self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (s, c, k, k) of the loss at w, and the loss's curvature (s,) along it without regularisation."""
         raise NotImplementedError
 
@@ -189,13 +187,11 @@ class SteepestDescent(FilterDescent):
         weight = sample_weights.sqrt() * self.spatial_weight_predictor(distance)
         return self.label_map_predictor(distance), mask, weight
 
-    def quadratic_model(
-        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def quadratic_model(self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor) -> tuple[Tensor, Tensor]:
         y, m, v = targets
         s = apply_filter(x, w)
-        slope = 0.5 * (1 - m) * s.sign() + 0.5 * (1 + m)                              # a'(s)
-        residual = v * (slope * s - y)                                                # v (a(s) - y): a(s) = a'(s) s
+        slope = 0.5 * (1 - m) * s.sign() + 0.5 * (1 + m)  # a'(s)
+        residual = v * (slope * s - y)  # v (a(s) - y): a(s) = a'(s) s
         g = filter_gradient(x, slope * v * residual, w.shape[-1]) + reg * w
         q = slope * v * apply_filter(x, g)
         return g, q.square().sum(dim=(0, 2, 3))
@@ -222,9 +218,7 @@ class NewtonDescent(FilterDescent):
         density = (-0.5 * distance.square() / variance).exp() / (2 * math.pi * variance)
         return density / (density.sum(dim=(-2, -1), keepdim=True) + 1e-8), sample_weights
 
-    def quadratic_model(
-        self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def quadratic_model(self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor) -> tuple[Tensor, Tensor]:
         y, v = targets
         p = apply_filter(x, w).flatten(2).softmax(-1).view_as(y)
         g = filter_gradient(x, v * (p - y), w.shape[-1]) + reg * w

@@ -24,8 +24,8 @@ def bin_weights(low: Tensor, high: Tensor, bins: int, length: int) -> Tensor:
     """
     edge = torch.arange(bins + 1, device=low.device, dtype=low.dtype) / bins
     position = torch.arange(length, device=low.device, dtype=low.dtype)
-    edges = low[..., None] + (high - low)[..., None] * edge                       # (..., bins + 1)
-    cumulative = hat_integral(edges[..., None] - position)                        # (..., bins + 1, length)
+    edges = low[..., None] + (high - low)[..., None] * edge  # (..., bins + 1)
+    cumulative = hat_integral(edges[..., None] - position)  # (..., bins + 1, length)
     width = ((high - low) / bins)[..., None, None]
     proper = width > 0
     return torch.where(proper, cumulative.diff(dim=-2) / width.where(proper, torch.ones_like(width)), 0.0)
@@ -43,11 +43,11 @@ def precise_roi_pool(features: Tensor, boxes_xyxy: Tensor, output_size: int, spa
     cells = boxes_xyxy.to(torch.promote_types(boxes_xyxy.dtype, torch.float32)) * spatial_scale
     x0, y0, x1, y1 = cells.unbind(-1)
     has_area = ((x1 > x0) & (y1 > y0))[..., None, None]
-    across = torch.where(has_area, bin_weights(x0, x1, s, w), 0.0).to(features.dtype)      # (N, P, s, W)
-    down = bin_weights(y0, y1, s, h).to(features.dtype)                                    # (N, P, s, H)
-    rows = across.reshape(n, 1, p * s, w) @ features.permute(0, 2, 3, 1)                   # (N, H, P s, C)
-    rows = rows.reshape(n, h, p, s * c).transpose(1, 2)                                    # (N, P, H, s C)
-    return (down @ rows).reshape(n, p, s, s, c).permute(0, 1, 4, 2, 3)                     # (N, P, C, s, s)
+    across = torch.where(has_area, bin_weights(x0, x1, s, w), 0.0).to(features.dtype)  # (N, P, s, W)
+    down = bin_weights(y0, y1, s, h).to(features.dtype)  # (N, P, s, H)
+    rows = across.reshape(n, 1, p * s, w) @ features.permute(0, 2, 3, 1)  # (N, H, P s, C)
+    rows = rows.reshape(n, h, p, s * c).transpose(1, 2)  # (N, P, H, s C)
+    return (down @ rows).reshape(n, p, s, s, c).permute(0, 1, 4, 2, 3)  # (N, P, C, s, s)
 
 
 def precise_roi_pool_indexed(

@@ -23,9 +23,9 @@ from torch import Tensor
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
 
 WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
-SLACK = 0.5     # cells by which edges of bins may wander, to each side, before larger parts are needed
-FAR = 1e6       # pixels; boxes that reach farther, or are not numbers, have no energy
-MARGIN = 2      # cells that two 3 x 3 convolutions see beyond their output
+SLACK = 0.5  # cells by which edges of bins may wander, to each side, before larger parts are needed
+FAR = 1e6  # pixels; boxes that reach farther, or are not numbers, have no energy
+MARGIN = 2  # cells that two 3 x 3 convolutions see beyond their output
 
 
 class BoxFeatures:
@@ -240,7 +240,7 @@ class JointEnergy:
         boxes in each of T search regions, in cells.
         """
         last = self.maps[0].features.side(level) - 1
-        low = edges[..., :-1].min(axis=1).clip(0, last)                               # (T, 2, s)
+        low = edges[..., :-1].min(axis=1).clip(0, last)  # (T, 2, s)
         high = edges[..., 1:].max(axis=1).clip(0, last)
         known = self.groups[level]
         if not known or not all(group.holds(low, high) for group in known):
@@ -317,7 +317,7 @@ class Projection:
         self.length = int((last - first).max()) + 1
         self.first_xy = np.minimum(first, corner + len(part) - self.length)
         x, y = torch.from_numpy((self.first_xy - corner)[..., None] + np.arange(self.length)).to(part.device)
-        cells = part.to(weight.dtype)[y[:, None, :, None], x[None, :, None, :]]         # (s, s, length, length, c)
+        cells = part.to(weight.dtype)[y[:, None, :, None], x[None, :, None, :]]  # (s, s, length, length, c)
         z = torch.bmm(cells.view(bins * bins, -1, part.shape[-1]), weight)
         z = z.view(bins, bins, self.length, self.length, -1).transpose(1, 2)
         self.z = z.reshape(-1, z.shape[-1])
@@ -341,14 +341,14 @@ class PoolingKernel:
         has_area = (size > 0).all(axis=1, keepdims=True)
         self.per_bin = np.where(has_area, bins / np.where(has_area, size, 1), 0).astype(dtype)  # 1 / bin width, (R, 2)
         self.fraction = np.arange(bins + 1, dtype=dtype) / bins
-        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1)                              # (R, 2 ends, 2, s)
+        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1)  # (R, 2 ends, 2, s)
         ends -= first_xy.astype(dtype)[..., None, :, :]
         distance = ends[..., None] - np.arange(length, dtype=dtype)
         np.clip(distance, -1, 1, out=distance)
         reach = np.abs(distance)
         self.hat = 1 - reach
-        integral = distance * (1 - 0.5 * reach)                                        # of the hat, up to a constant
-        self.weights = (integral[:, 1] - integral[:, 0]) * self.per_bin[..., None, None]        # (R, 2, s, length)
+        integral = distance * (1 - 0.5 * reach)  # of the hat, up to a constant
+        self.weights = (integral[:, 1] - integral[:, 0]) * self.per_bin[..., None, None]  # (R, 2, s, length)
         self.across, self.down = (self.weights[:, axis].reshape(len(size), -1) for axis in (0, 1))
         self.kernel = self.down[:, :, None] * self.across[:, None, :]
 
@@ -357,7 +357,7 @@ class PoolingKernel:
         of_kernel = of_kernel.reshape(self.kernel.shape)
         of_across, of_down = self.down[:, None] @ of_kernel, of_kernel @ self.across[:, :, None]
         of_weights = np.stack([of_across[:, 0], of_down[..., 0]], axis=1).reshape(self.weights.shape)
-        of_ends = (self.hat * of_weights[:, None]).sum(-1) * self.per_bin[:, None, :, None]    # (R, 2 ends, 2, s)
+        of_ends = (self.hat * of_weights[:, None]).sum(-1) * self.per_bin[:, None, :, None]  # (R, 2 ends, 2, s)
         of_width = (of_weights * self.weights).sum((2, 3)) * self.per_bin / (len(self.fraction) - 1)
         low, high = self.fraction[:-1], self.fraction[1:]
         of_low = of_ends[:, 1] @ (1 - high) - of_ends[:, 0] @ (1 - low)

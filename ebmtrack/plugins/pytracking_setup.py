@@ -18,7 +18,7 @@ from ebmtrack.files import write_text
 FILE = "ebmtrack-pytracking.pth"
 # Python runs this line at each start; should ebmtrack be uninstalled without `disable`, it does nothing.
 LINE = (
-    "import sys; exec(\"try:\\n import ebmtrack.plugins.hook\\nexcept ModuleNotFoundError as error:\\n"
+    'import sys; exec("try:\\n import ebmtrack.plugins.hook\\nexcept ModuleNotFoundError as error:\\n'
     " if (error.name or '').partition('.')[0] != 'ebmtrack': raise\")\n"
 )
 LAUNCH = "python -m ebmtrack.plugins.launch pytracking/run_tracker.py ebmtrack dimp18_nce_plus ..."

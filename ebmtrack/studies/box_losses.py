@@ -37,16 +37,16 @@ LOSSES = {"nce+": "nce_plus", "nce": "nce", "kld-is": "kld_is", "ml-is": "ml_is"
 class BoxStudySettings:
     """What all runs share. The widths of the noise are the paper's (BMVC 2020, section 5.3), the rest is small."""
 
-    width: int = 64              # of the branch; the tracker's has 256
+    width: int = 64  # of the branch; the tracker's has 256
     train_pairs: int = 3000
     held_back_pairs: int = 300
     steps: int = 1000
     batch: int = 16
     learning_rate: float = 1e-3
     sigmas: tuple[float, ...] = (0.05, 0.5)
-    beta: float = 0.1            # NCE+
-    kld_sigma: float = 0.05      # KLD-IS
-    seed: int = 0                # of the pairs
+    beta: float = 0.1  # NCE+
+    kld_sigma: float = 0.05  # KLD-IS
+    seed: int = 0  # of the pairs
     changes: tuple[str, ...] = ()  # of the settings that cut the training pairs, "key=value"
 
 

@@ -375,9 +375,7 @@ def _resume(
     return state["epochs"]
 
 
-def divergences(
-    net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, chunk: int = 1 << 18
-) -> Tensor:
+def divergences(net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, chunk: int = 1 << 18) -> Tensor:
     """D_KL(p || model) (R,) on a points x points grid, at most `chunk` energies at a time; eq. S2 of BMVC
     2020."""
     device = next(net.parameters()).device
@@ -392,9 +390,7 @@ def divergences(
     return total / points
 
 
-def _stacked_data(
-    pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str
-) -> tuple[Tensor, Tensor]:
+def _stacked_data(pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> tuple[Tensor, Tensor]:
     """The examples of every run, x and y (R, N)."""
     data = {d: make_data(d, settings.examples, settings.seed) for d, _ in pairs}
     return tuple(torch.stack([data[d][i] for d, _ in pairs]).to(device) for i in (0, 1))
@@ -451,9 +447,7 @@ def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
             here = Cell(record["method"], record["samples"])
             _ = record["seconds"], record["runs"], record["best"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ResultError(
-                f"{path} is no record of a 1D study ({error}): delete it to train again"
-            ) from error
+            raise ResultError(f"{path} is no record of a 1D study ({error}): delete it to train again") from error
         if cell in (None, here):
             records.append(record)
     return records
@@ -473,9 +467,7 @@ def _train_record(
     net = train(cell, pairs, settings, device, path.with_suffix(".pt"), compiled)
     seconds = time.perf_counter() - start
     kl = divergences(net, pairs, settings.grid).tolist()
-    results = [
-        {"dataset": d, "run": r, "kl": k if math.isfinite(k) else None} for (d, r), k in zip(pairs, kl)
-    ]
+    results = [{"dataset": d, "run": r, "kl": k if math.isfinite(k) else None} for (d, r), k in zip(pairs, kl)]
     best = {str(d): _best_of(net, results, d) for d in sorted({d for d, _ in pairs})}
     best = {d: found for d, found in best.items() if found}
     record = {**asdict(cell), "device": device, "seconds": seconds, "runs": results, "best": best}
@@ -526,9 +518,7 @@ def _claim_folder(out: Path, settings: StudySettings) -> None:
     """Write the settings into `out`, or raise ConfigError where it holds runs with other settings."""
     path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
     if path.exists() and path.read_text("utf-8") != text:
-        raise ConfigError(
-            f"{path} belongs to a study with other settings: choose another folder or delete it"
-        )
+        raise ConfigError(f"{path} belongs to a study with other settings: choose another folder or delete it")
     files.write_text(path, text)
 
 

@@ -52,9 +52,7 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in sorted({Cell(r["method"], r["samples"]) for r in records}, key=_table_order):
-        lines.append(
-            _table_row(cell, [r for r in records if Cell(r["method"], r["samples"]) == cell], settings)
-        )
+        lines.append(_table_row(cell, [r for r in records if Cell(r["method"], r["samples"]) == cell], settings))
     return "\n".join(lines) + "\n"
 
 
@@ -88,9 +86,7 @@ def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
     each = [divergences_of(records, d) for d in (1, 2)]
     best = [best_quarter(values) for values in each]
     finite = [value for values in each for value in values if math.isfinite(value)]
-    spread = (
-        f"{statistics.median(finite):.3f}, {statistics.pstdev(finite):.3f}" if finite else "none finished"
-    )
+    spread = f"{statistics.median(finite):.3f}, {statistics.pstdev(finite):.3f}" if finite else "none finished"
     seconds = sum(r["seconds"] for r in records) / sum(len(r["runs"]) for r in records) / settings.epochs
     paper = f"{PAPER[cell.method]:.3f}" if cell.method in PAPER and cell.samples in (0, 1024) else ""
     numbers = [f"{value:.3f}" for value in (statistics.fmean(best), *best)]

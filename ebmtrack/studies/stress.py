@@ -26,13 +26,13 @@ from ebmtrack.evaluation.datasets.base import DataSet, Sequence
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
 from ebmtrack.evaluation.runner import TrackerLike, read_rgb, seed_of
 
-JUMP_EVERY, JUMP_SIZES = 15, 2.5            # frames; roots of the target's area
+JUMP_EVERY, JUMP_SIZES = 15, 2.5  # frames; roots of the target's area
 HIDDEN_FROM, HIDDEN_TO, PERIOD = 30, 50, 60  # frames
 NOISE_LEVELS = 20.0
 ABSENT = (np.nan,) * 4
 
 Array = np.ndarray
-Frames = Iterator[tuple[Array, Array]]      # images (H, W, 3), uint8 RGB, and true boxes (4,), NaN where not in sight
+Frames = Iterator[tuple[Array, Array]]  # images (H, W, 3), uint8 RGB, and true boxes (4,), NaN where not in sight
 Change = Callable[[Frames, np.random.Generator], Frames]
 
 

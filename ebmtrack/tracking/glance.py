@@ -20,9 +20,9 @@ from ebmtrack.nets.classifier import FEATURE_STRIDE
 if TYPE_CHECKING:
     from ebmtrack.tracking.step import Target
 
-CALM_SCORE = 2.0   # times the threshold below which a target is not found
+CALM_SCORE = 2.0  # times the threshold below which a target is not found
 CALM_MOTION = 1.5  # cells in the last frame
-CALM_SIDE = 0.5    # of the glance: longest side of the box
+CALM_SIDE = 0.5  # of the glance: longest side of the box
 
 
 def margin(side: int) -> int:

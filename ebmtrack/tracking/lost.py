@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 STEP = 0.5  # of a search region's side: most that neighbouring places are apart
-MOST = 64   # places along each axis, where the region is tiny
+MOST = 64  # places along each axis, where the region is tiny
 
 
 def places(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) -> np.ndarray:

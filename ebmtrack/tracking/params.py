@@ -18,14 +18,14 @@ class TrackerParams:
     parameter files for super_dimp, dimp18/50 and prdimp18/50; for the refinement BMVC 2020, supplement D.
     """
 
-    weights: str | None = None             # a file, or None: the network that ships (or must be named when tracking)
+    weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
     # search region
     sample_size: int = 352
     search_factor: float = 6.0
     border: str = "inside_major"
     max_scale_change: float = 1.5
-    glances: int = 0                       # calm frames after each look at the whole search region; see glance.py
-    crop_rule: str = "head"                # "pre2022" cuts as when the papers' numbers were made
+    glances: int = 0  # calm frames after each look at the whole search region; see glance.py
+    crop_rule: str = "head"  # "pre2022" cuts as when the papers' numbers were made
     # first frame
     shift_fracs: tuple[tuple[float, float], ...] = ((0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))
     flip: bool = True
@@ -44,27 +44,27 @@ class TrackerParams:
     update_iterations: int = 2
     hard_negative_iterations: int = 1
     # localisation
-    softmax_scores: bool = False           # PrDiMP
+    softmax_scores: bool = False  # PrDiMP
     not_found_threshold: float = 0.25
     distractor_threshold: float = 0.8
     hard_negative_threshold: float = 0.5
     neighbourhood_scale: float = 2.2
     displacement_scale: float = 0.8
-    inside_frac: float = 0.2               # of the target that stays inside the image
-    looks_around: int = 0                  # more search regions in a frame while the target is lost; see lost.py
-    clear_score: float = 0.4               # least classifier score there for a target to be found
+    inside_frac: float = 0.2  # of the target that stays inside the image
+    looks_around: int = 0  # more search regions in a frame while the target is lost; see lost.py
+    clear_score: float = 0.4  # least classifier score there for a target to be found
     # refinement
-    candidates: int = 10                   # the unperturbed box and nine random ones
+    candidates: int = 10  # the unperturbed box and nine random ones
     position_jitter: float = 0.1
     size_jitter: float = 0.5
     ascent_steps: int = 10
     position_step: float = 2.5e-3
     size_step: float = 2.5e-3
-    relative_space: bool = True            # False: DiMP's default space, steps scaled by the box's size
-    half_pixel_late: bool = True           # pytracking's way back from the crop: half a crop pixel too far
+    relative_space: bool = True  # False: DiMP's default space, steps scaled by the box's size
+    half_pixel_late: bool = True  # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3
-    calibration: float = 0.0               # share of the first frame's error of size that is undone (0 in the papers)
-    aspect_prior: float = 0.0              # share by which each frame's aspect ratio returns to the first's (papers: 0)
+    calibration: float = 0.0  # share of the first frame's error of size that is undone (0 in the papers)
+    aspect_prior: float = 0.0  # share by which each frame's aspect ratio returns to the first's (papers: 0)
     max_aspect: float = 6.0
     # running
     seed: int = 0

@@ -23,7 +23,7 @@ from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import candidate_boxes, climb, refine
 
 CALIBRATION_ROUNDS = 3  # climbs, each from where the one before has ended
-MOST_EXCESS = 0.5       # natural logarithm
+MOST_EXCESS = 0.5  # natural logarithm
 Mark = Callable[[str], None]  # called with each stage's name when it is done
 
 

@@ -35,16 +35,16 @@ class ObjectiveSettings:
     box_weight: float = 0.01
     final_weight: float = 100.0
     initial_weight: float = 100.0
-    inner_weight: float = 400.0          # shared by the iterates between the first and the last
+    inner_weight: float = 400.0  # shared by the iterates between the first and the last
     hinge_threshold: float = 0.05
-    label_sigma: float = 0.9             # feature cells
+    label_sigma: float = 0.9  # feature cells
     sigmas: tuple[float, ...] = (0.05, 0.5)  # BMVC 2020, section 5.3
-    beta: float = 0.1                    # of NCE+: BMVC 2020, section 5.3
+    beta: float = 0.1  # of NCE+: BMVC 2020, section 5.3
     samples: int = 128
     box_loss: BoxLossName = "nce_plus"
     classifier_loss: ClassifierLossName = "hinge"
-    target_sigma: float = 0.05           # of p(y|y_i) in KLD-IS: BMVC 2020, supplement D.2
-    beta_reading: BetaReading = "std"    # see GaussianMixture.scaled
+    target_sigma: float = 0.05  # of p(y|y_i) in KLD-IS: BMVC 2020, supplement D.2
+    beta_reading: BetaReading = "std"  # see GaussianMixture.scaled
 
     def __post_init__(self) -> None:
         _check_name("box_loss", self.box_loss, get_args(BoxLossName))
@@ -158,7 +158,11 @@ def _iou(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tens
 
 
 _BOX_LOSSES: dict[str, Callable[[Tensor, Candidates, ObjectiveSettings], Tensor]] = {
-    "nce_plus": _nce, "nce": _nce, "kld_is": _kld_is, "ml_is": _ml_is, "iou": _iou
+    "nce_plus": _nce,
+    "nce": _nce,
+    "kld_is": _kld_is,
+    "ml_is": _ml_is,
+    "iou": _iou,
 }
 
 
@@ -178,9 +182,9 @@ class Objective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(self.net.parameters()).device
         boxes, n = batch["boxes_xywh"].transpose(0, 1), self.train_frames
-        valid = boxes[n:, ..., 0] < INVALID                                           # (t, s)
+        valid = boxes[n:, ..., 0] < INVALID  # (t, s)
         stand_ins = torch.where(valid[..., None], boxes[n:], torch.tensor([0.0, 0.0, 16.0, 16.0]).to(boxes))
-        rank, size = batch.get("share", (0, 1))                                       # see training.run.Plan
+        rank, size = batch.get("share", (0, 1))  # see training.run.Plan
         candidates = draw_candidates(stand_ins.repeat(1, size, 1), self.mixture, self.settings, generator)
         ours = (getattr(candidates, field.name).chunk(size, dim=1)[rank] for field in dataclasses.fields(candidates))
         candidates = Candidates(*(value.to(device) for value in ours))

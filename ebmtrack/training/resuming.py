@@ -14,7 +14,7 @@ from ebmtrack.training.overrides import as_json, flat
 FREE = ("out", "data", "device", "workers", "resume", "steps", "batch", "params", "validation_samples", "tensorboard")
 FREE_BEGINNINGS, FREE_ENDINGS = ("visdom", "track_"), ("_every",)
 FILES = ("backbone", "start", "vot_list")  # count by their names: they may have been moved
-FOLDERS = ("packs", "prepared")            # count by whether there is one
+FOLDERS = ("packs", "prepared")  # count by whether there is one
 NAMED_AT_MOST = 3
 
 

@@ -255,9 +255,7 @@ class _Scene:
         return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
 
 
-def _draw(
-    frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarray, shadow_xy: np.ndarray
-) -> None:
+def _draw(frame: np.ndarray, sprite: _Sprite, place: np.ndarray, smear: np.ndarray, shadow_xy: np.ndarray) -> None:
     """Draw a sprite and its shadow into a float frame, smeared along its motion."""
     right, bottom = sprite.shadow.shape[::-1]
     corners = _apply(place, np.array([[0, 0], [right, 0], [0, bottom], [right, bottom]]))

@@ -63,9 +63,7 @@ def draw_box(
     return image
 
 
-def draw_text(
-    image: np.ndarray, text: str, at_xy: tuple[float, float], colour: Colour = WHITE
-) -> np.ndarray:
+def draw_text(image: np.ndarray, text: str, at_xy: tuple[float, float], colour: Colour = WHITE) -> np.ndarray:
     """Write text on a dark plate that stands on the point (x, y), kept inside the image; return the image."""
     scale = max(0.4, min(image.shape[:2]) / 900)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
@@ -164,9 +162,7 @@ def _outline(image: np.ndarray, corners: np.ndarray, colour: Colour, width: int,
         _dashes(image, start, end, colour, width, dash)
 
 
-def _dashes(
-    image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: int, dash: int
-) -> None:
+def _dashes(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: int, dash: int) -> None:
     """A dashed line; its ends are drawn, so that corners close."""
     count = 2 * max(1, int(np.hypot(*(end - start)) / dash / 2)) + 1
     stops = start + np.linspace(0, 1, count + 1)[:, None] * (end - start)

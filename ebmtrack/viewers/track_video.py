@@ -138,9 +138,7 @@ def _follow(
                 return
 
 
-def _started(
-    tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]
-) -> Callable[[np.ndarray], list]:
+def _started(tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]) -> Callable[[np.ndarray], list]:
     """Start on the targets; a function image -> their results. Several go through the tracker's network together."""
     if len(starts_xywh) == 1:
         tracker.init(first, starts_xywh[0])
@@ -190,6 +188,7 @@ def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
     """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost."""
+
     def interrupt(*_) -> None:
         raise KeyboardInterrupt
 
@@ -255,9 +254,7 @@ def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tupl
     return []
 
 
-def _checked_outputs(
-    source, save, boxes, show: bool, max_frames: int | None
-) -> tuple[Path | None, Path | None]:
+def _checked_outputs(source, save, boxes, show: bool, max_frames: int | None) -> tuple[Path | None, Path | None]:
     """The paths for boxes and video, checked before work begins."""
     if max_frames is not None and max_frames < 1:
         raise ConfigError(f"--max-frames is a number of frames, at least 1, not {max_frames}")

@@ -12,8 +12,13 @@ import torch
 from ebmtrack.nets.tracker_net import TrackerNet
 from tests.support import DATA
 
-SCALES = {"bias": (0.0, 0.01), "bn_weight": (1.0, 0.1), "bn_last_weight": (0.2, 0.02), "bn_bias": (0.0, 0.1),
-          "bn_mean": (0.0, 0.1)}
+SCALES = {
+    "bias": (0.0, 0.01),
+    "bn_weight": (1.0, 0.1),
+    "bn_last_weight": (0.2, 0.02),
+    "bn_bias": (0.0, 0.1),
+    "bn_mean": (0.0, 0.1),
+}
 
 
 def random_state(name: str) -> np.random.RandomState:

@@ -1,6 +1,6 @@
 """Run by test_pretended_gpu.py in a process of its own: what it makes known to PyTorch stays known.
 
-    pytest tests/support/pretended_gpu_checks.py
+pytest tests/support/pretended_gpu_checks.py
 """
 
 from __future__ import annotations

@@ -12,9 +12,14 @@ BOXES = torch.rand(50, 4, generator=torch.Generator().manual_seed(0), dtype=torc
 OTHERS = torch.rand(50, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 80 + 1
 
 
-@pytest.mark.parametrize("there, back", [(b.xywh_to_xyxy, b.xyxy_to_xywh), (b.xywh_to_cxcywh, b.cxcywh_to_xywh),
-                                         (lambda x: b.xywh_to_rel(x, OTHERS[:, 2:]),
-                                          lambda x: b.rel_to_xywh(x, OTHERS[:, 2:]))])
+@pytest.mark.parametrize(
+    "there, back",
+    [
+        (b.xywh_to_xyxy, b.xyxy_to_xywh),
+        (b.xywh_to_cxcywh, b.cxcywh_to_xywh),
+        (lambda x: b.xywh_to_rel(x, OTHERS[:, 2:]), lambda x: b.rel_to_xywh(x, OTHERS[:, 2:])),
+    ],
+)
 def test_round_trips(there, back):
     assert torch.allclose(back(there(BOXES)), BOXES)
     assert torch.allclose(there(back(there(BOXES))), there(BOXES))
@@ -37,12 +42,15 @@ def test_overlap_does_not_change_with_shift_and_scale():
     assert torch.allclose(b.iou_xywh(moved, other), b.iou_xywh(BOXES, OTHERS))
 
 
-@pytest.mark.parametrize("first, second, expected", [
-    ((0, 0, 10, 10), (5, 0, 10, 10), 1 / 3),  # 50 shared of 150
-    ((0, 0, 10, 10), (10, 0, 10, 10), 0.0),
-    ((0, 0, 0, 0), (0, 0, 0, 0), 0.0),
-    ((2, 2, 2, 2), (0, 0, 8, 8), 4 / 64),
-])
+@pytest.mark.parametrize(
+    "first, second, expected",
+    [
+        ((0, 0, 10, 10), (5, 0, 10, 10), 1 / 3),  # 50 shared of 150
+        ((0, 0, 10, 10), (10, 0, 10, 10), 0.0),
+        ((0, 0, 0, 0), (0, 0, 0, 0), 0.0),
+        ((2, 2, 2, 2), (0, 0, 8, 8), 4 / 64),
+    ],
+)
 def test_overlap_by_hand(first, second, expected):
     got = b.iou_xywh(torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64))
     assert got.item() == pytest.approx(expected)

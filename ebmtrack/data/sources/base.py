@@ -164,9 +164,7 @@ class ImageStore:
         data = self._bytes(path)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         if image is None:
-            raise DatasetError(
-                f"{path}: not a readable image (empty, truncated or of another type): fetch it again"
-            )
+            raise DatasetError(f"{path}: not a readable image (empty, truncated or of another type): fetch it again")
         return image
 
     def _bytes(self, path: str) -> bytes:
@@ -220,9 +218,7 @@ def _as_rgb(bgr: np.ndarray, path: str) -> np.ndarray:
 def _as_rgba(bgra: np.ndarray, path: str) -> np.ndarray:
     """RGBA, read-only, of an image decoded as BGRA."""
     if bgra.ndim != 3 or bgra.shape[2] != 4 or bgra.dtype != np.uint8:
-        raise DatasetError(
-            f"{path}: shape {bgra.shape}, {bgra.dtype}: a cut-out needs 8 bits and an alpha channel"
-        )
+        raise DatasetError(f"{path}: shape {bgra.shape}, {bgra.dtype}: a cut-out needs 8 bits and an alpha channel")
     return _frozen(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA))
 
 

@@ -94,8 +94,9 @@ def _check_lasot(root: Path, every_frame: bool) -> Iterator[Finding]:
     if absent:
         yield Finding(f"lasot: {len(absent)} classes are not there: {_few(absent)}")
     if whole - present:
-        yield Finding(f"lasot: {len(whole - present)} sequences of the classes that are there are not: "
-                      f"{_few(whole - present)}")
+        yield Finding(
+            f"lasot: {len(whole - present)} sequences of the classes that are there are not: {_few(whole - present)}"
+        )
     tested = len(present & set(testing))
     yield Finding(f"lasot: {len(present) - tested} sequences to train on, {tested} to test on")
     yield from _check("lasot", source, every_frame)

@@ -57,9 +57,7 @@ def warped_layer(cutout: np.ndarray, linear: np.ndarray, centre_xy: np.ndarray, 
     low = np.floor(centre_xy - half_wh).astype(int) - margin
     size_wh = np.ceil(centre_xy + half_wh).astype(int) + margin + 1 - low
     shift = centre_xy - low - linear @ np.array([(width - 1) / 2, (height - 1) / 2])
-    pixels = cv2.warpAffine(
-        cutout, np.column_stack([linear, shift]), tuple(size_wh.tolist()), flags=cv2.INTER_LINEAR
-    )
+    pixels = cv2.warpAffine(cutout, np.column_stack([linear, shift]), tuple(size_wh.tolist()), flags=cv2.INTER_LINEAR)
     return Layer(pixels, int(low[0]), int(low[1]))
 
 

@@ -77,9 +77,7 @@ class SyntheticSource(Source):
         `keep` chooses cut-outs and backgrounds by file name without suffix. `store` caches what is decoded.
         """
         if clip_length < 1 or length < 1 or seed < 0:
-            raise ConfigError(
-                f"synthetic clips: length {length}, {clip_length} frames, seed {seed} must be positive"
-            )
+            raise ConfigError(f"synthetic clips: length {length}, {clip_length} frames, seed {seed} must be positive")
         self.name, self._length, self._clip_length, self._seed = name, length, clip_length, seed
         self._store = store if store is not None else ImageStore(256 * MEBIBYTE, 256 * MEBIBYTE)
         self._cutouts = _image_files(Path(cutouts_dir), keep)
@@ -105,9 +103,7 @@ class SyntheticSource(Source):
     def frame(self, index: int, frame: int) -> np.ndarray:
         clip = self.clip(index)
         if not 0 <= frame < len(clip.layers):
-            raise DatasetError(
-                f"{self.target_name(index)}: frame {frame} of {len(clip.layers)} does not exist"
-            )
+            raise DatasetError(f"{self.target_name(index)}: frame {frame} of {len(clip.layers)} does not exist")
         return render(clip, frame, self._store.rgb(clip.background))
 
     def clip(self, index: int) -> Clip:
@@ -236,9 +232,7 @@ def _camera(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what stands still."""
     size, photo = np.array(size_wh, float), np.array(background_wh, float)
-    scales = (
-        np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
-    )
+    scales = np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
     drift = _walk(rng, frames, rng.choice([0.0, 3.0, 12.0]), (2,))
     room = np.maximum(0, scales[:, None] * photo - size)  # how far the photograph reaches beyond the frame
     corners = np.clip(-room * rng.uniform(0.2, 0.8, 2) + drift, -room - 30, 30)
@@ -305,9 +299,7 @@ def _reflected(points: np.ndarray, low: np.ndarray | float, high: np.ndarray) ->
     return low + np.minimum(folded, 2 * span - folded)
 
 
-def _object_layers(
-    rng: np.random.Generator, cutout: np.ndarray, motion: Motion, tint: np.ndarray
-) -> list[Layer]:
+def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion, tint: np.ndarray) -> list[Layer]:
     """The object's layer in each frame, with its blur and light; its colour is drawn towards `tint` (3,)."""
     frames, own_size = len(motion.sizes), np.sqrt(cutout.shape[0] * cutout.shape[1])
     shrink = min(1.0, float(motion.sizes.max()) * 1.1 / own_size)
@@ -344,9 +336,7 @@ def _linear(motion: Motion, frame: int, own_size: float) -> np.ndarray:
     return np.array([[cosine, -sine], [sine, cosine]]) @ stretch
 
 
-def _blurred(
-    cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float
-) -> Layer:
+def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:
     """The warped cut-out with motion blur along `smear` (2,) pixels and Gaussian blur of width `blur`."""
     length = float(np.hypot(*smear))
     margin = 2 + int(np.ceil(length / 2 + 2 * blur))

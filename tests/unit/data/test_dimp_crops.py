@@ -26,12 +26,12 @@ def square(cx: float, cy: float, side: float) -> tuple[float, float, float, floa
 @pytest.mark.parametrize(
     "window, expected",
     [
-        (square(20, 50, 60), (0, 20, 60, 60)),       # fits: moved inside on the left
-        (square(195, 98, 60), (140, 40, 60, 60)),    # moved inside in both axes
+        (square(20, 50, 60), (0, 20, 60, 60)),  # fits: moved inside on the left
+        (square(195, 98, 60), (140, 40, 60, 60)),  # moved inside in both axes
         (square(100, 50, 150), (25, -25, 150, 150)),  # fits in x only: no shrinking; y: (150 - 100) // 2 = 25 outside
-        (square(20, 50, 240), (0, -50, 200, 200)),   # ratios 1.2 and 2.4: shrunk by 1.2
+        (square(20, 50, 240), (0, -50, 200, 200)),  # ratios 1.2 and 2.4: shrunk by 1.2
         (square(50, 80, 400), (-33, -83, 266, 266)),  # ratios 2 and 4: by 1.5 to floor(266.7); 66 // 2, 166 // 2 out
-        (square(50, 50, 101), (0, -1, 101, 101)),    # 1 // 2 = 0 of the excess is shared: it stays at the top
+        (square(50, 50, 101), (0, -1, 101, 101)),  # 1 // 2 = 0 of the excess is shared: it stays at the top
     ],
 )
 def test_inside_major_windows(window, expected):

@@ -345,7 +345,9 @@ def test_a_full_disk_is_told_and_what_was_finished_stays(tmp_path: Path, monkeyp
         patch.setattr(packs, "write_shard", full)
         write_pack(Moving(), tmp_path / "p", SMALL)
     assert sorted(p.name for p in (tmp_path / "p").iterdir()) == [
-        "packing.json", "shard-00000.json", "shard-00000.lmdb"
+        "packing.json",
+        "shard-00000.json",
+        "shard-00000.lmdb",
     ]
     write_pack(Moving(), tmp_path / "p", SMALL)
     assert len(PackedSource(tmp_path / "p")) == 5

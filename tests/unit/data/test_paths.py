@@ -49,7 +49,7 @@ def test_variable_before_file_before_usual_name(tmp_path: Path, file: Path, monk
 
 
 def test_paths_in_the_file_start_at_the_file_or_at_home(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """"coco" is beside the file; ~ is the home folder; `data` is a folder of data sets."""
+    """ "coco" is beside the file; ~ is the home folder; `data` is a folder of data sets."""
     file.write_text('coco = "coco"\ngot10k = "~/got"\ndata = "../all"\n')
     assert place_of("coco").path == file.parent / "coco" and place_of("got10k").path == Path.home() / "got"
     (file.parents[1] / "all" / "OTB_2015").mkdir(parents=True)
@@ -115,9 +115,7 @@ def test_every_benchmark_can_be_configured() -> None:
     assert set(datasets.DATASETS) - {"folder"} <= set(paths.HOMES) and set(paths.SHARED) <= set(paths.HOMES)
 
 
-def test_benchmarks_fall_back_on_the_same_settings(
-    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_benchmarks_fall_back_on_the_same_settings(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A root given wins; then variable and file; a place that is said but not there is an error, not a search."""
     file.write_text(f"otb100 = '{tmp_path}'")
     assert datasets.locate("otb100", "/other") == Path("/other") and datasets.locate("otb50", None) == tmp_path

@@ -45,9 +45,7 @@ def save_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def got10k_tree(
-    root: Path, names: tuple[str, ...] = ("GOT-10k_Train_000001", "GOT-10k_Train_000002")
-) -> Path:
+def got10k_tree(root: Path, names: tuple[str, ...] = ("GOT-10k_Train_000001", "GOT-10k_Train_000002")) -> Path:
     for name in names:
         folder = root / name
         save_text(folder / "groundtruth.txt", BOXES)
@@ -99,9 +97,7 @@ def coco_tree(root: Path) -> Path:
     return root
 
 
-def save_cutout(
-    path: Path, rgb: tuple[int, int, int] = (255, 255, 255), size_wh: tuple[int, int] = (80, 60)
-) -> None:
+def save_cutout(path: Path, rgb: tuple[int, int, int] = (255, 255, 255), size_wh: tuple[int, int] = (80, 60)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.zeros((size_wh[1] + 20, size_wh[0] + 20, 4), np.uint8)
     image[10:-10, 10:-10] = (*rgb[::-1], 255)
@@ -190,9 +186,7 @@ class Names(Source):
 def test_selections_compose() -> None:
     """A subset of a weighted subset addresses the same targets and carries their weights."""
     source = Names({"a": 1, "b": 2, "c": 3, "d": 4})
-    chosen = (
-        source.subset(lambda name: name != "a").weighted(np.array([5.0, 6.0, 7.0])).subset("bd".__contains__)
-    )
+    chosen = source.subset(lambda name: name != "a").weighted(np.array([5.0, 6.0, 7.0])).subset("bd".__contains__)
     assert [chosen.target_name(i) for i in range(len(chosen))] == ["b", "d"]
     assert chosen.weights().tolist() == [5.0, 7.0]
     assert chosen.frame(1, 0)[0, 0, 0] == 3 and len(chosen.boxes_xywh(0)) == 2 and len(chosen.visible(1)) == 4
@@ -344,9 +338,7 @@ def test_the_small_pools_photographs_leave_out_tiny_and_filling_boxes(tmp_path: 
         ("categories", 0, "name", 5),
     ],
 )
-def test_coco_faults_are_found_by_line(
-    tmp_path: Path, key: str, number: int, field: str, value: object
-) -> None:
+def test_coco_faults_are_found_by_line(tmp_path: Path, key: str, number: int, field: str, value: object) -> None:
     """The file is written with one entry a line after its head, so the entry's line can be counted."""
     content = coco_content()
     content[key][number][field] = value
@@ -597,9 +589,7 @@ def test_pool_parts_are_disjoint(tmp_path: Path) -> None:
     save_text(tmp_path / "coco" / "annotations" / "instances_train2017.json", json.dumps(content))
     material_tree(tmp_path)
     names = {
-        part: [
-            {s.target_name(i) for i in range(len(s))} for s in list(open_pool(tmp_path, part).values())[:2]
-        ]
+        part: [{s.target_name(i) for i in range(len(s))} for s in list(open_pool(tmp_path, part).values())[:2]]
         for part in ("train", "validation", "all")
     }
     assert names["train"] == [{"DAVIS_camel", "FODA_x_1"}, {"web_set_1#10"}]

@@ -133,9 +133,7 @@ def test_batched_equals_single(climb):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), log_step=st.floats(-6, 6), decay=st.floats(0.01, 1), steps=st.integers(0, 15)
-)
+@given(seed=st.integers(0, 10_000), log_step=st.floats(-6, 6), decay=st.floats(0.01, 1), steps=st.integers(0, 15))
 def test_s1_never_goes_down(seed, log_step, decay, steps):
     start = 3 * randn(8, 2, seed=seed)
     result = ascent_s1(rough, start, math.exp(log_step), steps, decay)
@@ -195,9 +193,7 @@ def test_no_gradient_leaks_and_none_is_needed(climb):
 def test_no_rows_and_flat_energies(climb):
     """No candidates come back as no candidates; an energy that ignores y moves nobody."""
     assert climb(bowl, torch.zeros(0, 4), 0.1, 3).y.shape == (0, 4)
-    assert torch.equal(
-        climb(lambda y: torch.zeros(y.shape[:-1]), torch.ones(2, 4), 0.1, 3).y, torch.ones(2, 4)
-    )
+    assert torch.equal(climb(lambda y: torch.zeros(y.shape[:-1]), torch.ones(2, 4), 0.1, 3).y, torch.ones(2, 4))
 
 
 def test_bad_arguments_are_refused():

@@ -54,9 +54,7 @@ def test_densities_are_normalised_whatever_the_constant_and_the_batch():
     f = bell(grid(x, y)) + torch.tensor([1e4, -1e4, 0.0], dtype=torch.float64)[:, None, None]
     log_p = log_density_grid(f, x, y)
     assert log_p.shape == (3, 41, 51)
-    torch.testing.assert_close(
-        log_z_grid(log_p, x, y), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(log_z_grid(log_p, x, y), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-9)
     torch.testing.assert_close(log_p[0], log_density_grid(f[2], x, y), rtol=0, atol=1e-9)
 
 
@@ -79,9 +77,7 @@ def test_kl_divergence_closed_form_for_gaussians():
 def test_kl_divergence_is_never_negative_and_zero_for_equals():
     f = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (kl_divergence_grid(f[:10], f[10:]) > 0).all()
-    torch.testing.assert_close(
-        kl_divergence_grid(f, f + 5), torch.zeros(20, dtype=torch.float64), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(kl_divergence_grid(f, f + 5), torch.zeros(20, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_kl_divergence_where_a_density_vanishes():

@@ -39,9 +39,7 @@ def gaussian_energy(mean: Tensor | float, log_s: Tensor | float):
 
 SCORE_LOSSES = {
     "ml_is": lambda f: losses.ml_is(f[..., 1:], randn(6, seed=3, dtype=f.dtype), f[..., 0]),
-    "kld_is": lambda f: losses.kld_is(
-        f[..., 1:], torch.zeros(6, dtype=f.dtype), torch.zeros(6, dtype=f.dtype)
-    ),
+    "kld_is": lambda f: losses.kld_is(f[..., 1:], torch.zeros(6, dtype=f.dtype), torch.zeros(6, dtype=f.dtype)),
     "ml_mcmc": lambda f: losses.ml_mcmc(f[..., 1:], f[..., 0]),
     "nce": lambda f: losses.nce(f, randn(7, seed=3, dtype=f.dtype)),
     "nce_plus": lambda f: losses.nce_plus(f, randn(7, seed=4, dtype=f.dtype)),
@@ -81,9 +79,7 @@ def test_formulas_by_hand():
 def test_nce_is_cross_entropy_of_corrected_scores():
     """Another library's view of the same formula: classify index 0 by logits f - log q."""
     f, log_q = randn(4, 9), randn(4, 9, seed=1)
-    torch.testing.assert_close(
-        losses.nce(f, log_q), cross_entropy(f - log_q, torch.zeros(4, dtype=torch.long))
-    )
+    torch.testing.assert_close(losses.nce(f, log_q), cross_entropy(f - log_q, torch.zeros(4, dtype=torch.long)))
 
 
 @pytest.mark.parametrize("name", SCORE_LOSSES)
@@ -149,9 +145,7 @@ def test_ml_is_tends_to_the_exact_likelihood():
     for M in (1, 100, 10_000):
         y = Q.sample_around(y_i, M, generator(M))
         log_q = Q.log_prob(y - y_i[:, None])
-        errors.append(
-            (losses.ml_is(energy(y), log_q, energy(y_i), reduction="none") - nll).abs().mean().item()
-        )
+        errors.append((losses.ml_is(energy(y), log_q, energy(y_i), reduction="none") - nll).abs().mean().item())
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
     assert errors[2] < 0.02
 
@@ -351,9 +345,7 @@ def test_batched_equals_single_and_reductions_agree(name):
     f = randn(2, 3, 7)
     per_example = torch.stack([SCORE_LOSSES[name](row[None]) for row in f.reshape(6, 7)])
     torch.testing.assert_close(SCORE_LOSSES[name](f), per_example.mean())
-    torch.testing.assert_close(
-        losses.nce(f, f.new_zeros(7), reduction="sum"), 6 * losses.nce(f, f.new_zeros(7))
-    )
+    torch.testing.assert_close(losses.nce(f, f.new_zeros(7), reduction="sum"), 6 * losses.nce(f, f.new_zeros(7)))
     assert losses.nce(f, f.new_zeros(7), reduction="none").shape == (2, 3)
 
 

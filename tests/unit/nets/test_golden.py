@@ -136,8 +136,10 @@ def test_entries_are_those_of_pytracking(name, listing):
     assert {key: str(tuple(value.shape)) for key, value in net.state_dict().items()} == expected
 
 
-@pytest.mark.parametrize("name, published", [("dimp18", 19_645_911), ("prdimp18", 19_645_611),
-                                             ("super_dimp", 43_097_303), ("prdimp50", 43_097_003)])
+@pytest.mark.parametrize(
+    "name, published",
+    [("dimp18", 19_645_911), ("prdimp18", 19_645_611), ("super_dimp", 43_097_303), ("prdimp50", 43_097_003)],
+)
 def test_parameter_counts(name, published):
     """pytracking's counts include layer4 and fc: of ResNet-18 8,906,728 - 0, of ResNet-50 17,013,736 - 0 parameters."""
     config = ARCHITECTURES[name]

@@ -78,8 +78,17 @@ def test_closed_form_gradient_equals_golden_numbers(patches):
     assert relative_error(grad_xywh, arrays("dimp18")["energy/grad_xywh"]) < 1e-4
 
 
-BOXES = torch.tensor([[3.2, 2.1, 9.7, 8.3], [-4.0, -3.0, 2.5, 3.5], [8.0, 9.0, 30.0, 25.0], [-9.0, -9.0, -3.0, -2.0],
-                      [4.0, 4.0, 4.0, 7.0], [1.0, 2.0, 6.0, 5.0]], dtype=torch.float64)
+BOXES = torch.tensor(
+    [
+        [3.2, 2.1, 9.7, 8.3],
+        [-4.0, -3.0, 2.5, 3.5],
+        [8.0, 9.0, 30.0, 25.0],
+        [-9.0, -9.0, -3.0, -2.0],
+        [4.0, 4.0, 4.0, 7.0],
+        [1.0, 2.0, 6.0, 5.0],
+    ],
+    dtype=torch.float64,
+)
 
 
 @pytest.mark.parametrize("boxes", [BOXES, BOXES[:1], BOXES[3:4]], ids=["all", "one", "outside"])
@@ -98,8 +107,17 @@ def test_pooling_kernel_and_its_gradient_equal_autograd(boxes, bins):
     assert np.allclose(pool.gradient(of_kernel.numpy()), gradient, atol=1e-10)
 
 
-@pytest.mark.parametrize("low, high", [([12.3, 14.0], [19.0, 20.9]), ([-3.0, 2.0], [4.0, 9.5]), ([0, 0], [35, 35]),
-                                       ([30.0, 31.0], [44.0, 40.0]), ([8.0, 16.0], [27.9, 20.0]), ([50, 50], [60, 60])])
+@pytest.mark.parametrize(
+    "low, high",
+    [
+        ([12.3, 14.0], [19.0, 20.9]),
+        ([-3.0, 2.0], [4.0, 9.5]),
+        ([0, 0], [35, 35]),
+        ([30.0, 31.0], [44.0, 40.0]),
+        ([8.0, 16.0], [27.9, 20.0]),
+        ([50, 50], [60, 60]),
+    ],
+)
 @torch.no_grad()
 def test_windows_of_box_features_are_parts_of_the_whole(patches, low, high):
     """Whatever part is asked for first, second or last, its values are those of the whole map."""
@@ -173,8 +191,12 @@ def test_a_projection_knows_what_it_holds():
     """One bin, whose window is the whole part: columns 3 to 8, rows 5 to 10."""
     whole = np.array([[3.0], [5.0]]), np.array([[8.0], [10.0]])
     projection = Projection(torch.zeros(6, 6, 4), [3, 5], torch.zeros(1, 4, 256), *whole)
-    for low, high, expected in [([3.0, 5.0], [8.0, 10.0], True), ([4.5, 6.2], [7.9, 9.0], True),
-                                ([2.9, 6.0], [5.0, 7.0], False), ([4.0, 6.0], [8.1, 7.0], False)]:
+    for low, high, expected in [
+        ([3.0, 5.0], [8.0, 10.0], True),
+        ([4.5, 6.2], [7.9, 9.0], True),
+        ([2.9, 6.0], [5.0, 7.0], False),
+        ([4.0, 6.0], [8.1, 7.0], False),
+    ]:
         assert projection.holds(np.array(low)[:, None], np.array(high)[:, None]) is expected
 
 

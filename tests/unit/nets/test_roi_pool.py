@@ -13,8 +13,16 @@ from ebmtrack.nets.roi_pool import bin_weights, hat_integral, precise_roi_pool, 
 from tests.support.golden import arrays, relative_error
 
 DOUBLE = torch.float64
-BOXES = torch.tensor([[1.3, 2.2, 6.9, 7.1], [-3.0, -2.0, 2.4, 3.3], [5.5, 6.1, 14.0, 13.0], [-9.0, -8.0, -2.0, -3.0],
-                      [0.0, 0.0, 8.0, 7.0]], dtype=DOUBLE)
+BOXES = torch.tensor(
+    [
+        [1.3, 2.2, 6.9, 7.1],
+        [-3.0, -2.0, 2.4, 3.3],
+        [5.5, 6.1, 14.0, 13.0],
+        [-9.0, -8.0, -2.0, -3.0],
+        [0.0, 0.0, 8.0, 7.0],
+    ],
+    dtype=DOUBLE,
+)
 
 
 def gauss_nodes(low: float, high: float) -> tuple[list[float], list[float]]:

@@ -321,7 +321,7 @@ def test_training(host, checkout, monkeypatch):
     monkeypatch.setattr(command, "train_named", lambda name, settings: asked.append((name, settings)))
     runner = importlib.import_module("ltr.run_training")
     runner.run_training("ebmtrack", "ebm18_small")
-    (name, settings), = asked
+    ((name, settings),) = asked
     assert name == "ebm18_small" and settings.data == checkout / "data"
     assert settings.out == checkout / "workspace/checkpoints/ltr/ebmtrack/ebm18_small"
 

@@ -25,8 +25,14 @@ from ebmtrack.tracking.step import Target, View, update_targets
 from tests.support.golden import dimp18, image
 
 PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
-    sample_size=288, crop_rule="pre2022", border="replicate", half_pixel_late=False,
-    shift_fracs=(), flip=False, blur_sigmas=(), rotations_deg=(),
+    sample_size=288,
+    crop_rule="pre2022",
+    border="replicate",
+    half_pixel_late=False,
+    shift_fracs=(),
+    flip=False,
+    blur_sigmas=(),
+    rotations_deg=(),
 )
 IMAGE = np.zeros((400, 400, 3), np.uint8)
 BOX = np.array([92.5, 68.5, 36.0, 64.0])  # its centre (x, y) is (110, 100)
@@ -88,9 +94,11 @@ class ScriptedNet:
         return [torch.zeros_like(copies), copies]
 
     def _improve(self, filters, features, boxes, weights, iterations):
-        self.improved.append(SimpleNamespace(
-            features=features[:, 0], boxes=boxes[:, 0], weights=weights[:, 0].numpy(), iterations=iterations
-        ))
+        self.improved.append(
+            SimpleNamespace(
+                features=features[:, 0], boxes=boxes[:, 0], weights=weights[:, 0].numpy(), iterations=iterations
+            )
+        )
         return [torch.zeros_like(filters), filters.clone()]
 
 
@@ -124,7 +132,7 @@ def test_dropout_keeps_the_mean_of_the_features():
     plain = torch.rand(1, 64, 18, 18, generator=torch.Generator().manual_seed(0)) + 1
     net = ScriptedNet(plain)
     started(net, dropout=0.2, dropout_copies=3)
-    (maps, _, iterations), = net.learned
+    ((maps, _, iterations),) = net.learned
     assert iterations == 10 and maps.shape == (4, 64, 18, 18) and torch.equal(maps[:1], plain)
     dropped = (maps[1:] == 0).all(-1).all(-1)
     assert 0 < dropped.sum() < 3 * 32 and (dropped[0] != dropped[1]).any()
@@ -196,9 +204,9 @@ def test_numbers_of_iterations_are_those_of_the_set_up(still):
     assert after(silent, HARD).net.improved == [] and silent.memory.count == 4
 
 
-@pytest.mark.parametrize("verdict, remembered", [
-    ("normal", 1), ("hard_negative", 1), ("uncertain", 0), ("not_found", 0)
-])
+@pytest.mark.parametrize(
+    "verdict, remembered", [("normal", 1), ("hard_negative", 1), ("uncertain", 0), ("not_found", 0)]
+)
 def test_only_sure_frames_are_learned(still, verdict, remembered):
     """In a frame of the schedule, too: whatever is not sure leaves memory and filter as they were."""
     target = started(update_every=1)
@@ -212,8 +220,13 @@ def test_the_filter_is_improved_on_the_whole_memory():
     """With a real network: from the filter before, two iterations over what the memory holds, the frame's own view
     included, to the bit."""
     picture = image("walk", 200, 260)
-    params = PARAMS.replace(sample_size=144, update_every=1, not_found_threshold=-10.0, distractor_threshold=10.0,
-                            hard_negative_threshold=10.0)
+    params = PARAMS.replace(
+        sample_size=144,
+        update_every=1,
+        not_found_threshold=-10.0,
+        distractor_threshold=10.0,
+        hard_negative_threshold=10.0,
+    )
     target = Target(InferenceNet(dimp18(), precision="float32"), params, picture, np.array([90.0, 60, 44, 52]))
     before = target.filter
     update_targets(target.net, [target], picture)
@@ -261,15 +274,18 @@ def test_weights_of_the_memory_follow_the_rule_to_the_end(first, size, least):
 # Where the target is.
 
 
-@pytest.mark.parametrize("peak, position", [
-    ((9, 9), (100.5, 110.5)),
-    ((8, 11), (84.5, 142.5)),
-    ((0, 9), (-19.2, 110.5)),          # 100.5 - 144 is above -0.3 * 64
-    ((17, 9), (160 + 19.2, 110.5)),    # 100.5 + 128 is below 160 + 0.3 * 64
-    ((9, 0), (100.5, -10.8)),          # 110.5 - 144 is left of -0.3 * 36
-    ((9, 17), (100.5, 200 + 10.8)),    # 110.5 + 128 is right of 200 + 0.3 * 36
-    ((0, 0), (-19.2, -10.8)),
-])
+@pytest.mark.parametrize(
+    "peak, position",
+    [
+        ((9, 9), (100.5, 110.5)),
+        ((8, 11), (84.5, 142.5)),
+        ((0, 9), (-19.2, 110.5)),  # 100.5 - 144 is above -0.3 * 64
+        ((17, 9), (160 + 19.2, 110.5)),  # 100.5 + 128 is below 160 + 0.3 * 64
+        ((9, 0), (100.5, -10.8)),  # 110.5 - 144 is left of -0.3 * 36
+        ((9, 17), (100.5, 200 + 10.8)),  # 110.5 + 128 is right of 200 + 0.3 * 36
+        ((0, 0), (-19.2, -10.8)),
+    ],
+)
 def test_the_highest_score_moves_the_target_but_a_fifth_of_it_stays_inside(still, peak, position):
     """In an image 200 wide and 160 high. The box follows."""
     picture = IMAGE[:160, :200]
@@ -322,8 +338,10 @@ def test_the_last_position_is_measured_in_cells_of_the_region():
 
 def test_the_neighbourhood_of_a_peak_has_the_targets_size():
     """2.2 * 36 pixels are 5 cells wide, 2.2 * 64 are 9 high: 3 cells beside the peak is a rival, 3 below it is not."""
-    for maps, verdict in ((features((9, 9, 0.9), (9, 12, 0.6)), "hard_negative"),
-                          (features((9, 9, 0.9), (12, 9, 0.6)), "normal")):
+    for maps, verdict in (
+        (features((9, 9, 0.9), (9, 12, 0.6)), "hard_negative"),
+        (features((9, 9, 0.9), (12, 9, 0.6)), "normal"),
+    ):
         target = started()
         target.localise([view(maps=maps)], IMAGE.shape)
         assert target.found.verdict == verdict
@@ -386,22 +404,35 @@ class KnownEnergy:
         return torch.tensor([[table[one] for one in row] for table, row in zip(self.tables, x)]), slope
 
 
-BOXES = torch.tensor([
-    [0.0, 8, 20, 20], [1, 1, 20, 26], [2, 9, 26, 20], [3, 4, 23, 20], [4, 4, 80, 12], [5, 5, 12, 80],
-    [6, 0, 72, 12], [7, 0, 12, 72], [8, 0, 40, 10],
-])
+BOXES = torch.tensor(
+    [
+        [0.0, 8, 20, 20],
+        [1, 1, 20, 26],
+        [2, 9, 26, 20],
+        [3, 4, 23, 20],
+        [4, 4, 80, 12],
+        [5, 5, 12, 80],
+        [6, 0, 72, 12],
+        [7, 0, 12, 72],
+        [8, 0, 40, 10],
+    ]
+)
 
 
-@pytest.mark.parametrize("energies, count, chosen", [
-    ([5, 1, 4, 6, 0, 0, 0, 0, 0], 3, [0, 2, 3]),
-    ([1, 6, 2, 5, 0, 0, 0, 0, 4], 3, [1, 3, 8]),
-    ([5, 1, 4, 6, 0, 0, 0, 0, 0], 1, [3]),
-    ([5, 1, 4, 6, 9, 9, 0, 0, 0], 3, [0, 2, 3]),             # 80 x 12 is too flat, 12 x 80 too thin
-    ([5, 1, 4, 6, 0, 0, 9, 9, 0], 3, [0, 2, 3]),             # 72 x 12 as well: six times is too much already
-    ([5, 1, 4, np.inf, 0, 0, 0, 0, 2], 3, [0, 2, 8]),
-    ([np.nan, 1, 4, -5, 9, 9, 9, 9, 2], 3, [1, 2, 8]),
-    ([np.nan, 1, np.nan, np.nan, 9, 9, 9, 9, 2], 3, [1, 8]),  # fewer than three are left
-], ids=str)
+@pytest.mark.parametrize(
+    "energies, count, chosen",
+    [
+        ([5, 1, 4, 6, 0, 0, 0, 0, 0], 3, [0, 2, 3]),
+        ([1, 6, 2, 5, 0, 0, 0, 0, 4], 3, [1, 3, 8]),
+        ([5, 1, 4, 6, 0, 0, 0, 0, 0], 1, [3]),
+        ([5, 1, 4, 6, 9, 9, 0, 0, 0], 3, [0, 2, 3]),  # 80 x 12 is too flat, 12 x 80 too thin
+        ([5, 1, 4, 6, 0, 0, 9, 9, 0], 3, [0, 2, 3]),  # 72 x 12 as well: six times is too much already
+        ([5, 1, 4, np.inf, 0, 0, 0, 0, 2], 3, [0, 2, 8]),
+        ([np.nan, 1, 4, -5, 9, 9, 9, 9, 2], 3, [1, 2, 8]),
+        ([np.nan, 1, np.nan, np.nan, 9, 9, 9, 9, 2], 3, [1, 8]),  # fewer than three are left
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("relative", [True, False])
 def test_the_best_boxes_are_averaged(monkeypatch, energies, count, chosen, relative):
     """Two targets at once, the second with all energies the other way round."""
@@ -436,8 +467,14 @@ def test_the_best_are_those_before_the_last_step(monkeypatch):
 def test_a_glance_must_hold_the_box_in_pixels_of_the_region(longest, scale, enough):
     """A glance at 288 pixels sees 192; half of them, 96 pixels of the region, are 192 of the image at a scale of 2."""
     calm = SimpleNamespace(
-        params=PARAMS, found=Localization(np.zeros(2), 0.9, "normal"), frame=2, phase=0, glances=4, scale=scale,
-        size=np.array([30.0, longest]), inner_power=torch.tensor(1.0),
+        params=PARAMS,
+        found=Localization(np.zeros(2), 0.9, "normal"),
+        frame=2,
+        phase=0,
+        glances=4,
+        scale=scale,
+        size=np.array([30.0, longest]),
+        inner_power=torch.tensor(1.0),
     )
     assert glance.suffices(calm) == enough
 
@@ -454,8 +491,19 @@ def lost(**changes) -> Target:
 def test_frames_without_the_target_are_counted_until_it_is_found(still):
     target = started(looks_around=2)
     counts, regions = [], []
-    script = [[HERE], [NOWHERE], [NOWHERE] * 3, [NOWHERE] * 3, [HERE, NOWHERE, NOWHERE], [HERE], [NOWHERE],
-              [UNCERTAIN, NOWHERE, NOWHERE], [NOWHERE], [NOWHERE, NOWHERE, HERE], [HERE]]
+    script = [
+        [HERE],
+        [NOWHERE],
+        [NOWHERE] * 3,
+        [NOWHERE] * 3,
+        [HERE, NOWHERE, NOWHERE],
+        [HERE],
+        [NOWHERE],
+        [UNCERTAIN, NOWHERE, NOWHERE],
+        [NOWHERE],
+        [NOWHERE, NOWHERE, HERE],
+        [HERE],
+    ]
     for maps in script:
         after(target, *maps)
         counts.append(target.lost_for)
@@ -495,8 +543,11 @@ def test_what_is_found_by_looking_around_is_taken_but_not_learned(still):
 HARD_AND_CLEAR = features((9, 9, 0.9), (1, 1, 0.7))
 
 
-@pytest.mark.parametrize("elsewhere", [NOWHERE, features((9, 9, 0.39)), HARD_AND_CLEAR, UNCERTAIN],
-                         ids=["nothing", "not clear", "two of them", "doubt"])
+@pytest.mark.parametrize(
+    "elsewhere",
+    [NOWHERE, features((9, 9, 0.39)), HARD_AND_CLEAR, UNCERTAIN],
+    ids=["nothing", "not clear", "two of them", "doubt"],
+)
 def test_what_is_not_clear_elsewhere_leaves_the_target_lost(still, elsewhere):
     target = after(lost(), features((3, 3, 0.1)), NOWHERE, elsewhere)
     result = target.result()

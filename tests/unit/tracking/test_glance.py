@@ -32,7 +32,13 @@ def target(frame: int = 2, phase: int = 0, glances: int = 4, side: float = 60.0,
     calm = {"displacement_yx": np.array([0.5, -1.0]), "score": 0.6, "verdict": "normal"}
     known = Localization(**(calm | found))
     return SimpleNamespace(
-        params=PARAMS, found=known, frame=frame, phase=phase, glances=glances, scale=1.0, size=np.array([30.0, side]),
+        params=PARAMS,
+        found=known,
+        frame=frame,
+        phase=phase,
+        glances=glances,
+        scale=1.0,
+        size=np.array([30.0, side]),
         inner_power=torch.tensor(1.0),
     )
 
@@ -41,15 +47,19 @@ def test_a_calm_target_is_glanced_at():
     assert glance.suffices(target())
 
 
-@pytest.mark.parametrize("doubt", [
-    {"verdict": "uncertain"},
-    {"verdict": "hard_negative"},
-    {"verdict": "not_found"},
-    {"score": 2 * PARAMS.not_found_threshold - 0.01},
-    {"displacement_yx": np.array([1.2, 1.2])},
-    {"side": 97.0},
-    {"glances": 0},
-], ids=str)
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        {"verdict": "uncertain"},
+        {"verdict": "hard_negative"},
+        {"verdict": "not_found"},
+        {"score": 2 * PARAMS.not_found_threshold - 0.01},
+        {"displacement_yx": np.array([1.2, 1.2])},
+        {"side": 97.0},
+        {"glances": 0},
+    ],
+    ids=str,
+)
 def test_any_doubt_asks_for_the_whole_region(doubt):
     assert not glance.suffices(target(**doubt))
 

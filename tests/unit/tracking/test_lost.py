@@ -19,13 +19,11 @@ from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
 
 HERE, THERE = (60, 40), (430, 290)  # where the target is seen first, and where it returns (x, y)
-GONE = 3                            # frames without it
-FRAMES_OF_A_ROUND = 12              # and more, in which all places of the picture have their turn
+GONE = 3  # frames without it
+FRAMES_OF_A_ROUND = 12  # and more, in which all places of the picture have their turn
 
 
-@given(
-    st.floats(0, 500), st.floats(0, 500), st.floats(20, 900), st.integers(1, 500), st.integers(1, 500)
-)
+@given(st.floats(0, 500), st.floats(0, 500), st.floats(20, 900), st.integers(1, 500), st.integers(1, 500))
 def test_places_cover_the_image_and_begin_nearby(y, x, side, height, width):
     centres = lost.places(np.array([y, x]), side, (height, width, 3))
     distances = np.linalg.norm(centres - (y, x), axis=1)

@@ -95,9 +95,16 @@ def test_unknown_names_are_answered_with_the_nearest():
 
 GOOD = FRAMES[0]
 BAD_IMAGES = {
-    "type": "picture.jpg", "list": [[1, 2], [3, 4]], "grey": GOOD[..., 0], "rgba": np.dstack([GOOD, GOOD[..., :1]]),
-    "float": GOOD.astype(np.float32), "int64": GOOD.astype(np.int64), "empty": GOOD[:0], "batch": GOOD[None],
-    "tensor": torch.from_numpy(GOOD), "none": None,
+    "type": "picture.jpg",
+    "list": [[1, 2], [3, 4]],
+    "grey": GOOD[..., 0],
+    "rgba": np.dstack([GOOD, GOOD[..., :1]]),
+    "float": GOOD.astype(np.float32),
+    "int64": GOOD.astype(np.int64),
+    "empty": GOOD[:0],
+    "batch": GOOD[None],
+    "tensor": torch.from_numpy(GOOD),
+    "none": None,
 }
 
 
@@ -113,8 +120,22 @@ def test_bad_images_are_refused_and_nothing_is_lost(net, bad):
     assert np.array_equal([tracker.update(frame).box_xywh for frame in FRAMES[1:]], expected)
 
 
-BAD_BOXES = [(1, 2, 3), "box", None, (1, 2, float("nan"), 4), (1, 2, float("inf"), 4), (10, 10, 0, 5), (10, 10, 5, -3),
-             (10, 10, 0.5, 5), (260, 10, 5, 5), (10, 200, 5, 5), (-20, 5, 20, 5), (5, -9, 5, 9), ((1, 2), (3,)), {}]
+BAD_BOXES = [
+    (1, 2, 3),
+    "box",
+    None,
+    (1, 2, float("nan"), 4),
+    (1, 2, float("inf"), 4),
+    (10, 10, 0, 5),
+    (10, 10, 5, -3),
+    (10, 10, 0.5, 5),
+    (260, 10, 5, 5),
+    (10, 200, 5, 5),
+    (-20, 5, 20, 5),
+    (5, -9, 5, 9),
+    ((1, 2), (3,)),
+    {},
+]
 
 
 @pytest.mark.parametrize("bad", BAD_BOXES, ids=str)
@@ -123,8 +144,19 @@ def test_bad_boxes_are_refused(net, bad):
         Tracker(net, SMALL).init(GOOD, bad)
 
 
-@pytest.mark.parametrize("box", [(100, 80, 1, 1), (-500, -400, 1300, 1000), (0, 0, 260, 200), (-20, -20, 30, 30),
-                                 (250, 190, 200, 100), (5, 5, 250, 2), [10, 10, 20, 20], np.array([10, 10, 20, 20])])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (100, 80, 1, 1),
+        (-500, -400, 1300, 1000),
+        (0, 0, 260, 200),
+        (-20, -20, 30, 30),
+        (250, 190, 200, 100),
+        (5, 5, 250, 2),
+        [10, 10, 20, 20],
+        np.array([10, 10, 20, 20]),
+    ],
+)
 def test_extreme_boxes_are_tracked(net, box):
     """One pixel, larger than the image, all of it, mostly outside, very flat: finite boxes come out."""
     tracker = Tracker(net, ALWAYS)

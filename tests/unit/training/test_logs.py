@@ -26,8 +26,11 @@ def test_a_column_that_comes_later_is_empty_in_earlier_rows(tmp_path):
     log = CsvLog(tmp_path / "log.csv", 0)
     for row in ({"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "val_iou": 0.75}, {"step": 3, "loss": 1 / 3}):
         log.add(row)
-    expected = [{"step": "1", "loss": "0.5", "val_iou": ""}, {"step": "2", "loss": "0.25", "val_iou": "0.75"},
-                {"step": "3", "loss": "0.333333", "val_iou": ""}]
+    expected = [
+        {"step": "1", "loss": "0.5", "val_iou": ""},
+        {"step": "2", "loss": "0.25", "val_iou": "0.75"},
+        {"step": "3", "loss": "0.333333", "val_iou": ""},
+    ]
     assert rows_of(tmp_path / "log.csv") == expected
 
 
@@ -165,7 +168,10 @@ def test_visdom_gets_means_of_training_and_all_of_validation():
         log.add({"step": step, "box": float(step), **({"val_box": 0.5, "track_auc": 0.25} if step == 6 else {})})
     log.close()
     assert panel.closed and panel.points == [
-        ("box", "train", 4, 2.5), ("box", "val", 6, 0.5), ("auc", "track", 6, 0.25), ("box", "train", 8, 6.5)
+        ("box", "train", 4, 2.5),
+        ("box", "val", 6, 0.5),
+        ("auc", "track", 6, 0.25),
+        ("box", "train", 8, 6.5),
     ]
 
 

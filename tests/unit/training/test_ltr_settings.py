@@ -101,7 +101,7 @@ def changed_parts(before: dict[str, torch.Tensor], net: TrackerNet) -> set[str]:
     """First two parts of the names of weights, and of batch norm statistics, that a step has changed."""
     after = net.state_dict()
     changed = (name for name, value in before.items() if not torch.equal(value, after[name]))
-    return {".".join(name.split(".")[:2 if name.startswith(("feature", "classifier")) else 1]) for name in changed}
+    return {".".join(name.split(".")[: 2 if name.startswith(("feature", "classifier")) else 1]) for name in changed}
 
 
 ALL_BUT_EARLY = {

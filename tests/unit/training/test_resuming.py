@@ -54,7 +54,7 @@ def test_a_checkpoint_under_other_settings_is_refused(tmp_path, change):
     """In one line, with both values, and nothing is written."""
     train(tiny_plan(), settings_in(tmp_path, steps=10))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    (key, value), = change.items()
+    ((key, value),) = change.items()
     usual = getattr(settings_in(tmp_path), key)
     with pytest.raises(CheckpointError, match=rf"{key} is {value} and was {usual}; .*--restart.*--out") as caught:
         train(tiny_plan(), settings_in(tmp_path, steps=20, **change))

@@ -51,6 +51,7 @@ def test_a_random_state_is_where_all_generators_stand():
 
 def test_validation_changes_no_step(tmp_path):
     """It draws from all shared generators and seeds them anew; the weights are those of a run without it."""
+
     def validate(net):
         torch.manual_seed(0)
         random.seed(0)

@@ -121,8 +121,10 @@ def test_windows_keep_off_edges_where_a_frame_was_cut():
         assert y >= -1e-6 and y + h <= 200 + 1e-6 and x + w <= 140 + 1e-6
 
 
-@pytest.mark.parametrize("window, expected", [((0, 0, 10, 10), 1.0), ((-5, 0, 10, 10), 0.5), ((-5, -5, 10, 10), 0.25),
-                                              ((200, 0, 10, 10), 0.0)])
+@pytest.mark.parametrize(
+    "window, expected",
+    [((0, 0, 10, 10), 1.0), ((-5, 0, 10, 10), 0.5), ((-5, -5, 10, 10), 0.25), ((200, 0, 10, 10), 0.0)],
+)
 def test_scene_frac(window, expected):
     assert scene_frac(window, (100, 50)) == pytest.approx(expected)
 
