@@ -15,6 +15,7 @@ test-slow: .venv/ready  ## the checks that take minutes each
 
 lint: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
