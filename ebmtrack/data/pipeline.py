@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
 from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
 from ebmtrack.data.crops import BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
+from ebmtrack.data.disturb import Disturbance, Material, disturb, draw_sample_disturbance
 from ebmtrack.data.sampling import Choice, Sampler
 from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.errors import ConfigError
@@ -39,6 +40,7 @@ class CropSettings:
     least_scene_frac: float = 0.0  # a window with less of the scene in it is drawn again, up to 5 times
     rule: CropRule = "exact"
     border: Literal["replicate", "inside_major"] = "replicate"
+    disturbance: Disturbance = Disturbance()
     max_scale_change: float = 1.5  # by how much "inside_major" may shrink a search region
 
     def __post_init__(self) -> None:
@@ -59,8 +61,8 @@ class CropSettings:
 class TrainingSet(Dataset):
     """Samples by number: `crops` (f, 288, 288, 3) uint8 and `boxes_xywh` (f, 4) in crop pixels, train frames first."""
 
-    def __init__(self, sampler: Sampler, settings: CropSettings, length: int):
-        self.sampler, self.settings, self.length = sampler, settings, length
+    def __init__(self, sampler: Sampler, settings: CropSettings, length: int, material: Material | None = None):
+        self.sampler, self.settings, self.length, self.material = sampler, settings, length, material
 
     def __len__(self) -> int:
         return self.length
@@ -92,8 +94,13 @@ class TrainingSet(Dataset):
         width = self.settings.output - (self.settings.rule == "dimp")
         frames = [(f, self.settings.train_jitter) for f in choice.train_frames]
         frames += [(f, self.settings.test_jitter) for f in choice.test_frames]
-        for frame, jitter in frames:
+        shared, settings = None, self.settings.disturbance
+        for number, (frame, jitter) in enumerate(frames):
             patch, box = self._crop(choice, frame, jitter, rng)
+            if settings != Disturbance():
+                shared = shared or draw_sample_disturbance(settings, patch, box, rng)
+                occlude = settings.occlude_train if number < len(choice.train_frames) else settings.occlude_test
+                patch = disturb(patch, box, shared, occlude, self.material, rng)
             if mirrored != (rng.random() < look.flip):
                 patch, box = patch[:, ::-1], flip_box(box, width)
             crops.append(change_look(patch, look, grey, rng))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ebmtrack.nets.roi_pool import precise_roi_pool
+from ebmtrack.nets.roi_pool import precise_roi_pool, precise_roi_pool_rows
 
 POOL = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and spatial scale of the two branches of a candidate box
 
@@ -32,6 +32,13 @@ class LinearBlock(nn.Module):
         x = self.linear(pooled.flatten(1))
         return self.relu(self.bn(x[:, :, None, None]))[:, :, 0, 0]
 
+    def forward_rows(self, rows: Tensor, bins: int) -> Tensor:
+        """Apply the block to rows (R, bins * bins * c) whose channels come last (`precise_roi_pool_rows`)."""
+        out, inputs = self.linear.weight.shape
+        weight = self.linear.weight.view(out, inputs // bins**2, bins**2).transpose(1, 2).reshape(out, inputs)
+        x = nn.functional.linear(rows, weight, self.linear.bias)
+        return self.relu(self.bn(x[:, :, None, None]))[:, :, 0, 0]
+
 
 class BoxEnergy(nn.Module):
     """Energies of boxes in a test image, modulated by the target's look in a reference image."""
@@ -39,6 +46,7 @@ class BoxEnergy(nn.Module):
     def __init__(self, channels: tuple[int, int], width: int = 256):
         """channels: of layer2 and layer3. width: of the box features and hidden layers; only 256 fits checkpoints."""
         super().__init__()
+        self.dropout = 0.0  # of the last hidden layer, in training
         c2, c3 = channels
         self.conv3_1r, self.conv3_1t = _conv(c2, width // 2), _conv(c2, width)
         self.conv3_2t, self.fc3_1r = _conv(width, width), _conv(width // 2, width, padding=0)
@@ -68,9 +76,14 @@ class BoxEnergy(nn.Module):
         n, p = boxes_xyxy.shape[:2]
         hidden = []
         for block, vector, feature, (bins, scale) in zip((self.fc3_rt, self.fc4_rt), modulation, features, POOL):
-            pooled = precise_roi_pool(feature * vector[..., None, None], boxes_xyxy, bins, scale)
-            hidden.append(block(pooled.flatten(0, 1)))
-        return self.iou_predictor(torch.cat(hidden, dim=1)).reshape(n, p)
+            modulated = feature * vector[..., None, None]
+            if boxes_xyxy.requires_grad:
+                hidden.append(block(precise_roi_pool(modulated, boxes_xyxy, bins, scale).flatten(0, 1)))
+            else:
+                rows = precise_roi_pool_rows(modulated, boxes_xyxy, bins, scale)
+                hidden.append(block.forward_rows(rows.flatten(0, 1), bins))
+        joined = nn.functional.dropout(torch.cat(hidden, dim=1), self.dropout, self.training)
+        return self.iou_predictor(joined).reshape(n, p)
 
 
 def _initialize(module: nn.Module) -> None:

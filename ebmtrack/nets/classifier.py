@@ -62,7 +62,7 @@ class FilterInitializer(nn.Module):
     def forward(self, features: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """features (n, s, c, h, w), boxes (n, s, 4) in crop pixels -> filters (s, c, k, k)."""
         n, s = features.shape[:2]
-        x = self.filter_conv(features.flatten(0, 1))
+        x = self.filter_conv(features.flatten(0, 1)).to(features.dtype)
         pooled = precise_roi_pool(x, boxes_xyxy.reshape(n * s, 1, 4), self.filter_size, 1 / FEATURE_STRIDE)
         return pooled.reshape(n, s, *pooled.shape[2:]).mean(0)
 

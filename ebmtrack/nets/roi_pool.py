@@ -64,3 +64,20 @@ def precise_roi_pool_indexed(
         )
         order.append(chosen)
     return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+def precise_roi_pool_rows(features: Tensor, boxes_xyxy: Tensor, output_size: int, spatial_scale: float) -> Tensor:
+    """Pool as `precise_roi_pool`, by one dense product over all positions of the map.
+
+    Returns (N, P, output_size * output_size * C), rows of bins with the channel last. The dense product has more
+    multiplications than two products by axis, but it is one large matrix product: several times as fast in training on
+    processors with bfloat16 matrix units.
+    """
+    n, c, h, w = features.shape
+    p, s = boxes_xyxy.shape[1], output_size
+    cells = boxes_xyxy.to(torch.promote_types(boxes_xyxy.dtype, torch.float32)) * spatial_scale
+    x0, y0, x1, y1 = cells.unbind(-1)
+    across, down = bin_weights(x0, x1, s, w), bin_weights(y0, y1, s, h)                    # (N, P, s, W), (N, P, s, H)
+    weights = (down[:, :, :, None, :, None] * across[:, :, None, :, None, :]).to(features.dtype)
+    positions = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
+    return (weights.reshape(n, p * s * s, h * w) @ positions).reshape(n, p, s * s * c)

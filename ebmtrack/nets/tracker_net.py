@@ -83,9 +83,10 @@ class TrackerNet(nn.Module):
         """Score maps of the test images for each filter iterate learned on the train images, in float32."""
         n = train_boxes_xyxy.shape[0]
         features = self.classifier.features(layer3.flatten(0, 1)).unflatten(0, layer3.shape[:2])
+        first = self.classifier.filter_initializer(features[:n], train_boxes_xyxy).float()
         with torch.autocast(layer3.device.type, enabled=False):
             features = features.float()
-            filters = self.classifier.learn(features[:n], train_boxes_xyxy)
+            filters = self.classifier.filter_optimizer(first, features[:n], train_boxes_xyxy)
             return [apply_filter(features[n:], w) for w in filters]
 
 

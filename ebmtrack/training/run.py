@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.files import replacing
+from ebmtrack.training.compiled import WeightAverage
 from ebmtrack.training.distributed import Team, team_batch_norm, team_of, world_size
 from ebmtrack.training.logs import RunLog, Stopwatch
 from ebmtrack.training.resuming import check_same_settings, settings_text
@@ -83,7 +84,8 @@ class Plan:
     groups: Adam parameter groups with their base learning rates. thaw: (share of the steps, modules) that start frozen
     and train from then on. validate: called with the network, gives figures for the log. rate: step -> factor on every
     group's learning rate, for example `step_decay(2000)`; None is linear warm-up, then a half cosine to zero. params:
-    set-up in tracker_params for tracking runs.
+    set-up in tracker_params for tracking runs. average: decay of a moving average of the weights, which validation sees
+    and which the network has in the end; 0 for none. weight_decay: decoupled (AdamW), times the learning rate.
     """
 
     net: nn.Module
@@ -95,6 +97,8 @@ class Plan:
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     rate: Callable[[int], float] | None = None
     params: str = "dimp18_nce_plus"
+    average: float = 0.0
+    weight_decay: float = 0.0
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -138,7 +142,13 @@ class _Run:
 
     def __init__(self, plan: Plan, settings: RunSettings, team: Team):
         self.plan, self.settings, self.team = plan, settings, team
-        self.optimizer = torch.optim.Adam([dict(group, base_lr=group["lr"]) for group in plan.groups])
+        groups = [dict(group, base_lr=group["lr"]) for group in plan.groups]
+        self.optimizer = (
+            torch.optim.AdamW(groups, weight_decay=plan.weight_decay, fused=True)
+            if plan.weight_decay
+            else torch.optim.Adam(groups)
+        )
+        self.average = WeightAverage(plan.net, plan.average) if plan.average else None
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.path = settings.out / "checkpoint.pt"
         self.done, self.samples, self.random = 0, 0, random_state()
@@ -169,6 +179,8 @@ class _Run:
             log.add({"step": done, **logs, **self._checks(), **timing})
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 self._save()
+        if self.average is not None:
+            self.average.swap(self.plan.net)
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step; raises before the weights are touched when the loss is not finite."""
@@ -190,6 +202,8 @@ class _Run:
         if settings.clip_norm is not None:
             logs = {**logs, "grad_norm": nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)}
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(plan.net)
         values = team.mean(torch.stack([loss.detach().float(), *(value.float() for value in logs.values())]))
         return dict(zip(("loss", *logs), values.tolist()))
 
@@ -210,10 +224,22 @@ class _Run:
         due = [check for check, every in checks if check and (self.done % every == 0 or self.done == settings.steps)]
         if due and self.team.leads:
             before = random_state()
-            for check in due:
-                figures.update(check(self.plan.net))
+            with self._averaged():
+                for check in due:
+                    figures.update(check(self.plan.net))
             set_random_state(before)
         return figures
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the network have the averaged weights for a while."""
+        if self.average is not None:
+            self.average.swap(self.plan.net)
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self.average.swap(self.plan.net)
 
     def _save(self) -> None:
         """Write a checkpoint; raises, and keeps the last one, where a weight is not finite."""
@@ -222,6 +248,8 @@ class _Run:
         where = {"step": self.done, "samples": self.samples, "seed": self.settings.seed}
         where["settings"] = settings_text(self.settings)
         where["random"] = self.team.gather(random_state())
+        if self.average is not None:
+            where["average"] = {"values": self.average.values, "steps": self.average.steps}
         if self.team.leads:
             save_checkpoint(self.path, self.plan.net, self.optimizer, where)
 
@@ -238,6 +266,8 @@ class _Run:
             for group, rate in zip(self.optimizer.param_groups, base_rates):
                 group["base_lr"] = rate
             self.done = state["step"]
+            if self.average is not None:
+                self.average.values, self.average.steps = state["average"]["values"], state["average"]["steps"]
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.path} does not fit this run: {error}; move it to start afresh") from error
         self.samples = state.get("samples", self.done * self.settings.batch * self.team.size)

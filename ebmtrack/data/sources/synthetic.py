@@ -110,6 +110,14 @@ class SyntheticSource(Source):
         """The plan of clip `index`, with its warped cut-outs; the last few are kept."""
         return self._clips.get(index, lambda: self._compose(index), _clip_bytes)
 
+    def draw_cutout(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a random solid cut-out (h, w, 4) uint8 RGBA."""
+        return self._usable_cutout(rng, None)[1]
+
+    def draw_photograph(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a random background (H, W, 3) uint8 RGB."""
+        return self._background(rng)[1]
+
     def preload(self) -> None:
         """Read all files into the store now."""
         self._store.preload([*self._cutouts, *self._backgrounds])
@@ -183,9 +191,9 @@ class SyntheticSource(Source):
         return behind, before
 
     def _distractor(self, rng: np.random.Generator, target: int) -> np.ndarray:
-        """A prepared cut-out: in three of ten cases the target's own, in two of its group, else any."""
+        """A prepared cut-out: in three of twenty cases the target's own, in seven of its group, else any."""
         choice = rng.random()
-        if choice < 0.3:
+        if choice < 0.15:
             return clean_cutout(self._store.rgba(self._cutouts[target]))
         return self._usable_cutout(rng, target if choice < 0.5 else None)[1]
 

@@ -1,0 +1,115 @@
+"""A longer first stage of DiMP-18 with NCE+ on the grown pool, from the weights of ebm18_small.
+
+    ebmtrack train ebm18 --data POOL --out runs/ebm18
+
+The trunk's stem (conv1, layer1) stays as it is; layer2, layer3 and both branches learn from the first step, with weight
+decay, dropout, a moving average of the weights, occluders, look-alikes and small targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ebmtrack.data.augment import Look
+from ebmtrack.data.disturb import Disturbance
+from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.sampling import SamplingSettings, make_sampler
+from ebmtrack.data.sources.pool import open_pool
+from ebmtrack.errors import ConfigError
+from ebmtrack.ltr_settings import ebm18_small
+from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.compiled import plain_state, prepare_for_speed
+from ebmtrack.training.objective import Objective, ObjectiveSettings
+from ebmtrack.training.run import Plan, RunSettings, train
+from ebmtrack.training.validation import Validation
+
+SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, shares={"video": 0.40, "stills": 0.35, "synthetic": 0.25})
+CROPS = dataclasses.replace(
+    ebm18_small.CROPS,
+    look=Look(flip=0.1, contrast=0.2, saturation=0.3, blur=0.1, motion_blur=0.2, noise=0.1),
+    still_look=Look(flip=0.25, brightness=0.3, contrast=0.3, saturation=0.4, blur=0.25, motion_blur=0.2, noise=0.2),
+    disturbance=Disturbance(occlude_train=0.08, occlude_test=0.22, look_alike=0.12, low_resolution=0.15),
+)
+RATES = {
+    "box": 6e-4,
+    "classifier": 2e-4,
+    "initializer": 2e-4,
+    "filter_optimizer": 3e-4,
+    "layer3": 1e-4,
+    "layer2": 5e-5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunSettings):
+    """The settings that --set can change."""
+
+    start: str | None = None
+    steps: int = 6000
+    checkpoint_every: int = 100
+    validate_every: int = 1000
+    warmup: int = 200
+    weight_decay: float = 0.05
+    dropout: float = 0.1
+    average: float = 0.999
+    compile: bool = True
+    sampling: SamplingSettings = SAMPLING
+    crops: CropSettings = CROPS
+    objective: ObjectiveSettings = ObjectiveSettings(samples=64)
+    rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
+
+
+def run(settings: Settings) -> TrackerNet:
+    """Train and return the network, with the averaged weights."""
+    trained = train(plan(settings), settings)
+    net = TrackerNet(trained.config)
+    net.load_state_dict(plain_state(trained))
+    return net
+
+
+def plan(settings: Settings) -> Plan:
+    """Return the run on the pool in the folder `data`."""
+    if not settings.data.is_dir():
+        raise ConfigError(f"no training data at {settings.data}: give the pool's folder with --data")
+    torch.manual_seed(settings.seed)
+    net = load_checkpoint(resolve_weights(settings.start))
+    net.to(memory_format=torch.channels_last)
+    net.bb_regressor.dropout = settings.dropout
+    prepare_for_speed(net, settings.compile)
+    trunk, classifier, n = net.feature_extractor, net.classifier, settings.sampling.train_frames
+    trained: dict[str, nn.Module] = {
+        "box": net.bb_regressor,
+        "classifier": classifier.feature_extractor,
+        "initializer": classifier.filter_initializer,
+        "filter_optimizer": classifier.filter_optimizer,
+        "layer3": trunk.layer3,
+        "layer2": trunk.layer2,
+    }
+    return Plan(
+        net=net,
+        objective=Objective(net, n, settings.objective, settings.bfloat16),
+        dataset=training_set(settings),
+        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
+        set_mode=ebm18_small.train_with_frozen_statistics,
+        validate=Validation(held_back(settings), n, samples=120),
+        average=settings.average,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def training_set(settings: Settings) -> Dataset:
+    """Return the samples that CPU workers cut from the pool's files."""
+    pool = open_pool(settings.data, "train", decoded_limit=5 * 2**30)
+    sampler = make_sampler(pool, settings.sampling, settings.seed)
+    return TrainingSet(sampler, settings.crops, settings.samples, material=pool["synthetic"])
+
+
+def held_back(settings: Settings) -> TrainingSet:
+    """Return 120 undisturbed samples of targets that are not trained on."""
+    crops = dataclasses.replace(settings.crops, disturbance=Disturbance())
+    return ebm18_small.held_back(dataclasses.replace(settings, crops=crops), samples=120)
