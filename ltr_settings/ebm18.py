@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.disturb import Disturbance
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
@@ -21,7 +22,6 @@ from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18_small
-from ebmtrack.nets.checkpoint import load_checkpoint, resolve_weights
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
 from ebmtrack.training.objective import Objective, ObjectiveSettings

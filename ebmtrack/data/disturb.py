@@ -1,6 +1,7 @@
 """Disturbances of training crops that make a tracker robust: occluders, look-alikes, low resolution.
 
-The target's box stays as it is. All draws come from the sample's generator, so that a sample depends on its number alone.
+The target's box stays as it is. All draws come from the sample's generator, so that a sample depends on its number
+alone.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def disturb(
 
 
 def _altered_copy(patch: np.ndarray, box_xywh: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Return the target's pixels in other colours, often mirrored, with a soft elliptic mask; None if it is too small."""
+    """Return the target in other colours, often mirrored, with a soft elliptic mask; None if it is too small."""
     x, y, w, h = np.round(box_xywh).astype(int)
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, patch.shape[1]), min(y + h, patch.shape[0])
     if x1 - x0 < 8 or y1 - y0 < 8:

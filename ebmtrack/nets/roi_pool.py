@@ -77,7 +77,7 @@ def precise_roi_pool_rows(features: Tensor, boxes_xyxy: Tensor, output_size: int
     p, s = boxes_xyxy.shape[1], output_size
     cells = boxes_xyxy.to(torch.promote_types(boxes_xyxy.dtype, torch.float32)) * spatial_scale
     x0, y0, x1, y1 = cells.unbind(-1)
-    across, down = bin_weights(x0, x1, s, w), bin_weights(y0, y1, s, h)                    # (N, P, s, W), (N, P, s, H)
+    across, down = bin_weights(x0, x1, s, w), bin_weights(y0, y1, s, h)  # (N, P, s, W), (N, P, s, H)
     weights = (down[:, :, :, None, :, None] * across[:, :, None, :, None, :]).to(features.dtype)
     positions = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
     return (weights.reshape(n, p * s * s, h * w) @ positions).reshape(n, p, s * s * c)

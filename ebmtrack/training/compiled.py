@@ -20,6 +20,7 @@ def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
     trunk = net.feature_extractor
     trunk.eval()
     fold_batch_norm(trunk)
+    trunk.requires_grad_(True)  # also the biases, which folding makes of buffers
     for module in (trunk.conv1, trunk.layer1):
         module.requires_grad_(False)
     stem, body = trunk_stem(trunk), trunk_body(trunk)
