@@ -20,13 +20,9 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Load the tracker (and with it torch) only when it is asked for, so that `import ebmtrack` stays instant."""
-    if name in ("Tracker", "TrackResult"):
+    """Load the tracker only when it is asked for, so that `import ebmtrack` stays instant."""
+    if name in ("MultiTracker", "Tracker", "TrackResult"):
         from ebmtrack.tracking import tracker
 
         return getattr(tracker, name)
-    if name == "MultiTracker":
-        from ebmtrack.tracking.multi import MultiTracker
-
-        return MultiTracker
     raise AttributeError(f"module 'ebmtrack' has no attribute {name!r}")

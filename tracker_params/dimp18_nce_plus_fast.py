@@ -8,4 +8,4 @@ from ebmtrack.tracking.params import TrackerParams
 
 def parameters() -> TrackerParams:
     """The set-up as a value."""
-    return dimp18_nce_plus.parameters().replace(glances=4)
+    return dimp18_nce_plus.parameters().replace(inner_looks=4)

@@ -151,9 +151,9 @@ def webcam(
     from ebmtrack.live.webcam import webcam as run
 
     def load():
-        from ebmtrack.tracking.multi import MultiTracker
+        from ebmtrack.tracking.tracker import MultiTracker
 
-        return MultiTracker.from_pretrained(params, weights, device)
+        return _tracker(params, weights, device, MultiTracker)
 
     run(load, camera, source, init, save, headless, loop, seconds)
 
@@ -677,12 +677,12 @@ def _check(name: str | None, path: Path | None, every_frame: bool) -> int:
     return 1 if damaged else 0
 
 
-def _tracker(params: str | None, weights: str | None, device: str | None):
-    """The tracker with what the user chose, and its own defaults for the rest."""
+def _tracker(params: str | None, weights: str | None, device: str | None, kind=None):
+    """Return the tracker (or one of another class) with what the user chose, and its own defaults for the rest."""
     from ebmtrack.tracking.tracker import Tracker
 
     chosen = {"params": params, "weights": weights, "device": device}
-    return Tracker.from_pretrained(**{name: value for name, value in chosen.items() if value is not None})
+    return (kind or Tracker).from_pretrained(**{name: value for name, value in chosen.items() if value is not None})
 
 
 def _shown_evaluation(visdom_server: str, weights: Path | None) -> dict[str, object]:

@@ -47,6 +47,37 @@ class Crop:
         return x0, y0, x1 - x0, y1 - y0
 
 
+@dataclasses.dataclass(frozen=True)
+class CropMap:
+    """The map between an image and a square crop: the one place where their coordinates meet.
+
+    Image positions are (y, x) with pixel centres at integers; image sizes are (h, w). Crop boxes are x, y, w, h in crop
+    pixels, of which the crop covers 0..side.
+
+    centre_yx: the crop's centre in the image, (2,).
+    scale: image pixels per crop pixel.
+    side: the crop's side in crop pixels.
+    shift: crop pixels by which `to_image` goes too far down and to the right (0.5 in pytracking, else 0).
+    """
+
+    centre_yx: np.ndarray
+    scale: float
+    side: int
+    shift: float = 0.0
+
+    def to_crop(self, position_yx: np.ndarray, size_hw: np.ndarray) -> np.ndarray:
+        """Return the boxes (..., 4) in the crop of image positions (..., 2) and sizes (..., 2)."""
+        size = size_hw / self.scale
+        corner = (position_yx - self.centre_yx) / self.scale + (self.side - 1) / 2 - (size - 1) / 2
+        return np.concatenate([corner[..., ::-1], size[..., ::-1]], axis=-1)
+
+    def to_image(self, boxes_xywh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image positions (..., 2) and sizes (..., 2) of boxes (..., 4) in the crop."""
+        boxes = np.asarray(boxes_xywh, np.float64)
+        sizes, middle = boxes[..., :1:-1], self.side / 2 - self.shift
+        return (boxes[..., 1::-1] + sizes / 2 - middle) * self.scale + self.centre_yx, sizes * self.scale
+
+
 def crop_around(
     image: np.ndarray,
     centre_yx: tuple[float, float],

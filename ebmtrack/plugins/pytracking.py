@@ -29,10 +29,11 @@ import ebmtrack.plugins.hook as hook  # workers of the host that unpickle our cl
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.checkpoints.pytracking import import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
+from ebmtrack.engines.torch_engine import TorchEngine, check_device
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.tracker import Tracker, TrackResult, check_device
+from ebmtrack.tracking.tracker import Tracker, TrackResult
 
 ENDINGS = (".safetensors", ".pth.tar", ".pth")
 FIELDS = tuple(field.name for field in dataclasses.fields(TrackerParams))
@@ -186,14 +187,14 @@ def _tracker_params(params: Any) -> TrackerParams:
     return TrackerParams(**{name: getattr(params, name) for name in FIELDS if hasattr(params, name)})
 
 
-def _network(params: Any) -> InferenceNet:
+def _network(params: Any) -> TorchEngine:
     """The network of the parameters on its device, shared by all trackers of a process."""
     path = find_weights(getattr(params, "weights", None))
     device = getattr(params, "device", None) or _default_device()
-    net = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
-    if getattr(params, "softmax_scores", False) != (net.config.filter_optimizer == "prdimp"):
+    engine = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
+    if getattr(params, "softmax_scores", False) != (engine.info.classifier == "prdimp"):
         raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
-    return net
+    return engine
 
 
 def _default_device() -> str:
@@ -202,10 +203,10 @@ def _default_device() -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(path: Path, changed_ns: int, device: str) -> InferenceNet:
+def _loaded(path: Path, changed_ns: int, device: str) -> TorchEngine:
     """The network of a file of either kind; the time of change is part of its name."""
     net = load_checkpoint(path) if kind_of(path) == "safetensors" else import_pytracking(path)[0]
-    return InferenceNet(net, check_device(device))
+    return TorchEngine(InferenceNet(net, check_device(device)))
 
 
 def find_weights(name: str | os.PathLike | None) -> Path:

@@ -77,7 +77,7 @@ def serve(server: Any, tracker: Any) -> None:
             return
         image = image_of(request.image)
         if request.type == "initialize":
-            tracker, targets = type(tracker)(tracker.net, tracker.params, tracker.glances), []
+            tracker, targets = type(tracker)(tracker.engine, tracker.params, tracker.inner_looks), []
         results = tracker.update(image) if targets else {}
         states = [(results[target].box_xywh, results[target].score) for target in targets]
         for region, _ in request.objects or ():
@@ -147,9 +147,9 @@ def _state(box_xywh: Box, score: float) -> tuple[Any, dict[str, float]]:
 
 def _load(options: argparse.Namespace) -> Any:
     """A MultiTracker of the chosen set-up, weights and device."""
-    from ebmtrack.tracking.multi import MultiTracker
+    from ebmtrack.tracking.tracker import MultiTracker
 
-    return MultiTracker.from_pretrained(options.params, options.weights, options.device, glances=0)
+    return MultiTracker.from_pretrained(options.params, options.weights, options.device, inner_looks=0)
 
 
 def _explain(server: Any, error: Exception) -> None:

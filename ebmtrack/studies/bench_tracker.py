@@ -13,12 +13,10 @@ import numpy as np
 import torch
 
 from ebmtrack import __version__
+from ebmtrack.engines.base import Engine, no_mark
 from ebmtrack.errors import ConfigError
-from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.tracking.multi import MultiTracker
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.step import no_mark
-from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.tracking.tracker import MultiTracker, Tracker
 
 WARMUP = 10  # frames that are not measured
 STAGES = (
@@ -89,7 +87,7 @@ def measure(tracker: Tracker, frames: int = 100, size_wh: tuple[int, int] = (640
     if frames < 1 or warmup < 1:
         raise ConfigError(f"bench needs at least one frame and one to warm up, got {frames} and {warmup}")
     images, boxes = moving_square(frames + warmup + 1, size_wh)
-    clock, totals = StageClock(tracker.net.device), []
+    clock, totals = StageClock(torch.device(tracker.engine.info.device)), []
     tracker.init(images[0], boxes[0])
     for image in images[1 : warmup + 1]:
         tracker.update(image)
@@ -113,7 +111,7 @@ def measure(tracker: Tracker, frames: int = 100, size_wh: tuple[int, int] = (640
 
 
 def measure_targets(
-    net: InferenceNet, params: TrackerParams, count: int, side: int, frames: int, size_wh: tuple[int, int]
+    engine: Engine, params: TrackerParams, count: int, side: int, frames: int, size_wh: tuple[int, int]
 ) -> dict:
     """What several targets of `side` pixels cost: medians over frames, and how many times the cost of one target.
 
@@ -121,8 +119,8 @@ def measure_targets(
     work on the machine disturbs all of them alike. Wall time and processor time of this process, in milliseconds.
     """
     images, boxes = moving_squares(frames + WARMUP + 1, size_wh, count, side)
-    one, seeds = Tracker(net, params), range(count)
-    several = {"usual": MultiTracker(net, params), "exact": MultiTracker(net, params, glances=0)}
+    one, seeds = Tracker(engine, params), range(count)
+    several = {"usual": MultiTracker(engine, params), "exact": MultiTracker(engine, params, inner_looks=0)}
     one.init(images[0], boxes[0, 0])
     for tracker in several.values():
         for box, seed in zip(boxes[0], seeds):
@@ -130,7 +128,7 @@ def measure_targets(
     times = defaultdict(list)
     for number, image in enumerate(images[1:]):
         for name, tracker in {"one": one, **several}.items():
-            spent = _timed(lambda: tracker.update(image), net.device)  # noqa: B023 (called at once)
+            spent = _timed(lambda: tracker.update(image), torch.device(engine.info.device))  # noqa: B023 (called at once)
             if number >= WARMUP:
                 times[name].append(spent)
     medians = {name: 1000 * np.median(spent, axis=0) for name, spent in times.items()}
@@ -180,7 +178,9 @@ def bench(
         report = measure(tracker, frames, (width, height))
     else:
         sides = [max(8, min(width, height) // part) for part in (8, 4)]
-        rows = [measure_targets(tracker.net, tracker.params, targets, side, frames, (width, height)) for side in sides]
+        rows = [
+            measure_targets(tracker.engine, tracker.params, targets, side, frames, (width, height)) for side in sides
+        ]
         report = {"targets": targets, "frames": frames, "image_wh": [width, height], "by_side": rows}
     report["setup"] = setup_of(tracker, params)
     return report
@@ -188,12 +188,12 @@ def bench(
 
 def setup_of(tracker: Tracker, params: str) -> dict:
     """Which set-up was measured on what."""
-    device = tracker.net.device
+    device = torch.device(tracker.engine.info.device)
     return {
         "params": params,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "precision": str(tracker.net.dtype).removeprefix("torch."),
+        "precision": tracker.engine.info.precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "ebmtrack": __version__,

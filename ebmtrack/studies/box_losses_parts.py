@@ -15,6 +15,7 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.data.sources.pool import open_pool
+from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.datasets import folder
 from ebmtrack.evaluation.metrics import score_sequence
@@ -99,7 +100,7 @@ class TrackingAuc:
         net = copy.copy(self.net)
         net._modules = dict(net._modules, bb_regressor=branch)
         params = self.params.replace(position_step=step_length, size_step=step_length)
-        tracker = Tracker(InferenceNet(net), params)
+        tracker = Tracker(TorchEngine(InferenceNet(net)), params)
         return {sequence.name: self._auc(tracker, sequence) for sequence in self.sequences}
 
     def _auc(self, tracker: Tracker, sequence) -> float:

@@ -1,51 +1,44 @@
-"""The samples that the classifier keeps learning from, and their weights."""
+"""The weights of the samples that the classifier keeps learning from."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 class SampleMemory:
-    """A fixed number of feature maps with boxes and weights; the first frame's samples are never dropped.
+    """The slots of a target's samples and their weights; the first frame's samples are never dropped.
 
-    A new sample weighs learning_rate and older ones fade accordingly; the first frame's keep `least_weight` in all.
+    A new sample weighs its learning rate and older ones fade accordingly; the first frame's keep `least_weight` in
+    all. The engine holds the samples themselves.
     """
 
-    def __init__(self, features: Tensor, boxes_xyxy: Tensor, size: int, learning_rate: float, least_weight: float):
-        """features (n, c, h, w) and boxes (n, 4) of the first frame's samples, n <= size; all weigh 1 / n."""
-        n = len(features)
-        self.initial, self.count, self.last = n, n, -1
-        self.learning_rate, self.least_weight = learning_rate, least_weight
-        self.features = features.new_zeros(max(size, n), *features.shape[1:])
-        self.boxes_xyxy = boxes_xyxy.new_zeros(max(size, n), 4)
-        self.features[:n], self.boxes_xyxy[:n] = features, boxes_xyxy
-        self.weights = np.zeros(max(size, n))
-        self.weights[:n] = 1 / n
+    def __init__(self, initial: int, capacity: int, least_weight: float):
+        """Begin with the first frame's samples in slots 0 to initial - 1, of equal weight."""
+        self.initial, self.count, self.last = initial, initial, -1
+        self.least_weight = least_weight
+        self._weights = np.zeros(capacity)
+        self._weights[:initial] = 1 / initial
 
-    def add(self, features: Tensor, box_xyxy: Tensor, learning_rate: float | None = None) -> int:
-        """Store one sample (c, h, w) with its box (4,); returns the slot it took."""
-        slot = self._claim_slot(self.learning_rate if learning_rate is None else learning_rate)
-        self.features[slot], self.boxes_xyxy[slot] = features, box_xyxy
-        return slot
+    @property
+    def weights(self) -> np.ndarray:
+        """The weights (count,) of the samples in use."""
+        return self._weights[: self.count]
 
-    def stored(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (n, 1, c, h, w), boxes (n, 1, 4) and weights (n, 1) of the samples in use."""
-        weights = torch.from_numpy(self.weights[: self.count]).to(self.features)
-        return self.features[: self.count, None], self.boxes_xyxy[: self.count, None], weights[:, None]
+    def claim(self, learning_rate: float) -> int:
+        """Return a slot for a new sample: the next free one, else the lightest that is not of the first frame.
 
-    def _claim_slot(self, rate: float) -> int:
-        """Choose a slot (the next free one, else the lightest that is not initial) and give it its weight."""
-        weights = self.weights
+        Args:
+            learning_rate: the new sample's share.
+        """
+        weights = self._weights
         if self.count == self.initial == len(weights):
             return self.initial - 1  # no room beyond the first frame's samples: the last of them gives way
         slot = self.count if self.count < len(weights) else self.initial + int(weights[self.initial :].argmin())
         if self.last < 0:
-            weights /= 1 - rate
-            weights[slot] = rate
+            weights /= 1 - learning_rate
+            weights[slot] = learning_rate
         else:
-            weights[slot] = weights[self.last] / (1 - rate)
+            weights[slot] = weights[self.last] / (1 - learning_rate)
         weights /= weights.sum()
         if weights[: self.initial].sum() < self.least_weight:
             weights /= self.least_weight + weights[self.initial :].sum()

@@ -24,7 +24,7 @@ class TrackerParams:
     search_factor: float = 6.0
     border: str = "inside_major"
     max_scale_change: float = 1.5
-    glances: int = 0  # calm frames after each look at the whole search region; see glance.py
+    inner_looks: int = 0  # calm frames after each look at the whole search region; see regions.py
     crop_rule: str = "head"  # "pre2022" cuts as when the papers' numbers were made
     # first frame
     shift_fracs: tuple[tuple[float, float], ...] = ((0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))
@@ -51,7 +51,7 @@ class TrackerParams:
     neighbourhood_scale: float = 2.2
     displacement_scale: float = 0.8
     inside_frac: float = 0.2  # of the target that stays inside the image
-    looks_around: int = 0  # more search regions in a frame while the target is lost; see lost.py
+    looks_around: int = 0  # more search regions in a frame while the target is lost; see regions.py
     clear_score: float = 0.4  # least classifier score there for a target to be found
     # refinement
     candidates: int = 10  # the unperturbed box and nine random ones

@@ -1,24 +1,126 @@
-"""The online tracker: init(image, box), then update(image) -> TrackResult for every further frame."""
+"""The online tracker, for one target and for several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.engines import load_engine
+from ebmtrack.engines.base import Engine, Mark, no_mark
 from ebmtrack.errors import ConfigError
-from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.step import Mark, Target, TrackResult, no_mark, update_targets
+from ebmtrack.tracking.state import TargetState
+from ebmtrack.tracking.step import TrackResult, climbed_candidates, corner_energies, track_frame
 
-__all__ = ["TrackResult", "Tracker", "check_box", "check_device", "check_image"]
+__all__ = ["INNER_LOOKS", "MultiTracker", "TrackResult", "Tracker", "check_box", "check_image"]
+
+INNER_LOOKS = 4  # at each of several calm targets, after each look at the whole search region
+DEFAULT_SET_UP = "dimp18_nce_plus"
+
+
+class MultiTracker:
+    """A tracker of any number of targets; each has its own memory, filter and random numbers, all share one network.
+
+    All search regions go through the network at once, and all boxes climb together, but each is computed as if alone.
+    With several targets, each look at the whole search region of a calm one is followed by `inner_looks` frames that
+    see its inner part only (see regions.py); the targets take turns. This is quicker and a little less exact. With
+    inner_looks=0 the boxes are those of separate Trackers with the same seeds, to the bit on a CPU.
+
+    Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels. Targets may be added and removed at any frame.
+
+    >>> tracker = MultiTracker.from_pretrained()                     # doctest: +SKIP
+    >>> left = tracker.add(first_image, (80, 60, 40, 90))            # doctest: +SKIP
+    >>> right = tracker.add(first_image, (180, 60, 40, 90))          # doctest: +SKIP
+    >>> for image in images: print(tracker.update(image)[left])      # doctest: +SKIP
+    """
+
+    def __init__(self, engine: Engine, params: TrackerParams, inner_looks: int = INNER_LOOKS):
+        """Take a network and a set-up.
+
+        Args:
+            engine: the network.
+            params: the set-up; a target that is alone has its `inner_looks`.
+            inner_looks: for each of several targets.
+        """
+        self.engine, self.params, self.inner_looks = engine, params, inner_looks
+        self.mark: Mark = no_mark  # called with each stage's name when it is done
+        self._states: dict[int, TargetState] = {}
+        self._next_id = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        params: str | TrackerParams = DEFAULT_SET_UP,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: str = "auto",
+        inner_looks: int = INNER_LOOKS,
+    ) -> MultiTracker:
+        """Return the tracker of a set-up with its weights or those of another file; see Tracker.from_pretrained."""
+        return cls(*engine_and_params(params, weights, device, precision), inner_looks)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The ids of all targets, in the order in which they were added."""
+        return tuple(self._states)
+
+    def add(self, image_rgb: np.ndarray, box_xywh: Any, seed: int | None = None) -> int:
+        """Start on one more target.
+
+        Args:
+            image_rgb: the target's first frame.
+            box_xywh: the target in it.
+            seed: of its random numbers, instead of the set-up's.
+
+        Returns:
+            The target's id, which is never used again.
+
+        Raises:
+            ConfigError: on a bad image or box.
+        """
+        image, box = check_image(image_rgb), check_box(box_xywh, image_rgb.shape)
+        target, self._next_id = self._next_id, self._next_id + 1
+        seed = self.params.seed if seed is None else seed
+        self._states[target] = start_target(self.engine, self.params, image, box, seed, phase=target)
+        return target
+
+    def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
+        """Find all targets in the next frame: result by id, in the order of `targets`."""
+        image, states = check_image(image_rgb), list(self._states.values())
+        inner_looks = self.inner_looks if len(states) > 1 else self.params.inner_looks
+        answers = dict(zip(self._states, track_frame(self.engine, states, image, inner_looks, self.mark)))
+        self._states.update({target: state for target, (state, _) in answers.items()})
+        return {target: result for target, (_, result) in answers.items()}
+
+    def remove(self, target: int) -> None:
+        """Forget a target. Raises ConfigError if there is none of this id."""
+        self._state(target)
+        del self._states[target]
+
+    def candidates(self, target: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a target's candidate boxes before and after their climb; see Tracker.candidates."""
+        return climbed_candidates(self.engine, self._state(target))
+
+    def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray:
+        """Return a target's energies over places of its top right corner; see Tracker.corner_log_density."""
+        state = self._state(target)
+        if not state.proposals:
+            raise ConfigError(f"target {target} has no energy to look at: update() has not found it")
+        return corner_energies(self.engine, state, state.proposals[0], np.asarray(points_xy, np.float64))
+
+    def _state(self, target: int) -> TargetState:
+        """Return a target's state, or raise ConfigError if there is no such target."""
+        if target not in self._states:
+            raise ConfigError(f"there is no target {target}; there are {list(self._states)}")
+        return self._states[target]
 
 
 class Tracker:
-    """Follows one target. Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels.
+    """A tracker of one target. Images are uint8 RGB (height, width, 3); boxes x, y, w, h in pixels.
 
     >>> tracker = Tracker.from_pretrained()                          # doctest: +SKIP
     >>> tracker.init(first_image, (80, 60, 40, 90))                  # doctest: +SKIP
@@ -28,78 +130,95 @@ class Tracker:
     Deep copies share the network.
     """
 
-    def __init__(self, net: InferenceNet, params: TrackerParams):
-        self.net, self.params = net, params
-        self.mark: Mark = no_mark  # called with each stage's name when it is done (see bench.py)
+    def __init__(self, engine: Engine, params: TrackerParams):
+        self.engine, self.params = engine, params
+        self.mark: Mark = no_mark  # called with each stage's name when it is done
         self.watch: Callable | None = None  # viewers' place: called with name, frame number, image and result
-        self._target: Target | None = None
+        self._states: list[TargetState] = []  # of the target, none before init()
 
     @classmethod
     def from_pretrained(
         cls,
-        params: str | TrackerParams = "dimp18_nce_plus",
+        params: str | TrackerParams = DEFAULT_SET_UP,
         weights: str | Path | None = None,
         device: str = "cpu",
         precision: str = "auto",
     ) -> Tracker:
-        """The tracker of a set-up in tracker_params (by name), with its weights or those of another file."""
-        params = load_params(params) if isinstance(params, str) else params
-        path = resolve_weights(params.weights if weights is None else weights)
-        net = load_checkpoint(path)
-        if params.softmax_scores != (net.config.filter_optimizer == "prdimp"):
-            kind = "PrDiMP" if params.softmax_scores else "DiMP"
-            raise ConfigError(f"these parameters are for a {kind} classifier, which {path} does not hold")
-        return cls(InferenceNet(net, check_device(device), precision), params)
+        """Return the tracker of a set-up with its weights or those of another file.
 
-    @torch.inference_mode()
-    def init(self, image: np.ndarray, box_xywh, seed: int | None = None) -> None:
-        """Start on a target: its box in its first frame. `seed` overrides the parameters' one."""
-        image, box = check_image(image), check_box(box_xywh, image.shape)
-        self._target = Target(self.net, self.params, image, box, seed)
+        Args:
+            params: a set-up in tracker_params by name, or one as a value.
+            weights: a file, or the name of a network that ships, instead of the set-up's.
+            device: "cpu", "cuda", "cuda:1" or "mps".
+            precision: "float32", "bfloat16" or "auto".
 
-    @torch.inference_mode()
-    def update(self, image: np.ndarray) -> TrackResult:
-        """Find the target in the next frame."""
-        if self._target is None:
-            raise ConfigError("update() before init(): give the tracker a first image and a box")
-        return update_targets(self.net, [self._target], check_image(image), self.mark)[0]
-
-    @torch.inference_mode()
-    def candidates(self) -> tuple[np.ndarray, np.ndarray]:
-        """The candidate boxes (R, 4) of the last frame in image pixels, before and after their climb on the energy.
-
-        Both hold no boxes where the target was not found. The climb is computed anew.
+        Raises:
+            ConfigError: on an unknown set-up or device, or one that does not fit the network.
+            CheckpointError: on a file that is missing or damaged.
         """
-        if self._target is None:
-            raise ConfigError("candidates() before init(): there is no target")
-        return self._target.climbed_candidates()
+        return cls(*engine_and_params(params, weights, device, precision))
 
-    @torch.inference_mode()
+    def init(self, image: np.ndarray, box_xywh: Any, seed: int | None = None) -> None:
+        """Start on a target.
+
+        Args:
+            image: the target's first frame.
+            box_xywh: the target in it.
+            seed: of its random numbers, instead of the set-up's.
+
+        Raises:
+            ConfigError: on a bad image or box.
+        """
+        image, box = check_image(image), check_box(box_xywh, image.shape)
+        seed = self.params.seed if seed is None else seed
+        self._states = [start_target(self.engine, self.params, image, box, seed)]
+
+    def update(self, image: np.ndarray) -> TrackResult:
+        """Find the target in the next frame. Raises ConfigError on a bad image or before init()."""
+        states, image = self._started("update"), check_image(image)
+        ((state, result),) = track_frame(self.engine, states, image, self.params.inner_looks, self.mark)
+        self._states = [state]
+        return result
+
+    def candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the candidate boxes (R, 4) of the last frame in image pixels, before and after their climb.
+
+        Both hold no boxes if the target was not found. The climb is computed anew.
+        """
+        return climbed_candidates(self.engine, self._started("candidates")[0])
+
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
-        """Energy f of the boxes whose top right corner lies at points (n, 2) of the last image, (n,).
+        """Return the energies f (n,) of the boxes whose top right corner is at points (n, 2) of the last image.
 
         The bottom left corner stays that of the last box (ECCV 2020, figure 1). Up to a constant, f is log p(y|x).
         Boxes without area have -inf.
         """
-        if self._target is None or self._target.energy is None:
-            raise ConfigError("corner_log_density() before update(): there is no energy to look at")
-        return self._target.corner_log_density(np.asarray(points_xy, np.float64))
+        proposals = [(state, proposal) for state in self._states for proposal in state.proposals]
+        if not proposals:
+            raise ConfigError("corner_log_density() before update() has found the target: there is no energy")
+        return corner_energies(self.engine, *proposals[0], np.asarray(points_xy, np.float64))
+
+    def _started(self, call: str) -> list[TargetState]:
+        """Return the target's state, or raise ConfigError before init()."""
+        if not self._states:
+            raise ConfigError(f"{call}() before init(): give the tracker a first image and a box")
+        return self._states
 
 
-def check_device(device: str) -> torch.device:
-    """The device if this machine has it, else ConfigError."""
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}: use cpu, cuda, cuda:1 or mps") from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (chosen.index or 0) >= there.get(chosen.type, 0):
-        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
-    return chosen
+def engine_and_params(
+    params: str | TrackerParams, weights: str | Path | None, device: str, precision: str
+) -> tuple[Engine, TrackerParams]:
+    """Return the network and the set-up of a tracker; see Tracker.from_pretrained."""
+    params = load_params(params) if isinstance(params, str) else params
+    engine = load_engine(params.weights if weights is None else weights, device, precision)
+    if params.softmax_scores != (engine.info.classifier == "prdimp"):
+        kind = "PrDiMP" if params.softmax_scores else "DiMP"
+        raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
+    return engine, params
 
 
-def check_image(image: np.ndarray) -> np.ndarray:
-    """The image if it is uint8 RGB (height, width, 3), else ConfigError."""
+def check_image(image: Any) -> np.ndarray:
+    """Return the image if it is uint8 RGB (height, width, 3), else raise ConfigError."""
     if not isinstance(image, np.ndarray):
         raise ConfigError(f"an image must be a numpy array (height, width, 3) of uint8 RGB, got {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -109,8 +228,8 @@ def check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def check_box(box_xywh, shape: tuple[int, ...]) -> np.ndarray:
-    """The box as four floats if it has at least one pixel's area inside an image of `shape`, else ConfigError."""
+def check_box(box_xywh: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the box as four floats if at least a pixel of it is inside an image of `shape`, else raise ConfigError."""
     try:
         box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
@@ -122,5 +241,5 @@ def check_box(box_xywh, shape: tuple[int, ...]) -> np.ndarray:
         raise ConfigError(f"box ({text}) must be at least one pixel wide and high")
     h, w = shape[:2]
     if box[0] >= w or box[1] >= h or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-        raise ConfigError(f"box ({text}) lies outside of the image, which is {w} x {h}")
+        raise ConfigError(f"box ({text}) is outside of the image, which is {w} x {h}")
     return box

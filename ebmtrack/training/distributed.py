@@ -141,7 +141,7 @@ def _part() -> None:
 
 def pick_device(device: str) -> torch.device:
     """The device that a name means: `auto` is a GPU where there is one; under torchrun `cuda` is that of LOCAL_RANK."""
-    from ebmtrack.tracking.tracker import check_device
+    from ebmtrack.engines.torch_engine import check_device
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -108,11 +108,12 @@ class TrackingRun:
 
     def __call__(self, net: TrackerNet) -> dict[str, float]:
         """track_auc: the mean over sequences of the area under the success curve (protocol `ope`)."""
+        from ebmtrack.engines.torch_engine import TorchEngine
         from ebmtrack.nets.inference import InferenceNet
         from ebmtrack.tracking.tracker import Tracker
 
         net.eval()
-        tracker = Tracker(InferenceNet(net, next(net.parameters()).device), self.params)
+        tracker = Tracker(TorchEngine(InferenceNet(net, next(net.parameters()).device)), self.params)
         values = [self._auc(tracker, sequence) for sequence in self.sequences]
         known = [value for value in values if not np.isnan(value)]  # a sequence may have no box after its first
         return {"track_auc": sum(known) / len(known) if known else float("nan")}

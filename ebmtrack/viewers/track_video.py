@@ -143,9 +143,9 @@ def _started(tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]) -
     if len(starts_xywh) == 1:
         tracker.init(first, starts_xywh[0])
         return lambda image: [tracker.update(image)]
-    from ebmtrack.tracking.multi import MultiTracker
+    from ebmtrack.tracking.tracker import MultiTracker
 
-    several = MultiTracker(tracker.net, tracker.params)
+    several = MultiTracker(tracker.engine, tracker.params)
     for number, box in enumerate(starts_xywh, 1):
         try:
             several.add(first, box)

@@ -15,13 +15,13 @@ import torch
 
 from ebmtrack.data.on_device import DeviceFrames
 from ebmtrack.data.prepare import frames_in_memory
+from ebmtrack.engines import torch_engine
+from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies import energy_1d as study1d
-from ebmtrack.tracking import tracker as tracker_module
-from ebmtrack.tracking.multi import MultiTracker
 from ebmtrack.tracking.params import load_params
-from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, train
@@ -50,7 +50,7 @@ BOXES = [(90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)]
 @pytest.fixture
 def known_device(monkeypatch):
     """Let the program take the pretended GPU for one that is there."""
-    monkeypatch.setattr(tracker_module, "check_device", torch.device)
+    monkeypatch.setattr(torch_engine, "check_device", torch.device)
 
 
 def test_it_finds_tensors_on_the_wrong_device():
@@ -76,7 +76,7 @@ def test_it_finds_tensors_on_the_wrong_device():
 @pytest.mark.parametrize("name", SET_UPS)
 def test_one_target(name):
     def boxes(device):
-        tracker = Tracker(InferenceNet(dimp18(), device, "float32"), SET_UPS[name])
+        tracker = Tracker(TorchEngine(InferenceNet(dimp18(), device, "float32")), SET_UPS[name])
         tracker.init(FRAMES[0], BOXES[0])
         found = [tracker.update(frame).box_xywh for frame in FRAMES[1:]]
         corners = tracker.corner_log_density(np.array([[130.0, 70.0]]))
@@ -88,10 +88,10 @@ def test_one_target(name):
     assert gpu.calls > 1000
 
 
-@pytest.mark.parametrize("glances", [0, 2])
-def test_several_targets(glances):
+@pytest.mark.parametrize("inner_looks", [0, 2])
+def test_several_targets(inner_looks):
     def boxes(device):
-        tracker = MultiTracker(InferenceNet(dimp18(), device, "float32"), OURS, glances=glances)
+        tracker = MultiTracker(TorchEngine(InferenceNet(dimp18(), device, "float32")), OURS, inner_looks=inner_looks)
         for seed, box in enumerate(BOXES):
             tracker.add(FRAMES[0], box, seed)
         return [result.box_xywh for frame in FRAMES[1:] for result in tracker.update(frame).values()]

@@ -42,7 +42,7 @@ def test_experiment(folder, tmp_path):
     experiment.run(tracker)
     stored = np.loadtxt(tmp_path / "results/OTB2013/ours/Deer.txt", delimiter=",")
     pictures = [cv2.imread(str(path))[:, :, ::-1] for path in sorted((folder / "Deer/img").iterdir())]
-    alone = Tracker(tracker.tracker.net, PARAMS)
+    alone = Tracker(tracker.tracker.engine, PARAMS)
     alone.init(pictures[0], BOXES[0])
     expected = np.array([BOXES[0], *(alone.update(picture).box_xywh for picture in pictures[1:])])
     assert np.abs(stored - expected).max() <= 5.1e-4

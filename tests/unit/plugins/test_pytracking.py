@@ -18,8 +18,8 @@ import torch
 import ebmtrack
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.commands import main as cli
+from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import CheckpointError, ConfigError
-from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.plugins import hook as _hook
 from ebmtrack.plugins import pytracking as plugin
 from ebmtrack.plugins import pytracking_setup as setup
@@ -208,8 +208,8 @@ def test_video_is_bgr_and_objects_share_the_network(host, checkout, tmp_path):
         assert np.array_equal(stored, boxes_by_hand(checkout, box, FRAMES).astype(int))
         assert tracker.drawn[key] == 4
     first, second = tracker.wrapper.trackers.values()
-    assert isinstance(first.tracker.net, InferenceNet) and first.tracker.net is second.tracker.net
-    assert plugin.EbmTracker(tracker.get_parameters()).tracker.net is first.tracker.net
+    assert isinstance(first.tracker.engine, TorchEngine) and first.tracker.engine is second.tracker.engine
+    assert plugin.EbmTracker(tracker.get_parameters()).tracker.engine is first.tracker.engine
     assert not tracker.get_parameters().frames_are_bgr
 
 
@@ -281,7 +281,7 @@ def test_hosts_own_networks_are_found_and_read(host, checkout):
     path = checkout / "networks/dimp18.pth"
     export_pytracking(path, dimp18())
     assert plugin.find_weights("dimp18") == path
-    net = plugin.EbmTracker(plugin.parameters_of("dimp18", device="cpu")).tracker.net
+    net = plugin.EbmTracker(plugin.parameters_of("dimp18", device="cpu")).tracker.engine.net
     assert net.config.filter_optimizer == "dimp"
 
 

@@ -23,7 +23,7 @@ import torch
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.plugins import vot_setup
-from ebmtrack.tracking.multi import MultiTracker
+from ebmtrack.tracking.tracker import MultiTracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
 
 trax = pytest.importorskip("trax", reason="vot-trax is not installed: pip install 'ebmtrack[vot]'")
@@ -91,8 +91,8 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
 class Drift:
     """A MultiTracker whose boxes move right by their id + 1 with each frame, sure of itself by brightness."""
 
-    def __init__(self, net, params, glances):
-        self.net, self.params, self.glances, self.boxes = net, params, glances, {}
+    def __init__(self, engine, params, inner_looks):
+        self.engine, self.params, self.inner_looks, self.boxes = engine, params, inner_looks, {}
 
     def add(self, image_rgb, box_xywh):
         self.boxes[len(self.boxes)] = box_xywh

@@ -1,4 +1,4 @@
-"""Where lost targets are looked for, and that one that returns elsewhere is found again."""
+"""A lost target that returns elsewhere is found again by looking around."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.tracking import lost
-from ebmtrack.tracking.multi import MultiTracker
 from ebmtrack.tracking.params import load_params
-from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
 
 HERE, THERE = (60, 40), (430, 290)  # where the target is seen first, and where it returns (x, y)
@@ -23,30 +20,10 @@ GONE = 3  # frames without it
 FRAMES_OF_A_ROUND = 12  # and more, in which all places of the picture have their turn
 
 
-@given(st.floats(0, 500), st.floats(0, 500), st.floats(20, 900), st.integers(1, 500), st.integers(1, 500))
-def test_places_cover_the_image_and_begin_nearby(y, x, side, height, width):
-    centres = lost.places(np.array([y, x]), side, (height, width, 3))
-    distances = np.linalg.norm(centres - (y, x), axis=1)
-    assert (np.diff(distances) >= 0).all()
-    corners = np.array([(0, 0), (0, width), (height, 0), (height, width), (height / 2, width / 3)], float)
-    nearest = np.abs(corners[:, None] - centres).max(axis=2).min(axis=1)
-    assert (nearest <= lost.STEP * side / 2 + 1e-9).all()
-
-
-def test_a_tiny_region_does_not_make_millions_of_places():
-    assert len(lost.places(np.zeros(2), 1e-3, (1080, 1920))) == lost.MOST**2
-
-
-@given(st.integers(1, 40), st.integers(1, 5))
-def test_every_place_has_its_turn(n, looks):
-    frames = -(-n // looks)
-    seen = np.concatenate([lost.turn(np.arange(n), frame, looks) for frame in range(1, frames + 1)])
-    assert set(seen.tolist()) == set(range(n))
-
-
 @pytest.fixture(scope="module")
-def net():
-    return InferenceNet(load_checkpoint(resolve_weights(None)), precision="float32")
+def engine():
+    net = InferenceNet(load_checkpoint(resolve_weights(None)), precision="float32")
+    return TorchEngine(net)
 
 
 @pytest.fixture(scope="module")
@@ -68,36 +45,36 @@ def film():
     return frames, (*HERE, w, h), (*THERE, w, h)
 
 
-def last_box(net, film, **changes):
+def last_box(engine, film, **changes):
     frames, box, _ = film
-    tracker = Tracker(net, load_params("dimp18_nce_plus").replace(**changes))
+    tracker = Tracker(engine, load_params("dimp18_nce_plus").replace(**changes))
     tracker.init(frames[0], box)
     results = [tracker.update(frame) for frame in frames[1:]]
     assert [result.verdict for result in results[2 : 2 + GONE]] == ["not_found"] * GONE
     return results[-1]
 
 
-def test_a_target_that_returns_elsewhere_is_found_by_looking_around(net, film):
+def test_a_target_that_returns_elsewhere_is_found_by_looking_around(engine, film):
     overlap = lambda result: iou_xywh(*torch.tensor([result.box_xywh, film[2]])).item()  # noqa: E731
-    assert not last_box(net, film, looks_around=0).found
-    found = last_box(net, film, looks_around=2)
+    assert not last_box(engine, film, looks_around=0).found
+    found = last_box(engine, film, looks_around=2)
     assert found.verdict == "normal" and overlap(found) > 0.6
 
 
-def test_what_is_not_clear_is_not_taken(net, film):
-    assert not last_box(net, film, looks_around=2, clear_score=10.0).found
+def test_what_is_not_clear_is_not_taken(engine, film):
+    assert not last_box(engine, film, looks_around=2, clear_score=10.0).found
 
 
-def test_several_lost_targets_are_found_as_each_alone(net, film):
+def test_several_lost_targets_are_found_as_each_alone(engine, film):
     """To the bit: looks of two targets go through the network together."""
     frames, box, _ = film
     other = (box[0] + 4.0, box[1] + 3.0, box[2] - 8.0, box[3] - 6.0)
     params = load_params("dimp18_nce_plus")
-    several = MultiTracker(net, params, glances=0)
+    several = MultiTracker(engine, params, inner_looks=0)
     ids = [several.add(frames[0], one) for one in (box, other)]
     together = [several.update(frame) for frame in frames[1:]]
     for target, one in zip(ids, (box, other)):
-        alone = Tracker(net, params)
+        alone = Tracker(engine, params)
         alone.init(frames[0], one)
         for frame, results in zip(frames[1:], together):
             assert alone.update(frame).box_xywh == results[target].box_xywh

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.evaluate import evaluate
 from ebmtrack.nets.inference import InferenceNet
@@ -213,7 +214,7 @@ def test_candidates_before_and_after_their_climb():
         sample_size=144, not_found_threshold=-10.0, average_best=10, max_aspect=1e9, aspect_prior=0.0
     )
     frames = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(3)]
-    tracker = Tracker(InferenceNet(dimp18(), precision="float32"), params)
+    tracker = Tracker(TorchEngine(InferenceNet(dimp18(), precision="float32")), params)
     with pytest.raises(ConfigError, match="before init"):
         tracker.candidates()
     tracker.init(frames[0], (90.0, 60.0, 44.0, 52.0))
@@ -244,7 +245,9 @@ def folder(tmp_path):
 
 
 def random_tracker() -> Tracker:
-    return Tracker(InferenceNet(dimp18(), precision="float32"), load_params("dimp18_nce_plus").replace(**TINY))
+    return Tracker(
+        TorchEngine(InferenceNet(dimp18(), precision="float32")), load_params("dimp18_nce_plus").replace(**TINY)
+    )
 
 
 def results_of(folder) -> list:

@@ -1,0 +1,227 @@
+"""The protocol between the online tracker and a network.
+
+The tracker (`ebmtrack.tracking`) knows images, boxes, verdicts and when to learn. An engine knows one network: it turns
+search regions into features and score maps, lets boxes climb the energy, and learns the filter. Everything that crosses
+the border is a NumPy array, a number or an opaque handle. A handle may own memory on any device; the tracker stores it,
+hands it back to the engine that made it, copies it with `copy.deepcopy`, and never looks inside.
+
+Conventions at the border:
+
+- Patches are RGB with values 0..255, (side, side, 3). They may have any strides.
+- Boxes are float32 in pixels of the whole search region's patch ("crop pixels"): x to the right, y down, the patch
+  covers 0..side, so that the centre of its first pixel is at 0.5. `boxes_xyxy` is (x0, y0, x1, y1), `boxes_xywh` is
+  (x0, y0, x1 - x0, y1 - y0). Boxes may leave the patch; an engine accepts any numbers, NaN and infinity included.
+- A cell is `info.stride` crop pixels. Cell (0, 0) of a score map of n x n cells is at -(n - 1) / 2 cells from the
+  region's centre, in y and in x. An even filter on h x w feature cells gives (h + 1) x (w + 1) scores.
+- Engines draw no random numbers. The tracker draws them all, so that every engine gets the same ones.
+- The same inputs give the same outputs to the bit on the same machine, and what an engine returns for one target does
+  not depend on the other targets in the call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+TargetModel: TypeAlias = Any
+"""The handle of what an engine learned about one target: modulation, filter and stored samples. The engine may change
+it in `remember` and `learn`."""
+
+RegionFeatures: TypeAlias = Any
+"""The handle of what the network computed of one search region for one target. It never changes for the tracker; an
+engine may fill caches in it."""
+
+Mark: TypeAlias = Callable[[str], None]
+"""Called with a stage's name when the stage is done; benchmarks measure with it."""
+
+
+def no_mark(stage: str) -> None:
+    """Ignore the end of a stage."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineInfo:
+    """What the tracker must know of a network.
+
+    classifier: "dimp" or "prdimp" (whose scores the tracker turns into probabilities by a softmax).
+    channels: number of channels of the classification features.
+    stride: crop pixels per cell of the classification features.
+    device: the device's name, for reports ("cpu", "cuda:0", "CPUExecutionProvider").
+    precision: the network's precision, for reports ("float32", "bfloat16", "int8").
+    """
+
+    classifier: str
+    channels: int
+    stride: int
+    device: str
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstFrame:
+    """The training samples that the tracker draws from a target's first frame.
+
+    patches: (n, side, side, 3) float32 RGB 0..255; the first one shows the target as it is, in the middle.
+    boxes_xyxy: (n, 4) float32, the target in each patch; the first one is the box that the modulation is taken from.
+    channel_factors: (copies, channels) float32. For each row the engine adds one sample: the normalised classification
+        features of the first patch, every channel multiplied by its factor (dropout), with the first patch's box. They
+        follow the n samples of the patches.
+    iterations: steps of the filter optimiser, from the initialiser's filter, over all n + copies samples with equal
+        weights.
+    capacity: number of samples that the model must have room for, at least n + copies. The first frame's samples fill
+        the slots from 0.
+    """
+
+    patches: np.ndarray
+    boxes_xyxy: np.ndarray
+    channel_factors: np.ndarray
+    iterations: int
+    capacity: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeLook:
+    """A request to look at a whole search region with a target's filter.
+
+    patch: (side, side, 3) uint8.
+    """
+
+    target: TargetModel
+    patch: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerLook:
+    """A request to look at the inner part of a search region with a target's filter; cheaper than a whole look.
+
+    The engine pads all feature maps with zeros to the size that the whole region would have. It scales the
+    classification features so that their mean square equals that of the cells of an earlier whole look that the inner
+    part covers: the classifier normalises each image, and a target alone in sight would get other scores.
+
+    patch: (side - 2 * stride * margin_cells, the same, 3) uint8, the middle of the whole region's patch.
+    margin_cells: cells that the patch leaves out at each edge of the whole region, at least 1.
+    whole: the features of an earlier whole look (or of the first frame) for this target, in a region of `side` pixels.
+    """
+
+    target: TargetModel
+    patch: np.ndarray
+    margin_cells: int
+    whole: RegionFeatures
+
+
+Look: TypeAlias = WholeLook | InnerLook
+
+
+class Sight(NamedTuple):
+    """What a look gave: the region's features and the filter's scores (h, w), float32, without softmax."""
+
+    features: RegionFeatures
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascent:
+    """How boxes climb: `steps` plain gradient steps y <- y + step * grad f(y), without any check.
+
+    With relative_space, y = (cx / w0, cy / h0, log w, log h), where (w0, h0) is the size of the region's first box at
+    the start (BMVC 2020, section 5.2). Otherwise y = (x, y, w, h), and the gradient of each coordinate is multiplied by
+    the box's present w (x and w) or h (y and h) (DiMP's default space). Position steps apply to the first two
+    coordinates, size steps to the last two.
+    """
+
+    steps: int
+    position_step: float
+    size_step: float
+    relative_space: bool
+
+
+class Climb(NamedTuple):
+    """Where boxes arrived: boxes_xywh (T, R, 4) float32 and energies (T, R) float32 before the last step.
+
+    The energies are those at which the last step started (at the start for no steps), by which the candidates are
+    ranked. A box that is not finite or reaches beyond 1e6 pixels has the energy and the gradient NaN.
+    """
+
+    boxes_xywh: np.ndarray
+    energies: np.ndarray
+
+
+class Engine(Protocol):
+    """A network as the tracker uses it.
+
+    An engine is not copied: `copy.deepcopy` returns the same engine. Its methods raise no errors for boxes or scores;
+    they raise ConfigError for shapes that the network cannot take.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return what the tracker must know of the network."""
+        ...
+
+    def start(self, first: FirstFrame) -> tuple[TargetModel, RegionFeatures]:
+        """Learn a target from its first frame.
+
+        Args:
+            first: samples and boxes of the first frame.
+
+        Returns:
+            The target's model (modulation vectors of the first patch and box, the filter after `first.iterations`
+            steps, the samples in slots 0 to n + copies - 1), and the features of the first patch for this target.
+        """
+        ...
+
+    def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
+        """Look at search regions, those of equal size in one pass of the network.
+
+        Args:
+            looks: requests, of any number of targets, several of one target included.
+            mark: called with "backbone", then "classifier features", when these stages are done.
+
+        Returns:
+            One sight for each look, in order.
+        """
+        ...
+
+    def climb(
+        self, regions: Sequence[RegionFeatures], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
+    ) -> Climb:
+        """Let boxes climb the energy, for each target in its own search region.
+
+        Args:
+            regions: features of T search regions, T at least 1.
+            boxes_xywh: (T, R, 4) float32, R candidate boxes in each region.
+            ascent: steps and space.
+            mark: called with "box features" when what the boxes need first is computed.
+
+        Returns:
+            The boxes after the climb and their energies before its last step.
+        """
+        ...
+
+    def energies(self, region: RegionFeatures, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies (n,) float32 of boxes (n, 4) float32 in a search region."""
+        ...
+
+    def remember(self, target: TargetModel, slot: int, region: RegionFeatures, box_xyxy: np.ndarray) -> None:
+        """Store a search region's classification features as a sample, in place of what the slot held.
+
+        Args:
+            target: the model to change.
+            slot: 0 to capacity - 1.
+            region: the features to store.
+            box_xyxy: (4,) float32, the target in the region.
+        """
+        ...
+
+    def learn(self, target: TargetModel, weights: np.ndarray, iterations: int) -> None:
+        """Improve a target's filter on its stored samples.
+
+        Args:
+            target: the model to change.
+            weights: (n,) float64, of the samples in slots 0 to n - 1; others are not used.
+            iterations: steps of the filter optimiser, from the present filter.
+        """
+        ...

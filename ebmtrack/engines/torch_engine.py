@@ -1,0 +1,202 @@
+"""The engine on PyTorch: any device, float32 or bfloat16."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ebmtrack.boxes import xywh_to_xyxy
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.engines.base import (
+    Ascent,
+    Climb,
+    EngineInfo,
+    FirstFrame,
+    InnerLook,
+    Look,
+    Mark,
+    Sight,
+    no_mark,
+)
+from ebmtrack.engines.torch_ascent import climb_energy
+from ebmtrack.errors import ConfigError
+from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.nets.target_energy import EnergyMap, JointEnergy, TargetEnergy
+
+
+@dataclasses.dataclass
+class TorchTarget:
+    """A target's model on the network's device.
+
+    energy: the energy branch with the target's modulation. filter: (1, c, k, k). samples: (capacity, c, h, w)
+    classification features; boxes_xyxy: (capacity, 4), the target in each of them.
+    """
+
+    energy: TargetEnergy
+    filter: Tensor
+    samples: Tensor
+    boxes_xyxy: Tensor
+
+    def __deepcopy__(self, memo: dict) -> TorchTarget:
+        return TorchTarget(self.energy, self.filter, self.samples.clone(), self.boxes_xyxy.clone())
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchRegion:
+    """A search region's features on the network's device.
+
+    energy: the target's energy in this region. classification: (1, c, h, w) float32.
+    """
+
+    energy: EnergyMap
+    classification: Tensor
+
+    def __deepcopy__(self, memo: dict) -> TorchRegion:
+        return self
+
+
+class TorchEngine:
+    """A network of PyTorch as the tracker uses it; see `ebmtrack.engines.base.Engine` for the methods.
+
+    Convolutions, filters and pooled products run on the network's device; the arithmetic of the few boxes runs on the
+    CPU.
+    """
+
+    def __init__(self, net: InferenceNet):
+        self.net = net
+
+    def __deepcopy__(self, memo: dict) -> TorchEngine:
+        return self
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return what the tracker must know of the network."""
+        config = self.net.config
+        return EngineInfo(
+            classifier=config.filter_optimizer,
+            channels=config.classifier_channels,
+            stride=FEATURE_STRIDE,
+            device=str(self.net.device),
+            precision=str(self.net.dtype).removeprefix("torch."),
+        )
+
+    @torch.inference_mode()
+    def start(self, first: FirstFrame) -> tuple[TorchTarget, TorchRegion]:
+        """Learn a target from its first frame."""
+        layer2, layer3 = self.net.extract(torch.from_numpy(first.patches))
+        energy = self.net.target_energy(layer2[:1], layer3[:1], torch.from_numpy(first.boxes_xyxy[0]))
+        features = self.net.classify(layer3)
+        region = TorchRegion(energy.over(self.net.box_features(layer2[:1], layer3[:1])), features[:1])
+        factors = torch.from_numpy(first.channel_factors).to(features)
+        samples = torch.cat([features, features[:1] * factors[:, :, None, None]])
+        boxes = torch.from_numpy(first.boxes_xyxy)
+        boxes = torch.cat([boxes, boxes[:1].expand(len(factors), -1)]).to(self.net.device)
+        filters = self.net.classifier.learn(samples[:, None], boxes[:, None], None, first.iterations)
+        target = TorchTarget(energy, filters[-1], _padded(samples, first.capacity), _padded(boxes, first.capacity))
+        return target, region
+
+    @torch.inference_mode()
+    def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
+        """Look at search regions, those of equal size in one pass of the network."""
+        groups = _by_shape(looks)
+        layers = [self.net.extract(torch.from_numpy(np.stack([looks[k].patch for k in group]))) for group in groups]
+        mark("backbone")
+        classified = [self.net.classify_each(layer3) for _, layer3 in layers]
+        mark("classifier features")
+        sights: dict[int, Sight] = {}
+        for group, (layer2, layer3), features in zip(groups, layers, classified):
+            for k, *maps in zip(group, layer2.split(1), layer3.split(1), features):
+                sights[k] = self._sight(looks[k], *maps)
+        return [sights[k] for k in range(len(looks))]
+
+    def _sight(self, look: Look, layer2: Tensor, layer3: Tensor, features: Tensor) -> Sight:
+        """Return a look's features and scores from its feature maps (1, c, h, w)."""
+        if isinstance(look, InnerLook):
+            features = match_power(features, covered_power(look.whole.classification, look.margin_cells))
+            sides = [round(m.shape[-1] / features.shape[-1]) * look.margin_cells for m in (layer2, layer3, features)]
+            layer2, layer3, features = (F.pad(m, [s] * 4) for m, s in zip((layer2, layer3, features), sides))
+        region = TorchRegion(look.target.energy.over(self.net.box_features(layer2, layer3)), features)
+        return Sight(region, apply_filter(features[None], look.target.filter)[0, 0].cpu().numpy())
+
+    @torch.inference_mode()
+    def climb(
+        self, regions: Sequence[TorchRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
+    ) -> Climb:
+        """Let boxes climb the energy, for each target in its own search region."""
+        joint, boxes = JointEnergy([region.energy for region in regions]), torch.from_numpy(boxes_xywh)
+        joint.look_at(xywh_to_xyxy(boxes))
+        mark("box features")
+        climbed, energies = climb_energy(joint, boxes, ascent)
+        return Climb(climbed.numpy(), energies.numpy())
+
+    @torch.inference_mode()
+    def energies(self, region: TorchRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies (n,) of boxes (n, 4) in a search region."""
+        parts = torch.from_numpy(boxes_xyxy).split(128)
+        return torch.cat([region.energy.value(part) for part in parts]).numpy()
+
+    @torch.inference_mode()
+    def remember(self, target: TorchTarget, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
+        """Store a search region's classification features as a sample."""
+        target.samples[slot] = region.classification[0]
+        target.boxes_xyxy[slot] = torch.from_numpy(box_xyxy)
+
+    @torch.inference_mode()
+    def learn(self, target: TorchTarget, weights: np.ndarray, iterations: int) -> None:
+        """Improve a target's filter on its stored samples."""
+        n = len(weights)
+        samples, boxes = target.samples[:n, None], target.boxes_xyxy[:n, None]
+        sample_weights = torch.from_numpy(weights).to(samples)[:, None]
+        improve = self.net.classifier.filter_optimizer
+        target.filter = improve(target.filter, samples, boxes, sample_weights, iterations)[-1]
+
+
+def load_torch_engine(weights: str | Path | None, device: str = "cpu", precision: str = "auto") -> TorchEngine:
+    """Return the engine of a file of weights; see `ebmtrack.engines.load_engine`."""
+    net = load_checkpoint(resolve_weights(weights))
+    return TorchEngine(InferenceNet(net, check_device(device), precision))
+
+
+def covered_power(features: Tensor, margin_cells: int) -> Tensor:
+    """Return the mean square of features (1, c, h, w) over the cells at least `margin_cells` from the edge."""
+    inner = slice(margin_cells, features.shape[-1] - margin_cells)
+    return features[..., inner, inner].square().mean()
+
+
+def match_power(features: Tensor, power: Tensor) -> Tensor:
+    """Return features scaled to a mean square of `power`; zeros stay zeros."""
+    return features * (power / features.square().mean().clamp(min=1e-12)).sqrt()
+
+
+def _by_shape(looks: Sequence[Look]) -> list[list[int]]:
+    """Return the indices of looks, those with patches of the same shape together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for k, look in enumerate(looks):
+        groups.setdefault(look.patch.shape, []).append(k)
+    return list(groups.values())
+
+
+def _padded(values: Tensor, capacity: int) -> Tensor:
+    """Return values (n, ...) followed by zeros, (capacity, ...)."""
+    padded = values.new_zeros(capacity, *values.shape[1:])
+    padded[: len(values)] = values
+    return padded
+
+
+def check_device(device: str) -> torch.device:
+    """The device if this machine has it, else ConfigError."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}: use cpu, cuda, cuda:1 or mps") from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (chosen.index or 0) >= there.get(chosen.type, 0):
+        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
+    return chosen

@@ -1,0 +1,34 @@
+"""Random numbers as PyTorch's CPU generator gives them for a seed, without PyTorch.
+
+pytracking draws candidates and views with that generator, and so did this tracker; the same seed goes on giving the
+same boxes. Source of the formulas: ATen's mt19937 and uniform_real_distribution.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class RandomNumbers:
+    """A Mersenne twister with PyTorch's seeding and conversions to floats."""
+
+    def __init__(self, seed: int):
+        """Start from a seed; its lowest 32 bits count."""
+        self.seed = seed
+        self._bits = np.random.MT19937()
+        self._bits.state = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
+
+    def uniform(self, *shape: int) -> np.ndarray:
+        """Return numbers in [0, 1), float32, as torch.rand does.
+
+        >>> RandomNumbers(0).uniform(3).tolist()
+        [0.49625658988952637, 0.7682217955589294, 0.08847743272781372]
+        """
+        bits = self._bits.random_raw(int(np.prod(shape)))
+        return ((bits & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)).reshape(shape)
+
+    def bernoulli(self, probability: float, *shape: int) -> np.ndarray:
+        """Return bools that are True with a probability, as torch.Tensor.bernoulli_ draws them."""
+        high, low = self._bits.random_raw(2 * int(np.prod(shape))).reshape(-1, 2).T.astype(np.uint64)
+        bits = (high << np.uint64(32) | low) & np.uint64(2**53 - 1)
+        return (bits * 2.0**-53 < probability).reshape(shape)

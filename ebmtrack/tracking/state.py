@@ -1,0 +1,120 @@
+"""What the tracker knows of one target between two frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ebmtrack.data.crops import CropMap
+from ebmtrack.engines.base import RegionFeatures, TargetModel
+from ebmtrack.tracking.memory import SampleMemory
+from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.random_numbers import RandomNumbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A search region, cut from the image.
+
+    patch: (side, side, 3) uint8 RGB, what the network will see: all of the region or its inner part.
+    map: between image and the whole region's pixels.
+    window_xywh: the whole region in the image.
+    is_inner: whether the patch shows the inner part only.
+    """
+
+    patch: np.ndarray = dataclasses.field(repr=False)
+    map: CropMap
+    window_xywh: tuple[float, float, float, float]
+    is_inner: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A search region as the network sees it, with the score map (h, w) of the target's filter."""
+
+    region: Region
+    features: RegionFeatures
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """Candidate boxes (R, 4) float32, x, y, w, h in crop pixels of a view."""
+
+    view: View
+    candidates_xywh: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetState:
+    """One target after a frame. Positions and sizes are (y, x) and (h, w), as in pytracking.
+
+    params: the set-up.
+    model, memory, random: what the engine learned, the weights of its samples, the target's random numbers. These three
+        change in place; all other fields are values.
+    base_area: the area (crop pixels) that the target has in its search region.
+    first_log_aspect: log(h / w) in the first frame.
+    log_excess_hw: log ratio of the energy's preferred size to the annotated one in the first frame, (2,).
+    phase: number of frames by which the target's whole looks are put off.
+    frame: number of the last frame; the first one is 1.
+    position_yx, size_hw: the target's centre (pixel centres are integers) and size in image pixels, (2,).
+    scale: image pixels per pixel of the search region.
+    box_xywh: the same box as the user sees it.
+    lost_frames: number of frames since the target was last found.
+    is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
+    whole: the features of the last whole look at the first search region.
+    proposals: the last frame's proposal, or nothing if the target was not found.
+    """
+
+    params: TrackerParams
+    model: TargetModel
+    memory: SampleMemory
+    random: RandomNumbers
+    base_area: float
+    first_log_aspect: float
+    log_excess_hw: np.ndarray
+    phase: int
+    frame: int
+    position_yx: np.ndarray
+    size_hw: np.ndarray
+    scale: float
+    box_xywh: tuple[float, float, float, float]
+    lost_frames: int
+    is_calm: bool
+    whole: RegionFeatures
+    proposals: tuple[Proposal, ...]
+
+    def box_in(self, crop_map: CropMap, times_hw: np.ndarray | float = 1.0) -> np.ndarray:
+        """Return the target's box x, y, w, h (4,) float32 in crop pixels, its size multiplied by `times_hw`."""
+        return crop_map.to_crop(self.position_yx, self.size_hw * times_hw).astype(np.float32)
+
+    def own_size(self, climbed_hw: np.ndarray) -> np.ndarray:
+        """Return the target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy.
+
+        The first frame's excess is taken out, and `aspect_prior` draws the aspect ratio to the first frame's: most
+        targets keep theirs, and an energy that is wrong about it is wrong in the next frame too.
+        """
+        size = climbed_hw * np.exp(-self.log_excess_hw)
+        if not self.params.aspect_prior:
+            return size
+        h, w = np.moveaxis(size.clip(min=1e-6), -1, 0)
+        pull = self.params.aspect_prior * (self.first_log_aspect - np.log(h / w)) / 2
+        return size * np.exp(np.stack([pull, -pull], axis=-1))
+
+    def moved(self, position_yx: np.ndarray, size_hw: np.ndarray) -> TargetState:
+        """Return the state with another position and size."""
+        return dataclasses.replace(
+            self,
+            position_yx=position_yx,
+            size_hw=size_hw,
+            scale=math.sqrt(size_hw.prod() / self.base_area),
+            box_xywh=centred_box(position_yx, size_hw),
+        )
+
+
+def centred_box(position_yx: np.ndarray, size_hw: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the box x, y, w, h of a centre (y, x) and a size (h, w)."""
+    (y, x), (h, w) = position_yx.tolist(), size_hw.tolist()
+    return x - (w - 1) / 2, y - (h - 1) / 2, w, h

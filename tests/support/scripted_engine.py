@@ -1,0 +1,94 @@
+"""An engine that follows a script, for tests of the tracker without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ebmtrack.engines.base import (
+    Ascent,
+    Climb,
+    EngineInfo,
+    FirstFrame,
+    InnerLook,
+    Look,
+    Mark,
+    Sight,
+    no_mark,
+)
+
+
+def scores(*peaks: tuple[int, int, float]) -> np.ndarray:
+    """Return a score map (19, 19): peaks (y, x, score) on zeros."""
+    out = np.zeros((19, 19), np.float32)
+    for y, x, score in peaks:
+        out[y, x] = score
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """One call of `learn`: the weights of the samples and the number of iterations."""
+
+    weights: np.ndarray
+    iterations: int
+
+
+class ScriptedEngine:
+    """An engine that shows the score maps that it is given and writes down what it is asked for.
+
+    The features of a region are its score map. Boxes climb to where `arrive` sends them; by default all become
+    infinite, so that the target keeps its size and the position of the score's peak.
+    """
+
+    info = EngineInfo(classifier="dimp", channels=64, stride=16, device="cpu", precision="float32")
+
+    def __init__(self) -> None:
+        self.shown: list[np.ndarray] = []
+        self.first: list[FirstFrame] = []
+        self.looks: list[Look] = []
+        self.stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.learned: list[Learned] = []
+        self.climbed: list[np.ndarray] = []
+        self.arrive = lambda boxes: np.full_like(boxes, np.inf)
+
+    def show(self, *maps: np.ndarray) -> ScriptedEngine:
+        """Let the next frame's regions have these score maps."""
+        self.shown = list(maps)
+        return self
+
+    def start(self, first: FirstFrame) -> tuple[str, str]:
+        """Write the samples down."""
+        self.first.append(first)
+        return "model", "first frame"
+
+    def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
+        """Return the maps to show, one for each look."""
+        assert len(looks) == len(self.shown)
+        self.looks = list(looks)
+        return [Sight(one, one.copy()) for one in self.shown]
+
+    @property
+    def inner(self) -> list[bool]:
+        """Whether each look of the last frame was an inner one."""
+        return [isinstance(look, InnerLook) for look in self.looks]
+
+    def climb(self, regions: Sequence, boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark) -> Climb:
+        """Send the boxes where the script says; all have the same energy."""
+        assert len(regions) == len(boxes_xywh) and boxes_xywh.dtype == np.float32
+        self.climbed.append(boxes_xywh)
+        return Climb(self.arrive(boxes_xywh), np.zeros(boxes_xywh.shape[:2], np.float32))
+
+    def energies(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the boxes' widths."""
+        return boxes_xyxy[:, 2] - boxes_xyxy[:, 0]
+
+    def remember(self, target: str, slot: int, region: np.ndarray, box_xyxy: np.ndarray) -> None:
+        """Write the sample down under its slot."""
+        self.stored[slot] = region, box_xyxy
+
+    def learn(self, target: str, weights: np.ndarray, iterations: int) -> None:
+        """Write the call down."""
+        self.learned.append(Learned(weights.copy(), iterations))

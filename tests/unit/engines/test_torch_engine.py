@@ -1,0 +1,188 @@
+"""The engine on PyTorch against the network's modules and golden numbers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from ebmtrack.boxes import xywh_to_xyxy
+from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
+from ebmtrack.engines.torch_ascent import DefaultSpaceEnergy, RelativeEnergy, climb_energy
+from ebmtrack.engines.torch_engine import TorchEngine, covered_power, match_power
+from ebmtrack.nets.inference import InferenceNet
+from tests.support.golden import arrays, dimp18, image
+
+BOX = np.array([100.0, 120, 180, 180], np.float32)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return TorchEngine(InferenceNet(dimp18(), precision="float32"))
+
+
+def first_frame(name: str = "train0", side: int = 288, copies: int = 1) -> FirstFrame:
+    """Return a first frame with one view; every other channel of the copies is dropped."""
+    factors = np.tile(np.array([0, 2], np.float32), (copies, 128))
+    return FirstFrame(image(name, side, side)[None].astype(np.float32), BOX[None], factors, 3, 4)
+
+
+def test_info_describes_the_network(engine):
+    assert (engine.info.classifier, engine.info.channels, engine.info.stride) == ("dimp", 256, 16)
+    assert (engine.info.device, engine.info.precision) == ("cpu", "float32")
+    assert copy.deepcopy(engine) is engine
+
+
+def test_the_climb_equals_golden_numbers(engine):
+    """Ten relative steps of 2.5e-3 from the golden boxes, and the energies before the last step."""
+    golden = arrays("dimp18")
+    model, _ = engine.start(first_frame())
+    (sight,) = engine.look([WholeLook(model, image("test0", 288, 288))])
+    boxes = golden["energy/boxes_xywh"].numpy()
+    climb = engine.climb([sight.features], boxes[None], Ascent(10, 2.5e-3, 2.5e-3, True))
+    assert climb.boxes_xywh.dtype == climb.energies.dtype == np.float32
+    expected, values = golden["energy/ascent10_boxes_xywh"], golden["energy/ascent10_values_before_last_step"]
+    assert np.allclose(climb.boxes_xywh[0], expected, rtol=1e-4, atol=1e-2)
+    assert np.allclose(climb.energies[0], values, rtol=1e-4, atol=1e-4)
+    energies = engine.energies(sight.features, xywh_to_xyxy(golden["energy/boxes_xywh"]).numpy())
+    assert np.allclose(energies, golden["energy/values"], rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_filter_and_samples_are_those_of_the_modules(engine):
+    """The model of the first frame, a stored sample, and the filter that is learned from both."""
+    net, first = engine.net, first_frame()
+    model, region = engine.start(first)
+    _, layer3 = net.extract(torch.from_numpy(first.patches))
+    features = net.classify(layer3)
+    factors = torch.tensor([0.0, 2.0]).repeat(128)
+    samples, boxes = torch.cat([features, features * factors[:, None, None]]), torch.from_numpy(BOX).expand(2, -1)
+    filters = net.classifier.learn(samples[:, None], boxes[:, None], None, 3)[-1]
+    assert torch.equal(model.filter, filters) and torch.equal(model.samples[:2], samples)
+    assert (model.samples[2:] == 0).all() and torch.equal(region.classification, features)
+    (sight,) = engine.look([WholeLook(model, image("test0", 288, 288))])
+    assert sight.scores.shape == (19, 19) and sight.scores.dtype == np.float32
+    engine.remember(model, 2, sight.features, BOX + 8)
+    weights = np.array([0.5, 0.2, 0.3])
+    engine.learn(model, weights, 2)
+    stored = torch.cat([samples, sight.features.classification])
+    stored_boxes = torch.cat([boxes, torch.from_numpy(BOX + 8)[None]])
+    improve, sample_weights = net.classifier.filter_optimizer, torch.from_numpy(weights).float()[:, None]
+    expected = improve(filters, stored[:, None], stored_boxes[:, None], sample_weights, 2)
+    assert len(expected) == 3 and torch.equal(model.filter, expected[-1]) and not torch.equal(model.filter, filters)
+
+
+def test_copies_of_a_model_learn_alone(engine):
+    model, region = engine.start(first_frame())
+    twin = copy.deepcopy(model)
+    engine.remember(twin, 0, region, BOX + 5)
+    engine.learn(twin, np.ones(2) / 2, 1)
+    assert not torch.equal(twin.filter, model.filter) and not torch.equal(twin.boxes_xyxy, model.boxes_xyxy)
+    assert model.boxes_xyxy[0].tolist() == BOX.tolist()
+    assert copy.deepcopy(region) is region
+
+
+@pytest.mark.parametrize("side, margin", [(288, 3), (352, 4)])
+def test_an_inner_look_sees_the_middle_of_the_region(engine, side, margin):
+    """Layer 2 sees 49 pixels to each side: far from the edge the maps agree; outside of the inner part are zeros."""
+    model, _ = engine.start(first_frame(side=side))
+    patch, edge = image("walk", side, side), 16 * margin
+    (whole,) = engine.look([WholeLook(model, patch)])
+    (inner,) = engine.look([InnerLook(model, patch[edge:-edge, edge:-edge], margin, whole.features)])
+    assert inner.scores.shape == whole.scores.shape
+    for level, cells in ((0, 2 * margin), (1, margin)):
+        full, part = (sight.features.energy.features.branches[level][2] for sight in (whole, inner))
+        assert part.shape == full.shape
+        seen = torch.zeros(part.shape[-2:], dtype=torch.bool)
+        seen[cells:-cells, cells:-cells] = True
+        assert (part[..., ~seen] == 0).all() and part[..., seen].abs().sum() > 0
+    full, part = (sight.features.energy.features.branches[0][2] for sight in (whole, inner))
+    middle = slice(side // 16 - 4, side // 16 + 4)
+    assert torch.allclose(part[..., middle, middle], full[..., middle, middle], atol=1e-4 * full.abs().max())
+
+
+def test_an_inner_look_has_the_power_of_the_whole_one(engine):
+    """The mean square over the cells that the inner look covers; 18 cells, of which 12 x 12 are covered."""
+    features = torch.rand(1, 8, 18, 18)
+    power = covered_power(features, 3)
+    assert power == pytest.approx(features[..., 3:15, 3:15].square().mean().item())
+    assert match_power(torch.rand(1, 8, 12, 12), power).square().mean() == pytest.approx(power.item())
+    assert torch.equal(match_power(torch.zeros(1, 8, 12, 12), power), torch.zeros(1, 8, 12, 12))
+    model, _ = engine.start(first_frame())
+    (whole,) = engine.look([WholeLook(model, image("walk", 288, 288))])
+    (inner,) = engine.look([InnerLook(model, image("test0", 192, 192), 3, whole.features)])
+    expected = covered_power(whole.features.classification, 3)
+    assert covered_power(inner.features.classification, 3).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_looks_of_any_size_come_back_in_order_and_as_each_alone(engine):
+    model, _ = engine.start(first_frame())
+    (whole,) = engine.look([WholeLook(model, image("walk", 288, 288))])
+    looks = [
+        InnerLook(model, image("train0", 192, 192), 3, whole.features),
+        WholeLook(model, image("test0", 288, 288)),
+        InnerLook(model, image("walk", 192, 192), 3, whole.features),
+        WholeLook(model, image("walk", 288, 288)),
+    ]
+    marks: list[str] = []
+    together = engine.look(looks, marks.append)
+    assert marks == ["backbone", "classifier features"]
+    for sight, look in zip(together, looks):
+        assert np.array_equal(sight.scores, engine.look([look])[0].scores)
+
+
+class KnownEnergy:
+    """Energies that depend on x alone, by a table; slopes in x by a table, elsewhere flat."""
+
+    def __init__(self, table: dict[int, float], slopes: dict[int, float]):
+        self.table, self.slopes = table, slopes
+
+    def value_and_gradient(self, boxes):
+        x = boxes[..., 0].round().int().tolist()
+        slope = torch.zeros_like(boxes)
+        slope[..., 0] = torch.tensor([[self.slopes.get(one, 0.0) for one in row] for row in x])
+        return torch.tensor([[self.table[one] for one in row] for row in x]), slope
+
+
+def test_energies_are_those_before_the_last_step():
+    """The box at x = 4 climbs from 1 to 9, to x = 10; before that step the one at x = 12 was the better, with 2."""
+    energy = KnownEnergy({4: 1.0, 10: 9.0, 12: 2.0}, {4: 6.0})
+    boxes = torch.tensor([[[4.0, 0, 10, 10], [12, 0, 10, 10]]])  # a step of 0.1, in units of the size, is 1
+    climbed, f = climb_energy(energy, boxes, Ascent(1, 0.1, 0.1, False))
+    assert climbed[0, :, 0].tolist() == pytest.approx([10, 12]) and f.tolist() == [[1, 2]]
+    assert climb_energy(energy, boxes, Ascent(2, 0.1, 0.1, False))[1].tolist() == [[9, 2]]
+    assert climb_energy(energy, boxes, Ascent(0, 0.1, 0.1, False))[1].tolist() == [[1, 2]]
+
+
+class SlopedEnergy:
+    """An energy with the same gradient (gx0, gy0, gx1, gy1) everywhere."""
+
+    def __init__(self, gradient: list[float]):
+        self.gradient = torch.tensor(gradient)
+
+    def value_and_gradient(self, boxes):
+        return (boxes * self.gradient).sum(-1), self.gradient.expand_as(boxes)
+
+
+def test_gradients_follow_the_chain_rule_in_both_spaces():
+    """df/dx = gx0 + gx1 and df/dw = gx1 for x, y, w, h, times the size in DiMP's space; in relative coordinates
+    df/dv = w0 (gx0 + gx1) and df/dlog w = w (gx1 - gx0) / 2."""
+    energy, box = SlopedEnergy([1.0, 2.0, 10.0, 20.0]), torch.tensor([[[5.0, 6.0, 3.0, 4.0]]])
+    _, g = DefaultSpaceEnergy(energy).value_and_gradient(box)
+    assert g.flatten().tolist() == [11 * 3, 22 * 4, 10 * 3, 20 * 4]
+    size = torch.tensor([[[7.0, 8.0]]])
+    y = torch.tensor([[[6.5 / 7, 8 / 8, np.log(3), np.log(4)]]], dtype=torch.float32)
+    _, g = RelativeEnergy(energy, size).value_and_gradient(y)
+    assert g.flatten().tolist() == pytest.approx([11 * 7, 22 * 8, 3 * 9 / 2, 4 * 18 / 2], rel=1e-5)
+
+
+def test_the_two_spaces_agree_for_small_steps_of_position(engine):
+    """One step: relative v + step df/dv moves x by step w^2 df/dx; the default space moves it by step w df/dx."""
+    model, region = engine.start(first_frame())
+    box = np.array([[[120.0, 118, 50, 40]]], np.float32)
+    relative, default = (
+        engine.climb([region], box, Ascent(1, 1e-3, 0.0, space)).boxes_xywh[0, 0] - box[0, 0] for space in (True, False)
+    )
+    assert np.allclose(relative[:2], default[:2] * box[0, 0, 2:], rtol=1e-2, atol=1e-5)

@@ -1,0 +1,118 @@
+"""Search regions: inner looks at calm targets, and the places where lost ones are looked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebmtrack.tracking import regions
+from ebmtrack.tracking.first_frame import start_target
+from ebmtrack.tracking.localize import Localization
+from ebmtrack.tracking.params import load_params
+from ebmtrack.tracking.state import TargetState
+from tests.support.scripted_engine import ScriptedEngine
+
+PARAMS = load_params("dimp18_nce_plus")
+IMAGE = np.zeros((400, 400, 3), np.uint8)
+
+
+@cache
+def first_state() -> TargetState:
+    """Return a target after its first frame."""
+    return start_target(ScriptedEngine(), PARAMS.replace(calibration=0), IMAGE, np.array([90.0, 60, 30, 60]), seed=0)
+
+
+def target(side: float = 60.0, scale: float = 1.0, **changes) -> TargetState:
+    """Return a calm target at a scale of one image pixel to a crop pixel."""
+    size = np.array([30.0, side])
+    values = {"size_hw": size, "scale": scale, "is_calm": True, "frame": 2} | changes
+    return dataclasses.replace(first_state(), **values)
+
+
+def found(**changes) -> Localization:
+    """Return a judgement that leaves no doubt."""
+    return Localization(**({"displacement_yx": np.array([0.5, -1.0]), "score": 0.6, "verdict": "normal"} | changes))
+
+
+def test_a_frame_without_doubt_or_motion_is_calm():
+    assert regions.is_calm(target(), found(), 16)
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        {"verdict": "uncertain"},
+        {"verdict": "hard_negative"},
+        {"verdict": "not_found"},
+        {"score": 2 * PARAMS.not_found_threshold - 0.01},
+        {"displacement_yx": np.array([1.2, 1.2])},
+    ],
+    ids=str,
+)
+def test_any_doubt_is_not_calm(doubt):
+    assert not regions.is_calm(target(), found(**doubt), 16)
+
+
+@pytest.mark.parametrize(
+    "longest, scale, enough", [(190.0, 2.0, True), (60.0, 0.5, False), (96.0, 1.0, True), (97.0, 1.0, False)]
+)
+def test_an_inner_look_must_hold_the_box_in_pixels_of_the_region(longest, scale, enough):
+    """The inner part of 288 pixels has 192; half of them, 96 pixels of the region, are 192 of the image at a scale
+    of 2."""
+    assert regions.is_calm(target(longest, scale), found(), 16) == enough
+
+
+def test_inner_looks_are_for_calm_targets_and_by_wish():
+    assert regions.can_use_inner_crop(target(), 4)
+    assert not regions.can_use_inner_crop(target(), 0) and not regions.can_use_inner_crop(target(is_calm=False), 4)
+
+
+def test_calm_targets_take_turns():
+    """Five targets: in every frame one sees the whole region, each of them in every fifth."""
+    for frame in range(2, 12):
+        assert sum(not regions.can_use_inner_crop(target(frame=frame, phase=k), 4) for k in range(5)) == 1
+    turns = [regions.can_use_inner_crop(target(frame=frame), 4) for frame in range(5, 11)]
+    assert turns == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize("side, inner", [(288, 192), (352, 224)])
+def test_an_inner_look_sees_the_middle_of_the_region(side, inner):
+    whole = regions.cut_region(IMAGE, np.array([200.0, 200.0]), 1.0, PARAMS.replace(sample_size=side))
+    part = regions.crop_inner(whole, 16)
+    edge = (side - inner) // 2
+    assert part.is_inner and part.patch.shape == (inner, inner, 3)
+    assert np.array_equal(part.patch, whole.patch[edge:-edge, edge:-edge])
+    assert part.map is whole.map and part.window_xywh == whole.window_xywh
+
+
+@given(st.floats(0, 500), st.floats(0, 500), st.floats(20, 900), st.integers(1, 500), st.integers(1, 500))
+def test_the_grid_covers_the_image_and_begins_nearby(y, x, side, height, width):
+    centres = regions.search_grid(np.array([y, x]), side, (height, width, 3))
+    distances = np.linalg.norm(centres - (y, x), axis=1)
+    assert (np.diff(distances) >= 0).all()
+    corners = np.array([(0, 0), (0, width), (height, 0), (height, width), (height / 2, width / 3)], float)
+    nearest = np.abs(corners[:, None] - centres).max(axis=2).min(axis=1)
+    assert (nearest <= regions.GRID_STEP * side / 2 + 1e-9).all()
+
+
+def test_a_tiny_region_does_not_make_millions_of_centres():
+    assert len(regions.search_grid(np.zeros(2), 1e-3, (1080, 1920))) == regions.GRID_MOST**2
+
+
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_every_centre_has_its_turn(n, looks):
+    frames = -(-n // looks)
+    seen = np.concatenate([regions.next_centres(np.arange(n), frame, looks) for frame in range(1, frames + 1)])
+    assert set(seen.tolist()) == set(range(n))
+
+
+def test_probabilities_sum_to_one_whatever_the_scores():
+    scores = np.array([[1000.0, 999.0], [-1000.0, 0.0]], np.float32)
+    probabilities = regions.softmax(scores)
+    assert probabilities.dtype == np.float32 and probabilities.sum() == pytest.approx(1)
+    assert probabilities[0, 0] / probabilities[0, 1] == pytest.approx(np.e, rel=1e-5)

@@ -1,0 +1,381 @@
+"""A frame, stage by stage: an engine that follows a script, numbers worked out by hand.
+
+The box (36 x 64) is such that a pixel of the search region is one of the image: six times the root of its area, 48, is
+288. A cell is 16 pixels; scores are 19 x 19, cell (9, 9) in the middle. A region around a whole pixel p has its centre
+at p + 0.5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ebmtrack.data.crops import CropMap
+from ebmtrack.tracking.first_frame import start_target
+from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.regions import search_regions
+from ebmtrack.tracking.state import Proposal, Region, TargetState, View
+from ebmtrack.tracking.step import TrackResult, answer, locate, track_frame
+from tests.support.scripted_engine import ScriptedEngine, scores
+
+PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
+    sample_size=288,
+    crop_rule="pre2022",
+    border="replicate",
+    half_pixel_late=False,
+    shift_fracs=(),
+    flip=False,
+    blur_sigmas=(),
+    rotations_deg=(),
+)
+IMAGE = np.zeros((400, 400, 3), np.uint8)
+BOX = np.array([92.5, 68.5, 36.0, 64.0])  # its centre (x, y) is (110, 100)
+
+HERE = scores((9, 9, 0.9))
+NOWHERE = scores((9, 9, 0.2))
+HARD = scores((9, 9, 0.9), (1, 1, 0.6))
+UNCERTAIN = scores((9, 9, 0.9), (9, 14, 0.8))
+VERDICTS = {"normal": HERE, "hard_negative": HARD, "uncertain": UNCERTAIN, "not_found": NOWHERE}
+
+
+class Run:
+    """One target on a scripted engine, frame by frame."""
+
+    def __init__(self, box=BOX, picture: np.ndarray = IMAGE, **changes):
+        self.engine, self.picture = ScriptedEngine(), picture
+        self.params = PARAMS.replace(**changes)
+        self.state = start_target(self.engine, self.params, picture, np.asarray(box, float), seed=0)
+
+    def frame(self, *maps: np.ndarray) -> TrackResult:
+        """Go on by a frame in which the network sees these score maps."""
+        self.engine.show(*maps)
+        looks = self.params.inner_looks
+        ((self.state, result),) = track_frame(self.engine, [self.state], self.picture, looks)
+        return result
+
+
+def view(centre_yx=(100.5, 110.5), scale=1.0, maps=HERE, shift=0.0) -> View:
+    """Return a view with a score map of a region around a centre."""
+    region = Region(IMAGE[:288, :288], CropMap(np.array(centre_yx, float), scale, 288, shift), (0.0, 0.0, 288.0, 288.0))
+    return View(region, None, maps)
+
+
+def answered(state: TargetState, seen: View, *boxes: tuple[float, ...]) -> TargetState:
+    """Return the state after the best boxes were found in a view."""
+    return answer(state, Proposal(seen, np.zeros((10, 4), np.float32)), np.array(boxes, np.float32).reshape(-1, 4))
+
+
+# Learning.
+
+
+def test_the_filter_is_improved_every_20_frames():
+    """The first frame is number 1: two iterations in frames 21, 41 and 61, none in between."""
+    run, seen = Run(), []
+    for number in range(2, 63):
+        calls = len(run.engine.learned)
+        run.frame(HERE)
+        seen += [(number, call.iterations) for call in run.engine.learned[calls:]]
+    assert seen == [(21, 2), (41, 2), (61, 2)]
+
+
+def test_every_sure_frame_is_remembered_with_its_features_and_box():
+    """The target is seen one cell down and two to the right of the region's middle, 16 and 32 pixels."""
+    run, seen = Run(update_every=1), scores((10, 11, 0.9))
+    run.frame(seen)
+    features, box = run.engine.stored[3]
+    assert features is seen and box.dtype == np.float32
+    assert box.tolist() == [126 + 32, 112 + 16, 162 + 32, 176 + 16]
+    assert len(run.engine.learned) == 1 and len(run.engine.learned[0].weights) == 4
+
+
+@pytest.mark.parametrize("frame, every", [(2, 20), (21, 20), (2, 1)])
+def test_a_hard_negative_is_learned_at_once_and_with_its_own_rate(frame, every):
+    """One iteration, in the schedule's frames too. New over first weight: 0.02 over (1/3) / 0.98, not 0.01 / 0.99."""
+    run = Run(update_every=every)
+    for _ in range(2, frame):
+        run.frame(NOWHERE)
+    assert run.frame(HARD).verdict == "hard_negative"
+    (call,) = run.engine.learned
+    assert call.iterations == 1
+    assert call.weights[3] / call.weights[:3] == pytest.approx(np.full(3, 3 * 0.02 * 0.98))
+
+
+def test_a_sure_frame_has_the_usual_rate():
+    run = Run(update_every=1)
+    run.frame(HERE)
+    weights = run.engine.learned[0].weights
+    assert weights[3] / weights[:3] == pytest.approx(np.full(3, 3 * 0.01 * 0.99))
+
+
+def test_numbers_of_iterations_are_those_of_the_set_up():
+    run = Run(update_every=3, update_iterations=5, hard_negative_iterations=4, initial_iterations=7)
+    for maps in (HERE, HARD, HERE, HERE, HARD, HERE):  # frames 2 to 7, of which 4 and 7 are the schedule's
+        run.frame(maps)
+    assert run.engine.first[0].iterations == 7
+    assert [call.iterations for call in run.engine.learned] == [4, 5, 4, 5]
+    silent = Run(hard_negative_iterations=0)
+    silent.frame(HARD)
+    assert silent.engine.learned == [] and list(silent.engine.stored) == [3]
+
+
+@pytest.mark.parametrize(
+    "verdict, remembered", [("normal", 1), ("hard_negative", 1), ("uncertain", 0), ("not_found", 0)]
+)
+def test_only_sure_frames_are_learned(verdict, remembered):
+    """In a frame of the schedule, too: whatever is not sure leaves memory and filter as they were."""
+    run = Run(update_every=1)
+    assert run.frame(VERDICTS[verdict]).verdict == verdict
+    assert len(run.engine.stored) == len(run.engine.learned) == remembered
+    assert run.state.memory.count == 3 + remembered
+
+
+# Where the target is.
+
+
+@pytest.mark.parametrize(
+    "peak, position",
+    [
+        ((9, 9), (100.5, 110.5)),
+        ((8, 11), (84.5, 142.5)),
+        ((0, 9), (-19.2, 110.5)),  # 100.5 - 144 is above -0.3 * 64
+        ((17, 9), (160 + 19.2, 110.5)),  # 100.5 + 128 is below 160 + 0.3 * 64
+        ((9, 0), (100.5, -10.8)),  # 110.5 - 144 is left of -0.3 * 36
+        ((9, 17), (100.5, 200 + 10.8)),  # 110.5 + 128 is right of 200 + 0.3 * 36
+        ((0, 0), (-19.2, -10.8)),
+    ],
+)
+def test_the_highest_score_moves_the_target_but_a_fifth_of_it_stays_inside(peak, position):
+    """In an image 200 wide and 160 high. The box follows."""
+    run = Run(picture=IMAGE[:160, :200])
+    result = run.frame(scores((*peak, 0.9)))
+    assert run.state.position_yx == pytest.approx(position)
+    assert result.box_xywh == pytest.approx((position[1] - 17.5, position[0] - 31.5, 36, 64))
+
+
+def test_a_displacement_is_in_cells_of_the_region_and_counts_from_its_centre():
+    located = locate(Run().state, [view((200.0, 150.0), 1.5, scores((7, 10, 0.9)))], IMAGE.shape, 16)
+    assert located.state.position_yx == pytest.approx((200 - 2 * 24, 150 + 24))
+
+
+def test_a_target_that_is_not_found_stays():
+    run = Run()
+    result = run.frame(scores((3, 4, 0.2)))
+    assert result.verdict == "not_found" and not result.found and result.box_xywh == tuple(BOX)
+    assert run.state.position_yx.tolist() == [100, 110] and run.state.size_hw.tolist() == [64, 36]
+    assert run.state.scale == 1 and run.engine.climbed == []
+
+
+RIVALS = scores((9, 17, 0.9), (9, 1, 0.85))  # 8 cells to the right and to the left of the middle
+
+
+@pytest.mark.parametrize("x, verdict, cells", [(20, "hard_negative", -8), (380, "hard_negative", 8)])
+def test_near_the_border_the_last_position_tells_rivals_apart(x, verdict, cells):
+    """The region is moved inside, its centre to x = 143.5 or 255.5: the target was nearly 8 cells off, of which near is
+    7.6 (0.8 of half of 19). From the middle both rivals would be far."""
+    run = Run(box=(x - 17.5, 168.5, 36, 64), border="inside_major")
+    result = run.frame(RIVALS)
+    centre = {20: 143.5, 380: 255.5}[x]
+    assert run.state.proposals[0].view.region.map.centre_yx.tolist() == [200.5, centre]
+    assert result.verdict == verdict
+    assert run.state.position_yx == pytest.approx((200.5, centre + 16 * cells))
+    expected = np.array([126, 112, 162, 176]) + [16 * cells, 0, 16 * cells, 0]
+    assert run.engine.stored[3][1].tolist() == expected.tolist()
+
+
+def test_in_the_middle_the_same_rivals_leave_doubt():
+    run = Run(box=(182.5, 168.5, 36, 64), border="inside_major")
+    assert run.frame(RIVALS).verdict == "uncertain"
+    assert run.state.position_yx == pytest.approx((200.5, 200.5 + 16 * 8))
+
+
+def test_the_last_position_is_measured_in_cells_of_the_region():
+    """At a scale of 2 a cell is 32 pixels: 256 pixels to the left are 8 cells, where the left rival is. At 16 cells
+    both would be far."""
+    located = locate(Run().state, [view((100.0, 110.0 + 256.0), 2.0, RIVALS)], IMAGE.shape, 16)
+    assert located.found.verdict == "hard_negative" and located.found.displacement_yx.tolist() == [0, -8]
+
+
+def test_the_neighbourhood_of_a_peak_has_the_targets_size():
+    """2.2 * 36 pixels are 5 cells wide, 2.2 * 64 are 9 high: 3 cells beside the peak is a rival, 3 below it is not."""
+    for maps, verdict in (
+        (scores((9, 9, 0.9), (9, 12, 0.6)), "hard_negative"),
+        (scores((9, 9, 0.9), (12, 9, 0.6)), "normal"),
+    ):
+        assert locate(Run().state, [view(maps=maps)], IMAGE.shape, 16).found.verdict == verdict
+
+
+# The way back from the search region.
+
+
+@pytest.mark.parametrize("shift, y, x", [(0.0, 172, 262), (0.5, 173, 263)])
+def test_a_box_of_the_region_becomes_the_targets(shift, y, x):
+    """50 x 20 around (125, 130), 19 and 14 pixels before the middle (144) of a region at a scale of 2 whose centre is
+    (300, 200). pytracking takes 143.5 for the middle: half a pixel of the region, one of the image, too far."""
+    state = answered(Run().state, view((200.0, 300.0), 2.0, shift=shift), (100, 120, 50, 20))
+    assert state.position_yx.tolist() == [y, x] and state.size_hw.tolist() == [40, 100]
+    assert state.box_xywh == (x - 49.5, y - 19.5, 100, 40)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_set_up_says_whether_the_way_back_is_late(late):
+    region = search_regions(Run(half_pixel_late=late).state, IMAGE, 0, 16)[0]
+    assert region.map.shift == (0.5 if late else 0.0)
+
+
+def test_the_search_region_follows_the_size():
+    """Always six times the root of the area: of 100 x 40 pixels 379.5, of 25 x 16 pixels 120."""
+    state = Run().state
+    assert search_regions(state, IMAGE, 0, 16)[0].window_xywh[2:] == (288, 288)
+    for box, side in (((100.0, 120.0, 50.0, 20.0), 379), ((100.0, 120.0, 12.5, 8.0), 120)):
+        moved = answered(state, view((200.0, 300.0), 2.0), box)
+        assert moved.scale == pytest.approx(6 * np.sqrt(moved.size_hw.prod()) / 288)
+        assert search_regions(moved, IMAGE, 0, 16)[0].window_xywh[2:] == (side, side)
+
+
+def test_no_box_keeps_size_and_scale_and_takes_the_position():
+    state = answered(dataclasses.replace(Run().state, position_yx=np.array([50.0, 60.0])), view())
+    assert state.box_xywh == (60 - 17.5, 50 - 31.5, 36, 64) and state.scale == 1
+
+
+def test_the_best_boxes_are_averaged():
+    state = answered(Run().state, view((144.0, 144.0)), (10, 20, 30, 40), (14, 20, 32, 46))
+    assert state.box_xywh == pytest.approx((12 - 0.5 + 0.5, 20, 31, 43), abs=1)
+    assert state.size_hw.tolist() == [43, 31]
+    assert state.position_yx.tolist() == [20 + 21.5, 12 + 15.5]
+
+
+# Looking around for what is lost. Of the image's nine places those nearest to (100, 110) are (66, 66) and (66, 200).
+
+
+def lost(**changes) -> Run:
+    """Return a target that was not found in the last frame."""
+    run = Run(**{"looks_around": 2, "update_every": 1} | changes)
+    run.frame(NOWHERE)
+    return run
+
+
+def test_frames_without_the_target_are_counted_until_it_is_found():
+    run, counts, regions = Run(looks_around=2), [], []
+    script = [
+        [HERE],
+        [NOWHERE],
+        [NOWHERE] * 3,
+        [NOWHERE] * 3,
+        [HERE, NOWHERE, NOWHERE],
+        [HERE],
+        [NOWHERE],
+        [UNCERTAIN, NOWHERE, NOWHERE],
+        [NOWHERE],
+        [NOWHERE, NOWHERE, HERE],
+        [HERE],
+    ]
+    for maps in script:
+        run.frame(*maps)
+        counts.append(run.state.lost_frames)
+        regions.append(len(run.engine.looks))
+    assert counts == [0, 1, 2, 3, 0, 0, 1, 0, 1, 0, 0]
+    assert regions == [1, 1, 3, 3, 3, 1, 1, 3, 1, 3, 1]
+
+
+def test_without_looking_around_one_region_is_seen():
+    run = lost(looks_around=0)
+    run.frame(NOWHERE)
+    assert run.state.lost_frames == 2 and len(run.engine.looks) == 1
+
+
+def test_places_take_turns_while_the_target_is_lost():
+    run, seen = lost(), []
+    for _ in range(5):
+        seen += [tuple(region.map.centre_yx) for region in search_regions(run.state, IMAGE, 0, 16)[1:]]
+        run.frame(*[NOWHERE] * 3)
+    assert seen[:2] == [(66.5, 66.5), (66.5, 200.5)]
+    assert len(set(seen[:9])) == 9 and seen[9] == seen[0]
+
+
+def test_what_is_found_by_looking_around_is_taken_but_not_learned():
+    """Seen best in the region around (66.5, 200.5), one cell below and two to the right of its middle."""
+    run = lost()
+    result = run.frame(scores((4, 4, 0.1)), scores((9, 9, 0.5)), scores((10, 11, 0.7)))
+    assert result.found and (result.verdict, result.score) == ("uncertain", pytest.approx(0.7))
+    assert run.state.position_yx == pytest.approx((66.5 + 16, 200.5 + 32))
+    assert result.box_xywh == pytest.approx((232.5 - 17.5, 82.5 - 31.5, 36, 64))
+    assert result.search_xywh == (57, -77, 288, 288) and result.score_map.argmax() == 10 * 19 + 11
+    assert run.engine.stored == {} and run.engine.learned == []
+    assert run.frame(HERE).verdict == "normal"
+    assert len(run.engine.stored) == len(run.engine.learned) == 1
+
+
+HARD_AND_CLEAR = scores((9, 9, 0.9), (1, 1, 0.7))
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [NOWHERE, scores((9, 9, 0.39)), HARD_AND_CLEAR, UNCERTAIN],
+    ids=["nothing", "not clear", "two of them", "doubt"],
+)
+def test_what_is_not_clear_elsewhere_leaves_the_target_lost(elsewhere):
+    run = lost()
+    result = run.frame(scores((3, 3, 0.1)), NOWHERE, elsewhere)
+    assert result.verdict == "not_found" and result.score == pytest.approx(0.1) and run.state.lost_frames == 2
+    assert run.state.position_yx.tolist() == [100, 110] and result.box_xywh == tuple(BOX)
+    assert result.search_xywh == (-33, -43, 288, 288) and run.engine.stored == {}
+
+
+def test_what_is_in_the_usual_region_needs_no_looking_around():
+    """Seen there, however poorly, it is not given up for what looks better elsewhere, and it is learned."""
+    run = lost()
+    assert run.frame(scores((9, 9, 0.3)), HERE, HERE).verdict == "normal"
+    assert run.state.position_yx == pytest.approx((100.5, 110.5))
+    assert len(run.engine.stored) == len(run.engine.learned) == 1
+
+
+# Inner looks.
+
+
+def test_inner_looks_follow_a_whole_one_and_only_whole_ones_are_referred_to():
+    """Two inner looks after each whole one; frames are numbered from 1, and those before a multiple of 3 are whole."""
+    run, maps = Run(inner_looks=2), [HERE.copy() for _ in range(7)]
+    inner, referred = [], []
+    for one in maps:
+        run.frame(one)
+        inner += run.engine.inner
+        referred.append(run.state.whole)
+    assert inner == [False, True, False, True, True, False, True]
+    assert [any(one is seen for seen in maps) for one in referred] == [True] * 7
+    whole = [0, 0, 2, 2, 2, 5, 5]
+    assert all(one is maps[k] for one, k in zip(referred, whole))
+
+
+def test_only_the_usual_region_is_referred_to_by_inner_looks():
+    run = lost(inner_looks=4)
+    usual = scores((9, 9, 0.1), (0, 0, 0.2))
+    run.frame(usual, HERE, scores((9, 9, 0.6)))
+    assert run.state.whole is usual
+
+
+# Several targets.
+
+
+def test_no_targets_no_answers():
+    assert track_frame(ScriptedEngine(), [], IMAGE, 0) == []
+
+
+def test_targets_that_are_found_climb_together_and_results_keep_their_order():
+    engine = ScriptedEngine()
+    boxes = [BOX, BOX + [100, 0, 0, 0], BOX + [0, 100, 0, 0]]
+    states = [start_target(engine, PARAMS, IMAGE, box, seed=k) for k, box in enumerate(boxes)]
+    engine.show(HERE, NOWHERE, UNCERTAIN)
+    answers = track_frame(engine, states, IMAGE, 0)
+    assert [result.verdict for _, result in answers] == ["normal", "not_found", "uncertain"]
+    (climbed,) = engine.climbed
+    assert climbed.shape == (2, 10, 4) and list(engine.stored) == [3]
+    assert [len(state.proposals) for state, _ in answers] == [1, 0, 1]
+
+
+def test_stages_are_marked_in_order():
+    run, seen = Run(update_every=1), []
+    run.engine.show(HERE)
+    track_frame(run.engine, [run.state], IMAGE, 0, seen.append)
+    assert seen == ["crop", "score and localisation", "refinement", "learning"]
