@@ -191,7 +191,7 @@ def _padded(values: Tensor, capacity: int) -> Tensor:
 
 
 def check_device(device: str) -> torch.device:
-    """The device if this machine has it, else ConfigError."""
+    """Return the device if this machine has it, else raise ConfigError."""
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

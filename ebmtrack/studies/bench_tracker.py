@@ -115,7 +115,7 @@ def measure_targets(
 ) -> dict:
     """What several targets of `side` pixels cost: medians over frames, and how many times the cost of one target.
 
-    In every frame a Tracker of one target, a MultiTracker and one without glances take their turns, so that other
+    In every frame a Tracker of one target, a MultiTracker and one without inner looks take their turns, so that other
     work on the machine disturbs all of them alike. Wall time and processor time of this process, in milliseconds.
     """
     images, boxes = moving_squares(frames + WARMUP + 1, size_wh, count, side)
@@ -227,7 +227,7 @@ def _target_lines(report: dict) -> list[str]:
     for row in report["by_side"]:
         lines.append(f"  targets of {row['side']} pixels{'':<10}wall ms  processor ms  times one target")
         lines.append(f"    {'one':<27}{row['one_ms']['wall']:8.1f}{row['one_ms']['cpu']:14.1f}")
-        for name, text in (("usual", "with glances"), ("exact", "without glances")):
+        for name, text in (("usual", "with inner looks"), ("exact", "without inner looks")):
             spent, ratio = row[f"{name}_ms"], row[f"{name}_ratio"]
             text = f"{report['targets']}, {text}"
             lines.append(

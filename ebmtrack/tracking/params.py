@@ -6,16 +6,18 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
+from typing import Any
 
 from ebmtrack.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
 class TrackerParams:
-    """Everything that shapes tracking besides the weights; defaults are SuperDiMP's with DiMP-NCE+'s box refinement.
+    """A set-up of the tracker: everything that shapes tracking besides the weights.
 
-    Sizes are in pixels of the search region's patch unless named otherwise. Source of the values: pytracking's
-    parameter files for super_dimp, dimp18/50 and prdimp18/50; for the refinement BMVC 2020, supplement D.
+    The defaults are SuperDiMP's, with DiMP-NCE+'s box refinement. Sizes are in pixels of the search region's patch
+    unless named otherwise. Source of the values: pytracking's parameter files for super_dimp, dimp18/50 and
+    prdimp18/50; for the refinement BMVC 2020, supplement D.
     """
 
     weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
@@ -69,8 +71,8 @@ class TrackerParams:
     # running
     seed: int = 0
 
-    def replace(self, **changes) -> TrackerParams:
-        """A copy with other values; an unknown name is an error that tells the nearest right one."""
+    def replace(self, **changes: Any) -> TrackerParams:
+        """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -81,14 +83,14 @@ class TrackerParams:
 
 
 def list_params() -> list[str]:
-    """Names of the set-ups in tracker_params."""
+    """Return the names of the set-ups in tracker_params."""
     import ebmtrack.tracker_params as package
 
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_params(name: str) -> TrackerParams:
-    """The set-up `name` of tracker_params; ConfigError lists the known ones."""
+    """Return the set-up `name` of tracker_params. On an unknown name ConfigError lists the known ones."""
     known = list_params()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

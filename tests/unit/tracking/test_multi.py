@@ -92,7 +92,7 @@ def test_track_writes_a_file_for_each_target(engine, folder, tmp_path, init, cap
 
 
 def test_track_names_the_target_whose_box_is_wrong(engine, folder, tmp_path):
-    with pytest.raises(ConfigError, match="target 2: box .* lies outside"):
+    with pytest.raises(ConfigError, match="target 2: box .* is outside"):
         track(folder, lambda: Tracker(engine, PARAMS), ["1,2,30,40", "900,2,30,40"], boxes=tmp_path / "b.txt")
 
 
