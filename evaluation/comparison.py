@@ -16,10 +16,10 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
-from ebmtrack.evaluation.datasets import DataSet, Sequence
 from ebmtrack.evaluation.evaluate import judge
 from ebmtrack.evaluation.results import Result, ResultFolder, canonical, find_results
-from ebmtrack.evaluation.tables import read_text
+from ebmtrack.videos import DataSet, Sequence
+from ebmtrack.videos.text import read_text
 
 Array = np.ndarray
 

@@ -19,8 +19,8 @@ import numpy as np
 import ebmtrack
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import metrics, runner
-from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.results import check_names, read_result
+from ebmtrack.videos import open_dataset
 
 
 @dataclass(frozen=True)

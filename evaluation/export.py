@@ -11,8 +11,8 @@ from typing import TextIO
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.comparison import discover
-from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.results import Result, export, find_results, layout_runs, run_folders
+from ebmtrack.videos import open_dataset
 
 
 def export_stored(

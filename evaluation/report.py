@@ -17,10 +17,10 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
-from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
 from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
 from ebmtrack.files import write_text
+from ebmtrack.videos import open_dataset
 
 Array = np.ndarray
 

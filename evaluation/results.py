@@ -22,26 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import mat_file, tables
+from ebmtrack.evaluation import mat_file
 from ebmtrack.files import write_text
+from ebmtrack.videos import text as tables
+from ebmtrack.videos.spelling import canonical, name_in
 
 Array = np.ndarray
 
 _SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
-_OTB = ("otb100", "otb50", "otb2013")
-_IN_PYTRACKING = {"Human4": "Human4_2"}  # its boxes are in groundtruth_rect.2.txt
-_IN_GOT10K = {f"{name}_{target}": f"{name}.{target}" for name in ("Jogging", "Skating2") for target in (1, 2)}
-
-# Where a layout calls a data set's sequences otherwise than we do: `export` goes by these, `canonical` reads them back.
-NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
-    **{("pytracking", dataset): _IN_PYTRACKING for dataset in _OTB},
-    **{("got10k-otb", dataset): _IN_GOT10K for dataset in _OTB},
-}
-PREFIXES: Mapping[tuple[str, str], str] = {
-    ("pytracking", "uav123"): "uav_",
-    ("pytracking", "nfs30"): "nfs_",
-    ("pytracking", "tcolor128"): "tpl_",
-}
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ def read_boxes(path: str | os.PathLike) -> Array:
     path = Path(path)
     if path.suffix == ".mat":
         return _read_otb_mat(path)
-    rows = [line.translate(tables._SEPARATORS).split() for line in _lines(path)]
+    rows = [tables.split_words(line) for line in _lines(path)]
     if not rows:
         raise ResultError(f"{path}: is empty; run the sequence again")
     widths = {len(row) for row in rows}
@@ -186,26 +174,6 @@ def read_stages(path: str | os.PathLike) -> dict[str, float]:
         stage, _, seconds = line.rpartition("\t")
         stages[stage] = float(tables.to_numbers([[seconds]], path, ResultError, number)[0, 0])
     return stages
-
-
-def canonical(name: str) -> str:
-    """A sequence's name without what toolkits vary: case, `-`, `.` and blanks for `_`, and what `NAMES` and `PREFIXES`
-    list."""
-    key = _fold(name)
-    key = next((key[len(prefix) :] for prefix in PREFIXES.values() if key.startswith(prefix)), key)
-    return _OUR_NAMES.get(key, key)
-
-
-def name_in(layout: str, dataset: str, name: str) -> str:
-    """What a layout calls our sequence `name` of a data set."""
-    return PREFIXES.get((layout, dataset), "") + NAMES.get((layout, dataset), {}).get(name, name)
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[-. ]+", "_", name.lower())
-
-
-_OUR_NAMES = {_fold(theirs): _fold(ours) for table in NAMES.values() for ours, theirs in table.items()}
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import claims
-from ebmtrack.evaluation.datasets import DataSet, Sequence
 from ebmtrack.evaluation.results import Result, box_path, read_boxes, read_marker, remove_result, write_result
 from ebmtrack.files import write_text
+from ebmtrack.videos import DataSet, Sequence
 
 Array = np.ndarray
 

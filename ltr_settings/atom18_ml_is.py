@@ -23,12 +23,12 @@ from ebmtrack.checkpoints.native import backbone_weights, load_checkpoint, resol
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
-from ebmtrack.data.sources.base import Source
 from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, step_decay, train
+from ebmtrack.videos.source import Source
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 1.0, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # ECCV, supplement D.1: these four

@@ -21,20 +21,19 @@ from torch.utils.data import Dataset
 
 from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Jitter, Look
+from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.contexts import contexts_of, prepared_contexts, warn_of_narrow, with_cut_at
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
-from ebmtrack.data.paths import place_of
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.catalogue import open_source
-from ebmtrack.data.sources.got10k import GOT10kSource
-from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.store import PackedSource
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader, pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, RunSettings, step_decay, train
 from ebmtrack.training.validation import Validation
+from ebmtrack.videos.paths import place_of
+from ebmtrack.videos.source import Source
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 1.0, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # LaSOT 1, was 0.25: BMVC, suppl. D.1
@@ -171,7 +170,7 @@ def validation_source() -> Source | None:
     """GOT-10k's validation split, where `ebmtrack paths` knows of it."""
     place = place_of("got10k_val")
     folder = place.path / "val" if place else None
-    return GOT10kSource(folder, "got10k_val") if folder and folder.is_dir() else None
+    return open_source("got10k", folder, "val") if folder and folder.is_dir() else None
 
 
 def validation(settings: Settings, held_back: Source) -> Validation:

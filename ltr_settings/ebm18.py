@@ -18,8 +18,8 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.disturb import Disturbance
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.tracker_net import TrackerNet

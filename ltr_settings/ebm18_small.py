@@ -20,8 +20,8 @@ from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import pick_device

@@ -17,12 +17,12 @@ from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
-from ebmtrack.data.sources.base import Source
 from ebmtrack.ltr_settings import dimp18_nce_plus
 from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
 from ebmtrack.training.run import Plan, step_decay, train
+from ebmtrack.videos.source import Source
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 0.25, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # as all below: prdimp18 (pytracking)

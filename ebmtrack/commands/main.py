@@ -329,8 +329,8 @@ def evaluate(
         visdom: Show on a visdom server what each worker's tracker sees, and the scores.
         visdom_server: The server's URL.
     """
-    from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.evaluate import evaluate as run
+    from ebmtrack.videos.opening import locate
 
     options = {"threads": threads, "protocol": protocol, "seed": seed, "weights": weights}
     options |= {"allow_missing": allow_missing, "overwrite": overwrite}
@@ -367,8 +367,8 @@ def report(
         worst: How many of the first tracker's worst sequences are shown in detail.
         plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column.
     """
-    from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.report import report as write
+    from ebmtrack.videos.opening import locate
 
     options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
     options.update(sequences=sequences, plots=plots)
@@ -395,8 +395,8 @@ def export(
         integers: Cut fractions off, as pytracking does.
         out: Folder to write to.
     """
-    from ebmtrack.evaluation.datasets import locate
     from ebmtrack.evaluation.export import export_stored
+    from ebmtrack.videos.opening import locate
 
     options = {"out": results, "params_names": params, "integers": integers}
     written = export_stored(dataset, locate(dataset, root), layout, out, **options)
@@ -420,20 +420,20 @@ def datasets(
         root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
         every_frame: Read every frame when checking, not only the first and the last of a sequence.
     """
-    from ebmtrack.data.paths import data_root
-    from ebmtrack.evaluation.datasets import print_datasets
+    from ebmtrack.videos.opening import describe_datasets
+    from ebmtrack.videos.paths import data_root
 
     if action == "check":
         return _check(name, path, every_frame)
     if root is None and data_root() is None:
         raise ConfigError("give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
-    print(print_datasets(root or data_root().path), end="")
+    print(describe_datasets(root or data_root().path), end="")
     return 0
 
 
 def paths() -> None:
     """Show where each data set would be read from, who says so, and whether it is there."""
-    from ebmtrack.data.paths import describe_paths
+    from ebmtrack.videos.paths import describe_paths
 
     print(describe_paths())
 
@@ -471,8 +471,8 @@ def pack(
         skip_damaged: Leave out what cannot be read, instead of stopping there.
         threads: Threads that read and cut.
     """
-    from ebmtrack.data.packs import PackSettings, write_pack
-    from ebmtrack.data.sources.catalogue import open_source
+    from ebmtrack.data.catalogue import open_source
+    from ebmtrack.data.packing import PackSettings, write_pack
 
     source = open_source(name, path, split, exclude)
     settings = PackSettings(context, output, quality, png, every, targets, skip_damaged=skip_damaged)
@@ -629,11 +629,11 @@ def stress(
         device: cpu, cuda or cuda:N.
         seed: Of the changes and the trackers.
     """
-    from ebmtrack.evaluation.datasets import open_dataset
     from ebmtrack.studies.stress import stress as run
     from ebmtrack.tracking.params import load_params
     from ebmtrack.tracking.tracker import Tracker
     from ebmtrack.training.overrides import override
+    from ebmtrack.videos import open_dataset
 
     chosen = {name: load_params(name) for name in params}
     if set:
@@ -665,14 +665,14 @@ VERBS: dict[str, Callable[..., int | None]] = {
 
 def _check(name: str | None, path: Path | None, every_frame: bool) -> int:
     """Print the findings about a data set; 1 where it is damaged."""
-    from ebmtrack.evaluation.datasets.checking import check
+    from ebmtrack.data.checking import check
 
     if name is None:
         raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
     damaged = 0
     for finding in check(name, path, every_frame):
-        damaged += finding.damage
-        print(f"DAMAGED  {finding.text}" if finding.damage else finding.text)
+        damaged += finding.kind != "info"
+        print(finding.line)
     print(f"{damaged} faults" if damaged else "no fault found")
     return 1 if damaged else 0
 

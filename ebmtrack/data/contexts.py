@@ -17,7 +17,7 @@ import numpy as np
 from ebmtrack.data.device_draws import SampleRandom, jittered_windows
 from ebmtrack.data.on_device import read_manifest
 from ebmtrack.data.pipeline import CropSettings
-from ebmtrack.data.sources.base import Source
+from ebmtrack.videos.source import Source
 
 DRAWS = 20_000
 ENOUGH_FRAC = 0.95  # of the search regions; the largest have no bound, the jitter of the size is a normal one
@@ -44,13 +44,13 @@ def _contexts(crops: CropSettings) -> np.ndarray:
 
 def with_cut_at(crops: CropSettings, sources: Mapping[str, Source]) -> CropSettings:
     """`crops` that keep off the edges where these sources were cut, as far as they know (`PackedSource.cut_at`)."""
-    known = {source.name: source.cut_at for source in sources.values() if hasattr(source, "cut_at")}
+    known = {source.name: source.cut_at for source in sources.values() if source.cut_at is not None}
     return dataclasses.replace(crops, cut_at=known | crops.cut_at)
 
 
 def contexts_of(sources: Mapping[str, Source]) -> dict[str, float]:
     """Name -> context of the sources that were cut."""
-    return {name: 2 * source.cut_at for name, source in sources.items() if hasattr(source, "cut_at")}
+    return {name: 2 * source.cut_at for name, source in sources.items() if source.cut_at is not None}
 
 
 def prepared_contexts(folder: str | Path) -> dict[str, float]:

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.device_draws import Tracks
 from ebmtrack.data.on_device import FORMAT, FRAME_KEYS, MANIFEST, TARGET_KEYS, DeviceFrames
-from ebmtrack.data.sources.base import MEBIBYTE, Source
-from ebmtrack.data.sources.catalogue import open_source
-from ebmtrack.data.sources.packed import PackedSource
-from ebmtrack.data.sources.pool import open_pool
+from ebmtrack.data.pool import open_pool
+from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import replacing, write_text
+from ebmtrack.videos.image_store import MEBIBYTE
+from ebmtrack.videos.source import Source
 
 POOL_CUT_AT = {"video": 5.0}  # frames of the small pool's video were cut ten target sizes wide
 PER_FRAME, PER_TARGET, HEADERS = 80, 40, 4096  # bytes of a frame's and a target's figures, and of a shard's headers

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ebmtrack.data.sources.base import Source
 from ebmtrack.errors import ConfigError
+from ebmtrack.videos.source import Source
 
 FrameRule = Literal["dimp", "any"]
 LEAST_FRAMES = 20  # of a video in DiMP's training (pytracking)

@@ -118,8 +118,8 @@ def main() -> None:
     counts = SAMPLING.train_frames, SAMPLING.test_frames, SAMPLING.max_gap
     if options.pool:
         from ebmtrack.data.pipeline import TrainingSet
+        from ebmtrack.data.pool import open_pool
         from ebmtrack.data.sampling import make_sampler
-        from ebmtrack.data.sources.pool import open_pool
 
         sampler = make_sampler(open_pool(options.pool, decoded_limit=4 * 2**30), SAMPLING, 0)
         data = TrainingSet(sampler, CROPS, options.samples)

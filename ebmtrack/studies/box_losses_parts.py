@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import Sampler
-from ebmtrack.data.sources.pool import open_pool
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.datasets import folder
 from ebmtrack.evaluation.metrics import score_sequence
 from ebmtrack.evaluation.runner import read_rgb
 from ebmtrack.ltr_settings import ebm18_small
@@ -29,6 +28,7 @@ from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.training.frozen_features import Features, compute_features
 from ebmtrack.training.overrides import override
+from ebmtrack.videos import folder
 
 HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
 

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.datasets.base import DataSet, Sequence
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
 from ebmtrack.evaluation.runner import TrackerLike, read_rgb, seed_of
+from ebmtrack.videos.sequence import DataSet, Sequence
 
 JUMP_EVERY, JUMP_SIZES = 15, 2.5  # frames; roots of the target's area
 HIDDEN_FROM, HIDDEN_TO, PERIOD = 30, 50, 60  # frames

@@ -98,8 +98,8 @@ class TrackingRun:
     """
 
     def __init__(self, folder: str | Path, params: str = "dimp18_nce_plus", frames: int = 100):
-        from ebmtrack.evaluation.datasets import open_dataset
         from ebmtrack.tracking.params import load_params
+        from ebmtrack.videos import open_dataset
 
         found = open_dataset("folder", folder)
         self.sequences = [found.load(name) for name in found.select()]

@@ -16,13 +16,13 @@ from ebmtrack.data.contexts import (
     warn_of_narrow,
     with_cut_at,
 )
-from ebmtrack.data.packs import PackSettings, write_pack
+from ebmtrack.data.packing import PackSettings, write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.prepare import PrepareSettings, prepare
 from ebmtrack.data.sampling import make_sampler
-from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.store import PackedSource
 from ebmtrack.ltr_settings import dimp18_nce_plus, dimp50_nce_plus
+from ebmtrack.videos.source import Source
 from tests.support.golden import image
 
 STILL = Look(grey=0, joint_flip=0, flip=0, brightness=0)

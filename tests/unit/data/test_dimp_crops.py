@@ -12,8 +12,8 @@ from ebmtrack.data.augment import Jitter, Look, jittered_window
 from ebmtrack.data.crops import box_in_window, crop_whole_window, whole_window
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.data.sources.base import Source
 from ebmtrack.errors import ConfigError
+from ebmtrack.videos.source import Source
 from tests.support.golden import image
 
 PICTURE = image("picture", 100, 200)

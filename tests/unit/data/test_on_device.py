@@ -24,7 +24,7 @@ from ebmtrack.data import augment, crops, device_crops, device_draws, device_loo
 from ebmtrack.data import on_device as on_device_module
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
-from ebmtrack.data.packs import PackSettings, write_pack
+from ebmtrack.data.packing import PackSettings, write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.prepare import (
     PrepareSettings,
@@ -35,11 +35,11 @@ from ebmtrack.data.prepare import (
     prepared_frame,
 )
 from ebmtrack.data.sampling import Sampler, causal_frames, dimp_frames
-from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.packed import PackedSource
+from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.studies.bench_data import bench_device, bench_files
 from ebmtrack.training.run import Plan, RunSettings, train
+from ebmtrack.videos.source import Source
 
 PHOTOGRAPHS = {"astronaut": skimage.data.astronaut(), "cat": skimage.data.chelsea(), "coffee": skimage.data.coffee()}
 WHOLE = PrepareSettings(context=100, target_px=10_000, quality=0)  # every picture as it is

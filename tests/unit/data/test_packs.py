@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebmtrack.data import packs
+from ebmtrack.data import packing as packs
 from ebmtrack.data.crops import crop_window
-from ebmtrack.data.packs import PackSettings, cut_crop, target_window, write_pack
-from ebmtrack.data.sources.base import Source
-from ebmtrack.data.sources.packed import PackedSource
-from ebmtrack.data.sources.shards import write_shard
+from ebmtrack.data.packing import PackSettings, cut_crop, target_window, write_pack
+from ebmtrack.data.shards import write_shard
+from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.videos.source import Source
 from tests.support import REPOSITORY
 
 SMALL = PackSettings(context=4.0, output=48, png=True, shard_frames=12)

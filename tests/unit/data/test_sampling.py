@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ebmtrack.data.sampling import Sampler, SamplingSettings, causal_frames, dimp_frames, long_enough, make_sampler
-from ebmtrack.data.sources.base import Source
 from ebmtrack.errors import ConfigError
+from ebmtrack.videos.source import Source
 
 
 class Lengths(Source):

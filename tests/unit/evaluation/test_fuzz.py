@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import DatasetError, ResultError
-from ebmtrack.evaluation import claims, comparison, datasets, results
-from ebmtrack.evaluation.datasets import base, got10k, lasot, nfs, small, vot
+from ebmtrack.evaluation import claims, comparison, results
+from ebmtrack.videos import got10k, lasot, nfs, tcolor, text, vot
+from ebmtrack.videos.opening import open_dataset
+from ebmtrack.videos.sequence import Sequence
 from tests.support import REPOSITORY
 from tests.support.evaluation_stub import make_sequences
 from tests.support.mat_writer import entry, header, matrix
@@ -52,13 +54,13 @@ def load_all(dataset: str) -> Callable[[Path], object]:
     """Opens a data set whose root lies above the mutant, and reads all of its sequences that are there."""
 
     def load(path: Path) -> list:
-        found = datasets.open_dataset(dataset, root_of(path))
+        found = open_dataset(dataset, root_of(path))
         return [found.load(name) for name in found.select(allow_missing=True)]
 
     return load
 
 
-def load_zebra(path: Path) -> datasets.Sequence:
+def load_zebra(path: Path) -> Sequence:
     """Reads one sequence of LaSOT without looking for the 279 others."""
     return lasot.load(root_of(path), "zebra-17")
 
@@ -98,12 +100,12 @@ class Parser:
 
 
 PARSERS: dict[str, Parser] = {
-    "annotation": Parser(ROWS, base.read_annotation, DatasetError),
+    "annotation": Parser(ROWS, text.read_boxes, DatasetError),
     "nfs": Parser(NFS_ROWS, nfs.read_boxes, DatasetError),
     "vot": Parser(VOT_ROWS, vot.read_regions, DatasetError),
-    "flags": Parser(FLAGS, base.read_flags, DatasetError),
+    "flags": Parser(FLAGS, text.read_flags, DatasetError),
     "meta": Parser("[METAINFO]\nresolution: (1920, 1080)\nabsence: True\n", got10k._size, DatasetError),
-    "frames": Parser("11,18\n", small._range, DatasetError),
+    "frames": Parser("11,18\n", tcolor._range, DatasetError),
     "result": Parser(ROWS.replace(",", "\t"), results.read_boxes, ResultError),
     "vot result": Parser("1\n" + ROWS + "2\n0\n1\n", results.read_boxes, ResultError),
     "mat": Parser(header() + otb_results(), results.read_boxes, ResultError, "mutant.mat"),
@@ -171,8 +173,8 @@ def fuzz(name: str, folder: Path, count: int) -> Counter:
     parser, rng, outcome = PARSERS[name], random.Random(name), Counter()
     good = parser.good.encode() if isinstance(parser.good, str) else parser.good
     make_benchmarks(folder)
-    for other, text in parser.rest:
-        (folder / other).write_text(text)
+    for other, content in parser.rest:
+        (folder / other).write_text(content)
     for mutant in (mutate(good, rng) if i else good for i in range(count)):
         (folder / parser.name).unlink(missing_ok=True)  # ext4 waits for the disk where a file is cut to nothing
         (folder / parser.name).write_bytes(parser.wrap(mutant))

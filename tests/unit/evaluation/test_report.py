@@ -14,9 +14,11 @@ import pytest
 
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import comparison, datasets, metrics, page, plots, report, results
-from ebmtrack.evaluation.datasets import base
+from ebmtrack.evaluation import comparison, metrics, page, plots, report, results
 from ebmtrack.evaluation.results import Result, write_result
+from ebmtrack.videos import sequence as base
+from ebmtrack.videos.opening import open_dataset
+from ebmtrack.videos.sequence import Frames, Sequence
 from tests.support.evaluation_stub import make_sequences
 
 MADE_BY = {"params": {"candidates": 10}, "weights": "abc", "seed": 0, "device": "cpu"}
@@ -30,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("place")
     make_sequences(root / "data", 3)
-    found = datasets.open_dataset("folder", root / "data")
+    found = open_dataset("folder", root / "data")
     for name in found.names:
         truth, times = found.load(name).boxes_xywh, np.full(6, 0.02)
         lost = truth + np.where(np.arange(6) >= 2, 100, 0)[:, None] * [1, 0, 0, 0]
@@ -51,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(place: Path) -> comparison.Comparison:
     """Good, bad, and figures from elsewhere."""
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     folders = comparison.discover(place / "out", "folder")
     order = {name: folders[name] for name in ("good", "bad <b>&")}
     return comparison.compare(found, order, peers=place / "peers.json")
@@ -78,7 +80,7 @@ def test_normalised_precision_is_the_same_figure_above_and_below(place: Path, na
     the area under `trackingnet` is (31 / 6 + 20) / 51, and precision at 0.2 without the first frame 0. The mean of
     sequences that are alike is each one's figure.
     """
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     for sequence in found.names:
         truth = found.load(sequence).boxes_xywh
         off = truth + np.where(np.arange(6) > 0, 3.0000001, 0)[:, None] * [1, 0, 0, 0]
@@ -165,7 +167,7 @@ def test_the_page(place: Path, tmp_path: Path) -> None:
 
 def test_the_worst_sequences_show_the_failure(place: Path) -> None:
     """With the bad tracker first: frames 1 (still right), 2, 3 (middle) and 5 of the stretch that is lost."""
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
     assert report.failure(only.trackers[0].runs[0]["seq0"]) == (2, 5)
     text = report.render(only)
@@ -176,7 +178,7 @@ def test_the_worst_sequences_show_the_failure(place: Path) -> None:
 
 def test_without_a_failure_the_worst_frame_is_shown(place: Path) -> None:
     """The good tracker's overlap is 1 throughout: of the frames that count (1 to 5) the first has the smallest."""
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     text = report.render(comparison.compare(found, {"good": place / "out" / "folder" / "good"}))
     assert re.findall(r"<figcaption>(.*?)<", text) == ["frame 1, overlap 1.00"] * 3
 
@@ -196,7 +198,7 @@ def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
 
 def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path) -> None:
     """A tracker with one easy sequence does not win; a run that lacks a sequence is named."""
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     shutil.copytree(place / "out" / "folder", tmp_path / "folder")
     for name in ("seq0", "seq1"):
         (tmp_path / "folder" / "bad <b>&_000" / f"{name}.txt").unlink()
@@ -215,7 +217,7 @@ def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
     path = tmp_path / "good_000" / "seq1.txt"
     path.write_text(path.read_text().replace("6", "7", 1))
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     with pytest.raises(ResultError, match="seq1.txt: changed since it was written"):
         comparison.compare(found, {"good": tmp_path / "good"})
 
@@ -248,7 +250,7 @@ def test_a_bad_file_of_another_tracker_is_left_out(
     reason = f"theirs is partial: seq1 is left out ({bad}"
     assert reason in text and reason in capsys.readouterr().err
     assert "no result for seq1" not in text and "fewer than" not in text
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     compared = comparison.compare(found, {"theirs": theirs})
     (tracker,) = compared.trackers
     assert compared.missing(tracker) == ("seq1",) and set(tracker.figures) == {"seq0", "seq2"}
@@ -259,7 +261,7 @@ def test_a_bad_file_of_another_tracker_is_left_out(
 def test_another_tracker_of_which_nothing_is_left(place: Path, tmp_path: Path) -> None:
     """Results that are all bad are told with a reason, not shown as an empty row."""
     theirs = foreign(place, tmp_path)
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     (tmp_path / "theirs_000" / "seq0.txt").write_text("1,2,3\n")
     with pytest.raises(ResultError, match=r"no results for any of the 1 sequences; .*seq0\.txt, line 1: 3 numbers"):
         comparison.compare(found, {"theirs": theirs}, sequences=["seq0"])
@@ -269,7 +271,7 @@ def test_a_bad_file_of_ours_is_an_error(place: Path, tmp_path: Path) -> None:
     """It tells of damage, with file and line; without its marker it is not finished, and missing."""
     shutil.copytree(place / "out" / "folder" / "good_000", tmp_path / "good_000")
     (tmp_path / "good_000" / "seq1.txt").write_text("1\t2\t3\t4\n1\t2\tx\t4\n")
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     with pytest.raises(ResultError, match=r"good_000/seq1\.txt, line 2: 'x' is not a number"):
         comparison.compare(found, {"ours": tmp_path / "good"})
     (tmp_path / "good_000" / "seq1.json").unlink()
@@ -298,7 +300,7 @@ def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -
     path = root / "seq0" / "groundtruth_rect.txt"
     path.write_text(path.read_text().replace("5,6,", "5.5,6,", 1))
     with pytest.raises(ResultError, match="seq0.txt: made from another sequence"):
-        comparison.compare(datasets.open_dataset("folder", root), {"good": place / "out" / "folder" / "good"})
+        comparison.compare(open_dataset("folder", root), {"good": place / "out" / "folder" / "good"})
 
 
 def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
     sequence and lost in the two of a short one has AO 5/7, in the table as in its interval's middle."""
     root = make_sequences(tmp_path / "long", 1, frames=6)
     shutil.move(make_sequences(tmp_path / "short", 2, frames=3) / "seq1", root / "seq1")
-    found = datasets.open_dataset("folder", root)
+    found = open_dataset("folder", root)
     for name, shift in (("seq0", 0), ("seq1", 100)):
         truth = found.load(name).boxes_xywh
         boxes = truth + (np.arange(len(truth)) > 0)[:, None] * [shift, 0, 0, 0]
@@ -339,7 +341,7 @@ def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
     """A file of figures may lack the one by which trackers are ranked."""
     document = {"trackers": {"a": {"sequences": {"seq0": {"op50": 0.5}}}}}
     (tmp_path / "peers.json").write_text(json.dumps(document))
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     (tmp_path / "attributes.csv").write_text("sequence,FM\nseq0,1\n")
     with_one = base.with_attributes(found, tmp_path / "attributes.csv")
     text = report.render(comparison.compare(with_one, {}, peers=tmp_path / "peers.json"))
@@ -353,7 +355,7 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
     assert cli.main(["report", *where, "--params", "good", "--sequences", "seq1", *page_and_plots]) == 0
     assert "1 sequence of" in (tmp_path / "page.html").read_text()
     assert len(list((tmp_path / "plots").iterdir())) == 12
-    truth = datasets.open_dataset("folder", place / "data").load("seq1").boxes_xywh
+    truth = open_dataset("folder", place / "data").load("seq1").boxes_xywh
     for layout, file in (("pytracking", "ebmtrack/good_001/seq1.txt"), ("got10k", "good/seq1/seq1_002.txt"),
                          ("got10k-otb", "good/seq1.txt")):  # fmt: skip
         out = ["--layout", layout, "--out", str(tmp_path / layout), "--params", "good"]
@@ -369,7 +371,7 @@ def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
     rows = {"sequences": {"seq0": {"auc": 0.5}}}
     document = {"protocol": "one <pass>", "trackers": {"a": rows, "b": rows}}
     (tmp_path / "peers.json").write_text(json.dumps(document))
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     text = report.render(comparison.compare(found, {}, peers=tmp_path / "peers.json"))
     assert "<h3>a, b</h3><dl><dt>figures from</dt><dd>peers.json</dd><dt>protocol</dt><dd>one &lt;pass&gt;</dd>" in text
 
@@ -380,7 +382,7 @@ def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
     for name in ("seq0", "seq1", "seq2"):
         for frame in (root / name / "img").iterdir():
             frame.write_bytes(b"")
-    found = datasets.open_dataset("folder", root)
+    found = open_dataset("folder", root)
     only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
     assert "No thumbnails" in report.render(only)
 
@@ -405,7 +407,7 @@ def test_damaged_peers(tmp_path: Path, text: str) -> None:
 
 def test_nothing_to_compare(place: Path, tmp_path: Path) -> None:
     """No folder, an empty folder, and results of other sequences are told apart."""
-    found = datasets.open_dataset("folder", place / "data")
+    found = open_dataset("folder", place / "data")
     with pytest.raises(ConfigError, match="nothing to compare"):
         comparison.compare(found, {})
     with pytest.raises(ResultError, match="no results here"):
@@ -417,9 +419,9 @@ def test_nothing_to_compare(place: Path, tmp_path: Path) -> None:
 
 def test_attributes() -> None:
     """Sequences are listed under each of their attributes."""
-    boxes, frames = np.ones((2, 4)), datasets.Frames(Path("nowhere"))
+    boxes, frames = np.ones((2, 4)), Frames(Path("nowhere"))
     sequences = {
-        name: datasets.Sequence(name, "uav123", boxes, frames, attributes=attributes)
+        name: Sequence(name, "uav123", boxes, frames, attributes=attributes)
         for name, attributes in (("a", ("OV", "SV")), ("b", ("SV",)), ("c", ()))
     }
     table = comparison.Comparison(None, metrics.PROTOCOLS["ope"], sequences, []).attributes()

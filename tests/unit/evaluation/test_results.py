@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import datasets, results
+from ebmtrack.evaluation import results
 from ebmtrack.evaluation.export import export_stored
 from ebmtrack.evaluation.results import Result, write_result
+from ebmtrack.videos import spelling
+from ebmtrack.videos.opening import open_dataset
+from ebmtrack.videos.sequence import DataSet
 
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
 
@@ -109,7 +112,7 @@ def test_damaged_files_name_file_and_line(tmp_path: Path, text: str, what: str) 
 ])  # fmt: skip
 def test_spellings_of_names(name: str, key: str) -> None:
     """What toolkits vary does not matter."""
-    assert results.canonical(name) == key
+    assert spelling.canonical(name) == key
 
 
 def test_layouts_are_found(tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_the_got10k_package_finds_every_sequence_of_otb(tmp_path: Path) -> None:
     experiment.nbins_iou, experiment.nbins_ce, experiment.plot_curves = 21, 51, lambda names: None
     export_stored("otb100", root, "got10k-otb", tmp_path / "got10k-otb", out=tmp_path / "out", stream=io.StringIO())
     by_sequence = experiment.report(["p"])["p"]["seq_wise"]
-    assert {results.canonical(name) for name in by_sequence} == {results.canonical(name) for name in found.names}
+    assert {spelling.canonical(name) for name in by_sequence} == {spelling.canonical(name) for name in found.names}
     assert {"Jogging.1", "Jogging.2", "Human4"} < set(by_sequence)
     assert {row["precision_curve"][0] for row in by_sequence.values()} == {1.0}
 
@@ -290,14 +293,14 @@ def test_names_of_a_layout_are_read_back(tmp_path: Path, layout: str, names: lis
 
 def test_prefixes_are_read_back() -> None:
     """`canonical` undoes `name_in`, for every layout and data set that has names of its own."""
-    for layout, dataset in [*results.NAMES, *results.PREFIXES]:
+    for layout, dataset in [*spelling.NAMES, *spelling.PREFIXES]:
         for name in ("Jogging_1", "Skating2_2", "Human4", "bike1"):
-            assert results.canonical(results.name_in(layout, dataset, name)) == results.canonical(name)
-    assert results.name_in("pytracking", "uav123", "bike1") == "uav_bike1"
-    assert results.name_in("pytracking", "folder", "Human4") == "Human4"
+            assert spelling.canonical(spelling.name_in(layout, dataset, name)) == spelling.canonical(name)
+    assert spelling.name_in("pytracking", "uav123", "bike1") == "uav_bike1"
+    assert spelling.name_in("pytracking", "folder", "Human4") == "Human4"
 
 
-def _otb_with_results(folder: Path) -> datasets.DataSet:
+def _otb_with_results(folder: Path) -> DataSet:
     """Four videos of OTB with six targets in `data`, and the results of a perfect tracker `p` in `out`."""
     for index, (video, targets) in enumerate(OTB_TARGETS.items()):
         (folder / "data" / video / "img").mkdir(parents=True)
@@ -307,7 +310,7 @@ def _otb_with_results(folder: Path) -> datasets.DataSet:
             rows = [f"{10 * index + frame + len(target)},1{target[1:]},20,30\n" for frame in range(3)]
             (folder / "data" / video / f"groundtruth_rect{target}.txt").write_text("".join(rows))
     (folder / "data" / "Human4" / "groundtruth_rect.1.txt").touch()  # the benchmark's own is empty
-    found = datasets.open_dataset("otb100", folder / "data")
+    found = open_dataset("otb100", folder / "data")
     for name in found.names:
         write_result(folder / "out" / "otb100" / "p_000", name, Result(found.load(name).boxes_xywh))
     return found

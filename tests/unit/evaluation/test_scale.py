@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebmtrack.evaluation.datasets import lasot
 from ebmtrack.evaluation.results import Result, format_boxes, write_result
+from ebmtrack.videos import lasot
 
 FRAMES = 2500
 
@@ -28,7 +28,7 @@ print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_m
 def test_lasot_is_reported_in_seconds(tmp_path: Path) -> None:
     """Processor time under 60 s and memory under 1 GB, measured in a process of its own; the page under 5 MB."""
     rng = np.random.default_rng(0)
-    for name in lasot.NAMES["lasot"]:
+    for name in lasot.NAMES["test"]:
         truth = np.concatenate([rng.uniform(1, 900, (FRAMES, 2)), rng.uniform(20, 200, (FRAMES, 2))], axis=1).round(1)
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)

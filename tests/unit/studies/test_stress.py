@@ -10,8 +10,8 @@ import pytest
 
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.datasets import open_dataset
 from ebmtrack.studies import stress
+from ebmtrack.videos import open_dataset
 from tests.support.golden import image
 
 BOX = np.array([70.0, 50.0, 20.0, 16.0])

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 
 from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_checkpoint
 from ebmtrack.commands import main as cli
-from ebmtrack.data.packs import PackSettings, write_pack
-from ebmtrack.data.paths import variable
+from ebmtrack.data.packing import PackSettings, write_pack
 from ebmtrack.data.prepare import PrepareSettings, prepare
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
@@ -28,8 +27,8 @@ from ebmtrack.training import run as running
 from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
 from ebmtrack.training.overrides import describe, flat, override
 from ebmtrack.training.run import RunSettings, train
-from tests.unit.data.test_dimp_crops import Block
-from tests.unit.data.test_sources import (
+from ebmtrack.videos.paths import variable
+from tests.support.trees import (
     coco_content,
     coco_tree,
     got10k_tree,
@@ -38,6 +37,7 @@ from tests.unit.data.test_sources import (
     save_text,
     trackingnet_tree,
 )
+from tests.unit.data.test_dimp_crops import Block
 
 PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou", "prdimp18"]
 LIGHTER = ["dimp50_nce", "dimp50_kld_is"]

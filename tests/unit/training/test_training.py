@@ -19,13 +19,13 @@ from ebmtrack.boxes import iou_xywh, xywh_to_rel, xywh_to_xyxy, xyxy_to_xywh
 from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
 from ebmtrack.data.pipeline import CropSettings, TrainingSet, nce_candidates
 from ebmtrack.data.sampling import Sampler, causal_frames
-from ebmtrack.data.sources.base import Source
 from ebmtrack.energy.noise import GaussianMixture
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.command import list_runs, train_named
 from ebmtrack.training.objective import Objective, ObjectiveSettings, hinge_loss, score_labels
 from ebmtrack.training.run import Plan, RunSettings, learning_rate_factor, step_decay, train
+from ebmtrack.videos.source import Source
 from tests.support import REPOSITORY
 from tests.support.golden import arrays, image
 

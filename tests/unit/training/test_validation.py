@@ -138,10 +138,10 @@ def test_a_tracking_run_scores_the_beginning_of_each_sequence(tmp_path, shipped)
 
 def test_the_score_is_that_of_eval(tmp_path, shipped):
     """Tracker and protocol are those of `ebmtrack eval folder`."""
-    from ebmtrack.evaluation.datasets import open_dataset
     from ebmtrack.evaluation.metrics import score_sequence
     from ebmtrack.evaluation.runner import track_sequence
     from ebmtrack.tracking.tracker import Tracker
+    from ebmtrack.videos import open_dataset
 
     write_sequence(tmp_path / "a", 3, 9)
     sequence = open_dataset("folder", tmp_path).load("a")

@@ -1,1 +1,0 @@
-"""Training sources: each lists targets, their frames and boxes."""

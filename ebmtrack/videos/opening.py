@@ -1,0 +1,118 @@
+"""Benchmarks by name: `open_dataset("otb100", root)`, what of them is below a folder, and where they are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.videos import paths
+from ebmtrack.videos.registry import DataSetInfo, benchmarks, datasets, find_info, plain
+from ebmtrack.videos.sequence import DataSet, existing_folder, with_attributes
+
+
+@dataclass(frozen=True)
+class Found:
+    """One line of `ebmtrack datasets`: where a data set is, how much of it, and what is missing."""
+
+    name: str
+    root: Path
+    count: int
+    expected: int | None
+    missing: tuple[str, ...]
+
+
+def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
+    """Open a benchmark.
+
+    A table `attributes.csv` beside the sequences (`sequence.read_attribute_table`) replaces their attributes.
+
+    Args:
+        name: Its name, or the path of a file that registers it.
+        root: Its folder, or one in which it has a folder with its usual name.
+
+    Raises:
+        ConfigError: For an unknown name.
+        DatasetError: If nothing of it is found.
+    """
+    info, folder = find_info(name, benchmark=True), existing_folder(Path(root))
+    best = max((_try(info, place) for place in _places(info, folder)), key=len)
+    if not len(best):
+        return _benchmark(info, folder)  # raises, or says that everything is missing
+    table = best.root / "attributes.csv"
+    found = with_attributes(best, table) if table.is_file() else best
+    return replace(found, opened_by=(open_dataset, (name, root))) if name.endswith(".py") else found
+
+
+def find_datasets(root: str | os.PathLike) -> list[Found]:
+    """Return every data set of which something is below `root`, with counts. DatasetError if `root` is missing."""
+    folder = existing_folder(Path(root), "no such folder; set the root of your data sets")
+    rows: list[Found] = []
+    for name in benchmarks():
+        info = datasets()[name]
+        best = max((_try(info, place) for place in _places(info, folder)), key=len)
+        if len(best) and (name != "folder" or not rows):
+            rows.append(Found(name, best.root, len(best), best.expected, best.missing))
+    return rows
+
+
+def locate(name: str, root: str | os.PathLike | None) -> Path:
+    """Return the folder of a data set.
+
+    It is `root` if that is given, else what EBMTRACK_<NAME> or the file of paths says, else the data set's place below
+    the folder of data sets (EBMTRACK_DATA, or `data` in the file).
+
+    Raises:
+        ConfigError: If nothing says where it is, or what says so is wrong.
+        DatasetError: If nothing of it is below the folder of data sets.
+    """
+    if root is not None:
+        return Path(root)
+    info = find_info(name, benchmark=True)
+    place = paths.said_place(info.name) if info.name in paths.homes() else None
+    if place is not None:
+        return paths.existing(info.name, place)
+    below = paths.data_root()
+    if below is None:
+        raise ConfigError(
+            f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets (see "
+            "`ebmtrack paths`)"
+        )
+    for row in find_datasets(below.path):
+        if row.name == info.name:
+            return row.root
+    raise DatasetError(f"{below.path} ({below.said_by}): holds nothing of the data set {name!r}")
+
+
+def describe_datasets(root: str | os.PathLike) -> str:
+    """Return what `ebmtrack datasets` prints: a line per data set with its count, and the names of what is missing."""
+    rows = find_datasets(root)
+    if not rows:
+        return f"no known data set below {root}; known are: {', '.join(benchmarks())}\n"
+    lines = []
+    for row in rows:
+        lines.append(f"{row.name:12} {row.count:5} of {row.expected or row.count:<5} {row.root}")
+        if row.missing:
+            lines.append(f"{'':12} missing: {', '.join(row.missing)}")
+    return "\n".join(lines) + "\n"
+
+
+def _places(info: DataSetInfo, root: Path) -> list[Path]:
+    """Return `root` itself and its folders with a usual name of the data set."""
+    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and plain(p.name) in info.homes]
+    return [root, *inside]
+
+
+def _try(info: DataSetInfo, place: Path) -> DataSet:
+    """Return the data set in one place, empty if there is none."""
+    try:
+        return _benchmark(info, place)
+    except DatasetError:  # not here; the caller raises if it is nowhere
+        return DataSet(info.name, place, {})
+
+
+def _benchmark(info: DataSetInfo, place: Path) -> DataSet:
+    if info.benchmark is None:
+        raise ConfigError(f"data set {info.name!r} is for training alone; evaluate on {', '.join(benchmarks())}")
+    return info.benchmark(place)
