@@ -170,7 +170,7 @@ def validation_source() -> Source | None:
     """GOT-10k's validation split, where `ebmtrack paths` knows of it."""
     place = place_of("got10k_val")
     folder = place.path / "val" if place else None
-    return open_source("got10k", folder, "val") if folder and folder.is_dir() else None
+    return open_source("got10k_val", folder) if folder and folder.is_dir() else None
 
 
 def validation(settings: Settings, held_back: Source) -> Validation:
