@@ -209,7 +209,8 @@ def start_runner(
     """`evaluate` with the stub in a process of its own."""
     stub = f"StubFactory(log={str(log)!r}, frame_s={frame_s}, gate={gate!r})"
     code = (
-        "from tests.support.evaluation_stub import StubFactory; from ebmtrack.evaluation.evaluate import evaluate; import sys;"
+        "import sys; from tests.support.evaluation_stub import StubFactory;"
+        "from ebmtrack.evaluation.evaluate import evaluate;"
         f"sys.exit(evaluate(['stub'], 'folder', {str(root)!r}, runs={runs}, workers={workers}, device='cpu',"
         f"out={str(out)!r}, threads=1, factory={stub}).exit_code)"
     )
