@@ -65,7 +65,7 @@ def _publish(temporary: Path, path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(temporary, 0o666 & ~umask)
-    with open(temporary, "rb") as file:
+    with open(temporary, "r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     os.replace(temporary, path)
     if os.name == "nt":  # folders cannot be opened there

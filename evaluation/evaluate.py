@@ -18,8 +18,9 @@ import numpy as np
 
 import ebmtrack
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation import metrics, runner
+from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
+from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
 
 
@@ -32,7 +33,7 @@ class ParamsFactory:
 
     weights: str | None = None
 
-    def __call__(self, params: str, device: str) -> runner.TrackerLike:
+    def __call__(self, params: str, device: str) -> TrackerLike:
         """A tracker with the parameters of that name on that device; ConfigError for an unknown one."""
         from ebmtrack.tracking.params import load_params
         from ebmtrack.tracking.tracker import Tracker
@@ -72,7 +73,7 @@ class Evaluation:
     protocol: metrics.Protocol
     scores: dict[str, list[dict[str, metrics.SequenceScore]]]
     frames_per_s: dict[str, list[dict[str, float]]]
-    failed: dict[runner.Task, str] = field(default_factory=dict)
+    failed: dict[jobs.Task, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     shortfall: str = ""
 
@@ -103,9 +104,9 @@ def evaluate(
     allow_missing: bool = False,
     overwrite: bool = False,
     weights: str | os.PathLike | None = None,
-    factory: runner.Factory | None = None,
+    factory: jobs.Factory | None = None,
     stream: TextIO | None = None,
-    on_score: Callable[[runner.Task, float], None] | None = None,
+    on_score: Callable[[jobs.Task, float], None] | None = None,
 ) -> Evaluation:
     """Run every set of parameters `runs` times over the sequences of a data set, and print a table of scores.
 
@@ -125,11 +126,11 @@ def evaluate(
     _check_counts(params_names, runs, workers, threads)
     check_names(names)
     factory = factory or ParamsFactory(None if weights is None else str(Path(weights).absolute()))
-    tasks = tuple(runner.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
+    tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in range(runs) for n in names)
     threads = threads or _default_threads(devices, workers)
     fixed = {"seed": seed, **versions(devices[0], threads)}
     made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
-    job = runner.Job(found, tasks, factory, Path(out), seed, threads, made_by)
+    job = jobs.Job(found, tasks, factory, Path(out), seed, threads, made_by)
     chosen = metrics.protocol(protocol or found.protocol)
     missing = found.missing if not sequences else ()
     with runner.at_work(job) as mine:
@@ -143,9 +144,9 @@ def evaluate(
 
 
 def collect(
-    job: runner.Job,
+    job: jobs.Job,
     chosen: metrics.Protocol,
-    failed: Mapping[runner.Task, str],
+    failed: Mapping[jobs.Task, str],
     missing: tuple[str, ...] = (),
 ) -> Evaluation:
     """Read and judge the stored results of a job."""
@@ -197,10 +198,10 @@ class Progress:
     """Prints a line per finished sequence: its score, the mean so far, frames/s, and the time that is
     left."""
 
-    job: runner.Job
+    job: jobs.Job
     protocol: metrics.Protocol
     stream: TextIO
-    on_score: Callable[[runner.Task, float], None] | None = None
+    on_score: Callable[[jobs.Task, float], None] | None = None
     began: float = field(default_factory=time.monotonic)
     done: int = 0
     skipped: int = 0
@@ -223,7 +224,7 @@ class Progress:
         head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
         print(f"{head}: {text}, {self._left()}", file=self.stream, flush=True)
 
-    def _score(self, task: runner.Task, frames_per_s: float) -> str:
+    def _score(self, task: jobs.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)
         result = read_result(self.job.folder(task), task.sequence)
         score = judge(sequence, result.boxes_xywh, self.protocol, result.path)

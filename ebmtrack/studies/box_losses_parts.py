@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,13 +17,14 @@ from ebmtrack.data.sampling import Sampler
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.metrics import score_sequence
-from ebmtrack.evaluation.runner import read_rgb
+from ebmtrack.evaluation.worker import read_rgb
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies.box_losses import LOSSES, BoxStudySettings, Run, box_study
 from ebmtrack.tracking.params import TrackerParams, load_params
+from ebmtrack.tracking.sequence import track_frames
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.training.frozen_features import Features, compute_features
 from ebmtrack.training.overrides import override
@@ -105,7 +105,6 @@ class TrackingAuc:
 
     def _auc(self, tracker: Tracker, sequence) -> float:
         paths, truth = sequence.frame_paths()[: self.frames], sequence.boxes_xywh[: self.frames]
-        tracker.init(read_rgb(paths[0]), truth[0], seed=0)
-        boxes = [truth[0], *(tracker.update(read_rgb(path)).box_xywh for path in paths[1:])]
-        score = score_sequence(np.array(boxes, float), truth, "pytracking", where=sequence.name)
+        track = track_frames(tracker, map(read_rgb, paths), truth[0], name=sequence.name, seed=0)
+        score = score_sequence(track.boxes_xywh, truth, "pytracking", where=sequence.name)
         return float(score.success.mean())

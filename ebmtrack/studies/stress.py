@@ -22,8 +22,10 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.jobs import seed_of
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
-from ebmtrack.evaluation.runner import TrackerLike, read_rgb, seed_of
+from ebmtrack.evaluation.worker import read_rgb
+from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos.sequence import DataSet, Sequence
 
 JUMP_EVERY, JUMP_SIZES = 15, 2.5  # frames; roots of the target's area
@@ -132,15 +134,14 @@ def _track(tracker: TrackerLike, sequence: Sequence, change: str, seed: int) -> 
     """The score on one changed sequence, and the share of its frames in which the tracker says the target is lost."""
     seed = seed_of(seed, 0, sequence.name)
     plain = ((read_rgb(path), box.copy()) for path, box in zip(sequence.frame_paths(), sequence.boxes_xywh))
-    boxes, truth, lost = [], [], []
-    for image, box in CHANGES[change](plain, np.random.default_rng(seed)):
-        truth.append(box)
-        if len(truth) == 1:
-            tracker.init(image, tuple(box.tolist()), seed=seed)
-            boxes.append(box)
-            continue
-        answer = tracker.update(image)
-        boxes.append(np.array(answer.box_xywh, np.float64))
-        lost.append(not answer.found)
-    score = score_sequence(np.array(boxes), np.array(truth), where=f"{sequence.name}, {change}")
-    return score, float(np.mean(lost)) if lost else 0.0
+    truth: list[Array] = []
+
+    def images() -> Iterator[Array]:
+        for image, box in CHANGES[change](plain, np.random.default_rng(seed)):
+            truth.append(box)
+            yield image
+
+    where = f"{sequence.name}, {change}"
+    track = track_frames(tracker, images(), sequence.boxes_xywh[0], name=where, seed=seed)
+    score = score_sequence(track.boxes_xywh, np.array(truth), where=where)
+    return score, float(np.mean(~track.found[1:])) if len(truth) > 1 else 0.0

@@ -121,10 +121,10 @@ class TrackingRun:
     def _auc(self, tracker, sequence) -> float:
         """Area under the success curve of one sequence's beginning."""
         from ebmtrack.evaluation.metrics import score_sequence
-        from ebmtrack.evaluation.runner import read_rgb
+        from ebmtrack.evaluation.worker import read_rgb
+        from ebmtrack.tracking.sequence import track_frames
 
         paths = self.paths[sequence.name]
         truth = sequence.boxes_xywh[: len(paths)]
-        tracker.init(read_rgb(paths[0]), truth[0])
-        boxes = [truth[0], *(tracker.update(read_rgb(path)).box_xywh for path in paths[1:])]
-        return float(score_sequence(np.array(boxes), truth, where=sequence.name).success.mean())
+        track = track_frames(tracker, map(read_rgb, paths), truth[0], name=sequence.name)
+        return float(score_sequence(track.boxes_xywh, truth, where=sequence.name).success.mean())

@@ -58,3 +58,17 @@ def test_numbers_in_names_count_as_numbers():
     assert sorted(names, key=natural_key) == [
         "7.png", "a100b2.png", "a100b10.png", "f1.png", "F2.png", "f9.png", "f10.png",
     ]  # fmt: skip
+
+
+def test_files_are_synced_as_windows_wants_it(tmp_path, monkeypatch):
+    """There only a file that is open for writing can be synced."""
+    fcntl, synced = pytest.importorskip("fcntl"), []
+
+    def fsync(descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "x")
+    assert len(synced) == 1 and (tmp_path / "a.txt").read_text() == "x"

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import DatasetError, ResultError
-from ebmtrack.evaluation import claims, comparison, results
+from ebmtrack.evaluation import comparison, results
 from ebmtrack.videos import got10k, lasot, nfs, tcolor, text, vot
 from ebmtrack.videos.opening import open_dataset
 from ebmtrack.videos.sequence import Sequence
@@ -126,9 +126,6 @@ PARSERS: dict[str, Parser] = {
     "uav attributes": Parser("0," * 11 + "1\n", load_all("uav123"), DatasetError, "anno/UAV123/att/bike1.txt"),
     "tcolor attributes": Parser("0," * 10 + "1\n", load_all("tcolor128"), DatasetError, "car1/car1_att.txt"),
     "attributes": Parser("sequence,OCC,FM\nbag,1,0\nDeer,0,1\n", load_all("folder"), DatasetError, "attributes.csv"),
-    "claim": Parser(
-        json.dumps(claims._identity(os.getpid())), lambda path: claims._alive(path), ResultError, always_reads=True
-    ),
     "stages": Parser("crop\t0.5\nsearch\t1.25\n", results.read_stages, ResultError),
     "times": Parser("0.02\n" * 8, results.read_column, ResultError),
     "peers": Parser(PEERS, comparison.read_peers, ResultError, "mutant.json"),

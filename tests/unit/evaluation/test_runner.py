@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
-from ebmtrack.evaluation import claims, evaluate, runner
+from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.results import find_results, read_marker, read_result
 from tests.support.evaluation_stub import StubFactory, make_sequences
 
@@ -68,7 +67,7 @@ def test_results_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Pa
 
 def test_seeds_differ_between_runs_and_sequences(root: Path, tmp_path: Path) -> None:
     """Each (run, sequence) has a seed of its own; the base seed changes all of them."""
-    seeds = {runner.seed_of(b, r, s) for b in (0, 1) for r in (0, 1) for s in ("seq0", "seq1")}
+    seeds = {jobs.seed_of(b, r, s) for b in (0, 1) for r in (0, 1) for s in ("seq0", "seq1")}
     assert len(seeds) == 8
     run(root, tmp_path, runs=2, sequences=["seq0"])
     first, second = (read_result(tmp_path / "folder" / f"stub_00{r}", "seq0") for r in (0, 1))
@@ -127,7 +126,7 @@ def test_overwriting_is_refused_beside_another_runner(root: Path, tmp_path: Path
     """A runner that overwrites and comes while another is at work says so, and takes nothing from it."""
     refused = []
 
-    def second(task: runner.Task, score: float) -> None:
+    def second(task: jobs.Task, score: float) -> None:
         with pytest.raises(ConfigError, match="another runner is at work"):
             run(root, tmp_path, overwrite=True)
         refused.append(task.sequence)
@@ -220,70 +219,18 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
     assert set(marker["made_by"]) == keys
 
 
-def test_claims(tmp_path: Path) -> None:
-    """One owner at a time; a dead owner is followed at once; releasing clears the way."""
-    first = claims.claim(tmp_path, "car.1")
-    assert first is not None and claims.claim(tmp_path, "car.1") is None
-    assert claims.claim(tmp_path, "car") is not None  # another name
-    identity = json.loads(first.path.read_text())
-    first.path.write_text(json.dumps(identity | {"started": "0"}))  # the process id was used again
-    second = claims.claim(tmp_path, "car.1")
-    assert second.generation == 1 and claims.claim(tmp_path, "car.1") is None
-    second.release()
-    assert [p.name for p in (tmp_path / ".claims").iterdir()] == ["car.000000"]
-
-
-@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"7", b"{}", None])
-def test_damaged_claims(tmp_path: Path, damage: bytes | None) -> None:
-    """A claim that cannot be read, or names an impossible process, holds as long as it is touched, and no longer."""
-    mine = claims.claim(tmp_path, "walk")
-    huge = json.dumps({**json.loads(mine.path.read_text()), "pid": 10**300}).encode()
-    mine.path.write_bytes(huge if damage is None else damage)
-    assert claims.claim(tmp_path, "walk") is None
-    silent = claims.disk_time(tmp_path) - 130
-    os.utime(mine.path, (silent, silent))
-    assert claims.claim(tmp_path, "walk").generation == 1
-
-
-def test_a_claim_that_was_released_while_we_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its successor may begin at generation 0, so that ours must not be generation 1 beside it."""
-    claims.claim(tmp_path, "walk").release()
-    monkeypatch.setattr(claims, "_generations", lambda folder, name: [0])
-    assert claims.claim(tmp_path, "walk") is None
-    assert not list((tmp_path / ".claims").iterdir())
-
-
-def test_deaths_between_sequences_do_not_count(root: Path, tmp_path: Path) -> None:
+def test_deaths_between_sequences_do_not_count(tmp_path: Path) -> None:
     """A worker that began something and was killed later has done its part; three that never began are an error."""
-    job, notes, deaths = None, [], {}
-    worker = runner._Worker(SimpleNamespace(exitcode=-9), None, "cpu", began=True)
+    notes = []
+    crew = runner._Crew(SimpleNamespace(), notes.append)
+    dead = runner._Worker(SimpleNamespace(exitcode=-9), None, "cpu", began=True)
     for _ in range(5):
-        runner._bury(job, worker, deaths, set(), notes.append)
+        crew.count_death(dead)
     assert notes == [("died", None, "was killed by signal 9")] * 5
-    worker.began = False
+    dead.began = False
     with pytest.raises(ResultError, match="before their first sequence"):
         for _ in range(3):
-            runner._bury(job, worker, deaths, set(), notes.append)
-
-
-def test_the_time_of_a_disk(tmp_path: Path) -> None:
-    """By the clock that stamps files; nothing is left."""
-    claims_time = claims.disk_time(tmp_path)
-    (tmp_path / "a").touch()
-    assert claims_time == pytest.approx((tmp_path / "a").stat().st_mtime, abs=5)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_claims_of_other_machines_expire_by_silence(tmp_path: Path) -> None:
-    """A claim from elsewhere holds while it is touched, and two minutes of the disk's time longer."""
-    mine = claims.claim(tmp_path, "walk")
-    mine.path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
-    assert claims.claim(tmp_path, "walk") is None
-    now = claims.disk_time(tmp_path)
-    os.utime(mine.path, (now - 110, now - 110))
-    assert claims.claim(tmp_path, "walk") is None
-    os.utime(mine.path, (now - 130, now - 130))
-    assert claims.claim(tmp_path, "walk").generation == 1
+            crew.count_death(dead)
 
 
 def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
@@ -315,32 +262,45 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, reference: dict) -> None:
-    """Claims of dead processes, half-made claims and errors beside good results go; claims of the living stay."""
+    """Locks that nobody holds and errors beside good results go; locks of the living stay."""
     run(root, tmp_path, runs=2)
     folder = tmp_path / "folder" / "stub_001"
-    dead = json.dumps(json.loads(claims.claim(folder, "seq1").path.read_text()) | {"started": "0"})
-    (folder / ".claims" / "seq1.000000").write_text(dead)
-    (folder / ".claims" / ".0123").write_text(dead)
+    (folder / ".claims" / "seq1.lock").touch()
+    (folder / ".claims" / "runner-0123.lock").touch()
     (folder / "seq2.error").write_text("Traceback of an attempt before the one that succeeded")
-    living = claims.claim(folder, "seq3")
+    living = locks.claim(folder, "seq3")
     assert run(root, tmp_path, runs=2)[0].complete
-    assert [p.name for p in (folder / ".claims").iterdir()] == [living.path.name]
+    assert [p.name for p in (folder / ".claims").iterdir()] == ["seq3.lock"]
     living.release()
+    assert run(root, tmp_path, runs=2, overwrite=True)[0].complete
     assert contents(tmp_path) == reference
 
 
+def test_a_task_that_another_process_did_meanwhile(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the disk and the claim another runner finishes the sequence: it is not computed again."""
+    run(root, tmp_path / "done")
+    log, moved = tmp_path / "log", []
+
+    def claim(folder: Path, name: str):
+        if not name.startswith("runner") and name not in moved:
+            for path in (tmp_path / "done" / "folder" / "stub_000").glob(f"{name}*"):
+                shutil.copy(path, folder)
+            moved.append(name)
+        return claim_for_real(folder, name)
+
+    claim_for_real = locks.claim
+    monkeypatch.setattr(locks, "claim", claim)
+    assert run(root, tmp_path / "out", factory=StubFactory(log=str(log)))[0].complete
+    assert len(moved) == 4 and not log.exists()
+
+
 def test_a_report_being_written_is_no_leftover(tmp_path: Path) -> None:
-    """A worker that claims a sequence clears what killed writers left, but not the report that another process is
-    writing without a claim at that moment; one older than two minutes has lost its writer."""
-    young, old, result = (
-        tmp_path / f".seq2-{kind}.{end}"
-        for kind, end in (("youngggg", "error"), ("oldooooo", "error"), ("resultss", "txt"))
-    )
-    for path in (young, old, result):
-        path.write_text("half")
-    os.utime(old, (time.time() - 2 * claims.SILENT_S,) * 2)
-    runner._remove_leftovers(tmp_path, "seq2")
-    assert [path.name for path in tmp_path.iterdir()] == [young.name]
+    """A worker that claims a sequence clears what killed writers of results left, but not a report of a failure, which
+    a parent writes without a claim."""
+    for name in (".seq2-reportss.error", ".seq2-resultss.txt", ".seq2_time-timesssss.txt", ".seq2-markerrr.json"):
+        (tmp_path / name).write_text("half")
+    worker._remove_leftovers(tmp_path, "seq2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".seq2-reportss.error", ".seq2_time-timesssss.txt"]
 
 
 def test_versions_are_those_of_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:

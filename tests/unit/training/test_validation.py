@@ -139,7 +139,7 @@ def test_a_tracking_run_scores_the_beginning_of_each_sequence(tmp_path, shipped)
 def test_the_score_is_that_of_eval(tmp_path, shipped):
     """Tracker and protocol are those of `ebmtrack eval folder`."""
     from ebmtrack.evaluation.metrics import score_sequence
-    from ebmtrack.evaluation.runner import track_sequence
+    from ebmtrack.evaluation.worker import track_sequence
     from ebmtrack.tracking.tracker import Tracker
     from ebmtrack.videos import open_dataset
 

@@ -1,0 +1,153 @@
+"""The work of one process of an evaluation: claim a task that is free, compute it, write it, go on.
+
+There is no queue: a worker walks through the list of tasks, skips what is done, claims what is free (`locks`), computes
+it and writes it (`results.write_result`). Killing one costs the sequence that was in progress.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ebmtrack.errors import DatasetError
+from ebmtrack.evaluation import locks
+from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
+from ebmtrack.evaluation.results import Result, write_result
+from ebmtrack.files import write_text
+from ebmtrack.tracking.sequence import TrackerLike, track_frames
+from ebmtrack.videos import Sequence
+
+Array = np.ndarray
+Send = Callable[[tuple], None]
+
+_WAIT_S = 0.5
+
+
+def read_rgb(path: Path) -> Array:
+    """Return an image file as uint8 RGB (H, W, 3); raise DatasetError if it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DatasetError(f"{path}: cannot be read as an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def track_sequence(
+    tracker: TrackerLike,
+    sequence: Sequence,
+    seed: int,
+    made_by: dict[str, object] | None = None,
+    by_stage: bool = False,
+) -> Result:
+    """Run a tracker over one sequence from its first box.
+
+    Python's, NumPy's and PyTorch's global generators are seeded too, for trackers that draw from them.
+
+    Args:
+        tracker: The tracker; its `watch`, if it has one, is called after each frame, off the clock.
+        sequence: The sequence.
+        seed: Seed of the tracker and of the global generators.
+        made_by: What is written into the result's marker.
+        by_stage: Add up the time by stage (`tracking.sequence.track_frames`).
+    """
+    _seed_everything(seed)
+    watch = getattr(tracker, "watch", None)
+    track = track_frames(
+        tracker,
+        map(read_rgb, sequence.frame_paths()),
+        sequence.boxes_xywh[0],
+        name=sequence.name,
+        seed=seed,
+        by_stage=by_stage,
+        on_frame=None if watch is None else lambda number, image, answer: watch(sequence.name, number, image, answer),
+    )
+    return Result(track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s)
+
+
+def work(job: Job, device: str, send: Send) -> None:
+    """Claim, compute and write until no task of the job is left, those in progress elsewhere included."""
+    trackers: dict[str, TrackerLike] = {}
+    pending = [task for task in job.tasks if task not in job.given_up]
+    while pending:
+        left = [task for task in pending if not _settle(job, task, device, trackers, send)]
+        if len(left) == len(pending):
+            time.sleep(_WAIT_S)  # all that is left is in other hands; they may still die
+        pending = left
+
+
+def limit_threads(threads: int) -> None:
+    """Limit the threads of OpenCV and of PyTorch, also of one that is imported later."""
+    cv2.setNumThreads(threads)
+    torch = sys.modules.get("torch")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def _settle(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Send) -> bool:
+    """Do one task if it is free, and return whether it needs no more attention."""
+    if is_done(job, task) or _has_failed(job, task):
+        return True
+    folder = job.folder(task)
+    lock = locks.claim(folder, task.sequence)
+    if lock is None:
+        return False
+    try:
+        if not is_done(job, task) and not _has_failed(job, task):  # another process may have done it meanwhile
+            send(("started", task))
+            _remove_leftovers(folder, task.sequence)
+            _attempt(job, task, device, trackers, send)
+    finally:
+        lock.release()
+    return True
+
+
+def _attempt(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Send) -> None:
+    """Compute and write one task; an exception is written beside the results and sent, not raised."""
+    try:
+        if task.params not in trackers:
+            trackers[task.params] = job.factory(task.params, device)
+        sequence = job.dataset.load(task.sequence)
+        seed, made_by = seed_of(job.seed, task.run, task.sequence), dict(job.made_by[task.params])
+        result = track_sequence(trackers[task.params], sequence, seed, made_by, by_stage=device == "cpu")
+        write_result(job.folder(task), task.sequence, result)
+    except Exception:
+        trackers.pop(task.params, None)  # its state is unknown
+        text = traceback.format_exc()
+        write_text(job.error_path(task), text)
+        send(("failed", task, text))
+        return
+    job.error_path(task).unlink(missing_ok=True)
+    send(("done", task, len(result.boxes_xywh), float(result.times_s.sum()), result.frames_per_s))
+
+
+def _has_failed(job: Job, task: Task) -> bool:
+    """Return whether some process failed at this task since the job began."""
+    try:
+        return os.stat(job.error_path(task)).st_mtime >= job.began
+    except FileNotFoundError:
+        return False
+
+
+def _remove_leftovers(folder: Path, sequence: str) -> None:
+    """Remove temporary files of results whose writers were killed; the claim says that nobody writes them now."""
+    for end in ("", "_time", "_object_presence_scores", "_stages"):
+        for path in folder.glob(f".{glob.escape(sequence + end)}-????????.*"):
+            if path.suffix != ".error":  # a parent that gives a sequence up writes its report without a claim
+                path.unlink(missing_ok=True)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
