@@ -11,7 +11,7 @@ tracker scores.
 | `got10k` | visible | left out | frames | Huang et al., PAMI 2019; got10k toolkit |
 | `lasot` | visible and annotated | set to the truth | sequences | Fan et al., CVPR 2019 |
 | `trackingnet` | annotated | set to the truth | sequences | Mueller et al., ECCV 2018 |
-| `ope` | annotated | left out | sequences | `otb` without the free first frame |
+| `ope` | annotated, of positive size | left out | sequences | `otb` without the free first frame |
 
 What a result may hold, in every protocol: NaN, infinite numbers and negative widths or heights are a
 `ResultError` that names the frame. A box of zero width or height repeats the box before it under
@@ -328,6 +328,9 @@ def _score_plain(
         pred = _repeat_empty(pred, anno)
     pred[0] = anno[0]
     valid = ~np.isnan(anno).any(axis=1)
+    if chosen.name == "ope":  # rows of -1, of 0 or of negative sizes mean "no target"
+        with np.errstate(invalid="ignore"):
+            valid &= (anno[:, 2:] > 0).all(axis=1)
     if len(anno) > 1 and not valid[1:].any():
         valid[0] = False  # only the start is known, as in test sets whose truth is kept back: nothing was tracked
     if chosen.name in ("lasot", "trackingnet"):

@@ -2,8 +2,9 @@
 
     ebmtrack train dimp18_nce_plus --device cuda --workers 8
 
-What differs from dimp50_nce_plus is the network and, with it, what DiMP-18 sees: 288 pixels, five target sizes, borders
-repeated, frames at most 30 apart. The network fits `ebmtrack track --params dimp18_nce_plus_paper`.
+What differs from dimp50_nce_plus is the network and, with it, what DiMP-18 sees: 288 pixels, five target sizes, windows
+shifted into the image but never shrunk, frames at most 30 apart. The network fits `ebmtrack track --params
+dimp18_nce_plus_paper`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ CROPS = CropSettings(
     look=dimp50_nce_plus.LOOK,
     still_look=dimp50_nce_plus.LOOK,
     rule="dimp",
-    border="replicate",
+    # pytracking's mode `replicate` shifts windows into the image since April 2020, which the code of BMVC 2020 builds
+    # on; the DiMP-18 of 2019 was trained with windows that are padded: --set crops.border=replicate
+    border="inside",
 )
 
 plan = dimp50_nce_plus.plan

@@ -14,7 +14,8 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 
-BORDERS = ("replicate", "inside_major")
+BORDERS = ("replicate", "inside_major")  # of crops while tracking
+WINDOW_BORDERS = ("replicate", "inside", "inside_major")  # of training crops
 RULES = ("head", "pre2022")  # how pytracking divides when it cuts: as float since May 2022, as integer before
 
 
@@ -173,19 +174,28 @@ def whole_window(
     border: str = "replicate",
     max_scale_change: float = 1.5,
 ) -> tuple[int, int, int, int]:
-    """A square window of whole pixels (x, y, side, side) for a search region, as in DiMP's training.
+    """Return a square window of whole pixels (x, y, side, side) for a search region, as in DiMP's training.
 
-    border "inside_major" shrinks a window that is larger than the image in both axes until one of them fits, by
-    `max_scale_change` at most, then shifts it inside, and centres it in an axis in which it is too large.
+    Args:
+        window_xywh: The search region.
+        image_wh: Width and height of the image.
+        border: "replicate" leaves the window where it is, so that it is padded (DiMP of 2019, ATOM). "inside" shifts it
+            into the image and centres it in an axis in which it is too large: what pytracking does in its mode
+            `replicate` since April 2020. "inside_major" first shrinks a window that is larger than the image in both
+            axes until one of them fits.
+        max_scale_change: The factor by which "inside_major" shrinks at most.
+
+    Raises:
+        ConfigError: For another border.
     """
     x, y, w, h = window_xywh
     centre, side, size = np.array([x + w / 2, y + h / 2]), float(max(w, h)), np.asarray(image_wh)
-    if border not in BORDERS:
-        raise ConfigError(f"border must be one of {BORDERS}, got {border!r}")
+    if border not in WINDOW_BORDERS:
+        raise ConfigError(f"border must be one of {WINDOW_BORDERS}, got {border!r}")
     if border == "inside_major":
         side = math.floor(side / min(max((side / size).min(), 1.0), max_scale_change))
     low = np.round(centre - side / 2)
-    if border == "inside_major":
+    if border != "replicate":
         low, _ = _move_inside(low, low + side, size)
     return int(low[0]), int(low[1]), int(side), int(side)
 

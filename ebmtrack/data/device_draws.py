@@ -240,7 +240,7 @@ def whole_windows(windows_xywh: np.ndarray, images_wh: np.ndarray, border: str, 
     if border == "inside_major":
         side = np.floor(side / np.clip((side / images_wh).min(axis=-1, keepdims=True), 1.0, max_scale_change))
     low = np.round(windows_xywh[..., :2] + windows_xywh[..., 2:] / 2 - side / 2)
-    if border == "inside_major":
+    if border != "replicate":
         low = _moved_inside(low, low + side, images_wh)
     return np.trunc(np.concatenate([low, side, side], axis=-1))
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
 from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
-from ebmtrack.data.crops import BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
+from ebmtrack.data.crops import WINDOW_BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
 from ebmtrack.data.disturb import Disturbance, Material, disturb, draw_sample_disturbance
 from ebmtrack.data.sampling import Choice, Sampler
 from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
@@ -27,7 +27,7 @@ class CropSettings:
 
     rule "exact" cuts windows of fractions of pixels, averages large ones down and mirrors boxes about the patch's
     middle. "dimp" cuts as pytracking's training does (`whole_window`, `crop_whole_window`) and mirrors x to
-    (W - 1) - x, which moves a mirrored box by one pixel; only it knows the border "inside_major".
+    (W - 1) - x, which moves a mirrored box by one pixel; only it knows the borders "inside" and "inside_major".
     """
 
     output: int = 288
@@ -39,14 +39,14 @@ class CropSettings:
     cut_at: dict[str, float] = dataclasses.field(default_factory=dict)  # source name -> target sizes kept around it
     least_scene_frac: float = 0.0  # a window with less of the scene in it is drawn again, up to 5 times
     rule: CropRule = "exact"
-    border: Literal["replicate", "inside_major"] = "replicate"
+    border: Literal["replicate", "inside", "inside_major"] = "replicate"
     disturbance: Disturbance = Disturbance()
     max_scale_change: float = 1.5  # by how much "inside_major" may shrink a search region
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(CropRule) or self.border not in BORDERS:
+        if self.rule not in get_args(CropRule) or self.border not in WINDOW_BORDERS:
             raise ConfigError(
-                f"crops: the rule must be one of {get_args(CropRule)} and the border one of {BORDERS}, "
+                f"crops: the rule must be one of {get_args(CropRule)} and the border one of {WINDOW_BORDERS}, "
                 f"got {self.rule!r} and {self.border!r}"
             )
         if self.rule == "exact" and self.border != "replicate":

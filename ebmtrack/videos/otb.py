@@ -92,11 +92,13 @@ def load(root: Path, name: str, annotation: Path, dataset: str = "otb100") -> Se
     """Read one sequence of OTB; attributes come from the toolkit's `anno/att`, if it is beside the sequences."""
     boxes = read_boxes(annotation, (4,))
     first, last = RANGES.get(name, (None, None))
-    if first is not None and last is not None and len(boxes) == last - first + 1 + EARLY_ROWS.get(name, 0):
-        boxes = boxes[EARLY_ROWS.get(name, 0) :]
+    early = EARLY_ROWS.get(name, 0)
+    if first is None or last is None or len(boxes) != last - first + 1 + early:
+        early = 0
     frames = Frames(annotation.parent / "img", first, last)
     attributes = read_attributes((root / "anno" / "att", root / "att"), name, ATTRIBUTES)
-    return Sequence(name, dataset, boxes, frames, attributes=attributes, annotation=annotation)
+    values = {"attributes": attributes, "annotation": annotation, "early_rows": early}
+    return Sequence(name, dataset, boxes[early:], frames, **values)
 
 
 def _annotation(folders: dict[str, Path], name: str) -> Path | None:

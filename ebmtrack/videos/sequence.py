@@ -83,7 +83,8 @@ class Sequence:
     False in frames that the benchmark's protocol leaves out because the target is absent; None if the data set does not
     say. attributes: names of the challenges that the data set lists. rule: which of pytracking's rules judges it. skip:
     frames at the start that are on disk and have no box. size_wh: image size, if a protocol needs it. absent (N,): True
-    in frames that training leaves out beyond `visible`. annotation: the file of the boxes.
+    in frames that training leaves out beyond `visible`. annotation: the file of the boxes. early_rows: its rows
+    before the first frame of the sequence, which are left out.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Sequence:
     size_wh: tuple[float, float] | None = None
     absent: np.ndarray | None = None
     annotation: Path | None = None
+    early_rows: int = 0
 
     def __len__(self) -> int:
         return len(self.boxes_xywh)
