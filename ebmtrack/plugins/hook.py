@@ -68,7 +68,7 @@ def complete(host) -> None:
         if hasattr(kind, name):
             setattr(kind, name, _with_note(getattr(kind, name)))
     if hasattr(kind, "get_parameters"):
-        kind.get_parameters = _with_bgr(kind.get_parameters)
+        kind.get_parameters = _with_notes(kind.get_parameters)
 
 
 def _package_spec(name, path):
@@ -137,18 +137,22 @@ def _with_note(run):
     return with_note
 
 
-def _with_bgr(get_parameters):
-    """`Tracker.get_parameters` that hands the note on to our tracker."""
+def _with_notes(get_parameters):
+    """Wrap `Tracker.get_parameters`: tell our tracker the order of colours and the run id.
+
+    The host itself sets `params.run_id` in its VOT methods only, so that all runs of a data set had the same seed.
+    """
     from functools import wraps
 
     @wraps(get_parameters)
-    def with_bgr(self, *args, **options):
+    def with_notes(self, *args, **options):
         params = get_parameters(self, *args, **options)
         if self.name == NAME:
             params.frames_are_bgr = getattr(self, "frames_are_bgr", False)
+            params.run_id = getattr(self, "run_id", None)
         return params
 
-    return with_bgr
+    return with_notes
 
 
 install()

@@ -34,6 +34,7 @@ from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker, TrackResult
+from ebmtrack.videos.paths import said_place, variable
 
 ENDINGS = (".safetensors", ".pth.tar", ".pth")
 FIELDS = tuple(field.name for field in dataclasses.fields(TrackerParams))
@@ -151,19 +152,70 @@ def parameters_of(name: str, device: str | None = None, **changes: Any) -> HostP
 
 
 def train(name: str, settings: Any) -> Path:
-    """Run ltr_settings/<name>.py with the folders of the host's local.py; returns the network's file.
+    """Run the training file ltr_settings/<name>.py with the folders that the host's local.py names.
 
-    settings: the host's object; its env has workspace_dir, and ebmtrack_dir, the folder of the training data.
+    Args:
+        name: Name of the training file.
+        settings: The host's object. Used of its `env`: `workspace_dir`; `lasot_dir`, `got10k_dir`, `trackingnet_dir`,
+            `coco_dir`; `ebmtrack_dir`, the folder of another pool (else the common folder of the data sets);
+            `pretrained_networks`, a folder with backbone weights such as resnet50-0676ba61.pth; `ebmtrack_backbone`, a
+            file of backbone weights.
+
+    Returns:
+        The path of the trained network.
+
+    Raises:
+        ConfigError: If no folder of training data is named.
     """
-    from ebmtrack.training.command import train_named
+    from ebmtrack.training.command import load_run, train_named
     from ebmtrack.training.run import RunSettings
 
-    data = getattr(settings.env, "ebmtrack_dir", "") or _common_folder(settings.env)
-    if not data:
-        raise ConfigError(f"where is the data of {name}? add self.ebmtrack_dir = 'FOLDER' to ltr/admin/local.py")
+    env, taken = settings.env, take_data_folders(settings.env)
+    data = getattr(env, "ebmtrack_dir", "") or _common_folder(env)
+    if not data and not taken:
+        raise ConfigError(
+            f"where is the data of {name}? Set lasot_dir, got10k_dir, trackingnet_dir and coco_dir, or add "
+            "self.ebmtrack_dir = 'FOLDER', in ltr/admin/local.py"
+        )
     gpu = getattr(settings, "use_gpu", True) and torch.cuda.is_available()
-    out = Path(settings.env.workspace_dir) / "checkpoints" / "ltr" / hook.NAME / name  # where the host puts its own
-    return train_named(name, RunSettings(out=out, data=Path(data), device="cuda" if gpu else "cpu"))
+    out = Path(env.workspace_dir) / "checkpoints" / "ltr" / hook.NAME / name  # as the host's own runs
+    options = {"out": out, "data": Path(data or taken[0][1]), "device": "cuda" if gpu else "cpu"}
+    backbone = _backbone_file(env, str(load_run(name).Settings().backbone))
+    if backbone is not None:
+        options["backbone"] = str(backbone)
+        taken.append(("backbone", str(backbone)))
+    for what, path in taken:
+        print(f"ebmtrack: {what} from {path} (ltr/admin/local.py)")
+    return train_named(name, RunSettings(**options))
+
+
+DATA_FOLDERS = {"lasot": "lasot_dir", "got10k": "got10k_dir", "trackingnet": "trackingnet_dir", "coco": "coco_dir"}
+
+
+def take_data_folders(env: Any) -> list[tuple[str, str]]:
+    """Let training find the data sets in the folders of the host's `env`; return what was taken, (name, folder).
+
+    A folder that EBMTRACK_<NAME> or the file of paths gives counts more. Only folders that exist are taken.
+    """
+    taken = []
+    for name, attribute in DATA_FOLDERS.items():
+        folder = getattr(env, attribute, "") or ""
+        if folder and os.path.isdir(folder) and said_place(name) is None:
+            os.environ[variable(name)] = os.path.abspath(folder)
+            taken.append((name, os.path.abspath(folder)))
+    return taken
+
+
+def _backbone_file(env: Any, backbone: str) -> Path | None:
+    """Return the file of backbone weights that `env` names or has in its folder; None if there is none."""
+    named = getattr(env, "ebmtrack_backbone", "") or ""
+    if named:
+        return Path(named)
+    folder = getattr(env, "pretrained_networks", "") or ""
+    if not folder or not os.path.isdir(folder):
+        return None
+    files = [f for f in sorted(Path(folder).iterdir()) if f.suffix in (".pth", ".safetensors")]
+    return next((f for f in files if f.stem == backbone or f.stem.startswith(backbone + "-")), None)
 
 
 @contextmanager

@@ -326,6 +326,47 @@ def test_training(host, checkout, monkeypatch):
     assert settings.out == checkout / "workspace/checkpoints/ltr/ebmtrack/ebm18_small"
 
 
+def test_training_takes_the_folders_of_the_host(host, checkout, tmp_path, monkeypatch, capsys):
+    """The four folders and a backbone file of local.py reach the run and are said; own variables count more."""
+    from ebmtrack.training import command
+
+    asked = []
+    monkeypatch.setattr(command, "train_named", lambda name, settings: asked.append(settings))
+    for name in ("LASOT", "GOT10K", "TRACKINGNET", "COCO"):
+        monkeypatch.delenv(f"EBMTRACK_{name}", raising=False)
+    folders = {name: tmp_path / "host" / name for name in ("lasot", "got10k", "coco", "networks")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    (folders["networks"] / "resnet18-f37072fd.pth").touch()
+    (folders["networks"] / "resnet50-0676ba61.pth").touch()
+    monkeypatch.setenv("EBMTRACK_COCO", str(tmp_path))
+    env = SimpleNamespace(
+        workspace_dir=str(checkout),
+        lasot_dir=str(folders["lasot"]),
+        got10k_dir=str(folders["got10k"]),
+        coco_dir=str(folders["coco"]),
+        trackingnet_dir=str(tmp_path / "is not there"),
+        pretrained_networks=str(folders["networks"]),
+    )
+    plugin.train("dimp50_nce_plus", SimpleNamespace(env=env, use_gpu=False))
+    shown = capsys.readouterr().out
+    assert os.environ["EBMTRACK_LASOT"] == str(folders["lasot"]) and f"lasot from {folders['lasot']}" in shown
+    assert os.environ["EBMTRACK_GOT10K"] == str(folders["got10k"])
+    assert os.environ["EBMTRACK_COCO"] == str(tmp_path) and "EBMTRACK_TRACKINGNET" not in os.environ
+    assert asked[0].backbone == str(folders["networks"] / "resnet50-0676ba61.pth") and "backbone from" in shown
+    for name in ("LASOT", "GOT10K"):
+        monkeypatch.delenv(f"EBMTRACK_{name}")
+
+
+def test_runs_of_a_data_set_have_seeds_of_their_own(host, checkout):
+    """Runs 0 and 1 of a data set equal trackers with the seeds 0 and 1; the host sets no run_id there itself."""
+    deer = host.datasets.get_dataset("otb")[0]
+    runs = [host.tracker.Tracker("ebmtrack", "tiny", run).run_sequence(deer)["target_bbox"] for run in (0, 1)]
+    for run, boxes in enumerate(runs):
+        assert np.allclose(boxes, boxes_by_hand(checkout, BOX, FRAMES, seed=run))
+    assert not np.allclose(*runs)
+
+
 def test_training_without_data_says_where_to_name_it(host, checkout):
     env = SimpleNamespace(workspace_dir=str(checkout), got10k_dir="")
     with pytest.raises(ConfigError, match="ebmtrack_dir"):

@@ -35,7 +35,7 @@ class Tracker:
     def run_sequence(self, seq, debug=None):
         params = self.get_parameters()
         params.visualization, params.debug = False, debug
-        params.tracker_name, params.param_name, params.run_id = self.name, self.parameter_name, self.run_id
+        params.tracker_name, params.param_name = self.name, self.parameter_name  # run_id: in the VOT methods only
         return self._track_sequence(self.create_tracker(params), seq, seq.init_info())
 
     def _track_sequence(self, tracker, seq, init_info):
