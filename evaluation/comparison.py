@@ -17,8 +17,10 @@ import numpy as np
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.evaluate import judge
-from ebmtrack.evaluation.results import Result, ResultFolder, canonical, find_results
+from ebmtrack.evaluation.foreign import ResultFolder, find_results
+from ebmtrack.evaluation.results import Result
 from ebmtrack.videos import DataSet, Sequence
+from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_text
 
 Array = np.ndarray

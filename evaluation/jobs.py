@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from ebmtrack.errors import ResultError
-from ebmtrack.evaluation.results import box_path, read_boxes, read_marker
+from ebmtrack.evaluation.foreign import read_boxes
+from ebmtrack.evaluation.results import box_path, read_marker
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import DataSet
 

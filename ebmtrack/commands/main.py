@@ -377,7 +377,7 @@ def report(
 
 def export(
     dataset: str,
-    layout: Literal["pytracking", "got10k", "got10k-otb"],
+    layout: Literal["pytracking", "got10k", "got10k-otb", "got10k-server", "trackingnet-server"],
     root: Path | None = None,
     results: Path = Path("results"),
     params: tuple[str, ...] = (),
@@ -388,7 +388,8 @@ def export(
 
     Args:
         dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
-        layout: pytracking; got10k (the toolkit's GOT-10k); got10k-otb (its other data sets).
+        layout: pytracking; got10k (the toolkit's GOT-10k); got10k-otb (its other data sets); got10k-server or
+            trackingnet-server (an archive to upload).
         root: Where the data set lies; by default it is looked for below the folder in EBMTRACK_DATA.
         results: Folder of results of `ebmtrack eval`.
         params: Tracker set-ups, all by default.
@@ -400,7 +401,8 @@ def export(
 
     options = {"out": results, "params_names": params, "integers": integers}
     written = export_stored(dataset, locate(dataset, root), layout, out, **options)
-    print(f"{len(written)} files of boxes are in {out}")
+    what = "archives" if layout.endswith("-server") else "files of boxes"
+    print(f"{len(written)} {what} are in {out}")
 
 
 def datasets(

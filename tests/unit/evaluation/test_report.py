@@ -14,7 +14,8 @@ import pytest
 
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import comparison, metrics, page, plots, report, results
+from ebmtrack.evaluation import comparison, metrics, page, plots, report
+from ebmtrack.evaluation.foreign import read_boxes
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.videos import sequence as base
 from ebmtrack.videos.opening import open_dataset
@@ -360,7 +361,7 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
                          ("got10k-otb", "good/seq1.txt")):  # fmt: skip
         out = ["--layout", layout, "--out", str(tmp_path / layout), "--params", "good"]
         assert cli.main(["export", *where, *out]) == 0
-        np.testing.assert_array_equal(results.read_boxes(tmp_path / layout / file), truth)
+        np.testing.assert_array_equal(read_boxes(tmp_path / layout / file), truth)
     assert f"3 files of boxes are in {tmp_path / 'got10k-otb'}" in capsys.readouterr().out
     assert cli.main(["export", *where, *out[:2], "--out", str(tmp_path / "page.html"), "--integers"]) == 2
     assert "page.html: cannot be written" in capsys.readouterr().err

@@ -16,7 +16,8 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
-from ebmtrack.evaluation.results import find_results, read_marker, read_result
+from ebmtrack.evaluation.foreign import find_results
+from ebmtrack.evaluation.results import read_marker, read_result
 from tests.support.evaluation_stub import StubFactory, make_sequences
 
 
