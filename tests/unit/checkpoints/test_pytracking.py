@@ -22,6 +22,7 @@ from ebmtrack.checkpoints.pytracking import STAND_INS, export_pytracking, import
 from ebmtrack.checkpoints.untrusted import build_net, expected_entries, read_torch
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.tracker_net import ARCHITECTURES, TrackerNet
+from ebmtrack.tracking.params import load_params
 from tests.support.golden import DATA, dimp18
 
 DIMP18 = {  # what pytracking's training script for DiMP-18 passes
@@ -516,6 +517,22 @@ def test_convert_there_and_back(tmp_path):
     convert(tmp_path / "a.safetensors", tmp_path / "d.safetensors", half=True)
     metadata = read_metadata(tmp_path / "d.safetensors")
     assert (metadata["dtype"], metadata["run"], metadata["settings"]) == ("float16", {"seed": 1}, {"x": 2})
+
+
+def test_convert_writes_parameters_that_fit_beside_networks_of_ours(tmp_path):
+    """Relative space, ten steps of 1e-3 (the default set-up's); none beside one that came from pytracking."""
+    params = load_params("dimp18_nce_plus")
+    save_checkpoint(tmp_path / "a.safetensors", dimp18(), run={"seed": 1})
+    text = convert(tmp_path / "a.safetensors", tmp_path / "mine.pth.tar")
+    written = (tmp_path / "mine_parameters.py").read_text()
+    assert "pytracking/parameter/dimp/mine.py" in text and 'net_path="mine.pth.tar"' in written
+    assert params.relative_space and 'box_refinement_space = "relative"' in written
+    assert f"box_refinement_iter = {params.ascent_steps}\n" in written
+    assert f"step_length = {params.position_step:g}".replace("0.001", "1e-3") in written
+    compile(written, "mine_parameters.py", "exec")
+    convert(tmp_path / "mine.pth.tar", tmp_path / "back.safetensors")
+    convert(tmp_path / "back.safetensors", tmp_path / "again.pth.tar")
+    assert not (tmp_path / "again_parameters.py").exists()
 
 
 def test_convert_refuses_odd_targets(tmp_path):
