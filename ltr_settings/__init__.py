@@ -1,1 +1,1 @@
-"""One file per training run: run(settings), readable from top to bottom."""
+"""One file per training run: its settings and its plan, readable from top to bottom."""

@@ -15,7 +15,6 @@ from ebmtrack.data.augment import Jitter
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.ltr_settings import dimp50_nce_plus
-from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import ObjectiveSettings
 
 CROPS = CropSettings(
@@ -31,24 +30,20 @@ CROPS = CropSettings(
     border="inside",
 )
 
+OBJECTIVE = dataclasses.replace(
+    dimp50_nce_plus.OBJECTIVE,
+    label_sigma=0.25 / 5 * 18,  # a quarter of the target's size, in feature cells
+)
 plan = dimp50_nce_plus.plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(dimp50_nce_plus.Settings):
-    """Those of dimp50_nce_plus with DiMP-18's network, search region, labels and gap."""
+    """The settings of dimp50_nce_plus with DiMP-18's network, search region, labels and gap."""
 
+    arch: str = "dimp18"
     backbone: str = "resnet18"
-    architecture: str = "dimp18"
     sampling: SamplingSettings = dataclasses.replace(dimp50_nce_plus.SAMPLING, max_gap=30)  # DiMP-18 (pytracking)
     crops: CropSettings = CROPS
-    objective: ObjectiveSettings = dataclasses.replace(
-        dimp50_nce_plus.OBJECTIVE,
-        label_sigma=0.25 / 5 * 18,  # a quarter of the target's size, in feature cells
-    )
+    objective: ObjectiveSettings = OBJECTIVE
     params: str = "dimp18_nce_plus_paper"
-
-
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network."""
-    return dimp50_nce_plus.run(settings)

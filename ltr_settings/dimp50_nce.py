@@ -8,19 +8,14 @@ from __future__ import annotations
 import dataclasses
 
 from ebmtrack.ltr_settings import dimp50_nce_plus
-from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import ObjectiveSettings
 
+OBJECTIVE = dataclasses.replace(dimp50_nce_plus.OBJECTIVE, box_loss="nce")
 plan = dimp50_nce_plus.plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(dimp50_nce_plus.Settings):
-    """Those of dimp50_nce_plus with another box loss."""
+    """The settings of dimp50_nce_plus with another box loss."""
 
-    objective: ObjectiveSettings = dataclasses.replace(dimp50_nce_plus.OBJECTIVE, box_loss="nce")
-
-
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network."""
-    return dimp50_nce_plus.run(settings)
+    objective: ObjectiveSettings = OBJECTIVE

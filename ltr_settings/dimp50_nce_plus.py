@@ -4,22 +4,20 @@
 
 LaSOT, GOT-10k, TrackingNet (sets 0 to 3) and COCO are looked for where `ebmtrack paths` says; with `--set packs=FOLDER`
 the packs lasot, got10k, trackingnet and coco in that folder are used instead, with `--set prepared=FOLDER` frames that
-stay in the device's memory, where batches are made of them. Both should be cut 18 target sizes wide (docs/data.md). The
-backbone's ImageNet weights are downloaded, or read from the file that --backbone names. The paper's run was in float32;
-`--set bfloat16=true` is faster on a recent GPU. All that --set can change: `ebmtrack train dimp50_nce_plus --show`.
+stay in the device's memory, on which batches are made of them. Both should be cut 18 target sizes wide (docs/data.md).
+The backbone's ImageNet weights are downloaded, or read from the file that --backbone names. The paper's run was in
+float32; `--set bfloat16=true` is faster on a recent GPU. `ebmtrack train dimp50_nce_plus --show` lists all settings.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
-from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.contexts import contexts_of, prepared_contexts, warn_of_narrow, with_cut_at
@@ -30,8 +28,8 @@ from ebmtrack.data.store import PackedSource
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader, pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.run import Plan, RunSettings, step_decay, train
-from ebmtrack.training.validation import Validation
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network, step_decay
+from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.paths import place_of
 from ebmtrack.videos.source import Source
 
@@ -71,8 +69,24 @@ RATES = {"box": 1e-3, "classifier": 5e-5, "initializer": 5e-5, "filter_optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Settings(RunSettings):
-    """What --set can change. An epoch is the part steps / epochs of the run, 40,000 samples by default."""
+    """The settings of the run. An epoch is the part steps / epochs of it, 40,000 samples by default.
 
+    Attributes:
+        epochs: number of epochs, which the rates' decay counts.
+        validation_samples: held-back samples; pytracking takes 10,000, ours stay in memory, 2 MB each.
+        sampling: sources and frames of a sample.
+        crops: search regions.
+        objective: losses.
+        rates: Adam's learning rate of each part.
+        decay_epochs: the rates fall after every so many epochs.
+        decay: factor by which they fall.
+        params: set-up in tracker_params for `track_on`.
+        vot_list: file of names of GOT-10k sequences to leave out: the list of the VOT challenge.
+        packs: folder of packs (`ebmtrack pack`), named as the shares.
+        prepared: folder of prepared frames, for batches that are made on the device.
+    """
+
+    arch: str = "super_dimp"
     backbone: str = "resnet50"
     steps: int = 100_000  # 50 epochs of 40,000 samples: BMVC, supplement D.1
     epochs: int = 50
@@ -81,68 +95,79 @@ class Settings(RunSettings):
     bfloat16: bool = False
     checkpoint_every: int = 500
     validate_every: int = 10_000  # every fifth epoch
-    validation_samples: int = 400  # pytracking takes 10,000; ours stay in memory, 2 MB each
-    architecture: str = "super_dimp"
+    validation_samples: int = 400
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
     objective: ObjectiveSettings = OBJECTIVE
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
-    decay_epochs: int = 15  # the rates fall after every 15 epochs
+    decay_epochs: int = 15
     decay: float = 0.2
-    params: str = "dimp50_nce_plus"  # set-up in tracker_params for --set track_on
-    vot_list: Path | None = None  # names of GOT-10k sequences to leave out: the list of the VOT challenge
-    packs: Path | None = None  # folder of packs (`ebmtrack pack`), named as the shares
-    prepared: Path | None = None  # folder of prepared frames, for batches that are made on the device
+    params: str = "dimp50_nce_plus"
+    vot_list: Path | None = None
+    packs: Path | None = None
+    prepared: Path | None = None
 
 
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network."""
-    return train(plan(settings, public_sources(settings), validation_source()), settings)
+def plan(settings: Settings) -> Plan:
+    """Return the run on the public data sets."""
+    return Plan(network(settings), data(settings), objective(settings), params=settings.params)
 
 
-def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | None = None) -> Plan:
-    """The run on sources named as in `sampling.shares`, or on prepared frames; held_back: what it is validated on."""
+def network(settings: Settings) -> Network:
+    """Return the network, whose first half keeps its ImageNet weights and statistics (BMVC, supplement D.1)."""
     torch.manual_seed(settings.seed)
-    net = TrackerNet(settings.architecture)
-    net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
+    net = starting_network(settings.arch, settings.backbone, settings.start)
     for module in frozen(net):
         module.requires_grad_(False)
-
-    trained = {
+    parts = {
         "box": net.bb_regressor,
         "classifier": net.classifier.feature_extractor,
         "initializer": net.classifier.filter_initializer,
         "filter_optimizer": net.classifier.filter_optimizer,
         "layer3": net.feature_extractor.layer3,
     }
-    n = settings.sampling.train_frames
-    return Plan(
-        net=net,
-        objective=Objective(net, n, settings.objective, settings.bfloat16),
-        dataset=training_set(settings, sources),
-        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
-        set_mode=train_above_layer2,
-        rate=step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay),
-        validate=validation(settings, held_back) if held_back else None,
-        params=settings.params,
-    )
+    groups = parameter_groups(parts, settings.rates)
+    return Network(net, groups, set_mode=train_above_layer2, rate=rate_of(settings), gradients="ddp")
+
+
+def rate_of(settings: Settings) -> Callable[[int], float]:
+    """Return the decay of the learning rates."""
+    return step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay)
 
 
 def frozen(net: TrackerNet) -> list[torch.nn.Module]:
-    """The first half of the backbone, which keeps its ImageNet weights and statistics (BMVC, supplement D.1)."""
+    """Return the first half of the backbone."""
     trunk = net.feature_extractor
     return [trunk.conv1, trunk.bn1, trunk.layer1, trunk.layer2]
 
 
 def train_above_layer2(net: TrackerNet) -> None:
-    """Training mode, except for what is frozen."""
+    """Set training mode, except for what is frozen."""
     net.train()
     for module in frozen(net):
         module.eval()
 
 
+def objective(settings: Settings) -> Objective:
+    """Return the losses."""
+    return Objective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
+
+
+def data(settings: Settings, sources: Mapping[str, Source] | None = None, held_back: Source | None = None) -> Data:
+    """Return training and validation samples.
+
+    Args:
+        settings: of the run.
+        sources: sources named as in `sampling.shares`; None for the public data sets.
+        held_back: what is validated on; None for GOT-10k's validation split if `sources` is None too.
+    """
+    if sources is None:
+        sources, held_back = public_sources(settings), held_back or validation_source()
+    return Data(training_set(settings, sources), held_back_of(settings, held_back) if held_back else None)
+
+
 def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
-    """Samples that CPU workers cut from files or packs, or that the device cuts from frames in its memory."""
+    """Return samples that CPU workers cut from files or packs, or that the device cuts from frames in its memory."""
     sampling = settings.sampling
     if is_leader():
         contexts = contexts_of(sources) if settings.prepared is None else prepared_contexts(settings.prepared)
@@ -158,7 +183,7 @@ def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
 
 
 def public_sources(settings: Settings) -> dict[str, Source]:
-    """The four data sets of the paper, or packs of them, as far as they have a share; none for prepared frames."""
+    """Return the data sets of the paper, or packs of them, as far as they have a share; none for prepared frames."""
     names = [name for name, share in settings.sampling.shares.items() if share and settings.prepared is None]
     if settings.packs is not None:
         return {name: PackedSource(settings.packs / name, name) for name in names}
@@ -167,16 +192,16 @@ def public_sources(settings: Settings) -> dict[str, Source]:
 
 
 def validation_source() -> Source | None:
-    """GOT-10k's validation split, where `ebmtrack paths` knows of it."""
+    """Return GOT-10k's validation split if `ebmtrack paths` knows of it."""
     place = place_of("got10k_val")
     folder = place.path / "val" if place else None
     return open_source("got10k_val", folder) if folder and folder.is_dir() else None
 
 
-def validation(settings: Settings, held_back: Source) -> Validation:
-    """Losses and overlap after ascent on the same samples each time."""
-    sampling = dataclasses.replace(settings.sampling, shares={held_back.name: 1.0})
-    sampler = make_sampler({held_back.name: held_back}, sampling, seed=1)
-    dataset, n = TrainingSet(sampler, settings.crops, settings.validation_samples), sampling.train_frames
-    objective = partial(Objective, train_frames=n, settings=settings.objective, bfloat16=settings.bfloat16)
-    return Validation(dataset, n, settings.validation_samples, settings.batch, objective)
+def held_back_of(settings: Settings, source: Source) -> HeldBack:
+    """Return the same samples of a source each time."""
+    sampling = dataclasses.replace(settings.sampling, shares={source.name: 1.0})
+    samples = TrainingSet(
+        make_sampler({source.name: source}, sampling, seed=1), settings.crops, settings.validation_samples
+    )
+    return HeldBack(samples, sampling.train_frames, settings.validation_samples, settings.batch)

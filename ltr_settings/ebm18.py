@@ -9,9 +9,9 @@ decay, dropout, a moving average of the weights, occluders, look-alikes and smal
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
@@ -20,13 +20,12 @@ from ebmtrack.data.disturb import Disturbance
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
-from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.run import Plan, RunSettings, train
-from ebmtrack.training.validation import Validation
+from ebmtrack.training.objective import ObjectiveSettings
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
+from ebmtrack.training.settings import RunSettings
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, shares={"video": 0.40, "stills": 0.35, "synthetic": 0.25})
 CROPS = dataclasses.replace(
@@ -47,8 +46,21 @@ RATES = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings(RunSettings):
-    """The settings that --set can change."""
+    """The settings of the run.
 
+    Attributes:
+        start: weights to go on from; None for those that come with ebmtrack.
+        weight_decay: decoupled weight decay (AdamW).
+        dropout: of the box branch's last hidden layer.
+        average: decay of the moving average of the weights.
+        compile: whether parts of the network are compiled, which needs a C++ compiler.
+        sampling: sources and frames of a sample.
+        crops: search regions and disturbances.
+        objective: losses.
+        rates: learning rate of each part.
+    """
+
+    data: Path | None = Path("data/train")
     start: str | None = None
     steps: int = 6000
     checkpoint_every: int = 100
@@ -60,29 +72,25 @@ class Settings(RunSettings):
     compile: bool = True
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
-    objective: ObjectiveSettings = ObjectiveSettings(samples=64)
+    objective: ObjectiveSettings = ObjectiveSettings(samples=64, statistics="together")
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
-
-
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network, with the averaged weights."""
-    trained = train(plan(settings), settings)
-    net = TrackerNet(trained.config)
-    net.load_state_dict(plain_state(trained))
-    return net
 
 
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
-    if not settings.data.is_dir():
-        raise ConfigError(f"no training data at {settings.data}: give the pool's folder with --data")
+    ebm18_small.pool_folder(settings)
+    return Plan(network(settings), data(settings), ebm18_small.objective(settings), ebm18_small.validation(settings))
+
+
+def network(settings: Settings) -> Network:
+    """Return the prepared network and its optimisation; its end has the entries of a plain network."""
     torch.manual_seed(settings.seed)
     net = load_checkpoint(resolve_weights(settings.start))
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)
-    trunk, classifier, n = net.feature_extractor, net.classifier, settings.sampling.train_frames
-    trained: dict[str, nn.Module] = {
+    trunk, classifier = net.feature_extractor, net.classifier
+    parts = {
         "box": net.bb_regressor,
         "classifier": classifier.feature_extractor,
         "initializer": classifier.filter_initializer,
@@ -90,21 +98,32 @@ def plan(settings: Settings) -> Plan:
         "layer3": trunk.layer3,
         "layer2": trunk.layer2,
     }
-    return Plan(
-        net=net,
-        objective=Objective(net, n, settings.objective, settings.bfloat16),
-        dataset=training_set(settings),
-        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
+    return Network(
+        net,
+        parameter_groups(parts, settings.rates),
         set_mode=ebm18_small.train_with_frozen_statistics,
-        validate=Validation(held_back(settings), n, samples=120),
-        average=settings.average,
         weight_decay=settings.weight_decay,
+        average=settings.average,
+        finish=plain_network,
     )
+
+
+def plain_network(trained: TrackerNet) -> TrackerNet:
+    """Return a plain network that computes what the folded and compiled one computes."""
+    net = TrackerNet(trained.config)
+    net.load_state_dict(plain_state(trained))
+    return net
+
+
+def data(settings: Settings) -> Data:
+    """Return disturbed training samples, and undisturbed samples of targets that are not trained on."""
+    samples = HeldBack(held_back(settings), settings.sampling.train_frames, number=120)
+    return Data(training_set(settings), samples)
 
 
 def training_set(settings: Settings) -> Dataset:
     """Return the samples that CPU workers cut from the pool's files."""
-    pool = open_pool(settings.data, "train", decoded_limit=5 * 2**30)
+    pool = open_pool(ebm18_small.pool_folder(settings), "train", decoded_limit=5 * 2**30)
     sampler = make_sampler(pool, settings.sampling, settings.seed)
     return TrainingSet(sampler, settings.crops, settings.samples, material=pool["synthetic"])
 

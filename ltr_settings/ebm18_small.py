@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
@@ -26,8 +25,8 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.run import Plan, RunSettings, train
-from ebmtrack.training.validation import Validation
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network
+from ebmtrack.training.settings import RunSettings
 
 SHARES = {"video": 0.40, "stills": 0.25, "synthetic": 0.35}
 SAMPLING = SamplingSettings(
@@ -57,36 +56,54 @@ RATES = {
 }
 
 
+OBJECTIVE = ObjectiveSettings(statistics="together")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings(RunSettings):
-    """What --set can change."""
+    """The settings of the run.
 
+    Attributes:
+        sampling: sources and frames of a sample.
+        crops: search regions.
+        objective: losses.
+        rates: Adam's learning rate of each part.
+        thaw: part of the steps for which conv1, layer1 and layer2 stay as they are.
+        prepared: folder of prepared frames, for batches that are made on the device.
+    """
+
+    data: Path | None = Path("data/train")
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
-    objective: ObjectiveSettings = ObjectiveSettings()
+    objective: ObjectiveSettings = OBJECTIVE
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
-    thaw: float = 0.88  # conv1, layer1 and layer2 stay as they are for this share of the steps
-    prepared: Path | None = None  # folder of prepared frames, for batches that are made on the device
-
-
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network."""
-    return train(plan(settings), settings)
+    thaw: float = 0.88
+    prepared: Path | None = None
 
 
 def plan(settings: Settings) -> Plan:
-    """The run on the pool in the folder `data`."""
-    if not settings.data.is_dir():
-        raise ConfigError(f"no training data at {settings.data}: give the pool's folder with --data")
-    torch.manual_seed(settings.seed)
-    net = TrackerNet("dimp18")
-    net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
-    start_classifier_from_backbone(net)
-    net.to(memory_format=torch.channels_last)
+    """Return the run on the pool in the folder `data`."""
+    pool_folder(settings)
+    return Plan(network(settings), data(settings), objective(settings), validation(settings))
 
-    trunk, classifier, n = net.feature_extractor, net.classifier, settings.sampling.train_frames
+
+def pool_folder(settings: RunSettings) -> Path:
+    """Return the folder of the pool; raise a ConfigError if there is none."""
+    if settings.data is None or not settings.data.is_dir():
+        raise ConfigError(f"no training data at {settings.data}: give the pool's folder with --data")
+    return settings.data
+
+
+def network(settings: Settings) -> Network:
+    """Return a new network whose classifier begins as a correlation, or the network `start`."""
+    torch.manual_seed(settings.seed)
+    net = starting_network(settings.arch, settings.backbone, settings.start)
+    if settings.start is None:
+        start_classifier_from_backbone(net)
+    net.to(memory_format=torch.channels_last)
+    trunk, classifier = net.feature_extractor, net.classifier
     early = [trunk.conv1, trunk.layer1, trunk.layer2]
-    trained = {
+    parts = {
         "box": net.bb_regressor,
         "classifier": classifier.feature_extractor,
         "initializer": classifier.filter_initializer,
@@ -94,22 +111,31 @@ def plan(settings: Settings) -> Plan:
         "layer3": trunk.layer3,
         "early": nn.ModuleList(early),
     }
-    return Plan(
-        net=net,
-        objective=Objective(net, n, settings.objective, settings.bfloat16),
-        dataset=training_set(settings),
-        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
-        thaw=(settings.thaw, early),
-        set_mode=train_with_frozen_statistics,
-        validate=Validation(held_back(settings), n),
-    )
+    groups = parameter_groups(parts, settings.rates)
+    return Network(net, groups, thaw=(settings.thaw, early), set_mode=train_with_frozen_statistics)
+
+
+def objective(settings: Settings) -> Objective:
+    """Return the losses."""
+    return Objective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
+
+
+def validation(settings: Settings) -> Objective:
+    """Return the losses of validation, which are the same in all runs on the pool: in bfloat16 on a CPU."""
+    on_cpu = pick_device(settings.device).type == "cpu"
+    return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu)
+
+
+def data(settings: Settings) -> Data:
+    """Return training samples, and samples of targets that are not trained on."""
+    return Data(training_set(settings), HeldBack(held_back(settings), settings.sampling.train_frames))
 
 
 def training_set(settings: Settings) -> Dataset:
-    """Samples that CPU workers cut from the pool's files, or that the device cuts from frames in its memory."""
+    """Return samples that CPU workers cut from the pool's files, or that the device cuts from frames in its memory."""
     sampling = settings.sampling
     if settings.prepared is None:
-        pool = open_pool(settings.data, "train", decoded_limit=6 * 2**30)
+        pool = open_pool(pool_folder(settings), "train", decoded_limit=6 * 2**30)
         return TrainingSet(make_sampler(pool, sampling, settings.seed), settings.crops, settings.samples)
     frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
     counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
@@ -122,21 +148,21 @@ def start_classifier_from_backbone(net: TrackerNet) -> None:
     """Let the classifier begin as a correlation on layer3, which its block and convolution pass through."""
     block, final = net.classifier.feature_extractor
     nn.init.zeros_(block.bn2.weight)
-    for conv, gain in ((final, 1.0), (net.classifier.filter_initializer.filter_conv, 0.25)):
+    for conv, noise, gain in ((final, 0.0012, 1.0), (net.classifier.filter_initializer.filter_conv, 0.00074, 0.25)):
+        nn.init.normal_(conv.weight, std=noise)
         with torch.no_grad():
-            conv.weight.mul_(0.1 * gain)
             conv.weight[:, :, 1, 1] += gain * torch.eye(conv.weight.shape[0])
 
 
 def train_with_frozen_statistics(net: TrackerNet) -> None:
-    """Training mode, except the backbone's batch norm, whose weights file holds folded statistics."""
+    """Set training mode, except for the backbone's batch norm, whose weights file has folded statistics."""
     net.train()
     net.feature_extractor.eval()
 
 
 def held_back(settings: Settings, samples: int = 60) -> TrainingSet:
-    """Samples of targets that are not trained on, the same ones each time."""
-    pool = open_pool(settings.data, "validation", decoded_limit=2**28)
+    """Return samples of targets that are not trained on, the same ones each time."""
+    pool = open_pool(pool_folder(settings), "validation", decoded_limit=2**28)
     sampling = dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3})
     sources = {name: pool[name] for name in sampling.shares}
     return TrainingSet(make_sampler(sources, sampling, seed=1), settings.crops, samples)

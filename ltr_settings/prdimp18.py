@@ -9,20 +9,16 @@ data are found as for dimp50_nce_plus. The network fits `ebmtrack track --params
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 
-from ebmtrack.checkpoints.native import backbone_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.ltr_settings import dimp18_nce_plus
-from ebmtrack.ltr_settings.dimp50_nce_plus import public_sources, training_set, validation, validation_source
-from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
-from ebmtrack.training.run import Plan, step_decay, train
-from ebmtrack.videos.source import Source
+from ebmtrack.ltr_settings.dimp50_nce_plus import data, objective, rate_of
+from ebmtrack.training.objective import PRDIMP_WEIGHTS, ObjectiveSettings
+from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 0.25, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # as all below: prdimp18 (pytracking)
@@ -45,9 +41,9 @@ RATES = {"classifier": 1e-3, "box": 1e-3, "backbone": 2e-4}
 
 @dataclasses.dataclass(frozen=True)
 class Settings(dimp18_nce_plus.Settings):
-    """What --set can change. An epoch is the part steps / epochs of the run, 26,000 samples by default."""
+    """The settings of the run. An epoch is the part steps / epochs of it, 26,000 samples by default."""
 
-    architecture: str = "prdimp18"
+    arch: str = "prdimp18"
     steps: int = 50_000
     batch: int = 26
     validate_every: int = 5000
@@ -58,23 +54,14 @@ class Settings(dimp18_nce_plus.Settings):
     params: str = "prdimp18"
 
 
-def run(settings: Settings) -> TrackerNet:
-    """Train and return the network."""
-    return train(plan(settings, public_sources(settings), validation_source()), settings)
+def plan(settings: Settings) -> Plan:
+    """Return the run on the public data sets."""
+    return Plan(network(settings), data(settings), objective(settings), params=settings.params)
 
 
-def plan(settings: Settings, sources: Mapping[str, Source], held_back: Source | None = None) -> Plan:
-    """The run on sources named as in `sampling.shares`, or on prepared frames; held_back: what it is validated on."""
+def network(settings: Settings) -> Network:
+    """Return the network, all layers of which train."""
     torch.manual_seed(settings.seed)
-    net = TrackerNet(settings.architecture)
-    net.feature_extractor.load_state_dict(backbone_weights(settings.backbone))
-    trained = {"classifier": net.classifier, "box": net.bb_regressor, "backbone": net.feature_extractor}
-    return Plan(
-        net=net,
-        objective=Objective(net, settings.sampling.train_frames, settings.objective, settings.bfloat16),
-        dataset=training_set(settings, sources),
-        groups=[{"params": list(trained[name].parameters()), "lr": rate} for name, rate in settings.rates.items()],
-        rate=step_decay(max(1, settings.steps // settings.epochs), settings.decay_epochs, settings.decay),
-        validate=validation(settings, held_back) if held_back else None,
-        params=settings.params,
-    )
+    net = starting_network(settings.arch, settings.backbone, settings.start)
+    parts = {"classifier": net.classifier, "box": net.bb_regressor, "backbone": net.feature_extractor}
+    return Network(net, parameter_groups(parts, settings.rates), rate=rate_of(settings), gradients="ddp")

@@ -236,6 +236,9 @@ class TargetClassifier(nn.Module):
         self.norm_scale = math.sqrt(1 / (channels * filter_size**2))
         convs = [BasicBlock(in_channels, in_channels) for _ in range(blocks)]
         self.feature_extractor = nn.Sequential(*convs, nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+        for module in self.feature_extractor.modules():
+            if isinstance(module, nn.Conv2d):  # deviation 0.0295 for DiMP-18, 0.0208 for ResNet-50 (pytracking)
+                nn.init.normal_(module.weight, std=math.sqrt(2 / (9 * module.out_channels)))
         self.filter_initializer = FilterInitializer(channels, filter_size)
         self.filter_optimizer = filter_optimizer
 

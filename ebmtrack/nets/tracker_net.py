@@ -36,7 +36,7 @@ ARCHITECTURES = {
     "dimp50": NetConfig("resnet50", 512, 0),
     "super_dimp": NetConfig("resnet50", 512, 0, label_sigma=0.25 / 6 * 22),
     "prdimp18": NetConfig("resnet18", 256, 1, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
-    "prdimp50": NetConfig("resnet50", 512, 0, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.25 / 6 * 22),
+    "prdimp50": NetConfig("resnet50", 512, 0, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
 }
 
 
@@ -53,6 +53,8 @@ class TrackerNet(nn.Module):
             channels[1], config.classifier_channels, config.classifier_blocks, optimizer, config.filter_size
         )
         self.bb_regressor = BoxEnergy(channels)
+        if config.filter_optimizer == "prdimp":
+            nn.init.zeros_(self.classifier.filter_initializer.filter_conv.weight)  # PrDiMP (pytracking)
 
     def forward(
         self,
@@ -60,34 +62,48 @@ class TrackerNet(nn.Module):
         train_boxes_xyxy: Tensor,
         test_images: Tensor,
         candidate_boxes_xyxy: Tensor,
+        apart: bool = True,
     ) -> tuple[list[Tensor], Tensor]:
-        """One training pass over s sequences with n train and t test images each.
+        """Do one training pass over s sequences with n train and t test images each.
 
-        train_images (n, s, 3, H, W), train_boxes (n, s, 4), test_images (t, s, 3, H, W) and candidates (t, s, P, 4),
-        all in crop pixels. Returns the score maps (t, s, h', w') of every filter iterate, and energies (t, s, P).
         The first train image modulates the box branch (ATOM, section 3.2).
+
+        Args:
+            train_images: (n, s, 3, H, W), normalised.
+            train_boxes_xyxy: (n, s, 4) in crop pixels.
+            test_images: (t, s, 3, H, W), normalised.
+            candidate_boxes_xyxy: (t, s, P, 4) in crop pixels.
+            apart: whether train and test images go through trunk and classifier features one after the other, so that
+                batch norm has the statistics of each group, as in pytracking; else all of them at once.
+
+        Returns:
+            The score maps (t, s, h', w') of every filter iterate, and the energies (t, s, P).
         """
-        n, s = train_images.shape[:2]
-        t = test_images.shape[0]
-        images = torch.cat([train_images, test_images]).flatten(0, 1)
-        layer2, layer3 = self.feature_extractor(images)
-        layer2, layer3 = layer2.unflatten(0, (n + t, s)), layer3.unflatten(0, (n + t, s))
-        scores = self._scores(layer3, train_boxes_xyxy)
-        modulation = self.bb_regressor.modulation(layer2[0], layer3[0], train_boxes_xyxy[0])
-        features = self.bb_regressor.features(layer2[n:].flatten(0, 1), layer3[n:].flatten(0, 1))
+        n, t = train_images.shape[0], test_images.shape[0]
+        if apart:
+            train, test = self._look(train_images), self._look(test_images)
+        else:
+            both = self._look(torch.cat([train_images, test_images]))
+            train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
+        scores = self._scores(train[2], train_boxes_xyxy, test[2])
+        modulation = self.bb_regressor.modulation(train[0][0], train[1][0], train_boxes_xyxy[0])
+        features = self.bb_regressor.features(test[0].flatten(0, 1), test[1].flatten(0, 1))
         modulation = tuple(vector.repeat(t, 1) for vector in modulation)
         energies = self.bb_regressor(modulation, features, candidate_boxes_xyxy.flatten(0, 1))
-        return scores, energies.unflatten(0, (t, s))
+        return scores, energies.unflatten(0, test_images.shape[:2])
 
-    def _scores(self, layer3: Tensor, train_boxes_xyxy: Tensor) -> list[Tensor]:
-        """Score maps of the test images for each filter iterate learned on the train images, in float32."""
-        n = train_boxes_xyxy.shape[0]
-        features = self.classifier.features(layer3.flatten(0, 1)).unflatten(0, layer3.shape[:2])
-        first = self.classifier.filter_initializer(features[:n], train_boxes_xyxy).float()
-        with torch.autocast(layer3.device.type, enabled=False):
-            features = features.float()
-            filters = self.classifier.filter_optimizer(first, features[:n], train_boxes_xyxy)
-            return [apply_filter(features[n:], w) for w in filters]
+    def _look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return layer2, layer3 and classification features (m, s, c, h, w) of images (m, s, 3, H, W)."""
+        layer2, layer3 = self.feature_extractor(images.flatten(0, 1))
+        features = self.classifier.features(layer3)
+        return tuple(part.unflatten(0, images.shape[:2]) for part in (layer2, layer3, features))
+
+    def _scores(self, train_features: Tensor, train_boxes_xyxy: Tensor, test_features: Tensor) -> list[Tensor]:
+        """Return score maps of the test images for each filter iterate learned on the train images, in float32."""
+        first = self.classifier.filter_initializer(train_features, train_boxes_xyxy).float()
+        with torch.autocast(first.device.type, enabled=False):
+            filters = self.classifier.filter_optimizer(first, train_features.float(), train_boxes_xyxy)
+            return [apply_filter(test_features.float(), w) for w in filters]
 
 
 def architecture(name: str) -> NetConfig:

@@ -168,7 +168,7 @@ def train(name: str, settings: Any) -> Path:
         ConfigError: If no folder of training data is named.
     """
     from ebmtrack.training.command import load_run, train_named
-    from ebmtrack.training.run import RunSettings
+    from ebmtrack.training.settings import RunSettings
 
     env, taken = settings.env, take_data_folders(settings.env)
     data = getattr(env, "ebmtrack_dir", "") or _common_folder(env)

@@ -19,14 +19,12 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.boxes import iou_xywh, rel_to_xywh, xywh_to_rel, xywh_to_xyxy
-from ebmtrack.energy.ascent import plain_ascent
-from ebmtrack.energy.noise import GaussianMixture
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation.metrics import Interval, bootstrap, paired_difference
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import ObjectiveSettings, box_loss, draw_candidates
+from ebmtrack.training.validation import overlaps_after_ascent
 
 STEP_LENGTHS = tuple(2.5e-4 * 2**k for k in range(8))  # for the ascent; each run takes the best on its training pairs
 CANDIDATES = 5  # starts for each pair
@@ -78,8 +76,7 @@ def batch_loss(
         samples=run.samples,
         target_sigma=settings.kld_sigma,
     )
-    mixture = GaussianMixture.isotropic(settings.sigmas, dims=4)
-    candidates = draw_candidates(boxes_xywh, mixture, objective, generator)
+    candidates = draw_candidates(boxes_xywh, objective, generator)
     return box_loss(energies(candidates.boxes_xyxy), candidates, objective).mean()
 
 
@@ -108,23 +105,21 @@ def train_branch(pairs: Features, run: Run, settings: BoxStudySettings, bfloat16
 
 
 def overlaps(branch: BoxEnergy, pairs: Features, step_length: float, bfloat16: bool = True) -> Tensor:
-    """IoU (n, CANDIDATES) with the truth after ten plain steps from displaced boxes, the same ones in every call.
+    """Return the IoU (n, CANDIDATES) with the truth after ascent from displaced boxes, the same ones in every call.
 
-    The start boxes are displaced by 10 % of the size (one sigma) and resized by up to 40 %.
+    Args:
+        branch: the box branch.
+        pairs: n samples of a reference and another frame.
+        step_length: of the ascent.
+        bfloat16: whether the branch's features are computed in bfloat16.
     """
     branch = branch.eval().requires_grad_(False)
     generator, found = Generator().manual_seed(7), []
     for rows in torch.arange(len(pairs)).split(25):
         part = pairs.take(rows)
-        truth = part.boxes_xywh[:, 1:]
-        noise = torch.randn(len(rows), CANDIDATES, 4, generator=generator)
-        size = truth[..., 2:] * (0.2 * noise[..., 2:]).clamp(-0.4, 0.4).exp()
-        start = torch.cat([truth[..., :2] + truth[..., 2:] * (0.5 + 0.1 * noise[..., :2]) - size / 2, size], dim=-1)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             energies = pair_energies(branch, part, in_float32=True)
-        climb = lambda y: energies(xywh_to_xyxy(rel_to_xywh(y, size)))  # noqa: B023, E731
-        end = plain_ascent(climb, xywh_to_rel(start, size), step_length, 10).y
-        found.append(iou_xywh(rel_to_xywh(end, size), truth.expand_as(end)).nan_to_num(0.0))
+        found.append(overlaps_after_ascent(energies, part.boxes_xywh[:, 1], generator, CANDIDATES, step_length))
     branch.requires_grad_(True)
     return torch.cat(found)
 

@@ -14,21 +14,14 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import Sampler
-from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.metrics import score_sequence
-from ebmtrack.evaluation.worker import read_rgb
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies.box_losses import LOSSES, BoxStudySettings, Run, box_study
-from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.sequence import track_frames
-from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.training.frozen_features import Features, compute_features
 from ebmtrack.training.overrides import override
-from ebmtrack.videos import folder
+from ebmtrack.training.validation import TrackingRun
 
 HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
 
@@ -51,7 +44,8 @@ def study_boxes(
     if seeds < 1 or steps < 1 or min(samples) < 1:
         raise ConfigError("runs, steps and samples must be at least 1")
     net = load_checkpoint(resolve_weights(weights))
-    track = None if track_on is None else TrackingAuc(net, load_params("dimp18_nce_plus"), track_on)
+    sequences = None if track_on is None else TrackingRun(track_on, protocol="pytracking")
+    track = None if sequences is None else partial(tracked_areas, sequences, net)
     runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or tuple(LOSSES)]
     settings = BoxStudySettings(steps=steps, changes=tuple(changes))
     pool_settings = override(ebm18_small.Settings(), changes)
@@ -86,25 +80,15 @@ def _samples(dataset: TrainingSet, part: str) -> Iterator[Mapping[str, Tensor]]:
         yield dataset[index]
 
 
-class TrackingAuc:
-    """AUC of the first frames of every sequence of a folder, tracked by a network whose box branch is replaced."""
+def tracked_areas(run: TrackingRun, net: TrackerNet, branch: BoxEnergy, step_length: float) -> dict[str, float]:
+    """Return the area under the success curve of each sequence, tracked with another box branch.
 
-    def __init__(self, net: TrackerNet, params: TrackerParams, root: Path, frames: int = 100):
-        """root: a folder of sequences, as for `ebmtrack eval --dataset folder`; frames: of each sequence."""
-        self.net, self.params, self.frames = net, params, frames
-        found = folder.find(root)
-        self.sequences = [found.load(name) for name in found.loaders]
-
-    def __call__(self, branch: BoxEnergy, step_length: float) -> dict[str, float]:
-        """Sequence name -> AUC, with seed 0."""
-        net = copy.copy(self.net)
-        net._modules = dict(net._modules, bb_regressor=branch)
-        params = self.params.replace(position_step=step_length, size_step=step_length)
-        tracker = Tracker(TorchEngine(InferenceNet(net)), params)
-        return {sequence.name: self._auc(tracker, sequence) for sequence in self.sequences}
-
-    def _auc(self, tracker: Tracker, sequence) -> float:
-        paths, truth = sequence.frame_paths()[: self.frames], sequence.boxes_xywh[: self.frames]
-        track = track_frames(tracker, map(read_rgb, paths), truth[0], name=sequence.name, seed=0)
-        score = score_sequence(track.boxes_xywh, truth, "pytracking", where=sequence.name)
-        return float(score.success.mean())
+    Args:
+        run: the sequences.
+        net: the network whose box branch is replaced.
+        branch: the box branch.
+        step_length: of the ascent.
+    """
+    changed = copy.copy(net)
+    changed._modules = dict(net._modules, bb_regressor=branch)
+    return run.areas(changed, position_step=step_length, size_step=step_length)

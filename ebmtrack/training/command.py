@@ -1,11 +1,13 @@
-"""The work behind `ebmtrack train`."""
+"""Training files by name or path: their settings, and the run that writes a weights file."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,58 +18,126 @@ import torch
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.errors import ConfigError
 from ebmtrack.training.distributed import is_leader
-from ebmtrack.training.overrides import as_json, differences, override
-from ebmtrack.training.run import RunSettings
+from ebmtrack.training.overrides import as_json, differences, override, parse
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 
 
 def list_runs() -> list[str]:
-    """Names of the training runs in ltr_settings."""
+    """Return the names of the training files that come with ebmtrack."""
     import ebmtrack.ltr_settings as package
 
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_run(name: str) -> ModuleType:
-    """The file ltr_settings/<name>.py, with its class Settings and its function run(settings); ConfigError if none."""
+    """Return a training file as a module.
+
+    Args:
+        name: a file in ltr_settings, such as "ebm18_small", or the path of a file, such as "./mine.py".
+
+    Returns:
+        A module with a frozen dataclass `Settings`, derived from RunSettings, and a function `plan(settings)`.
+
+    Raises:
+        ConfigError: there is no such file, or something is missing in it.
+    """
+    module = _module_at(Path(name)) if name.endswith(".py") else _shipped_module(name)
+    settings, plan = getattr(module, "Settings", None), getattr(module, "plan", None)
+    if not (isinstance(settings, type) and issubclass(settings, RunSettings) and callable(plan)):
+        raise ConfigError(
+            f"{module.__file__}: a training file needs a class Settings(RunSettings) and a function plan(settings) "
+            "that returns a Plan; see docs/extending.md"
+        )
+    return module
+
+
+def _shipped_module(name: str) -> ModuleType:
+    """Return the module ebmtrack.ltr_settings.<name>."""
     if name not in list_runs():
         near = difflib.get_close_matches(name, list_runs(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown training run {name!r}, known are {', '.join(list_runs())}{hint}")
+        raise ConfigError(
+            f"unknown training run {name!r}, known are {', '.join(list_runs())}{hint}; your own file is given by its "
+            "path, with .py"
+        )
     return importlib.import_module(f"ebmtrack.ltr_settings.{name}")
 
 
-def settings_for(name: str, chosen: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RunSettings:
-    """The settings of a run: its own, with `chosen` fields of RunSettings, then with changes "key=value".
+def _module_at(path: Path) -> ModuleType:
+    """Import a file under its stem, from its own folder, so that processes that read data can import it too."""
+    path = path.resolve()
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such training file")
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and Path(getattr(loaded, "__file__", None) or "") != path:
+        raise ConfigError(f"{path}: a module {path.stem} is loaded already; give the file another name")
+    if loaded is not None:
+        return loaded
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
 
-    The run's folder is runs/<name> unless chosen.
+
+def default_settings(name: str, chosen: Mapping[str, Any] | None = None) -> RunSettings:
+    """Return a training file's settings with `chosen` fields; the folder is runs/<name> unless chosen."""
+    return load_run(name).Settings(**{"out": Path("runs") / Path(name).stem, **(chosen or {})})
+
+
+def settings_for(name: str, chosen: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RunSettings:
+    """Return the settings of a run.
+
+    Args:
+        name: as for `load_run`.
+        chosen: fields of the settings with other values.
+        changes: texts "key=value", as for `settings.override`.
     """
-    own = load_run(name).Settings(**{"out": Path("runs") / name, **(chosen or {})})
-    return override(own, changes)
+    return override(default_settings(name, chosen), changes)
+
+
+def settings_from_arguments(name: str, arguments: Sequence[str]) -> RunSettings:
+    """Return the settings of a run with a command line made from them, such as ["--objective.beta", "0.2"]."""
+    return parse(default_settings(name), arguments, f"ebmtrack train {name}")
 
 
 def train_named(name: str, settings: RunSettings) -> Path:
-    """Run ltr_settings/<name>.py and write its network beside its checkpoint; returns the file's path.
+    """Train by a training file and write the network beside the checkpoint.
 
-    settings: of `settings_for`; of a plain RunSettings, what differs from its defaults is taken over. The file's header
-    says all settings, and in run["changes"] those that are not the run's usual ones.
+    The file's header has all settings, and in run["changes"] those that are not the run's usual ones.
+
+    Args:
+        name: as for `load_run`.
+        settings: of `settings_for`; of a plain RunSettings, the fields that differ from its defaults are taken.
+
+    Returns:
+        The path of the weights file.
     """
     module = load_run(name)
     if not isinstance(settings, module.Settings):
         settings = module.Settings(**differences(settings, RunSettings()))
     if settings.steps < 1 or settings.batch < 1 or settings.workers < 0:
         raise ConfigError("steps and batch must be at least 1, and workers at least 0")
-    net = module.run(settings)
-    path = settings.out / f"{name}.safetensors"
+    net = train(module.plan(settings), settings)
+    path = settings.out / f"{Path(name).stem}.safetensors"
     if is_leader():
         facts = {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(RunSettings)}
-        changes = as_json(differences(settings, module.Settings()))
-        run = {"name": name, **facts, "changes": changes}
+        run = {"name": Path(name).stem, **facts, "changes": as_json(differences(settings, module.Settings()))}
         save_checkpoint(path, net.cpu(), run=run, settings=as_json(settings), dtype=torch.float16)
     return path
 
 
 def check_resume(settings: RunSettings) -> None:
-    """ConfigError unless there is a checkpoint of the run, and it is to be used."""
+    """Raise a ConfigError unless there is a checkpoint of the run, and it is to be used."""
     path = settings.out / "checkpoint.pt"
     if not settings.resume or not path.is_file():
         why = "the run is to start afresh" if path.is_file() else f"there is no {path}"

@@ -1,14 +1,19 @@
-"""Several processes that train one network: who they are, what they average, and batch norm over all of them.
+"""Several processes that train one network: their number, what they average, and batch norm over all of them.
 
 `torchrun --nproc-per-node 8 -m ebmtrack train NAME` starts eight processes that find one another by the environment
-(RANK, LOCAL_RANK, WORLD_SIZE). The law that the tests state: n processes with batches of b end, to rounding, where one
-process with batches of n * b ends.
+(RANK, LOCAL_RANK, WORLD_SIZE). On GPUs batch norm is `torch.nn.SyncBatchNorm`, and n processes with batches of b end,
+to rounding, as one process with batches of n * b. SyncBatchNorm has no CPU version: processes on a CPU (a case for
+tests alone, which bring their own) normalise their batches apart.
 
-Gradients are averaged after the backward pass, all in one flat tensor, instead of with DistributedDataParallel. Modules
-are frozen and thawed in the course of a run, one module may serve several times in a step (the classifier's features
-of train and test frames, every iterate of the filter optimiser), and a part may get no gradient at all. DDP has a flag
-for each of these, and a wrong one is a deadlock or a wrong gradient; the plain sum is right in every case and leaves
-the objective alone. The price is that sending does not overlap with the backward pass: 104 MB a step for DiMP-50.
+Gradients are averaged in one of two ways (`Network.gradients`):
+
+- "ddp", DistributedDataParallel, sends gradients while others are still computed. The DiMP and PrDiMP runs use it: the
+  whole network is called once in a step, nothing thaws, and every part gets a gradient.
+- "average" sends all gradients after the backward pass, in one flat tensor: right in every case. Runs use it that
+  freeze and thaw parts (ebm18_small), or that call parts of the network instead of the whole (the ATOM runs and
+  ebm18_small_boxes). DDP waits for a gradient of every part, and it asks which parts need gradients only
+  once, when it is made. The price is that sending does not overlap with the backward
+  pass: 104 MB a step for DiMP-50.
 """
 
 from __future__ import annotations
@@ -29,15 +34,16 @@ from ebmtrack.errors import ConfigError, EbmtrackError
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(hours=6)  # others wait while the first process validates and tracks
+SYNCHRONIZED: dict[str, type[nn.Module]] = {"cuda": nn.SyncBatchNorm}  # type of device -> batch norm over processes
 
 
 def world_size() -> int:
-    """Number of processes that torchrun started; 1 without it."""
+    """Return the number of processes that torchrun started; 1 without it."""
     return _from_environment("WORLD_SIZE", 1)
 
 
 def is_leader() -> bool:
-    """Whether this is the process that writes files (RANK 0)."""
+    """Return whether this is the process that writes files (RANK 0)."""
     return _from_environment("RANK", 0) == 0
 
 
@@ -45,7 +51,10 @@ def is_leader() -> bool:
 class Team:
     """The processes of one run, seen from one of them; a process on its own is a team of one and sends nothing.
 
-    rank: this process's number, 0 leads: it alone writes, validates and tracks. size: how many there are.
+    Attributes:
+        rank: this process's number. Process 0 leads: it alone writes, validates and tracks.
+        size: number of processes.
+        device: the device of this process.
     """
 
     rank: int = 0
@@ -54,11 +63,11 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes."""
+        """Return whether this process writes."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over processes of `values` (any shape, float), the same in all of them."""
+        """Return the mean over processes of `values` (any shape, float), the same in all of them."""
         if self.size == 1:
             return values
         total = values.detach().to(self.device).clone()
@@ -66,7 +75,7 @@ class Team:
         return total / self.size
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes (anything that pickles), by rank, in all of them."""
+        """Return the values of all processes (anything that pickles), by rank, in all of them."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -74,7 +83,7 @@ class Team:
         return values
 
     def from_leader(self, make: Callable[[], T]) -> T:
-        """What `make` gives in process 0, in all of them; an EbmtrackError there is raised in all of them."""
+        """Return the result of `make` in process 0, in all of them; an EbmtrackError there is raised in all of them."""
         if self.size == 1:
             return make()
         answer: list[Any] = [None, None]
@@ -98,7 +107,7 @@ class Team:
 
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over processes; what has none counts as zero where another has one.
+        """Replace every gradient by its mean over processes; a missing one counts as zero if another process has one.
 
         A parameter that has no gradient in any process keeps none, so that the optimiser passes over it, as it does
         in one process.
@@ -118,10 +127,15 @@ class Team:
 
 
 def team_of(device: str) -> Team:
-    """The processes that torchrun started, on `device` ("cuda" is this process's own GPU); a team of one without it.
+    """Connect the processes that torchrun started, and return them; a team of one without torchrun.
 
-    They stay connected until they end: one process may train several networks in turn. ConfigError for a device that
-    is not there.
+    They stay connected until they end: one process may train several networks in turn.
+
+    Args:
+        device: name of a device; "cuda" is this process's own GPU.
+
+    Raises:
+        ConfigError: the device does not exist.
     """
     chosen = pick_device(device)
     if world_size() == 1:
@@ -140,7 +154,7 @@ def _part() -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device that a name means: `auto` is a GPU where there is one; under torchrun `cuda` is that of LOCAL_RANK."""
+    """Return the device of a name: `auto` is a GPU if there is one; under torchrun `cuda` is the GPU of LOCAL_RANK."""
     from ebmtrack.engines.torch_engine import check_device
 
     if device == "auto":
@@ -153,70 +167,47 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-class TeamBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics in training are those of the batches of all processes together, on any device.
-
-    Each process sends mean and variance of its batch, all of the same size; mean and variance of the whole follow as
-    mean of the means, and mean of the variances plus variance of the means. (torch's SyncBatchNorm needs a GPU.)
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W) of this process, normalised with the statistics of all N * processes."""
-        if not self.training:
-            return super().forward(x)
-        values = x if x.dtype == torch.float64 else x.float()
-        var, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
-        means, variances = _Gather.apply(torch.stack([mean, var])).unbind(1)  # (processes, C) each
-        mean = means.mean(0)
-        var = variances.mean(0) + (means - mean).square().mean(0)
-        self._remember(mean.detach(), var.detach(), len(means) * x.numel() // x.shape[1])
-        y = (values - mean.view(-1, 1, 1)) * torch.rsqrt(var + self.eps).view(-1, 1, 1)
-        if self.affine:
-            y = torch.addcmul(self.bias.view(-1, 1, 1), y, self.weight.view(-1, 1, 1))
-        return y.to(x.dtype)
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Move the running statistics; `count` values for each channel."""
-        if not self.track_running_stats:
-            return
-        self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(var * count / max(1, count - 1), share)
+def as_synchronized(net: nn.Module, team: Team) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which batch norm has the statistics of all processes' batches, on devices that can do so."""
+    kind = SYNCHRONIZED.get(team.device.type) if team.size > 1 else None
+    return contextlib.nullcontext() if kind is None else _with_norms(net, kind)
 
 
 @contextlib.contextmanager
-def team_batch_norm(net: nn.Module, team: Team) -> Iterator[None]:
-    """Within the block every BatchNorm2d of `net` is a TeamBatchNorm2d: the same object, parameters and names."""
-    norms = [module for module in net.modules() if team.size > 1 and type(module) is nn.BatchNorm2d]
-    for norm in norms:
-        norm.__class__ = TeamBatchNorm2d
+def _with_norms(net: nn.Module, kind: type[nn.Module]) -> Iterator[None]:
+    """Put modules of another class in the places of the BatchNorm2d for a while; they share parameters and buffers."""
+    places = [
+        (module, name, child)
+        for module in net.modules()
+        for name, child in module.named_children()
+        if type(child) is nn.BatchNorm2d
+    ]
+    for module, name, child in places:
+        setattr(module, name, _twin(child, kind))
     try:
         yield
     finally:
-        for norm in norms:
-            norm.__class__ = nn.BatchNorm2d
+        for module, name, child in places:
+            setattr(module, name, child)
 
 
-class _Gather(torch.autograd.Function):
-    """Tensors of all processes, stacked; a process gets back the sum of all gradients of its part."""
+def _twin(norm: nn.BatchNorm2d, kind: type[nn.Module]) -> nn.Module:
+    """Return a batch norm of class `kind` with the parameters, buffers and mode of `norm`."""
+    twin = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    twin._parameters, twin._buffers, twin.training = norm._parameters, norm._buffers, norm.training
+    return twin
 
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        parts = [torch.empty_like(value) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, value.contiguous())
-        return torch.stack(parts)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
+def as_parallel(net: nn.Module, team: Team, gradients: str) -> nn.Module:
+    """Return the module that an objective calls: `net`, or DistributedDataParallel around it (see the file's top)."""
+    if team.size == 1 or gradients != "ddp":
+        return net
+    devices = [team.device] if team.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(net, devices, broadcast_buffers=False)
 
 
 def _from_environment(name: str, default: int) -> int:
-    """A whole number that torchrun sets."""
+    """Return a whole number that torchrun sets."""
     text = os.environ.get(name, str(default))
     if not text.isdigit():
         raise ConfigError(f"the environment variable {name} is {text!r}, not a number; torchrun sets it")

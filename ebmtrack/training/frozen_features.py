@@ -1,4 +1,4 @@
-"""Pairs of frames as features of a frozen trunk: what a box branch is trained on when nothing else is trained."""
+"""Pairs of frames as features of a frozen trunk, on which a box branch is trained alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective
+from ebmtrack.training.plan import Batch
 
 
 @dataclass(frozen=True)
 class Features:
-    """Trunk features of n samples of f frames: layer2 (n, f, c, h, w), layer3, and boxes_xywh (n, f, 4).
+    """Trunk features of n samples of f frames: layer2 (n, f, c, h, w), layer3 and boxes_xywh (n, f, 4).
 
     The first frame is the reference, which modulates; the target is searched in the others.
     """
@@ -39,27 +41,30 @@ class Features:
         return len(self.boxes_xywh)
 
     def take(self, rows: Tensor) -> Features:
-        """Some of the samples, float32, channels last."""
+        """Return some of the samples, float32, channels last."""
         layers = (_float_channels_last(layer[rows]) for layer in (self.layer2, self.layer3))
         return Features(*layers, self.boxes_xywh[rows])
 
     def pairs(self, rows: Tensor, frames: Tensor) -> Features:
-        """Samples of two frames, the reference and one other: rows (s,), frames (s,) from 1; dtype as it is."""
+        """Return samples of two frames, the reference and one other: rows (s,), frames (s,) from 1."""
         both = torch.stack([torch.zeros_like(frames), frames], dim=1)
         return Features(*(part[rows[:, None], both] for part in (self.layer2, self.layer3, self.boxes_xywh)))
 
 
 def _float_channels_last(layer: Tensor) -> Tensor:
-    """(n, f, c, h, w) in float32, each frame channels last."""
+    """Return (n, f, c, h, w) in float32, each frame channels last."""
     flat = layer.float().flatten(0, 1).contiguous(memory_format=torch.channels_last)
     return flat.unflatten(0, layer.shape[:2])
 
 
 @torch.no_grad()
 def compute_features(net: TrackerNet, samples: Iterable[Mapping[str, Tensor]], bfloat16: bool = True) -> Features:
-    """Trunk features of samples with `crops` (f, H, W, 3) and `boxes_xywh` (f, 4), kept in bfloat16.
+    """Return trunk features of samples, in bfloat16; the network is put into evaluation mode.
 
-    Puts the network into evaluation mode.
+    Args:
+        net: a `TrackerNet`.
+        samples: `crops` (f, H, W, 3) uint8 and `boxes_xywh` (f, 4) of each.
+        bfloat16: whether the trunk computes in bfloat16.
     """
     net.eval()
     device = next(net.parameters()).device
@@ -87,7 +92,13 @@ def load_features(path: Path) -> Features:
 
 
 def pair_energies(branch: BoxEnergy, pairs: Features, in_float32: bool = False) -> Callable[[Tensor], Tensor]:
-    """The branch's energy as a function of boxes_xyxy (n, P, 4) in the second frames of `pairs`: (n, P)."""
+    """Return the branch's energy as a function of boxes_xyxy (n, P, 4) in the second frames of pairs.
+
+    Args:
+        branch: box branch of a `TrackerNet`.
+        pairs: n samples of two frames; the first one modulates.
+        in_float32: whether the energy is computed in float32 even within autocast.
+    """
     reference = xywh_to_xyxy(pairs.boxes_xywh[:, 0])
     modulation = branch.modulation(pairs.layer2[:, 0], pairs.layer3[:, 0], reference)
     features = branch.features(pairs.layer2[:, 1], pairs.layer3[:, 1])
@@ -96,43 +107,67 @@ def pair_energies(branch: BoxEnergy, pairs: Features, in_float32: bool = False) 
     return lambda boxes_xyxy: branch(modulation, features, boxes_xyxy)
 
 
-class FrozenPairs(Dataset):
-    """Pairs by number, as features; samples are cut and go through the trunk a round at a time, ever new ones.
+@dataclass(frozen=True)
+class Rounds:
+    """The cut of a run into rounds: `samples` samples go through the trunk, `pairs` pairs are drawn from them."""
 
-    A round is the next `round_samples` samples of `samples`; from it `round_pairs` pairs are drawn, each the reference
-    and one other frame of a sample. Pair number i depends on the seed and i alone. A batch (see `training.run.Plan`)
-    has `layer2` (s, 2, c, h, w), `layer3` and `boxes_xywh` (s, 2, 4). The trunk must not change meanwhile.
+    samples: int
+    pairs: int
+
+
+NO_FEATURES = Features(torch.empty(0), torch.empty(0), torch.empty(0, 2, 4))
+
+
+class FrozenPairs:
+    """Pairs by number, as features; samples are cut and go through the trunk a round at a time, always new ones.
+
+    From the samples of a round, `rounds.pairs` pairs are drawn, each the reference and one other frame of a sample.
+    Pair number i depends on the seed and i alone. A batch has `layer2` (s, 2, c, h, w), `layer3` and `boxes_xywh`
+    (s, 2, 4). The trunk must not change meanwhile. This is a `plan.BatchMaker`.
     """
 
     def __init__(
         self,
         net: TrackerNet,
         samples: Dataset,
-        round_samples: int,
-        round_pairs: int,
+        rounds: Rounds,
         length: int,
         seed: int = 0,
         bfloat16: bool = True,
         workers: int = 0,
     ):
-        rounds = -(-length // round_pairs)
-        if len(samples) < rounds * round_samples:
-            raise ConfigError(f"{rounds} rounds of {round_samples} samples are needed, there are {len(samples)}")
+        """Take a network and samples.
+
+        Args:
+            net: the network whose trunk is frozen.
+            samples: `crops` (f, H, W, 3) and `boxes_xywh` (f, 4) by number, for all rounds.
+            rounds: samples and pairs of a round.
+            length: number of pairs.
+            seed: of the pairs.
+            bfloat16: whether the trunk computes in bfloat16.
+            workers: processes that read samples.
+
+        Raises:
+            ConfigError: there are too few samples.
+        """
+        number = -(-length // rounds.pairs)
+        if len(samples) < number * rounds.samples:  # type: ignore[arg-type]
+            raise ConfigError(f"{number} rounds of {rounds.samples} samples are needed, there are {len(samples)}")  # type: ignore[arg-type]
         self.net, self.samples, self.bfloat16, self.workers = net, samples, bfloat16, workers
-        self.round_samples, self.round_pairs, self.length, self.seed = round_samples, round_pairs, length, seed
-        self.round, self.features = -1, None
+        self.rounds, self.length, self.seed = rounds, length, seed
+        self.round, self.features = -1, NO_FEATURES
 
     def __len__(self) -> int:
         return self.length
 
     def batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """The pairs of these numbers."""
+        """Return the pairs of these numbers."""
         parts = [self._pair(number) for number in numbers]
         return {name: torch.cat([getattr(p, name) for p in parts]) for name in ("layer2", "layer3", "boxes_xywh")}
 
     def _pair(self, number: int) -> Features:
-        """One pair (1, 2, ...)."""
-        self._open(number // self.round_pairs)
+        """Return one pair (1, 2, ...)."""
+        self._open(number // self.rounds.pairs)
         rng = np.random.default_rng((self.seed, 1, number))
         row, frame = rng.integers(len(self.features)), rng.integers(1, self.features.boxes_xywh.shape[1])
         return self.features.pairs(torch.tensor([row]), torch.tensor([frame]))
@@ -141,28 +176,28 @@ class FrozenPairs(Dataset):
         """Make a round's features, unless they are those at hand."""
         if number == self.round:
             return
-        self.features = None  # two rounds need not fit into memory
+        self.features = NO_FEATURES  # two rounds need not fit into memory
         self.features = compute_features(self.net, self._crops(number), self.bfloat16)
         self.round = number
 
     def _crops(self, number: int) -> Iterator[Mapping[str, Tensor]]:
-        """The samples of a round, read by the workers."""
-        first = number * self.round_samples
-        part = Subset(self.samples, range(first, first + self.round_samples))
+        """Yield the samples of a round, read by the workers."""
+        first = number * self.rounds.samples
+        part = Subset(self.samples, range(first, first + self.rounds.samples))
         loader = DataLoader(part, None, num_workers=self.workers, generator=torch.Generator().manual_seed(0))
         with contextlib.closing(tqdm(loader, desc=f"features, round {number + 1}", unit="sample", leave=False)) as bar:
             yield from bar
 
 
 class FrozenObjective(Objective):
-    """The box loss of batches of `FrozenPairs`: an Objective whose network begins behind the trunk."""
+    """The box loss of batches of `FrozenPairs`, whose network begins behind the trunk."""
 
     def _network(
-        self, batch: dict[str, Tensor], train_boxes_xywh: Tensor, candidates_xyxy: Tensor
+        self, net: Any, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """No scores; energies (1, s, P)."""
+        """Return no scores, and energies (1, s, P)."""
         device = candidates_xyxy.device
         layers = (_float_channels_last(batch[name].to(device)) for name in ("layer2", "layer3"))
         pairs = Features(*layers, batch["boxes_xywh"].to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
-            return [], pair_energies(self.net.bb_regressor, pairs)(candidates_xyxy[0])[None]
+            return [], pair_energies(net.bb_regressor, pairs)(candidates_xyxy[0])[None]

@@ -1,11 +1,11 @@
-"""Where the figures of a run go: a CSV file always; TensorBoard and visdom when asked; a progress bar."""
+"""Logs of a run: a CSV file always, TensorBoard and visdom if asked for, and a progress bar."""
 
 from __future__ import annotations
 
 import csv
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ebmtrack.errors import missing_extra
 from ebmtrack.files import replacing
 from ebmtrack.training.distributed import Team
+from ebmtrack.training.settings import RunSettings
 
 T = TypeVar("T")
 Row = Mapping[str, float]
@@ -23,19 +24,19 @@ STARVED_FRAC = 0.2
 
 
 class Sink(Protocol):
-    """Takes rows of figures; every row has `step` and `loss`."""
+    """A place for rows of figures; every row has `step` and `loss`."""
 
     def add(self, row: Row) -> None:
         """Take one row."""
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write rows that still wait."""
 
 
 class CsvLog:
     """Rows of figures in a CSV file; rows beyond the step from which a run resumes are dropped.
 
-    elapsed_s: what column `s` had in the last row kept, so that seconds add up over resumed runs.
+    `elapsed_s` is the column `s` of the last row before that step, so that seconds add up over resumed runs.
     """
 
     def __init__(self, path: Path, start: int):
@@ -54,7 +55,7 @@ class CsvLog:
             self._write_all([*_rows_up_to(self.path, row["step"] - 1), row])
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Do nothing: every row has been written."""
 
     def _write_all(self, rows: list[dict]) -> None:
         self.columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -65,7 +66,7 @@ class CsvLog:
 
 
 def _rows_up_to(path: Path, step: int) -> list[dict[str, str]]:
-    """The whole rows of a log up to a step; a row cut short by a kill, or empty since the power failed, is left out."""
+    """Return the whole rows of a log up to a step, without rows that a kill or a power failure has damaged."""
     if not step or not path.exists():
         return []
     with open(path, newline="", errors="replace") as file:
@@ -75,7 +76,7 @@ def _rows_up_to(path: Path, step: int) -> list[dict[str, str]]:
 
 
 class TensorBoardLog:
-    """Rows as TensorBoard scalars in `folder`; ConfigError that names the extra where the package is missing."""
+    """TensorBoard scalars in a folder."""
 
     def __init__(self, folder: Path, start: int):
         try:
@@ -85,7 +86,7 @@ class TensorBoardLog:
         self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def add(self, row: Row) -> None:
-        """One scalar for each figure; figures of validation lie in a group of their own."""
+        """Write one scalar for each figure; figures of validation form a group of their own."""
         for key, value in row.items():
             if key != "step":
                 self.writer.add_scalar(key.replace("val_", "validation/", 1), value, row["step"])
@@ -96,13 +97,13 @@ class TensorBoardLog:
 
 
 class VisdomLog:
-    """Rows as curves on a visdom server: training every ten steps (mean of these), everything else as it comes.
+    """Curves on a visdom server: means of training figures every ten steps, all others as they come.
 
-    panel: an ebmtrack.viewers.visdom.VisdomPanel, or what has its `curve` and `close`. A figure and its namesake of
-    validation share a window.
+    A figure of training and the one of validation with the same name share a window.
     """
 
-    def __init__(self, panel, every: int = VISDOM_EVERY):
+    def __init__(self, panel: Any, every: int = VISDOM_EVERY):
+        """Take a panel with the methods `curve` and `close` of `viewers.visdom.VisdomPanel`."""
         self.panel, self.every = panel, every
         self.waiting: dict[str, list[float]] = {}
 
@@ -120,19 +121,19 @@ class VisdomLog:
             self.waiting = {}
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send rows that still wait."""
         self.panel.close()
 
 
 class ProgressBar:
-    """Steps, time gone and left, smooth loss, samples a second and the share of time spent waiting for data."""
+    """A progress bar: steps, time, smooth loss, samples per second and the share of time spent waiting for data."""
 
     def __init__(self, start: int, steps: int):
         self.bar = tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)
         self.smooth: dict[str, float] = {}
 
     def add(self, row: Row) -> None:
-        """One more step is done; figures are averaged with weights that fall by 5 % a step."""
+        """Advance by one step; figures are averaged with weights that fall by 5 % a step."""
         for key in ("loss", "samples_per_s", "wait_frac"):
             old = self.smooth.get(key, row[key])
             self.smooth[key] = 0.95 * old + 0.05 * row[key]
@@ -141,7 +142,7 @@ class ProgressBar:
         self.bar.update()
 
     def close(self) -> None:
-        """Leave the bar as it is, and say where the data were too slow."""
+        """Leave the bar as it is, and say if the data were too slow."""
         self.bar.close()
         if self.smooth.get("wait_frac", 0) > STARVED_FRAC:
             share = self.smooth["wait_frac"]
@@ -150,40 +151,49 @@ class ProgressBar:
 
 
 class RunLog:
-    """All places to which the rows of a run go; none where `settings` (a RunSettings) is None.
+    """All sinks to which the rows of a run go; `s`, the seconds spent in the run, is added to every row."""
 
-    start: steps done before. `s`, seconds spent in this run, resumed or not, is added to every row.
-    """
+    def __init__(self, sinks: Sequence[Sink], elapsed_s: float = 0.0):
+        """Take the sinks.
 
-    def __init__(self, settings: Any, start: int):
-        self.sinks: list[Sink] = []
-        if settings is None:
-            return
-        csv_log = CsvLog(settings.out / "log.csv", start)
-        self.began = time.monotonic() - csv_log.elapsed_s
-        self.sinks.append(csv_log)
-        if settings.tensorboard:
-            self.sinks.append(TensorBoardLog(settings.out / "tensorboard", start))
-        if settings.visdom:
-            from ebmtrack.viewers.visdom import VisdomPanel
-
-            env = f"train_{settings.out.name}"
-            self.sinks.append(VisdomLog(VisdomPanel(env, settings.visdom_server, settings.visdom_port)))
-        self.sinks.append(ProgressBar(start, settings.steps))
+        Args:
+            sinks: places for rows; none for a process that writes nothing.
+            elapsed_s: seconds that the run took before it was resumed.
+        """
+        self.sinks, self.began = list(sinks), time.monotonic() - elapsed_s
 
     def add(self, row: Row) -> None:
-        """Send a row, with `step`, `loss`, `samples_per_s` and `wait_frac`, to all of them."""
+        """Send a row, with `step`, `loss`, `samples_per_s` and `wait_frac`, to all sinks."""
         for sink in self.sinks:
             sink.add({**row, "s": time.monotonic() - self.began})
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all sinks."""
         for sink in self.sinks:
             sink.close()
 
 
+def open_log(settings: RunSettings, start: int) -> RunLog:
+    """Return the log that a run's settings ask for.
+
+    Args:
+        settings: of the run.
+        start: steps done before.
+    """
+    csv_log = CsvLog(settings.out / "log.csv", start)
+    sinks: list[Sink] = [csv_log]
+    if settings.tensorboard:
+        sinks.append(TensorBoardLog(settings.out / "tensorboard", start))
+    if settings.visdom:
+        from ebmtrack.viewers.visdom import VisdomPanel
+
+        env = f"train_{settings.out.name}"
+        sinks.append(VisdomLog(VisdomPanel(env, settings.visdom_server, settings.visdom_port)))
+    return RunLog([*sinks, ProgressBar(start, settings.steps)], csv_log.elapsed_s)
+
+
 class Stopwatch:
-    """How long a step takes, and how much of it the device waits for data.
+    """The duration of a step, and the part of it in which the device waits for data.
 
     On a CPU, and on other devices that are not CUDA, this is the time to get a batch. A GPU works behind the program
     and waits only once it has run dry: there it is the time between two events, queued before and after the batch is
@@ -196,7 +206,7 @@ class Stopwatch:
         self.events: list[Any] = []
 
     def fetch(self, batches: Iterator[T]) -> T:
-        """The next batch; a step begins."""
+        """Return the next batch; a step begins."""
         self.events, self.began = [], time.perf_counter()
         self._mark()
         batch = next(batches)
@@ -205,7 +215,7 @@ class Stopwatch:
         return batch
 
     def lap(self, samples: int, team: Team) -> dict[str, float]:
-        """The step ends, its loss known: samples_per_s, and wait_frac as a mean over the processes."""
+        """Return samples_per_s, and wait_frac as a mean over processes, of a step that has ended."""
         step_s = time.perf_counter() - self.began
         wait_s = self.events[0].elapsed_time(self.events[1]) / 1000 if self.gpu else self.fetched - self.began
         wait_s = team.mean(torch.tensor(wait_s)).item()

@@ -1,14 +1,14 @@
-"""What a training step minimises: a classifier loss on every filter iterate plus a box loss on energies."""
+"""The objective of a training step: a classifier loss on every filter iterate plus a box loss on energies."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebmtrack.boxes import iou_xywh, xywh_to_xyxy, xyxy_to_xywh
 from ebmtrack.data.pipeline import displaced_boxes
@@ -17,46 +17,78 @@ from ebmtrack.energy.noise import BetaReading, GaussianMixture, nce_plus_samples
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.classifier import FEATURE_STRIDE, distance_maps
-from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.plan import Batch, Logs, Share
 
 BoxLossName = Literal["nce_plus", "nce", "kld_is", "ml_is", "iou"]
 ClassifierLossName = Literal["hinge", "kl", "none"]
-INVALID = 99999.0  # boxes with x from here on mark frames without a target (pytracking)
+Statistics = Literal["apart", "together"]
+Proposals = Literal["mixture", "overlapping"]
+PLACEHOLDER_XYWH = (0.0, 0.0, 16.0, 16.0)  # the box of a frame without a target; nothing depends on it
+ALL_OF_US = Share()
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveSettings:
-    """Which losses, their weights (super_dimp; BMVC 2020, supplement), and the noise of the box loss.
+    """The losses, their weights (super_dimp; BMVC 2020, supplement) and the noise of the box loss.
 
-    box_loss: NCE+, NCE, KLD-IS (PrDiMP's KL box loss) or ML-IS of `energy.losses`, or the squared IoU error of ATOM*.
-    classifier_loss: "hinge" is DiMP's, "kl" PrDiMP's, "none" trains trunk and box branch alone.
+    Attributes:
+        box_weight: weight of the box loss.
+        final_weight: weight of the last filter iterate's classifier loss.
+        initial_weight: weight of the first iterate's.
+        inner_weight: weight that the iterates between them share.
+        hinge_threshold: labels below it are background (DiMP, equation 7).
+        label_sigma: width of the classifier's labels in feature cells.
+        sigmas: widths of the noise in relative box coordinates.
+        beta: factor on the widths for the noise of the labels in NCE+.
+        samples: number of noise boxes of a frame, M.
+        box_loss: NCE+, NCE, KLD-IS (PrDiMP's box loss) or ML-IS of `energy.losses`, or the squared IoU error of ATOM.
+        classifier_loss: "hinge" is DiMP's, "kl" PrDiMP's; "none" trains trunk and box branch alone.
+        target_sigma: width of p(y|y_i) in KLD-IS.
+        beta_reading: see `GaussianMixture.scaled`.
+        statistics: "apart" sends train and test images through trunk and classifier features one after the other, so
+            that batch norm has the statistics of each group, as in pytracking; "together" sends all of them at once.
+        proposals: "mixture" draws the noise boxes from the mixture of `sigmas`; "overlapping" draws them as ATOM and
+            DiMP do for the IoU error (`overlapping_boxes`), with a width chosen from `proposal_sigmas`.
+        proposal_sigmas: widths of "overlapping", in units of the target's size.
     """
 
     box_weight: float = 0.01
     final_weight: float = 100.0
     initial_weight: float = 100.0
-    inner_weight: float = 400.0  # shared by the iterates between the first and the last
+    inner_weight: float = 400.0
     hinge_threshold: float = 0.05
-    label_sigma: float = 0.9  # feature cells
+    label_sigma: float = 0.9
     sigmas: tuple[float, ...] = (0.05, 0.5)  # BMVC 2020, section 5.3
-    beta: float = 0.1  # of NCE+: BMVC 2020, section 5.3
+    beta: float = 0.1  # BMVC 2020, section 5.3
     samples: int = 128
     box_loss: BoxLossName = "nce_plus"
     classifier_loss: ClassifierLossName = "hinge"
-    target_sigma: float = 0.05  # of p(y|y_i) in KLD-IS: BMVC 2020, supplement D.2
-    beta_reading: BetaReading = "std"  # see GaussianMixture.scaled
+    target_sigma: float = 0.05  # BMVC 2020, supplement D.2
+    beta_reading: BetaReading = "std"
+    statistics: Statistics = "apart"
+    proposals: Proposals = "mixture"
+    proposal_sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.3)  # ATOM (pytracking)
 
     def __post_init__(self) -> None:
-        _check_name("box_loss", self.box_loss, get_args(BoxLossName))
-        _check_name("classifier_loss", self.classifier_loss, get_args(ClassifierLossName))
+        for key, known in (
+            ("box_loss", BoxLossName),
+            ("classifier_loss", ClassifierLossName),
+            ("statistics", Statistics),
+            ("proposals", Proposals),
+        ):
+            _check_name(key, getattr(self, key), get_args(known))
         if self.samples < 1 or self.label_sigma <= 0 or self.target_sigma <= 0:
             raise ConfigError(
                 f"objective: samples must be at least 1, label_sigma and target_sigma positive, got {self.samples}, "
                 f"{self.label_sigma} and {self.target_sigma}"
             )
+        if self.proposals == "overlapping" and self.box_loss != "iou":
+            raise ConfigError(
+                f"objective: proposals=overlapping has no density; box_loss={self.box_loss} needs mixture"
+            )
 
 
-PRDIMP_WEIGHTS = {  # of PrDiMP's losses (pytracking's prdimp18 and prdimp50)
+PRDIMP_WEIGHTS: Mapping[str, Any] = {  # of PrDiMP's losses (pytracking's prdimp18 and prdimp50)
     "box_weight": 0.0025,
     "final_weight": 0.25,
     "initial_weight": 0.25,
@@ -67,33 +99,47 @@ PRDIMP_WEIGHTS = {  # of PrDiMP's losses (pytracking's prdimp18 and prdimp50)
 
 
 def score_labels(boxes_xywh: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Gaussian target scores (..., h', w') centred on boxes (..., 4); sigma in feature cells (DiMP, section 3.4)."""
+    """Return Gaussian target scores (..., h', w') centred on boxes (..., 4) (DiMP, section 3.4).
+
+    Args:
+        boxes_xywh: boxes in crop pixels.
+        size: (h', w') of the score map.
+        sigma: width in feature cells.
+    """
     centres = (boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2) / FEATURE_STRIDE
     return (-0.5 * (distance_maps(centres, size) / sigma).square()).exp()
 
 
 def hinge_loss(scores: Tensor, labels: Tensor, threshold: float = 0.05) -> Tensor:
-    """Mean squared error, one-sided on the background: there scores below zero cost nothing (DiMP, equation 7)."""
+    """Return the mean squared error, one-sided on the background: scores below zero cost nothing (DiMP, equation 7)."""
     background = labels < threshold
     target = torch.where(background, 0.0, labels)
     return (torch.where(background, scores.clamp(min=0), scores) - target).square().mean()
 
 
 def kl_classifier_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """KL divergence of softmax(scores) from the normalised labels, without the labels' entropy: mean over maps.
+    """Return the KL divergence of softmax(scores) from the normalised labels, without the labels' entropy.
 
-    scores, labels: (..., h', w'). log sum_k exp s_k - sum_k y_k s_k, where y = labels / (sum of labels + 1e-8) is a
-    Gaussian density on the map's cells. A map without a target (labels of zero) lowers all its scores.
-    Source: PrDiMP, section 3.
+    It is the mean over maps of log sum_k exp s_k - sum_k y_k s_k, in which y = labels / (sum of labels + 1e-8) is a
+    Gaussian density on the map's cells. A map without a target (labels of zero) lowers all its scores. Source: PrDiMP,
+    section 3.
+
+    Args:
+        scores: (..., h', w').
+        labels: (..., h', w').
     """
     y = labels / (labels.sum(dim=(-2, -1), keepdim=True) + 1e-8)
     return (torch.logsumexp(scores.flatten(-2), dim=-1) - (y * scores).sum(dim=(-2, -1))).mean()
 
 
-def classifier_loss(
-    scores: list[Tensor], labels: Tensor, settings: ObjectiveSettings
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted losses of all filter iterates; scores: one (t, s, h', w') per iterate, first guess first."""
+def classifier_loss(scores: list[Tensor], labels: Tensor, settings: ObjectiveSettings) -> tuple[Tensor, Logs]:
+    """Return the weighted sum of the losses of all filter iterates, and the losses of the first and the last.
+
+    Args:
+        scores: one (t, s, h', w') for each iterate, the first guess first.
+        labels: (t, s, h', w').
+        settings: the loss and its weights.
+    """
     if settings.classifier_loss == "kl":
         each = [kl_classifier_loss(s, labels) for s in scores]
     else:
@@ -106,11 +152,16 @@ def classifier_loss(
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """Boxes that the energy scores in each frame, and what a loss needs to know of them; all on one device.
+    """The boxes that the energy scores in each frame, and what a loss needs of them; all on one device.
 
-    boxes_xyxy (..., P, 4) in crop pixels; offsets_rel (..., P, 4) from the truth in its relative space; log_q (..., P),
-    log density of the noise at the offsets; truth_xywh (..., 4). For KLD-IS and IoU they are the M noise samples; for
-    the others one more comes first: the truth (ML-IS, NCE) or the noisy truth (NCE+).
+    For KLD-IS and IoU they are the M noise samples; for the others one more comes first: the truth (ML-IS, NCE) or the
+    noisy truth (NCE+).
+
+    Attributes:
+        boxes_xyxy: (..., P, 4) in crop pixels.
+        offsets_rel: (..., P, 4), offsets from the truth in its relative space.
+        log_q: (..., P), log density of the noise at the offsets.
+        truth_xywh: (..., 4).
     """
 
     boxes_xyxy: Tensor
@@ -120,25 +171,79 @@ class Candidates:
 
 
 def draw_candidates(
-    boxes_xywh: Tensor, mixture: GaussianMixture, settings: ObjectiveSettings, generator: torch.Generator | None = None
+    boxes_xywh: Tensor,
+    settings: ObjectiveSettings,
+    generator: torch.Generator | None = None,
+    share: Share = ALL_OF_US,
 ) -> Candidates:
-    """Candidates around true boxes (..., 4). Every loss gets the same noise samples from the same generator."""
+    """Draw candidates around true boxes; every loss gets the same noise samples from the same generator.
+
+    Args:
+        boxes_xywh: (..., s, 4), this process's true boxes.
+        settings: the box loss and its noise.
+        generator: seeded equally in all processes.
+        share: this process's part. Noise is drawn for the samples of all processes.
+    """
+    if settings.proposals == "overlapping":
+        return _overlapping_candidates(boxes_xywh, settings, generator, share)
+    mixture = GaussianMixture.isotropic(settings.sigmas, dims=4)
     beta = settings.beta if settings.box_loss == "nce_plus" else 0.0
-    shape = tuple(boxes_xywh.shape[:-1])
+    shape = (*boxes_xywh.shape[:-2], share.size * boxes_xywh.shape[-2])
     offsets, log_q = nce_plus_samples(mixture, shape, settings.samples, beta, generator, settings.beta_reading)
-    offsets, log_q = offsets.to(boxes_xywh), log_q.to(boxes_xywh.device)
+    offsets, log_q = share.of(offsets, -3).to(boxes_xywh), share.of(log_q, -2).to(boxes_xywh.device)
     if settings.box_loss in ("kld_is", "iou"):
         offsets, log_q = offsets[..., 1:, :], log_q[..., 1:]
     return Candidates(displaced_boxes(boxes_xywh, offsets), offsets, log_q, boxes_xywh)
 
 
+def _overlapping_candidates(
+    boxes_xywh: Tensor, settings: ObjectiveSettings, generator: torch.Generator | None, share: Share
+) -> Candidates:
+    """Return the candidates of `overlapping_boxes`, which have neither relative offsets nor a density."""
+    everyone = boxes_xywh.repeat(*(1,) * (boxes_xywh.dim() - 2), share.size, 1)
+    boxes = share.of(overlapping_boxes(everyone, settings.samples, settings.proposal_sigmas, generator), -3)
+    nothing = torch.zeros_like(boxes)
+    return Candidates(xywh_to_xyxy(boxes), nothing, nothing[..., 0], boxes_xywh)
+
+
+def overlapping_boxes(
+    boxes_xywh: Tensor, number: int, sigmas: tuple[float, ...], generator: torch.Generator | None = None
+) -> Tensor:
+    """Return boxes (..., number, 4) whose IoU with the true boxes (..., 4) is above 0.1 (ATOM, section 3.2).
+
+    Gaussian noise is added to centre and size; its deviation is one of `sigmas`, chosen anew for each box, times the
+    root of the true area. A box without enough overlap, or smaller than a pixel, is drawn again with 0.9 of the
+    deviation.
+
+    Args:
+        boxes_xywh: true boxes (..., 4).
+        number: boxes for each of them.
+        sigmas: deviations in units of the root of the area.
+        generator: source of the noise; its device is the CPU.
+    """
+    truth = boxes_xywh[..., None, :].expand(*boxes_xywh.shape[:-1], number, 4)
+    shape = truth.shape[:-1]
+    chosen = torch.randint(len(sigmas), shape, generator=generator)
+    deviation = torch.tensor(sigmas)[chosen].to(boxes_xywh) * truth[..., 2:].prod(-1).sqrt()
+    centre, boxes = truth[..., :2] + truth[..., 2:] / 2, truth.clone()
+    missing = torch.ones(shape, dtype=torch.bool, device=boxes_xywh.device)
+    while bool(missing.any()):
+        noise = torch.randn(*shape, 4, generator=generator).to(boxes_xywh) * deviation[..., None]
+        size = truth[..., 2:] + noise[..., 2:]
+        drawn = torch.cat([centre + noise[..., :2] - size / 2, size], dim=-1)
+        boxes = torch.where(missing[..., None], drawn, boxes)
+        usable = (size > 1).all(-1) & (iou_xywh(drawn, truth) > 0.1)
+        missing, deviation = missing & ~usable, 0.9 * deviation
+    return boxes
+
+
 def box_loss(energies: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tensor:
-    """The box loss of each frame (...), from the energies (..., P) of its candidates."""
+    """Return the box loss of each frame (...), from the energies (..., P) of its candidates."""
     return _BOX_LOSSES[settings.box_loss](energies.float(), candidates, settings)
 
 
 def _nce(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tensor:
-    """NCE and NCE+ differ by what `draw_candidates` puts first."""
+    """Return NCE's or NCE+'s loss; they differ in the box that `draw_candidates` puts first."""
     return losses.nce_plus(f, candidates.log_q, reduction="none")
 
 
@@ -152,7 +257,7 @@ def _ml_is(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Te
 
 
 def _iou(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tensor:
-    """Mean squared error against 2 IoU - 1, in [-1, 1] as in pytracking's ATOM, for which ATOM*'s steps were chosen."""
+    """Return the mean squared error against 2 IoU - 1, in [-1, 1] as in pytracking's ATOM."""
     overlap = iou_xywh(xyxy_to_xywh(candidates.boxes_xyxy), candidates.truth_xywh[..., None, :])
     return (f - (2 * overlap - 1)).square().mean(dim=-1)
 
@@ -167,69 +272,94 @@ _BOX_LOSSES: dict[str, Callable[[Tensor, Candidates, ObjectiveSettings], Tensor]
 
 
 class Objective:
-    """Batch -> (loss, what to log). A batch holds `crops` (s, f, H, W, 3) uint8 and `boxes_xywh` (s, f, 4).
+    """The loss of a batch of image sequences, the first frames of which are train frames and the others test frames.
 
-    The first `train_frames` of the f frames are train frames. Test frames whose box is marked invalid (x >= 99999) have
-    labels of zero for the classifier and are left out of the box loss.
+    A batch holds `crops` (s, f, H, W, 3) uint8 and `boxes_xywh` (s, f, 4) in crop pixels. It may hold `has_target`
+    (s, f) bool: test frames without a target have labels of zero for the classifier and no part in the box loss.
     """
 
-    def __init__(self, net: TrackerNet, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
-        self.net, self.train_frames, self.settings, self.bfloat16 = net, train_frames, settings, bfloat16
-        self.mixture = GaussianMixture.isotropic(settings.sigmas, dims=4)
+    def __init__(self, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
+        self.train_frames, self.settings, self.bfloat16 = train_frames, settings, bfloat16
 
     def __call__(
-        self, batch: dict[str, Tensor], generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        device = next(self.net.parameters()).device
-        boxes, n = batch["boxes_xywh"].transpose(0, 1), self.train_frames
-        valid = boxes[n:, ..., 0] < INVALID  # (t, s)
-        stand_ins = torch.where(valid[..., None], boxes[n:], torch.tensor([0.0, 0.0, 16.0, 16.0]).to(boxes))
-        rank, size = batch.get("share", (0, 1))  # see training.run.Plan
-        candidates = draw_candidates(stand_ins.repeat(1, size, 1), self.mixture, self.settings, generator)
-        ours = (getattr(candidates, field.name).chunk(size, dim=1)[rank] for field in dataclasses.fields(candidates))
-        candidates = Candidates(*(value.to(device) for value in ours))
-        scores, energies = self._network(batch, boxes[:n].to(device), candidates.boxes_xyxy)
-        each = box_loss(energies, candidates, self.settings)
-        box = each.mean() if bool(valid.all()) else each[valid.to(device)].sum() / valid.sum().clamp(min=1).item()
+        self, net: nn.Module, batch: Batch, generator: torch.Generator | None = None, share: Share = ALL_OF_US
+    ) -> tuple[Tensor, Logs]:
+        """Return the mean loss and its parts for the log; see `plan.StepObjective`."""
+        device, n = next(net.parameters()).device, self.train_frames
+        boxes = batch["boxes_xywh"].transpose(0, 1)  # (f, s, 4)
+        known = (
+            batch["has_target"].T[n:] if "has_target" in batch else torch.ones(boxes[n:].shape[:2], dtype=torch.bool)
+        )
+        placed = torch.where(known[..., None], boxes[n:], torch.tensor(PLACEHOLDER_XYWH).to(boxes))
+        drawn = draw_candidates(placed, self.settings, generator, share)
+        candidates = Candidates(*(getattr(drawn, field.name).to(device) for field in dataclasses.fields(drawn)))
+        scores, energies = self._network(net, batch, boxes[:n].to(device), candidates.boxes_xyxy)
+        box = _mean_of_known(box_loss(energies, candidates, self.settings), known.to(device))
         if not scores:
             return self.settings.box_weight * box, {"box": box.detach()}
-        labels = score_labels(boxes[n:].to(device), tuple(scores[0].shape[-2:]), self.settings.label_sigma)
+        labels = score_labels(placed.to(device), _map_size(scores[0]), self.settings.label_sigma)
+        labels = labels * known.to(device)[..., None, None]
         classifier, parts = classifier_loss([s.float() for s in scores], labels, self.settings)
         logs = {**parts, "box": box.detach(), "classifier": classifier.detach()}
         return classifier + self.settings.box_weight * box, logs
 
     def _network(
-        self, batch: dict[str, Tensor], train_boxes_xywh: Tensor, candidates_xyxy: Tensor
+        self, net: nn.Module, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
+        """Return scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
         crops = batch["crops"].to(candidates_xyxy.device)
         images = normalize_images(crops.transpose(0, 1).permute(0, 1, 4, 2, 3).flatten(0, 1))
         images = images.contiguous(memory_format=torch.channels_last).unflatten(0, crops.shape[1::-1])
-        train_boxes = xywh_to_xyxy(train_boxes_xywh)
+        train_images, test_images = images[: self.train_frames], images[self.train_frames :]
+        train_boxes, apart = xywh_to_xyxy(train_boxes_xywh), self.settings.statistics == "apart"
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.bfloat16):
-            train_images, test_images = images[: self.train_frames], images[self.train_frames :]
             if self.settings.classifier_loss == "none":
-                return [], box_energies(self.net, train_images[0], train_boxes[0], test_images, candidates_xyxy)
-            return self.net(train_images, train_boxes, test_images, candidates_xyxy)
+                return [], box_energies(net, train_images[0], train_boxes[0], test_images, candidates_xyxy, apart)
+            return net(train_images, train_boxes, test_images, candidates_xyxy, apart)
+
+
+def _mean_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """Return the mean of the values (t, s) of frames with a target, 0 if there are none."""
+    return values.mean() if bool(known.all()) else values[known].sum() / known.sum().clamp(min=1)
+
+
+def _map_size(scores: Tensor) -> tuple[int, int]:
+    """Return (h', w') of score maps (t, s, h', w')."""
+    return scores.shape[-2], scores.shape[-1]
 
 
 def box_energies(
-    net: TrackerNet, reference: Tensor, reference_xyxy: Tensor, test_images: Tensor, candidates_xyxy: Tensor
+    net: Any,
+    reference: Tensor,
+    reference_xyxy: Tensor,
+    test_images: Tensor,
+    candidates_xyxy: Tensor,
+    apart: bool = True,
 ) -> Tensor:
-    """Energies (t, s, P) of candidates by trunk and box branch alone, as in ATOM.
+    """Return the energies (t, s, P) of candidates by trunk and box branch alone, as in ATOM.
 
-    reference: (s, 3, H, W) with the target's boxes (s, 4); test_images (t, s, 3, H, W), candidates (t, s, P, 4).
+    Args:
+        net: a `TrackerNet`.
+        reference: images (s, 3, H, W) that modulate.
+        reference_xyxy: the target's boxes (s, 4) in them.
+        test_images: (t, s, 3, H, W).
+        candidates_xyxy: (t, s, P, 4).
+        apart: whether the trunk's batch norm has the statistics of reference and test images apart.
     """
     t, s = test_images.shape[:2]
-    layer2, layer3 = net.feature_extractor(torch.cat([reference[None], test_images]).flatten(0, 1))
-    modulation = net.bb_regressor.modulation(layer2[:s], layer3[:s], reference_xyxy)
+    if apart:
+        first, rest = net.feature_extractor(reference), net.feature_extractor(test_images.flatten(0, 1))
+    else:
+        both = net.feature_extractor(torch.cat([reference[None], test_images]).flatten(0, 1))
+        first, rest = tuple(layer[:s] for layer in both), tuple(layer[s:] for layer in both)
+    modulation = net.bb_regressor.modulation(*first, reference_xyxy)
     modulation = tuple(vector.repeat(t, 1) for vector in modulation)
-    features = net.bb_regressor.features(layer2[s:], layer3[s:])
+    features = net.bb_regressor.features(*rest)
     return net.bb_regressor(modulation, features, candidates_xyxy.flatten(0, 1)).unflatten(0, (t, s))
 
 
 def _check_name(key: str, name: str, known: tuple[str, ...]) -> None:
-    """ConfigError that names the nearest right one, unless `name` is known."""
+    """Raise a ConfigError that names the nearest right one unless `name` is known."""
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

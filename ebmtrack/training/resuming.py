@@ -1,32 +1,44 @@
-"""What a run keeps of its settings beside its weights, and whether it may go on under others."""
+"""Checkpoints of a run: weights, optimiser, random states, and the settings under which it may go on."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+
 from ebmtrack.errors import CheckpointError
+from ebmtrack.files import replacing
 from ebmtrack.training.overrides import as_json, flat
 
-# What may change while a run is interrupted: where things lie, what it is computed on, how it is watched, how long it
-# goes on, and how its samples are cut into steps.
+# These settings may change while a run is interrupted: places of files, device, logs, length of the run, and the cut of
+# its samples into steps.
 FREE = ("out", "data", "device", "workers", "resume", "steps", "batch", "params", "validation_samples", "tensorboard")
 FREE_BEGINNINGS, FREE_ENDINGS = ("visdom", "track_"), ("_every",)
-FILES = ("backbone", "start", "vot_list")  # count by their names: they may have been moved
+FILES = ("backbone", "start", "vot_list")  # are compared by name: they may have been moved
 FOLDERS = ("packs", "prepared")  # count by whether there is one
 NAMED_AT_MOST = 3
 
 
 def settings_text(settings: Any) -> str:
-    """All settings of a run as JSON, for its checkpoint."""
+    """Return all settings of a run as JSON, for its checkpoint."""
     return json.dumps(as_json(settings))
 
 
 def check_same_settings(path: Path, stored: str, settings: Any) -> None:
-    """CheckpointError where the checkpoint `path` is of a run with other settings; `stored`: as `settings_text` wrote.
+    """Raise a CheckpointError if a checkpoint is of a run with other settings.
 
     Settings that the version which wrote it did not know are not compared.
+
+    Args:
+        path: the checkpoint, for the message.
+        stored: its settings, as `settings_text` wrote them.
+        settings: those under which the run is to go on.
     """
     before, now = _essential(json.loads(stored)), _essential(as_json(settings))
     changed = [key for key, value in before.items() if key not in now or now[key] != value]
@@ -40,7 +52,7 @@ def check_same_settings(path: Path, stored: str, settings: Any) -> None:
 
 
 def _essential(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys and values of what decides how the weights come out."""
+    """Return the dotted keys and values of the settings that decide the weights."""
     kept = {}
     for key, value in flat(settings).items():
         if key in FREE or key.startswith(FREE_BEGINNINGS) or key.endswith(FREE_ENDINGS):
@@ -51,3 +63,59 @@ def _essential(settings: dict[str, Any]) -> dict[str, Any]:
         elif key in FOLDERS:
             kept[key] = "none" if value is None else "given"
     return kept
+
+
+def save_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, where: dict[str, Any]) -> None:
+    """Write network, optimiser and the run's state (step, samples, settings, random states), atomically."""
+    with replacing(path) as temporary:
+        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **where}, temporary)
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Remove half-written files that killed processes left beside these files (`files.replacing`)."""
+    for path in paths:
+        for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+            leftover.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the content of a checkpoint, on the CPU; None if there is no such file.
+
+    Raises:
+        CheckpointError: the file is damaged or of another kind.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: {error}; move it away to start afresh") from error
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that all code shares: Python's, NumPy's and PyTorch's on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of the generators that all code shares, as plain values."""
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), *rest),  # type: ignore[union-attr]
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators back into the states that `random_state` returned."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

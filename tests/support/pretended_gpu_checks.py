@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from functools import partial
 
 import numpy as np
 import pytest
@@ -22,10 +21,11 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies import energy_1d as study1d
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
-from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs
+from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
-from ebmtrack.training.run import Plan, RunSettings, train
-from ebmtrack.training.validation import Validation
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from tests.support.golden import dimp18, image
 from tests.support.pretend_gpu import AVAILABLE, PretendedGpu, set_up
 from tests.unit.data.test_on_device import WHOLE, Views, batches
@@ -133,10 +133,9 @@ def test_training(frames, tmp_path, known_device, box_loss):
             torch.manual_seed(0)
             net = TrackerNet("prdimp18" if box_loss == "prdimp" else "dimp18")
             data = batches(elsewhere(frames, device), length=4)
-            minimised = partial(Objective, train_frames=2, settings=objective)
-            held_back = Validation(batches(elsewhere(frames, device), seed=4), 2, 2, 2, minimised)
+            held_back = HeldBack(batches(elsewhere(frames, device), seed=4), 2, number=2, batch=2)
             groups = [{"params": list(net.parameters()), "lr": 1e-4}]
-            plan = Plan(net, Objective(net, 2, objective), data, groups, validate=held_back)
+            plan = Plan(Network(net, groups), Data(data, held_back), Objective(2, objective))
             train(plan, dataclasses.replace(settings, out=tmp_path / device[:3], device=device, steps=steps))
         return losses(tmp_path / device[:3])
 
@@ -151,9 +150,10 @@ def test_training_of_the_box_branch_alone(frames, tmp_path, known_device):
         torch.manual_seed(0)
         net = TrackerNet("dimp18").to(device)
         data = batches(elsewhere(frames, device), train_frames=1, length=100)
-        pairs = FrozenPairs(net, data, 3, 4, 4, bfloat16=False)
-        objective = FrozenObjective(net, 1, ObjectiveSettings(samples=8, classifier_loss="none", box_weight=1.0))
-        plan = Plan(net, objective, pairs, [{"params": list(net.bb_regressor.parameters()), "lr": 1e-4}])
+        pairs = FrozenPairs(net, data, Rounds(3, 4), 4, bfloat16=False)
+        objective = FrozenObjective(1, ObjectiveSettings(samples=8, classifier_loss="none", box_weight=1.0))
+        groups = [{"params": list(net.bb_regressor.parameters()), "lr": 1e-4}]
+        plan = Plan(Network(net, groups), Data(pairs), objective)
         train(plan, RunSettings(out=tmp_path / device[:3], device=device, steps=2, batch=2, warmup=0))
         return losses(tmp_path / device[:3])
 

@@ -38,7 +38,9 @@ from ebmtrack.data.sampling import Sampler, causal_frames, dimp_frames
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.studies.bench_data import bench_device, bench_files
-from ebmtrack.training.run import Plan, RunSettings, train
+from ebmtrack.training.plan import Data, Network, Plan
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.source import Source
 
 PHOTOGRAPHS = {"astronaut": skimage.data.astronaut(), "cat": skimage.data.chelsea(), "coffee": skimage.data.coffee()}
@@ -570,12 +572,13 @@ def test_a_run_trains_on_batches_of_the_device(frames, tmp_path):
         torch.manual_seed(0)
         net = nn.Linear(3, 1)
 
-        def objective(batch, generator):
+        def objective(net, batch, generator, share):
             seen.append(batch["boxes_xywh"])
             colour = batch["crops"].float().mean(dim=(1, 2, 3)) / 255
             return (net(colour) - batch["boxes_xywh"][:, 0, 2:].mean(1) / 64).square().mean(), {}
 
-        return Plan(net, objective, batches(frames, length=24), [{"params": list(net.parameters()), "lr": 0.1}])
+        groups = [{"params": list(net.parameters()), "lr": 0.1}]
+        return Plan(Network(net, groups), Data(batches(frames, length=24)), objective)
 
     def run(out, steps):
         settings = RunSettings(out=tmp_path / out, steps=steps, batch=4, checkpoint_every=3, warmup=0)

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -21,11 +23,15 @@ from ebmtrack.energy.losses import nce_plus
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.distributed import Team, TeamBatchNorm2d, pick_device, team_batch_norm, team_of
+from ebmtrack.training import distributed
+from ebmtrack.training.batches import Shard
+from ebmtrack.training.distributed import Team, as_synchronized, pick_device, team_of
 from ebmtrack.training.objective import Objective, ObjectiveSettings, classifier_loss, score_labels
-from ebmtrack.training.run import Plan, RunSettings, Shard, train
+from ebmtrack.training.plan import Plan, Share
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from tests.support import REPOSITORY
-from tests.unit.training.test_training import training_set
+from tests.unit.training.test_training import plan_with, training_set
 
 TESTS = str(REPOSITORY)
 
@@ -58,20 +64,71 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def plan_of(bad_at: int | None = None, dropout: float = 0.0) -> Plan:
-    """Noise is drawn for the whole step; each process takes its share. The loss of step `bad_at` is NaN."""
+def plan_of(bad_at: int | None = None, dropout: float = 0.0, gradients: str = "average") -> Plan:
+    """Noise is drawn for the whole step; each process takes its share. The loss of step `bad_at` is NaN.
+
+    For "ddp" nothing thaws, and the unused part asks for no gradient."""
     torch.manual_seed(1)
     net = Net().double()
     steps = iter(range(1000))
 
-    def objective(batch, generator):
-        rank, size = batch.get("share", (0, 1))
-        noise = torch.randn(len(batch["x"]) * size, 3, generator=generator).chunk(size)[rank]
+    def objective(net, batch, generator, share):
+        noise = share.of(torch.randn(len(batch["x"]) * share.size, 3, generator=generator), 0)
         loss = (F.dropout(net(batch["x"]), dropout) - batch["y"] - 0.1 * noise).square().mean()
         return (loss * float("nan") if next(steps) == bad_at else loss), {"size": loss.detach()}
 
-    groups = [{"params": list(net.parameters()), "lr": 1e-2}]
-    return Plan(net, objective, Pictures(), groups, (0.5, [net.early]))
+    thaw = (0.5, [net.early]) if gradients == "average" else (1.0, [])
+    net.unused.requires_grad_(gradients == "average")
+    return plan_with(net, objective, Pictures(), thaw=thaw, gradients=gradients)
+
+
+class TeamBatchNorm2d(nn.BatchNorm2d):
+    """torch.nn.SyncBatchNorm for CPUs: in training, the statistics of the batches of all processes together.
+
+    Each process sends mean and variance of its batch, all of the same size; mean and variance of the whole follow as
+    mean of the means, and mean of the variances plus variance of the means.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W) of this process, normalised with the statistics of all N * processes."""
+        if not self.training:
+            return super().forward(x)
+        values = x if x.dtype == torch.float64 else x.float()
+        var, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+        means, variances = _Gather.apply(torch.stack([mean, var])).unbind(1)  # (processes, C) each
+        mean = means.mean(0)
+        var = variances.mean(0) + (means - mean).square().mean(0)
+        self._remember(mean.detach(), var.detach(), len(means) * x.numel() // x.shape[1])
+        y = (values - mean.view(-1, 1, 1)) * torch.rsqrt(var + self.eps).view(-1, 1, 1)
+        if self.affine:
+            y = torch.addcmul(self.bias.view(-1, 1, 1), y, self.weight.view(-1, 1, 1))
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics; `count` values for each channel."""
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(var * count / max(1, count - 1), share)
+
+
+class _Gather(torch.autograd.Function):
+    """Tensors of all processes, stacked; a process gets back the sum of all gradients of its part."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, value.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank()]
 
 
 def settings_in(out: Path, **changes) -> RunSettings:
@@ -86,7 +143,12 @@ def state_of(net: nn.Module) -> dict[str, torch.Tensor]:
 def work(out: Path, rank: int) -> None:
     """What each of two processes does for the tests below; process 1 has a folder of its own."""
     folder = out if rank == 0 else out / "other machine"
+    distributed.SYNCHRONIZED["cpu"] = TeamBatchNorm2d
     results = {"straight": state_of(train(plan_of(), settings_in(folder / "straight")))}
+    results["ddp"] = state_of(train(plan_of(gradients="ddp"), settings_in(folder / "ddp")))
+    plan = plan_of(gradients="ddp")
+    plan.network.gradients = "average"
+    results["averaged"] = state_of(train(plan, settings_in(folder / "averaged")))
     results["dropout"] = state_of(train(plan_of(dropout=0.5), settings_in(folder / "dropout")))
     for name, bad_at, dropout in (("stopped", 8, 0.0), ("dropout_stopped", 8, 0.5)):
         plan = plan_of(bad_at=bad_at if rank == 1 else None, dropout=dropout)
@@ -111,7 +173,7 @@ def tracker_gradients(out: Path, batch: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     net = TrackerNet("dimp18").double()
 
-    def objective(batch, generator):
+    def objective(net, batch, generator, share):
         images = normalize_images(batch["crops"].permute(1, 0, 4, 2, 3).flatten(0, 1).double())
         images, boxes = images.unflatten(0, batch["crops"].shape[1::-1]), batch["boxes_xywh"].transpose(0, 1).double()
         moved = boxes[2:, :, None] + torch.tensor([[0.0, 0, 0, 0], [3, -2, 4, 1], [-5, 1, -3, 2]])
@@ -121,9 +183,10 @@ def tracker_gradients(out: Path, batch: int) -> dict[str, torch.Tensor]:
         return loss + nce_plus(energies, torch.zeros(3)), logs
 
     dataset = training_set(output=96)
-    plan = Plan(net, objective, dataset, [{"params": list(net.parameters()), "lr": 1e-3}])
+    plan = plan_with(net, objective, dataset, 1e-3)
     as_double = mock.patch.object(torch.Tensor, "float", torch.Tensor.double)  # the classifier leaves autocast by it
-    with as_double, mock.patch("ebmtrack.training.run.save_checkpoint"):
+    twins = mock.patch.dict(distributed.SYNCHRONIZED, cpu=TeamBatchNorm2d)
+    with as_double, twins, mock.patch("ebmtrack.training.run.save_checkpoint"):
         train(plan, settings_in(out, steps=1, batch=batch))
     return {name: p.grad.clone() for name, p in net.named_parameters()}
 
@@ -174,9 +237,17 @@ def test_two_processes_equal_one_with_the_doubled_batch(two, tmp_path):
     (first, second), _ = two
     assert furthest(first["straight"], second["straight"]) == 0
     assert furthest(first["straight"], whole) < 1e-9
-    start = state_of(plan_of().net)
+    start = state_of(plan_of().network.net)
     changed = {name for name in start if not torch.equal(start[name], whole[name])}
     assert changed == {name for name in start if not name.startswith("unused")}
+
+
+def test_ddp_gives_what_averaging_gives(two):
+    """Weights and running statistics of a run in which nothing thaws, to rounding, and equal in both processes."""
+    (first, second), folder = two
+    averaged = first["averaged"]
+    assert furthest(first["ddp"], second["ddp"]) == 0
+    assert furthest(first["ddp"], averaged) < 1e-12
 
 
 def test_the_log_holds_means_over_processes(two, tmp_path):
@@ -231,7 +302,7 @@ TORCHRUN = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import tests.unit.training.test_distributed as test_distributed as t
+import tests.unit.training.test_distributed as t
 from ebmtrack.training import run
 if {kill!r} == os.environ["RANK"]:
     step_of = run._Run._step
@@ -269,10 +340,13 @@ def test_shares_of_a_step_have_the_noise_of_the_whole():
     """Without batch statistics, the mean of the losses of both halves is the loss of the whole batch."""
     net, dataset = TrackerNet("dimp18").eval(), training_set(output=96)
     whole = torch.utils.data.default_collate([dataset[index] for index in range(4)])
-    halves = [{key: value.chunk(2)[rank] for key, value in whole.items()} | {"share": (rank, 2)} for rank in (0, 1)]
-    objective = Objective(net, 2, ObjectiveSettings(samples=16))
+    halves = [{key: value.chunk(2)[rank] for key, value in whole.items()} for rank in (0, 1)]
+    objective, shares = Objective(2, ObjectiveSettings(samples=16)), [Share(), Share(0, 2), Share(1, 2)]
     with torch.no_grad():
-        one, *two = (objective(b, torch.Generator().manual_seed(5))[1]["box"].item() for b in (whole, *halves))
+        one, *two = (
+            objective(net, batch, torch.Generator().manual_seed(5), share)[1]["box"].item()
+            for batch, share in zip((whole, *halves), shares)
+        )
     assert sum(two) / 2 == pytest.approx(one, rel=1e-4) and two[0] != pytest.approx(two[1], rel=1e-2)
 
 
@@ -292,14 +366,29 @@ def test_a_team_of_one_sends_nothing():
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
     team.average_gradients([weight])
-    norm = nn.BatchNorm2d(3)
-    with team_batch_norm(nn.Sequential(norm), team):
-        assert type(norm) is nn.BatchNorm2d
-    with team_batch_norm(nn.Sequential(norm), Team(0, 2)):
-        assert type(norm) is TeamBatchNorm2d
-    assert type(norm) is nn.BatchNorm2d
     assert weight.grad.tolist() == [1, 2] and team.mean(weight) is weight and team.gather(5) == [5]
     assert team.from_leader(lambda: 7) == 7
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_batch_norm_is_synchronised_on_gpus_and_in_teams_alone(size):
+    """Within the context another object has the same parameters, buffers and mode; after it all is as before."""
+    norm = nn.BatchNorm2d(3).eval()
+    net, gpu = nn.Sequential(nn.Sequential(norm)), torch.device("cuda")
+    with as_synchronized(net, Team(0, size, gpu)):
+        inner = net[0][0]
+        assert type(inner) is (nn.SyncBatchNorm if size == 2 else nn.BatchNorm2d)
+        assert inner.weight is norm.weight and inner.running_var is norm.running_var and not inner.training
+    assert net[0][0] is norm
+    with as_synchronized(net, Team(0, size)):
+        assert net[0][0] is norm
+
+
+def test_a_network_that_thaws_is_not_left_to_ddp(tmp_path):
+    plan = plan_of()
+    plan.network.gradients = "ddp"
+    with pytest.raises(ConfigError, match="thaw"):
+        train(plan, settings_in(tmp_path))
 
 
 def test_devices_are_checked_before_anything_starts(monkeypatch, tmp_path):

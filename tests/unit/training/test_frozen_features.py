@@ -12,13 +12,16 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.frozen_features import (
     FrozenObjective,
     FrozenPairs,
+    Rounds,
     compute_features,
     load_features,
     pair_energies,
     save_features,
 )
 from ebmtrack.training.objective import Objective, ObjectiveSettings, box_energies
-from ebmtrack.training.run import Plan, RunSettings, train
+from ebmtrack.training.plan import Data, Network, Plan
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from tests.unit.training.test_training import training_set
 
 SETTINGS = ObjectiveSettings(box_weight=1.0, classifier_loss="none", samples=8)
@@ -38,7 +41,7 @@ def samples():
 
 
 def frozen_pairs(net: TrackerNet, **changes) -> FrozenPairs:
-    settings = dict(round_samples=3, round_pairs=4, length=12, seed=1, bfloat16=False)
+    settings = dict(rounds=Rounds(3, 4), length=12, seed=1, bfloat16=False)
     return FrozenPairs(net, samples(), **(settings | changes))
 
 
@@ -62,10 +65,10 @@ def test_the_loss_is_that_of_pictures(net):
     several = [samples()[k] for k in range(3)]
     batch = {key: torch.stack([s[key] for s in several])[:, :2] for key in ("crops", "boxes_xywh")}
     features = compute_features(net, several, bfloat16=False).pairs(torch.arange(3), torch.ones(3, dtype=torch.int64))
-    wanted, _ = Objective(net, 1, SETTINGS)(batch, torch.Generator().manual_seed(3))
-    got, logs = FrozenObjective(net, 1, SETTINGS)(vars(features), torch.Generator().manual_seed(3))
+    wanted, _ = Objective(1, SETTINGS)(net, batch, torch.Generator().manual_seed(3))
+    got, logs = FrozenObjective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(3))
     assert got.item() == pytest.approx(wanted.item(), rel=5e-3) and logs["box"] == got
-    elsewhere, _ = FrozenObjective(net, 1, SETTINGS)(vars(features), torch.Generator().manual_seed(4))
+    elsewhere, _ = FrozenObjective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(4))
     assert elsewhere.item() != pytest.approx(wanted.item(), rel=5e-3)
 
 
@@ -81,7 +84,7 @@ def test_a_pair_depends_on_its_number_alone(net):
 
 
 def test_rounds_bring_new_samples_and_both_frames_are_drawn(net):
-    pairs = frozen_pairs(net, round_samples=4, round_pairs=40, length=80)
+    pairs = frozen_pairs(net, rounds=Rounds(4, 40), length=80)
     boxes = [tuple(map(tuple, pairs.batch([number])["boxes_xywh"][0].tolist())) for number in range(80)]
     references, others = ([{pair[f] for pair in part} for part in (boxes[:40], boxes[40:])] for f in (0, 1))
     assert [len(found) for found in references] == [4, 4] and not references[0] & references[1]
@@ -107,14 +110,13 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path):
         torch.manual_seed(2)
         net = TrackerNet("dimp18").requires_grad_(False)
         net.bb_regressor.requires_grad_(True)
-        plan = Plan(
-            net=net,
-            objective=FrozenObjective(net, 1, SETTINGS),
-            dataset=frozen_pairs(net),
-            groups=[{"params": list(net.bb_regressor.parameters()), "lr": 1e-3}],
+        network = Network(
+            net,
+            [{"params": list(net.bb_regressor.parameters()), "lr": 1e-3}],
             set_mode=lambda net: (net.eval(), net.bb_regressor.train()),
             rate=lambda step: 1.0,
         )
+        plan = Plan(network, Data(frozen_pairs(net)), FrozenObjective(1, SETTINGS))
         settings = RunSettings(out=tmp_path / out, steps=steps, batch=2, checkpoint_every=3, bfloat16=False)
         return dict(train(plan, settings).state_dict())
 

@@ -82,11 +82,11 @@ def test_waiting_is_the_share_of_a_step_in_which_data_are_fetched(monkeypatch, t
             clock.sleep(0.75)
             return super().__getitem__(index)
 
-    def objective(batch, generator, quick=plan.objective):
+    def objective(*arguments, quick=plan.objective):
         clock.sleep(1.0)
-        return quick(batch, generator)
+        return quick(*arguments)
 
-    plan.dataset, plan.objective = Slow(), objective
+    plan.data.train, plan.objective = Slow(), objective
     train(plan, settings_in(tmp_path, steps=3))
     assert [(row["wait_frac"], row["samples_per_s"]) for row in rows_of(tmp_path / "log.csv")] == [("0.75", "1")] * 3
 
@@ -184,7 +184,7 @@ def test_a_run_goes_on_without_a_visdom_server(tmp_path, capsys):
 
 
 def test_a_process_that_does_not_lead_logs_nothing():
-    log = RunLog(None, 0)
+    log = RunLog([])
     log.add({"step": 1, "loss": 1.0})
     log.close()
     assert log.sinks == []

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from ebmtrack.training import command
 from ebmtrack.training import run as running
 from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
 from ebmtrack.training.overrides import describe, flat, override
-from ebmtrack.training.run import RunSettings, train
+from ebmtrack.training.plan import Data, Network, Plan
+from ebmtrack.training.run import _Run, train
+from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.paths import variable
 from tests.support.trees import (
     coco_content,
@@ -39,8 +42,8 @@ from tests.support.trees import (
 )
 from tests.unit.data.test_dimp_crops import Block
 
-PUBLIC = ["dimp18_nce_plus", "dimp50_nce_plus", "dimp50_nce", "dimp50_kld_is", "atom18_ml_is", "atom18_iou", "prdimp18"]
-LIGHTER = ["dimp50_nce", "dimp50_kld_is"]
+PUBLIC = [name for name in list_runs() if hasattr(settings_for(name), "vot_list")]
+ON_POOL = [name for name in list_runs() if name not in PUBLIC]
 SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
 
 
@@ -104,6 +107,22 @@ def changed_parts(before: dict[str, torch.Tensor], net: TrackerNet) -> set[str]:
     return {".".join(name.split(".")[: 2 if name.startswith(("feature", "classifier")) else 1]) for name in changed}
 
 
+def public_plan(name: str, settings, monkeypatch, sources: dict | None = None, held_back: Named | None = None) -> Plan:
+    """Return a run's plan on the sources that take the place of the public data sets."""
+    base = load_run("dimp50_nce_plus")
+    if sources is not None:
+        monkeypatch.setattr(base, "public_sources", lambda settings: sources)
+        monkeypatch.setattr(base, "validation_source", lambda: held_back)
+    return load_run(name).plan(settings)
+
+
+def network_of(name: str, settings, monkeypatch) -> Network:
+    """Return a run's network, without data."""
+    if name in PUBLIC:
+        return public_plan(name, settings, monkeypatch, blocks()).network
+    return load_run(name).network(settings)
+
+
 ALL_BUT_EARLY = {
     "bb_regressor",
     "classifier.feature_extractor",
@@ -115,37 +134,48 @@ ALL_BUT_EARLY = {
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypatch):
-    """DiMP: all but conv1, bn1, layer1 and layer2, batch norm statistics included. ATOM: the box branch alone. PrDiMP:
-    everything. Only one of the runs on ResNet-50 is done at its size, and no half gigabyte of checkpoint is written."""
+    """The parts that have a rate train, and batch norm statistics of what is not frozen move.
+
+    Without a rate for the whole backbone all but conv1, bn1, layer1 and layer2 train. ATOM's trunk has no rate, but its
+    statistics move. Only one of the runs on ResNet-50 is done at its size, and no checkpoint is written.
+    """
     monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
-    lighter = {"architecture": "dimp18", "backbone": backbones["resnet18"]} if name in LIGHTER else {}
-    settings = dataclasses.replace(small(name, tmp_path, backbones), **lighter)
-    plan = load_run(name).plan(settings, blocks(), Named("held_back"))
-    before = state_of(plan.net)
-    net = train(plan, settings)
+    usual = settings_for(name)
+    lighter = {"arch": usual.arch.replace("super_dimp", "dimp18").replace("50", "18")}
+    lighter |= {"backbone": backbones["resnet18"]}
+    settings = dataclasses.replace(small(name, tmp_path, backbones), **({} if name == "dimp50_nce_plus" else lighter))
+    plan = public_plan(name, settings, monkeypatch, blocks(), Named("held_back"))
+    net = plan.network.net
+    before = state_of(net)
+    train(plan, settings)
     early = {f"feature_extractor.{part}" for part in ("conv1", "bn1", "layer1", "layer2")}
-    expected = {"atom": {"bb_regressor"}, "dimp": ALL_BUT_EARLY, "prdi": ALL_BUT_EARLY | early}[name[:4]]
+    trunk = early | {"feature_extractor.layer3"}
+    expected = ALL_BUT_EARLY | early if "backbone" in settings.rates else ALL_BUT_EARLY
+    if "classifier" not in settings.rates:
+        expected = {"bb_regressor"} | trunk - {"feature_extractor.conv1"}
+        weights = {key: value for key, value in before.items() if "running" not in key and "num_batches" not in key}
+        assert changed_parts(weights, net) == {"bb_regressor"}
     assert changed_parts(before, net) == expected
     with open(tmp_path / "log.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
-    assert ("last" in row) == (not name.startswith("atom"))
+    assert ("last" in row) == ("classifier" in settings.rates)
 
 
 @pytest.mark.parametrize("name", ["dimp18_nce_plus", "atom18_ml_is"])
 def test_batches_may_come_from_packs_or_from_the_device(name, tmp_path, backbones):
     """Packs and prepared frames of the same sources: crops of the right size whose boxes lie in them, at the scale of
     the search factor, 64 / 5 pixels, within the jitter of three deviations."""
-    module, names = load_run(name), ["lasot", "coco"]
+    base, names = load_run("dimp50_nce_plus"), ["lasot", "coco"]
     away = ["sampling.shares.got10k=0", "sampling.shares.trackingnet=0"]
     for each in names:
         write_pack(blocks()[each], tmp_path / "packs" / each, PackSettings(context=15, output=192))
     prepare({each: blocks()[each] for each in names}, tmp_path / "prepared", PrepareSettings(context=15))
     for change in (f"packs={tmp_path / 'packs'}", f"prepared={tmp_path / 'prepared'}"):
         settings = small(name, tmp_path, backbones, change, *away)
-        sources = load_run("dimp50_nce_plus").public_sources(settings)
+        sources = base.public_sources(settings)
         assert list(sources) == (names if "packs" in change else [])
-        data = module.plan(settings, sources).dataset
+        data = base.data(settings, sources).train
         assert len(data) == settings.samples == 2
         for sample in (data[0], data[1]):
             frames = settings.sampling.train_frames + settings.sampling.test_frames
@@ -159,25 +189,25 @@ def test_one_step_of_the_shipped_network(tmp_path, pool, backbones, monkeypatch)
     module = load_run("ebm18_small")
     monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
     monkeypatch.setattr(module.held_back, "__defaults__", (2,))
-    monkeypatch.setattr(module, "Validation", lambda *_: None)
     settings = small("ebm18_small", tmp_path / "a", backbones, "warmup=1", data=pool)
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
     plan = module.plan(settings)
-    before = state_of(plan.net)
+    before = state_of(plan.network.net)
     assert changed_parts(before, train(plan, settings)) == ALL_BUT_EARLY
     settings = dataclasses.replace(settings, thaw=0.0, out=tmp_path / "b")
     plan = module.plan(settings)
     train(plan, settings)
     early = {f"feature_extractor.{part}" for part in ("conv1", "layer1", "layer2")}
-    assert changed_parts(before, plan.net) == ALL_BUT_EARLY | early
+    assert changed_parts(before, plan.network.net) == ALL_BUT_EARLY | early
     statistics = [name for name in before if name.startswith("feature") and "running" in name]
-    assert all(torch.equal(before[name], plan.net.state_dict()[name]) for name in statistics)
+    assert all(torch.equal(before[name], plan.network.net.state_dict()[name]) for name in statistics)
 
 
 def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monkeypatch):
     """From the weights in `start`; a new round after each step."""
     module = load_run("ebm18_small_boxes")
     monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
-    monkeypatch.setattr(module, "Validation", lambda *_, **__: None)
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
     monkeypatch.setattr(module.ebm18_small, "held_back", lambda *_, **__: None)
     torch.manual_seed(3)
     first = TrackerNet("dimp18")
@@ -185,9 +215,11 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
     changes = [f"start={tmp_path / 'first.safetensors'}", "round_steps=1", "round_samples=2", "crops.output=64"]
     usual = {"out": tmp_path / "a", "data": pool, "steps": 2, "batch": 2, "workers": 0, "bfloat16": False}
     settings = settings_for("ebm18_small_boxes", usual, [*changes, "objective.samples=4"])
+    settings = dataclasses.replace(settings, start_share=0.0)
     trained = train(module.plan(settings), settings)
     assert changed_parts(state_of(first), trained) == {"bb_regressor"}
-    mixed = load_run("ebm18_small_boxes").run(dataclasses.replace(settings, out=tmp_path / "b", start_share=0.25))
+    settings = dataclasses.replace(settings, out=tmp_path / "b", start_share=0.25)
+    mixed = train(module.plan(settings), settings)
     weight = "bb_regressor.fc3_rt.linear.weight"
     expected = 0.25 * first.state_dict()[weight] + 0.75 * trained.state_dict()[weight]
     assert torch.allclose(mixed.state_dict()[weight], expected, atol=1e-6)
@@ -234,16 +266,16 @@ def test_prdimps_run_has_pytrackings_figures():
     assert settings.rates == {"classifier": 1e-3, "box": 1e-3, "backbone": 2e-4}
 
 
-def test_the_rates_fall_after_fifteen_thirty_and_forty_five_epochs(tmp_path, backbones):
+def test_the_rates_fall_after_fifteen_thirty_and_forty_five_epochs(tmp_path, backbones, monkeypatch):
     """2,000 steps an epoch. Adam's groups: every parameter that trains, once."""
     settings = settings_for("dimp50_nce_plus", {"out": tmp_path, "backbone": backbones["resnet50"]})
-    plan = load_run("dimp50_nce_plus").plan(settings, blocks())
+    plan = public_plan("dimp50_nce_plus", settings, monkeypatch, blocks())
     steps = [0, 29_999, 30_000, 59_999, 60_000, 90_000]
-    assert [plan.rate(step) for step in steps] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008])
-    grouped = [parameter for group in plan.groups for parameter in group["params"]]
-    wanted = {id(p) for p in plan.net.parameters() if p.requires_grad}
+    assert [plan.network.rate(step) for step in steps] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008])
+    grouped = [parameter for group in plan.network.groups for parameter in group["params"]]
+    wanted = {id(p) for p in plan.network.net.parameters() if p.requires_grad}
     assert len(grouped) == len({id(p) for p in grouped}) and {id(p) for p in grouped} == wanted
-    assert len(plan.dataset) == 2_000_000
+    assert len(plan.data.train) == 2_000_000
 
 
 @pytest.mark.parametrize("name", list_runs())
@@ -267,9 +299,9 @@ def test_settings_survive_show_and_set(name):
 
 def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
     """The file's header: what was changed, and all settings; the weights are those that were trained."""
-    module = load_run("dimp18_nce_plus")
-    monkeypatch.setattr(module.dimp50_nce_plus, "public_sources", lambda settings: blocks())
-    monkeypatch.setattr(module.dimp50_nce_plus, "validation_source", lambda: None)
+    base = load_run("dimp50_nce_plus")
+    monkeypatch.setattr(base, "public_sources", lambda settings: blocks())
+    monkeypatch.setattr(base, "validation_source", lambda: None)
     settings = small("dimp18_nce_plus", tmp_path, backbones, "objective.beta=0.3", "sampling.shares.lasot=0.25")
     path = train_named("dimp18_nce_plus", settings)
     metadata = read_metadata(path)
@@ -288,10 +320,80 @@ def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
     first = TrackerNet("dimp18")
     save_checkpoint(tmp_path / "first.safetensors", first, run={})
     start = f"start={tmp_path / 'first.safetensors'}"
-    plan = load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, start), blocks())
-    assert changed_parts(state_of(first), plan.net) == {"bb_regressor"}
+    module = load_run("atom18_ml_is")
+    network = module.network(small("atom18_ml_is", tmp_path, backbones, start))
+    assert changed_parts(state_of(first), network.net) == {"bb_regressor"}
+    network.set_mode(network.net)
+    assert not network.net.feature_extractor.training and network.net.bb_regressor.training
     with pytest.raises(CheckpointError, match="nowhere"):
-        load_run("atom18_ml_is").plan(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"), blocks())
+        module.network(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"))
+
+
+@pytest.mark.parametrize("name", [name for name in list_runs() if settings_for(name).arch == "dimp18"])
+def test_every_run_can_begin_with_trained_weights(name, tmp_path, monkeypatch):
+    """start: trunk and classifier are the file's, and so is the box branch unless the run makes a new one."""
+    torch.manual_seed(3)
+    first = TrackerNet("dimp18")
+    save_checkpoint(tmp_path / "first.safetensors", first, run={}, dtype=torch.float32)
+    settings = settings_for(name, {"start": str(tmp_path / "first.safetensors"), "out": tmp_path})
+    if name == "ebm18_small_boxes":
+        return  # its own test below begins so
+    if name == "ebm18":
+        settings = dataclasses.replace(settings, compile=False)
+    net = network_of(name, settings, monkeypatch).net
+    state, wanted = net.state_dict(), first.state_dict()
+    key = "classifier.filter_initializer.filter_conv.weight"
+    assert torch.equal(state[key], wanted[key])
+    box = "bb_regressor.fc3_rt.linear.weight"
+    assert torch.equal(state[box], wanted[box]) == (not name.startswith("atom"))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("dimp18"), run={})
+    settings = settings_for("prdimp18", {"start": str(tmp_path / "first.safetensors")})
+    with pytest.raises(ConfigError, match="architecture dimp18, this run trains prdimp18"):
+        load_run("prdimp18").network(settings)
+
+
+OWN_FILE = """
+import dataclasses
+from ebmtrack.ltr_settings import dimp18_nce_plus as base
+from ebmtrack.training.plan import Plan
+
+@dataclasses.dataclass(frozen=True)
+class Settings(base.Settings):
+    steps: int = 7
+
+def plan(settings):
+    made = base.plan(settings)
+    return dataclasses.replace(made, params="dimp18")
+"""
+
+
+def test_a_training_file_is_found_by_its_path(tmp_path, monkeypatch):
+    """Its folder of results has its name; a file without Settings or plan, or none at all, is refused."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path = tmp_path / "my_own_run.py"
+    path.write_text(OWN_FILE)
+    settings = settings_for(str(path), {}, ["objective.beta=0.3"])
+    assert (settings.steps, settings.objective.beta, settings.out) == (7, 0.3, Path("runs/my_own_run"))
+    assert load_run(str(path)) is load_run(str(path)) and load_run(str(path)).plan is not None
+    (tmp_path / "half_a_run.py").write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="needs a class Settings"):
+        load_run(str(tmp_path / "half_a_run.py"))
+    with pytest.raises(ConfigError, match="no such training file"):
+        load_run(str(tmp_path / "none.py"))
+    (tmp_path / "json.py").write_text(OWN_FILE)
+    with pytest.raises(ConfigError, match="another name"):
+        load_run(str(tmp_path / "json.py"))
+
+
+@pytest.mark.parametrize("name", ["ebm18_small", "dimp18_nce_plus"])
+def test_a_single_sample_is_refused_in_one_line(name, tmp_path, backbones, monkeypatch):
+    settings = small(name, tmp_path, backbones, batch=1)
+    network = network_of(name, settings, monkeypatch)
+    with pytest.raises(ConfigError, match="^--batch 1: batch norm needs at least 2 samples in a step"):
+        train(Plan(network, Data([]), load_run("ebm18_small").objective(settings)), settings)
 
 
 def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
@@ -320,7 +422,8 @@ def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
 def test_plain_settings_change_what_they_say_and_nothing_else(monkeypatch, tmp_path):
     """A RunSettings with its own out and device leaves the run's 100,000 steps."""
     module, seen = load_run("dimp18_nce_plus"), []
-    monkeypatch.setattr(module, "run", lambda settings: seen.append(settings) or TrackerNet("dimp18"))
+    monkeypatch.setattr(module, "plan", lambda settings: None)
+    monkeypatch.setattr(command, "train", lambda plan, settings: seen.append(settings) or TrackerNet("dimp18"))
     train_named("dimp18_nce_plus", RunSettings(out=tmp_path, device="cuda"))
     assert seen == [module.Settings(out=tmp_path, device="cuda")] and seen[0].steps == 100_000
 

@@ -17,7 +17,6 @@ from ebmtrack.energy.noise import GaussianMixture
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import (
-    INVALID,
     PRDIMP_WEIGHTS,
     BoxLossName,
     Candidates,
@@ -44,7 +43,7 @@ def settings_of(name: str, **changes) -> ObjectiveSettings:
 
 def drawn(name: str, truth: torch.Tensor = TRUTH, samples: int = 16, seed: int = 0) -> Candidates:
     generator = torch.Generator().manual_seed(seed)
-    return draw_candidates(truth, MIXTURE, settings_of(name, samples=samples), generator)
+    return draw_candidates(truth, settings_of(name, samples=samples), generator)
 
 
 def energies_for(candidates: Candidates, seed: int = 1) -> torch.Tensor:
@@ -223,7 +222,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, train_images, train_boxes, test_images, candidates):
+    def forward(self, train_images, train_boxes, test_images, candidates, apart):
         self.candidates = candidates
         t, s = test_images.shape[:2]
         return [self.weight * torch.zeros(t, s, 7, 7)] * 2, self.weight * (candidates / 50).sin().sum(-1)
@@ -243,8 +242,8 @@ def test_the_objective_is_the_weighted_sum(name):
     net = Fixed()
     batch = batch_of([[20.0, 20, 40, 30], [30.0, 25, 44, 30]])
     settings = settings_of(name, samples=8)
-    loss, logs = Objective(net, 2, settings)(batch, torch.Generator().manual_seed(3))
-    c = draw_candidates(batch["boxes_xywh"][:, 2:].transpose(0, 1), MIXTURE, settings, torch.Generator().manual_seed(3))
+    loss, logs = Objective(2, settings)(net, batch, torch.Generator().manual_seed(3))
+    c = draw_candidates(batch["boxes_xywh"][:, 2:].transpose(0, 1), settings, torch.Generator().manual_seed(3))
     assert torch.equal(c.boxes_xyxy, net.candidates)
     box = box_loss((c.boxes_xyxy / 50).sin().sum(-1), c, settings).mean()
     labels = score_labels(batch["boxes_xywh"][:, 2:].transpose(0, 1), (7, 7), 0.9)
@@ -259,15 +258,15 @@ def test_frames_without_a_target_are_left_out_of_the_box_loss():
     settings = settings_of("kld_is", samples=8, classifier_loss="hinge")
     net = Fixed()
     generator = torch.Generator().manual_seed(3)
-    loss, logs = Objective(net, 2, settings)(batch_of([*valid, [INVALID, INVALID, 1.0, 1.0]]), generator)
+    batch = batch_of([*valid, [float("nan")] * 4]) | {"has_target": torch.tensor([[True] * 4 + [False]])}
+    loss, logs = Objective(2, settings)(net, batch, generator)
     loss.backward()
-    c = draw_candidates(
-        torch.tensor([*valid, [0.0, 0, 16, 16]])[:, None], MIXTURE, settings, torch.Generator().manual_seed(3)
-    )
+    c = draw_candidates(torch.tensor([*valid, [0.0, 0, 16, 16]])[:, None], settings, torch.Generator().manual_seed(3))
     each = box_loss((c.boxes_xyxy / 50).sin().sum(-1), c, settings)
     assert logs["box"].item() == pytest.approx(each[:2].mean().item(), rel=1e-5)
     assert torch.isfinite(net.weight.grad) and torch.isfinite(loss)
-    nothing, logs = Objective(net, 2, settings)(batch_of([[INVALID, INVALID, 1.0, 1.0]]), generator)
+    batch = batch_of([[0.0, 0.0, 1.0, 1.0]]) | {"has_target": torch.tensor([[True, True, False]])}
+    nothing, logs = Objective(2, settings)(net, batch, generator)
     assert logs["box"].item() == 0 and nothing.item() == 0
 
 
@@ -297,7 +296,7 @@ def test_what_an_objective_trains(architecture, settings, idle):
     net = TrackerNet(architecture)
     batch = batch_of([[20.0, 20, 40, 30], [30.0, 25, 44, 30]])
     batch = {key: torch.cat([value, value.flip(1)]) for key, value in batch.items()}
-    loss, logs = Objective(net, 2, settings)(batch, torch.Generator().manual_seed(0))
+    loss, logs = Objective(2, settings)(net, batch, torch.Generator().manual_seed(0))
     loss.backward()
     without = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     expected = {name for name, _ in net.named_parameters() if idle and name.startswith(idle)}

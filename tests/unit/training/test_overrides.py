@@ -31,7 +31,6 @@ class Middle:
 
     inner: Inner = Inner()
     kind: Literal["dimp", "any"] = "dimp"
-    pairs: tuple[tuple[float, float], ...] = ((1.0, 2.0),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,6 @@ class Outer:
         ("middle.inner.width=3", "middle.inner.width", 3.0),
         ("middle.inner.sigmas=0.1,1,2", "middle.inner.sigmas", (0.1, 1.0, 2.0)),
         ("middle.inner.sigmas=0.1", "middle.inner.sigmas", (0.1,)),
-        ("middle.pairs=((1,2),(3,4.5))", "middle.pairs", ((1.0, 2.0), (3.0, 4.5))),
     ],
 )
 def test_values_are_read_by_their_field_and_nothing_else_changes(change, key, value):
@@ -115,7 +113,7 @@ def test_the_last_of_several_changes_wins():
 
 def test_what_is_shown_can_be_set():
     """describe -> override is the identity: other settings with all the lines shown are the settings shown."""
-    changes = ["steps=3", "fast=true", "limit=1.5", "size=7,8", "middle.pairs=((5,6),)", "rates.box=9"]
+    changes = ["steps=3", "fast=true", "limit=1.5", "size=7,8", "rates.box=9"]
     shown = override(Outer(), changes)
     assert override(Outer(), describe(shown).splitlines()) == shown
     assert override(shown, describe(Outer()).splitlines()) == Outer()
@@ -123,6 +121,6 @@ def test_what_is_shown_can_be_set():
 
 def test_settings_as_json():
     got = as_json(override(Outer(), ["folder=a/b"]))
-    assert got["middle"] == {"inner": {"width": 0.5, "sigmas": [0.05, 0.5]}, "kind": "dimp", "pairs": [[1.0, 2.0]]}
+    assert got["middle"] == {"inner": {"width": 0.5, "sigmas": [0.05, 0.5]}, "kind": "dimp"}
     assert got["folder"] == "a/b" and got["limit"] is None and got["rates"] == {"box": 1e-3, "layer3": 2e-5}
     assert json.loads(json.dumps(got)) == got

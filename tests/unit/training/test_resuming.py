@@ -14,8 +14,9 @@ from ebmtrack.errors import CheckpointError
 from ebmtrack.training.command import list_runs, settings_for
 from ebmtrack.training.objective import ObjectiveSettings
 from ebmtrack.training.overrides import override
-from ebmtrack.training.resuming import check_same_settings, settings_text
-from ebmtrack.training.run import RunSettings, read_checkpoint, train
+from ebmtrack.training.resuming import check_same_settings, read_checkpoint, settings_text
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from tests.unit.training.test_run import stop_after
 from tests.unit.training.test_training import settings_in, tiny_plan, weights_of
 

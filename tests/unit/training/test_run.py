@@ -11,9 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
-from ebmtrack.training.run import Plan, random_state, read_checkpoint, set_random_state, train
+from ebmtrack.training.plan import Plan
+from ebmtrack.training.resuming import random_state, read_checkpoint, set_random_state
+from ebmtrack.training.run import train
 from tests.unit.training.test_logs import rows_of
-from tests.unit.training.test_training import Numbers, settings_in, tiny_plan, weights_of
+from tests.unit.training.test_training import Numbers, plan_with, settings_in, tiny_plan, weights_of
 
 
 def careless_plan(bad_at: int | None = None) -> Plan:
@@ -21,9 +23,9 @@ def careless_plan(bad_at: int | None = None) -> Plan:
     plan = tiny_plan()
     steps = iter(range(10**6))
 
-    def objective(batch, generator):
+    def objective(net, batch, generator, share):
         noise = random.random() + float(np.random.rand())
-        loss = (F.dropout(plan.net(batch["x"]), 0.5) - batch["y"] * noise).square().mean()
+        loss = (F.dropout(net(batch["x"]), 0.5) - batch["y"] * noise).square().mean()
         return (loss * float("nan") if next(steps) == bad_at else loss), {}
 
     plan.objective = objective
@@ -83,9 +85,9 @@ class Whole(Numbers):
 
 def test_whole_batches_equal_collected_ones(tmp_path):
     plan = tiny_plan()
-    plan.dataset = Whole()
+    plan.data.train = Whole()
     whole = train(plan, settings_in(tmp_path / "a", steps=6))
-    assert plan.dataset.asked == [list(range(4 * k, 4 * k + 4)) for k in range(6)]
+    assert plan.data.train.asked == [list(range(4 * k, 4 * k + 4)) for k in range(6)]
     assert torch.equal(weights_of(whole), weights_of(train(tiny_plan(), settings_in(tmp_path / "b", steps=6))))
 
 
@@ -98,28 +100,28 @@ def test_workers_give_the_same_batches(tmp_path):
 def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):
     """Ten steps of 4 use the samples 0 .. 39; five of 8 after them 40 .. 79."""
     plan = tiny_plan()
-    plan.dataset = Whole()
+    plan.data.train = Whole()
     train(plan, settings_in(tmp_path, steps=10))
     train(plan, settings_in(tmp_path, steps=15, batch=8))
-    assert sum(plan.dataset.asked, []) == list(range(80))
+    assert sum(plan.data.train.asked, []) == list(range(80))
     assert read_checkpoint(tmp_path / "checkpoint.pt")["samples"] == 80
 
 
 def test_a_data_set_that_is_used_up_begins_again(tmp_path):
     """Ten steps of 8 use all 80 samples; two more steps of 4, for which 12 * 4 would do, begin again."""
     plan = tiny_plan()
-    plan.dataset = Whole(80)
+    plan.data.train = Whole(80)
     train(plan, settings_in(tmp_path, steps=10, batch=8))
     train(plan, settings_in(tmp_path, steps=12, batch=4))
-    assert plan.dataset.asked[-2:] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert plan.data.train.asked[-2:] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def gradient_after(out, **changes) -> torch.Tensor:
     """The gradient of the first step, all parameters in one."""
     plan = tiny_plan()
-    plan.thaw = (1.0, [])
+    plan.network.thaw = (1.0, [])
     train(plan, settings_in(out, steps=1, **changes))
-    return torch.cat([p.grad.flatten() for p in plan.net.parameters()])
+    return torch.cat([p.grad.flatten() for p in plan.network.net.parameters()])
 
 
 def test_clipping_shortens_long_gradients_alone(tmp_path):
@@ -138,10 +140,10 @@ def test_clipping_shortens_long_gradients_alone(tmp_path):
 def test_channels_last(tmp_path, wanted):
     net = nn.Sequential(nn.Conv2d(6, 4, 3, padding=1), nn.Flatten(), nn.Linear(16, 1))
 
-    def objective(batch, generator):
+    def objective(net, batch, generator, share):
         return (net(batch["x"][:, :, None, None].expand(-1, -1, 2, 2)) - batch["y"]).square().mean(), {}
 
-    plan = Plan(net, objective, Numbers(), [{"params": list(net.parameters()), "lr": 1e-2}])
+    plan = plan_with(net, objective, Numbers())
     train(plan, settings_in(tmp_path, steps=2, channels_last=wanted))
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last) == wanted
 
@@ -151,7 +153,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     train(tiny_plan(), settings_in(tmp_path, steps=10))
     before = (tmp_path / "checkpoint.pt").read_bytes()
     plan = tiny_plan()
-    plan.objective = lambda batch, generator: ((weights_in(plan.net) * 0).sum().sqrt(), {})
+    plan.objective = lambda net, batch, generator, share: ((weights_in(net) * 0).sum().sqrt(), {})
     with pytest.raises(EbmtrackError, match="step 11: weights are not finite"):
         train(plan, settings_in(tmp_path, steps=11))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -172,7 +174,7 @@ def test_checkpoints_without_samples_and_random_states_resume(tmp_path):
     straight = train(tiny_plan(), settings_in(tmp_path / "a", steps=20))
     train(tiny_plan(), settings_in(tmp_path / "b", steps=20, checkpoint_every=20))
     plan = tiny_plan()
-    plan.thaw = (0.5, [plan.net[0]])
+    plan.network.thaw = (0.5, [plan.network.net[0]])
     half = settings_in(tmp_path / "c", steps=20)
     state = stop_after(half, 10)
     torch.save({key: state[key] for key in ("net", "optimizer", "step")}, tmp_path / "c" / "checkpoint.pt")
@@ -188,7 +190,7 @@ def stop_after(settings, step: int) -> dict:
 
 def test_a_data_set_that_is_too_short_is_refused(tmp_path):
     plan = tiny_plan()
-    plan.dataset = torch.utils.data.Subset(Numbers(), range(119))
+    plan.data.train = torch.utils.data.Subset(Numbers(), range(119))
     with pytest.raises(ConfigError, match=r"119 samples, the run needs 120: .* settings\.samples"):
         train(plan, settings_in(tmp_path))
 

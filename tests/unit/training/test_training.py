@@ -24,7 +24,9 @@ from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.command import list_runs, train_named
 from ebmtrack.training.objective import Objective, ObjectiveSettings, hinge_loss, score_labels
-from ebmtrack.training.run import Plan, RunSettings, learning_rate_factor, step_decay, train
+from ebmtrack.training.plan import Data, Network, Plan, step_decay
+from ebmtrack.training.run import learning_rate_factor, train
+from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.source import Source
 from tests.support import REPOSITORY
 from tests.support.golden import arrays, image
@@ -172,7 +174,7 @@ def test_an_objective_trains_every_part():
     net = TrackerNet("dimp18")
     dataset = training_set(output=144)
     batch = {key: torch.stack([dataset[0][key], dataset[1][key]]) for key in ("crops", "boxes_xywh")}
-    loss, logs = Objective(net, 2, ObjectiveSettings(samples=8))(batch, torch.Generator().manual_seed(0))
+    loss, logs = Objective(2, ObjectiveSettings(samples=8))(net, batch, torch.Generator().manual_seed(0))
     loss.backward()
     assert torch.isfinite(loss) and set(logs) == {"first", "last", "box", "classifier"}
     gradients = {name: p.grad for name, p in net.named_parameters()}
@@ -197,12 +199,18 @@ def tiny_plan(bad_at: int | None = None) -> Plan:
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
     steps = iter(range(10**6))
 
-    def objective(batch, generator):
+    def objective(net, batch, generator, share):
         noise = 0.01 * torch.randn(batch["x"].shape, generator=generator)
         loss = (net(batch["x"] + noise) - batch["y"]).square().mean()
         return (loss * math.nan if next(steps) == bad_at else loss), {"size": loss.detach()}
 
-    return Plan(net, objective, Numbers(), [{"params": list(net.parameters()), "lr": 1e-2}], (0.5, [net[0]]))
+    return plan_with(net, objective, Numbers(), thaw=(0.5, [net[0]]))
+
+
+def plan_with(net: nn.Module, objective, dataset, rate: float = 1e-2, **optimisation) -> Plan:
+    """Return a plan in which all of a network trains at one rate."""
+    groups = [{"params": list(net.parameters()), "lr": rate}]
+    return Plan(Network(net, groups, **optimisation), Data(dataset), objective)
 
 
 def settings_in(folder, **changes) -> RunSettings:
@@ -230,13 +238,12 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import tests.unit.training.test_training as test_training as t
+import tests.unit.training.test_training as t
 from ebmtrack.training import run
 written = run.save_checkpoint
 def dies(path, net, optimizer, standing):
     if standing["step"] == 20:
         os.kill(os.getpid(), signal.SIGKILL) if {where!r} == "before" else None
-        replacing = run.replacing
         real = run.torch.save
         def half(state, file):
             real(state, file)
@@ -267,20 +274,20 @@ def test_kill_9_loses_nothing(tmp_path, where):
 
 def test_frozen_modules_stay_until_they_thaw(tmp_path):
     plan = tiny_plan()
-    before = plan.net[0].weight.detach().clone()
+    first = plan.network.net[0]
+    before = first.weight.detach().clone()
     train(plan, settings_in(tmp_path / "a", steps=20, checkpoint_every=10, warmup=1))
-    assert not torch.equal(plan.net[0].weight, before)
+    assert not torch.equal(first.weight, before)
     plan = tiny_plan()
-    plan.thaw = (1.0, [plan.net[0]])
+    first = plan.network.net[0]
+    plan.network.thaw = (1.0, [first])
     train(plan, settings_in(tmp_path / "b", steps=20))
-    assert torch.equal(plan.net[0].weight, before)
+    assert torch.equal(first.weight, before)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     train(tiny_plan(), settings_in(tmp_path, steps=10))
-    plan = tiny_plan()
-    plan.net = nn.Linear(6, 1)
-    plan.groups = [{"params": list(plan.net.parameters()), "lr": 1e-2}]
+    plan = plan_with(nn.Linear(6, 1), tiny_plan().objective, Numbers())
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         train(plan, settings_in(tmp_path, steps=20))
 
@@ -310,7 +317,7 @@ def test_a_plan_sets_its_own_rate(tmp_path):
     """A rate of zero from step 10 on leaves the weights as they were after ten steps."""
     plans = [tiny_plan(), tiny_plan()]
     for plan in plans:
-        plan.rate = lambda step: float(step < 10)
+        plan.network.rate = lambda step: float(step < 10)
     short, long = (train(plan, settings_in(tmp_path / str(n), steps=n)) for plan, n in zip(plans, (20, 30)))
     assert torch.equal(weights_of(short), weights_of(long))
 

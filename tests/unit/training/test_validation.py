@@ -13,10 +13,13 @@ from torch import nn
 from ebmtrack.checkpoints.native import default_weights, load_checkpoint
 from ebmtrack.errors import DatasetError
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.run import Plan, RunSettings, train
+from ebmtrack.training.objective import Objective, ObjectiveSettings
+from ebmtrack.training.plan import HeldBack
+from ebmtrack.training.run import train
+from ebmtrack.training.settings import RunSettings
 from ebmtrack.training.validation import TrackingRun, Validation, overlap_after_ascent
 from tests.unit.training.test_logs import rows_of
-from tests.unit.training.test_training import training_set
+from tests.unit.training.test_training import plan_with, training_set
 
 
 class Parabola(nn.Module):
@@ -75,7 +78,7 @@ def test_validation_uses_the_same_samples_each_time(monkeypatch):
     dataset, asked, sizes = training_set(output=48), [], []
     monkeypatch.setattr("ebmtrack.training.validation.overlap_after_ascent", lambda *_: 0.75)
 
-    def objective(batch, generator):
+    def objective(net, batch, generator, share):
         sizes.append((len(batch["crops"]), torch.rand(1, generator=generator).item()))
         loss = torch.tensor(float(len(sizes)))
         return loss, {"box": loss * 2, "last": loss * 3, "first": loss}
@@ -85,7 +88,7 @@ def test_validation_uses_the_same_samples_each_time(monkeypatch):
             asked.append(index)
             return dataset[index]
 
-    validation = Validation(Counted(), 2, samples=5, batch=2, objective=lambda net: objective)
+    validation = Validation(HeldBack(Counted(), 2, number=5, batch=2), objective)
     assert asked == []
     figures = validation(nn.Linear(1, 1))
     assert figures == {"val_loss": 2.0, "val_box": 4.0, "val_last": 6000.0, "val_iou": 0.75}
@@ -98,7 +101,8 @@ def test_figures_of_a_real_network_repeat_themselves():
     torch.manual_seed(0)
     net = TrackerNet("dimp18")
     before = copy.deepcopy(net.state_dict())
-    validation = Validation(training_set(output=96), 2, samples=2, batch=2)
+    held_back = HeldBack(training_set(output=96), 2, number=2, batch=2)
+    validation = Validation(held_back, Objective(2, ObjectiveSettings(), bfloat16=True))
     figures = validation(net)
     assert figures == validation(net) and set(figures) == {"val_loss", "val_box", "val_last", "val_iou"}
     assert 0 < figures["val_iou"] < 1 and not net.training
@@ -177,8 +181,7 @@ def test_a_training_tracks_every_few_steps(tmp_path, monkeypatch):
 
     monkeypatch.setattr("ebmtrack.training.run.TrackingRun", tracking_run)
     samples = [{"x": torch.ones(2)} for _ in range(20)]
-    groups = [{"params": list(net.parameters()), "lr": 0.1}]
-    plan = Plan(net, lambda batch, _: (net(batch["x"]).square().mean(), {}), samples, groups)
+    plan = plan_with(net, lambda net, batch, *_: (net(batch["x"]).square().mean(), {}), samples, 0.1)
     train(plan, RunSettings(tmp_path, steps=10, batch=2, workers=0, track_on=tmp_path, track_every=4, track_frames=7))
     assert made == [(tmp_path, "dimp18_nce_plus", 7)]
     assert [row["step"] for row in rows_of(tmp_path / "log.csv") if row["track_auc"] == "0.5"] == ["4", "8", "10"]

@@ -1,0 +1,90 @@
+"""The batches of a run: sample numbers shared out over processes, read by workers or made in one piece."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.training.distributed import Team
+from ebmtrack.training.plan import Batch, BatchMaker
+
+
+class Shard(Dataset):
+    """One process's part of a data set: position p is its p-th sample, which knows its `number`.
+
+    A step uses the next size * batch samples of the data set, process r the r-th part of them: sample number i is the
+    same, and in the same step, for any number of processes with the same product. A data set that is used up, after a
+    resume with smaller batches, begins again.
+    """
+
+    def __init__(self, dataset: Dataset | BatchMaker, first: int, steps: int, batch: int, team: Team):
+        self.dataset, self.first, self.batch, self.team = dataset, first, batch, team
+        self.length = steps * batch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def number(self, position: int) -> int:
+        """Return the number in the data set of the sample at a position."""
+        step, place = divmod(position, self.batch)
+        return (self.first + (step * self.team.size + self.team.rank) * self.batch + place) % length_of(self.dataset)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        number = self.number(position)
+        return {**self.dataset[number], "number": number}  # type: ignore[index]
+
+
+def length_of(dataset: Dataset | BatchMaker) -> int:
+    """Return the number of samples of a data set."""
+    return len(dataset)  # type: ignore[arg-type]
+
+
+def batches(shard: Shard, needed: int, workers: int, seed: int) -> Iterator[Batch]:
+    """Return this process's batches.
+
+    Args:
+        shard: this process's samples.
+        needed: samples that the whole run uses in all processes.
+        workers: processes that read samples; of no use to a `BatchMaker`.
+        seed: of the workers.
+
+    Raises:
+        ConfigError: the data set has fewer samples than are needed.
+    """
+    if length_of(shard.dataset) < needed:
+        raise ConfigError(
+            f"the data set has {length_of(shard.dataset)} samples, the run needs {needed}: give it settings.samples"
+        )
+    if isinstance(shard.dataset, BatchMaker):
+        return _whole_batches(shard, shard.dataset)
+    loader = DataLoader(
+        shard,
+        shard.batch,
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=3 if workers else None,
+        pin_memory=shard.team.device.type == "cuda",
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return iter(loader)
+
+
+def _whole_batches(shard: Shard, maker: BatchMaker) -> Iterator[Batch]:
+    """Yield the batches of a data set that makes them in one piece."""
+    for first in range(0, len(shard), shard.batch):
+        numbers = [shard.number(position) for position in range(first, first + shard.batch)]
+        yield {**maker.batch(numbers), "number": torch.tensor(numbers)}
+
+
+def _quiet_worker(_: int) -> None:
+    """Let a worker use one thread and leave Ctrl-C to its parent."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
