@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from ebmtrack._version import __version__
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError, ResultError
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
-import ebmtrack
+from ebmtrack._version import __version__
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
@@ -190,7 +190,7 @@ def versions(device: str, threads: int) -> dict[str, object]:
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
     where = {"device": device, "threads": threads} if device == "cpu" else {"device": device}
-    return {"ebmtrack": ebmtrack.__version__, "python": python, **numbers, **where}
+    return {"ebmtrack": __version__, "python": python, **numbers, **where}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ebmtrack import __version__
+from ebmtrack._version import __version__
 from ebmtrack.errors import ConfigError, EbmtrackError
 
 VISDOM_SERVER = "http://localhost:8097"

@@ -23,7 +23,7 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
-from ebmtrack import __version__
+from ebmtrack._version import __version__
 from ebmtrack.data.shards import write_shard
 from ebmtrack.data.store import FORMAT, INDEX_KEY, PACK_FILE, crop_size, frame_key
 from ebmtrack.errors import ConfigError, DatasetError

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ebmtrack import __version__
+from ebmtrack._version import __version__
 from ebmtrack.engines.base import Engine, no_mark
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.params import TrackerParams
