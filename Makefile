@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint types clean
 
 demo: .venv/ready  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
@@ -16,6 +16,13 @@ test-slow: .venv/ready  ## the checks that take minutes each
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+
+types: .venv/ready  ## mypy over package, tests and tools; links show it the three folders beside ebmtrack/ in their places
+	mkdir -p build/types/ebmtrack
+	find build/types -type l -delete
+	ln -s $(CURDIR)/ebmtrack/* $(CURDIR)/ltr_settings $(CURDIR)/tracker_params $(CURDIR)/evaluation build/types/ebmtrack
+	ln -s $(CURDIR)/tests $(CURDIR)/tools build/types
+	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
