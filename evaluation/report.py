@@ -14,12 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError, ResultError
+from ebmtrack.errors import ConfigError, EbmtrackError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
 from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
 from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
 from ebmtrack.files import write_text
+from ebmtrack.images import encode_picture, read_rgb
 from ebmtrack.videos import open_dataset
 
 Array = np.ndarray
@@ -322,20 +323,18 @@ def failure(score: metrics.SequenceScore, overlap: float = 0.2) -> tuple[int, in
 
 def _figure_of(path: Path, truth: Array, box: Array, frame: int, overlap: float) -> str:
     """A thumbnail as a JPEG inside the page: the surroundings of both boxes, 320 pixels wide."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f"{path}: cannot be read as an image")
+    image = read_rgb(path)
     known = [b for b in np.clip((truth, box), -1e5, 1e5) if np.isfinite(b).all()]
     left, top, right, bottom = window(image.shape[1], image.shape[0], np.array(known).reshape(-1, 4))
     scale = 320 / (right - left)
     image = cv2.resize(image[top:bottom, left:right], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    for color, rectangle in (((255, 255, 255), truth), ((0, 94, 213), box)):
+    for color, rectangle in (((255, 255, 255), truth), ((213, 94, 0), box)):
         if np.isfinite(rectangle).all():
             x, y, w, h = np.clip(rectangle, -1e5, 1e5) - [left, top, 0, 0]
             low, high = (round(x * scale), round(y * scale)), (round((x + w) * scale), round((y + h) * scale))
             cv2.rectangle(image, low, high, (0, 0, 0), 4)
             cv2.rectangle(image, low, high, color, 2)
-    data = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 72])[1].tobytes()).decode()
+    data = base64.b64encode(encode_picture(image, ".jpg", quality=72)).decode()
     text = f"frame {frame}, overlap {max(float(overlap), 0):.2f}"
     return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
 

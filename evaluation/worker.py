@@ -7,6 +7,7 @@ it and writes it (`results.write_result`). Killing one costs the sequence that w
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import random
 import sys
@@ -18,26 +19,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.files import write_text
+from ebmtrack.images import SequenceReader
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos import Sequence
+
+log = logging.getLogger(__name__)
 
 Array = np.ndarray
 Send = Callable[[tuple], None]
 
 _WAIT_S = 0.5
-
-
-def read_rgb(path: Path) -> Array:
-    """Return an image file as uint8 RGB (H, W, 3); raise DatasetError if it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f"{path}: cannot be read as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def track_sequence(
@@ -59,16 +54,18 @@ def track_sequence(
         by_stage: Add up the time by stage (`tracking.sequence.track_frames`).
     """
     _seed_everything(seed)
-    watch = getattr(tracker, "watch", None)
+    watch, reader = getattr(tracker, "watch", None), SequenceReader()
     track = track_frames(
         tracker,
-        map(read_rgb, sequence.frame_paths()),
+        map(reader.read, sequence.frame_paths()),
         sequence.boxes_xywh[0],
         name=sequence.name,
         seed=seed,
         by_stage=by_stage,
         on_frame=None if watch is None else lambda number, image, answer: watch(sequence.name, number, image, answer),
     )
+    if reader.note:
+        log.warning("%s: %s", sequence.name, reader.note)
     return Result(track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ebmtrack.data.shards import Shard
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.images import decode_rgb
 from ebmtrack.videos.image_store import LimitedCache, read_bytes
 from ebmtrack.videos.source import Source
 
@@ -154,10 +154,7 @@ class PackedSource(Source):
 
     def _decode(self, index: int, frame: int) -> np.ndarray:
         shard, key = self._shard_of(index), frame_key(index, frame)
-        image = cv2.imdecode(np.frombuffer(shard[key], np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f"{shard.path}, key {key.decode()!r}: not an image; write the pack again")
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = decode_rgb(shard[key], f"{shard.path}, key {key.decode()!r}")
         image.setflags(write=False)
         return image
 

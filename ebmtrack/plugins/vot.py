@@ -12,13 +12,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError, missing_extra
+from ebmtrack.images import decode_rgb, read_picture_bytes
 from ebmtrack.tracking.params import list_params
 
 Box = tuple[float, float, float, float]
@@ -123,19 +122,8 @@ def image_of(images: dict[str, Any]) -> np.ndarray:
         grey = (array // 257).astype(np.uint8) if array.dtype == np.uint16 else array
         return np.repeat(grey, 3, axis=2)
     name = image.path() if kind == "path" else "an image sent by the toolkit"
-    coded = _read(name) if kind == "path" else image.buffer()
-    bgr = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR) if coded else None
-    if bgr is None:
-        raise DatasetError(f"{name}: cannot be read as an image")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
-def _read(path: str) -> bytes:
-    """A file's content."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from None
+    coded = read_picture_bytes(name) if kind == "path" else image.buffer()
+    return decode_rgb(coded, name)
 
 
 def _state(box_xywh: Box, score: float) -> tuple[Any, dict[str, float]]:

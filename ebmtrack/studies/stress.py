@@ -24,7 +24,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.jobs import seed_of
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
-from ebmtrack.evaluation.worker import read_rgb
+from ebmtrack.images import read_rgb
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos.sequence import DataSet, Sequence
 

@@ -145,7 +145,7 @@ class TrackingRun:
     def _area(self, tracker: Any, sequence: Any) -> float:
         """Return the area under the success curve of one sequence's beginning."""
         from ebmtrack.evaluation.metrics import score_sequence
-        from ebmtrack.evaluation.worker import read_rgb
+        from ebmtrack.images import read_rgb
         from ebmtrack.tracking.sequence import track_frames
 
         paths = self.paths[sequence.name]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from ebmtrack.errors import DatasetError
+from ebmtrack.images import decode_rgb, decode_rgba
 
 MEBIBYTE = 2**20
 Value = TypeVar("Value")
@@ -67,7 +67,7 @@ class ImageStore:
 
     def rgb(self, path: str | os.PathLike) -> np.ndarray:
         """Return the image at `path`, (H, W, 3) uint8 RGB, read-only, turned as its EXIF data say."""
-        return self._image(path, cv2.IMREAD_COLOR, _as_rgb)
+        return self._image(path, decode_rgb)
 
     def rgb_as_stored(self, path: str | os.PathLike) -> np.ndarray:
         """Return the image at `path` as `rgb` does, but with the pixels as they are stored, whatever EXIF data say."""
@@ -75,25 +75,17 @@ class ImageStore:
 
     def rgba(self, path: str | os.PathLike) -> np.ndarray:
         """Return the image with alpha at `path`, (H, W, 4) uint8 RGBA, read-only; DatasetError without alpha."""
-        return self._image(path, cv2.IMREAD_UNCHANGED, _as_rgba)
+        return self._image(path, decode_rgba)
 
     def preload(self, paths: Sequence[str | os.PathLike]) -> None:
         """Read the encoded bytes of `paths` now, for example before worker processes are forked."""
         for path in paths:
             self._bytes(str(path))
 
-    def _image(
-        self, path: str | os.PathLike, flags: int, convert: Callable[[np.ndarray, str], np.ndarray]
-    ) -> np.ndarray:
+    def _image(self, path: str | os.PathLike, decode: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
         path = str(path)
-        return self._decoded.get((path, flags), lambda: convert(self._decode(path, flags), path), _size_in_bytes)
-
-    def _decode(self, path: str, flags: int) -> np.ndarray:
-        data = self._bytes(path)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        if image is None:
-            raise DatasetError(f"{path}: not a readable image (empty, truncated or of another type): fetch it again")
-        return image
+        key = (path, decode.__name__)
+        return self._decoded.get(key, lambda: _frozen(decode(self._bytes(path), path)), _size_in_bytes)
 
     def _bytes(self, path: str) -> bytes:
         return self._encoded.get(path, lambda: read_bytes(path), len)
@@ -112,18 +104,6 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); is the data set complete?") from error
-
-
-def _as_rgb(bgr: np.ndarray, path: str) -> np.ndarray:
-    """Return RGB, read-only, of an image decoded as BGR."""
-    return _frozen(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-
-
-def _as_rgba(bgra: np.ndarray, path: str) -> np.ndarray:
-    """Return RGBA, read-only, of an image decoded as BGRA."""
-    if bgra.ndim != 3 or bgra.shape[2] != 4 or bgra.dtype != np.uint8:
-        raise DatasetError(f"{path}: shape {bgra.shape}, {bgra.dtype}: a cut-out needs 8 bits and an alpha channel")
-    return _frozen(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

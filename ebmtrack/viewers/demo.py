@@ -13,7 +13,7 @@ import torch
 
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.errors import ConfigError
-from ebmtrack.files import replacing
+from ebmtrack.images import write_picture
 from ebmtrack.viewers.demo_sequence import DemoSequence, demo_sequence
 from ebmtrack.viewers.drawing import WHITE, contact_sheet, draw_box, draw_text, overlay_heat
 from ebmtrack.viewers.video_file import VideoWriter
@@ -130,9 +130,7 @@ def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarra
     rows = [group[at : at + COLUMNS] for at in range(0, len(views), COLUMNS) for group in (views, energies)]
     rows = [row + [np.zeros_like(row[0])] * (COLUMNS - len(row)) for row in rows]
     sheet = contact_sheet([tile for row in rows for tile in row], columns=COLUMNS, tile_width=TILE[0])
-    with replacing(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-            raise ConfigError(f"{path}: OpenCV cannot write this picture")
+    write_picture(path, sheet)
     return path
 
 

@@ -7,7 +7,6 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -15,8 +14,8 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import natural_key
+from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
@@ -73,6 +72,7 @@ class FolderFrames(FrameSource):
             kinds = " ".join(sorted(PICTURES))
             raise DatasetError(f"{folder}: no pictures in this folder; frames are files ending in {kinds}")
         self.paths = sorted(names, key=lambda path: natural_key(path.name))
+        self._reader = SequenceReader()
         super().__init__(folder.resolve().name, fps, len(self.paths))
 
     def close(self) -> None:
@@ -83,9 +83,11 @@ class FolderFrames(FrameSource):
             return None
         path = self.paths[self.frames_read]
         try:
-            return read_picture(path)
+            image = self._reader.read(path)
         except DatasetError as error:
             raise DatasetError(f"frame {self.frames_read} of {len(self.paths)}: {error}") from None
+        self.note = self._reader.note
+        return image
 
 
 class VideoFrames(FrameSource):
@@ -162,22 +164,6 @@ def open_frames(source: str | os.PathLike | int) -> FrameSource:
     return VideoFrames(path)
 
 
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """A picture file of any depth and channels as RGB uint8 (h, w, 3); DatasetError names the file."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from None
-    try:
-        with _quiet():
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        raise DatasetError(f"{path}: OpenCV cannot read this picture ({_short(error)})") from None
-    if picture is None:
-        raise DatasetError(f"{path}: not a readable picture ({data.size} bytes); is it damaged?")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
 def is_url(source: str) -> bool:
     """Whether a source is a URL (scheme://...) rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
@@ -199,7 +185,7 @@ def _listed(folder: Path) -> list[Path]:
 def _opened(source: str | int) -> cv2.VideoCapture | None:
     """An open capture, or None; OpenCV's own messages are kept off the screen."""
     try:
-        with _quiet():
+        with quiet_opencv():
             capture = cv2.VideoCapture(source)
     except cv2.error:
         return None
@@ -221,27 +207,10 @@ def _no_video(source: str, is_stream: bool) -> str:
 def _next_rgb(capture: cv2.VideoCapture) -> np.ndarray | None:
     """The next frame of a capture as RGB, or None."""
     try:
-        with _quiet():
+        with quiet_opencv():
             there, frame = capture.read()
     except cv2.error:
         return None
     if not there or frame is None or frame.size == 0:
         return None
     return cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB)
-
-
-def _short(error: cv2.error) -> str:
-    """The first words of OpenCV's error, without its file names."""
-    return str(getattr(error, "err", None) or error).strip().splitlines()[0][:120]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """OpenCV's log off, and afterwards as it was."""
-    log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # OpenCV 4, OpenCV 5
-    level = log.getLogLevel()
-    log.setLogLevel(0)
-    try:
-        yield
-    finally:
-        log.setLogLevel(level)

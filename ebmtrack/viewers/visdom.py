@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.images import encode_picture
 from ebmtrack.viewers.drawing import PALETTE, draw_box
 
 DEFAULT_SERVER = "http://localhost"
@@ -161,9 +162,7 @@ class VisdomPanel:
         scale = min(1.0, LARGEST_SIDE / max(picture.shape[:2]))
         if scale < 1:
             picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        coded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        source = "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
+        source = "data:image/jpeg;base64," + base64.b64encode(encode_picture(picture, ".jpg", JPEG_QUALITY)).decode()
         opts = {"title": window, "width": picture.shape[1], "height": picture.shape[0], "jpgquality": JPEG_QUALITY}
         return self._message(window, {"type": "image", "content": {"src": source, "caption": caption}}, opts)
 

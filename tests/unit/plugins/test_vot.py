@@ -78,7 +78,7 @@ def test_images_of_every_kind_are_rgb(tmp_path):
 
 def test_images_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
-    for name, why in (("missing.jpg", "No such file"), ("text.jpg", "cannot be read")):
+    for name, why in (("missing.jpg", "No such file"), ("text.jpg", "not a readable image")):
         with pytest.raises(DatasetError, match=rf"{name}: {why}"):
             vot.image_of({"color": trax.FileImage.create(str(tmp_path / name))})
     with pytest.raises(DatasetError, match="no colour image, but depth"):

@@ -508,7 +508,7 @@ def test_names_and_roots_that_do_not_exist(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the development sequences are not at {SHARED}")
 def test_real_sequences() -> None:
     """The twelve development sequences: frames and boxes agree, and images can be read."""
-    from ebmtrack.evaluation.worker import read_rgb
+    from ebmtrack.images import read_rgb
 
     found = open_dataset("folder", SHARED)
     assert len(found) == 12

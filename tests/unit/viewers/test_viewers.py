@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.images import read_rgb
 from ebmtrack.live import window
 from ebmtrack.viewers import demo_sequence as scene_module
 from ebmtrack.viewers import drawing, selection, video_file
 from ebmtrack.viewers import track_video as track_command
 from ebmtrack.viewers.demo import GRID, REACH, energy_view, run_demo
 from ebmtrack.viewers.demo_sequence import PARTS, demo_sequence
-from ebmtrack.viewers.frames import open_frames, read_picture
+from ebmtrack.viewers.frames import open_frames
 from ebmtrack.viewers.track_video import track
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -115,7 +116,7 @@ def test_a_folder_gives_its_pictures_in_order_as_rgb(folder):
 )
 def test_pictures_of_any_kind_become_rgb_uint8(tmp_path, picture):
     cv2.imwrite(str(tmp_path / "p.png"), picture)
-    image = read_picture(tmp_path / "p.png")
+    image = read_rgb(tmp_path / "p.png")
     assert image.shape == (10, 14, 3) and image.dtype == np.uint8 and (image == 128).all()
 
 
@@ -503,7 +504,7 @@ def test_the_demo_measures_shows_and_saves(sequence, tmp_path):
     assert report.overlap_of == pytest.approx({"first": 1.0, "then": 1 / 3})
     assert report.mean_overlap == pytest.approx((7 + 8 / 3) / 15) and report.fps > 0
     assert open_frames(report.video).length == 16
-    assert read_picture(report.picture).shape[2] == 3 and str(report.picture) in report.text()
+    assert read_rgb(report.picture).shape[2] == 3 and str(report.picture) in report.text()
     assert all(name in report.text() for name in ("first", "then", "mean", "frames/s"))
 
 
@@ -527,7 +528,7 @@ def test_the_demo_goes_on_where_the_target_is_lost(sequence, tmp_path):
     stub = Follower(short.boxes_xywh, lost=(2,))
     stub.corner_log_density = lambda points_xy: pytest.fail("asked for an energy that is not there")
     report = run_demo(tmp_path, stub, short)
-    assert read_picture(report.picture).size
+    assert read_rgb(report.picture).size
 
 
 class Flat(Follower):

@@ -1,0 +1,134 @@
+"""The one door for pictures: RGB out of every kind of file, damage refused, deep pictures scaled by the first frame."""
+
+import ast
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack import images
+from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.images import SequenceReader, decode_rgb, decode_rgba, encode_picture, read_pages, read_rgb, write_picture
+from tests.support import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def soft() -> np.ndarray:
+    """A smooth RGB picture with three different channels."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 5)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp", ".jpg", ".JPG"])
+def test_a_picture_is_read_as_it_was_written_under_a_name_in_any_script(suffix, soft, tmp_path):
+    """Lossless kinds to the bit; JPEG and WebP at quality 100 within 4 of 255 on average."""
+    path = tmp_path / f"Straße 東京 {suffix}{suffix}"
+    write_picture(path, soft, quality=100)
+    read = read_rgb(path)
+    assert read.shape == soft.shape and read.dtype == np.uint8
+    assert np.abs(read.astype(int) - soft).mean() <= (4 if suffix.lower() in (".jpg", ".webp") else 0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp", ".ppm"])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.95])
+def test_a_part_of_a_picture_is_refused_in_every_room(suffix, part, soft, tmp_path):
+    """Half a JPEG is no picture: `imread` would give its upper half."""
+    from ebmtrack.videos.image_store import ImageStore
+    from ebmtrack.viewers.frames import open_frames
+
+    data = encode_picture(soft, suffix)
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(data[: int(part * len(data))])
+    for read in (read_rgb, SequenceReader().read, ImageStore().rgb, lambda p: next(open_frames(p.parent))):
+        with pytest.raises(DatasetError, match=rf"cut{suffix}: not a readable image"):
+            read(path)
+
+
+def test_only_the_door_decodes_and_encodes_pictures():
+    """No other module of the library calls imread, imdecode, imwrite or imencode of OpenCV."""
+    calls = {"imread", "imdecode", "imwrite", "imencode", "imdecodemulti"}
+    allowed = {"images.py", "on_device.py", "packing.py", "prepare.py", "demo_sequence.py"}  # data's own stores
+    for folder in ("ebmtrack", "evaluation"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            assert path.name in allowed or not names & calls, path
+
+
+def test_a_16_bit_picture_that_uses_few_values_is_stretched_by_the_first_frame(tmp_path):
+    """A thermal camera's values 7,200 to 8,000 of 65,535 were three grey levels."""
+    scene = np.linspace(7200, 8000, 60 * 80).reshape(60, 80).astype(np.uint16)
+    for number, shift in enumerate((0, 40)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), scene + shift)
+    reader = SequenceReader()
+    first, second = reader.read(tmp_path / "0.png"), reader.read(tmp_path / "1.png")
+    assert len(np.unique(first)) > 180 and first.max() - first.min() > 180
+    # 800 values and an eighth on either side (less the tails) become 255 levels: 40 values are 40 * 255 / 998 = 10.2
+    np.testing.assert_allclose(second.astype(int).mean() - first.mean(), 10.2, atol=0.5)
+    assert "16 bits" in reader.note and "first frame" in reader.note
+
+
+def test_a_16_bit_picture_that_uses_all_values_becomes_their_upper_byte(tmp_path):
+    scene = np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "0.png"), scene)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "0.png")[..., 0], np.rint(scene / 257))
+
+
+def test_dead_pixels_do_not_decide_the_range(tmp_path):
+    scene = np.linspace(7200, 8000, 100 * 100).reshape(100, 100).astype(np.uint16)
+    scene[0, 0], scene[9, 9] = 0, 65535
+    cv2.imwrite(str(tmp_path / "0.tif"), scene)
+    assert np.ptp(read_rgb(tmp_path / "0.tif")[20:]) > 100
+
+
+@pytest.mark.parametrize("scene", [np.full((9, 9), 500, np.uint16), np.full((9, 9), np.nan, np.float32)])
+def test_a_flat_or_empty_deep_picture_is_no_error(scene, tmp_path):
+    cv2.imwrite(str(tmp_path / "0.tif"), scene)
+    assert read_rgb(tmp_path / "0.tif").shape == (9, 9, 3)
+
+
+def test_pages_of_a_stack_and_frames_of_an_animation(soft, tmp_path):
+    pages = [soft, 255 - soft, soft[:, ::-1].copy()]
+    cv2.imwritemulti(str(tmp_path / "stack.tif"), [page[..., ::-1] for page in pages])
+    read, seconds = read_pages(tmp_path / "stack.tif")
+    assert seconds == [] and all(np.array_equal(a[..., ::-1], b) for a, b in zip(read, pages)) and len(read) == 3
+    with pytest.raises(DatasetError, match="none.tif"):
+        read_pages(tmp_path / "none.tif")
+
+
+def test_alpha_is_read_where_it_is_wanted(soft, tmp_path):
+    rgba = np.dstack([soft, np.full(soft.shape[:2], 7, np.uint8)])
+    data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+    np.testing.assert_array_equal(decode_rgba(data, "a"), rgba)
+    np.testing.assert_array_equal(decode_rgb(data, "a"), soft)
+    with pytest.raises(DatasetError, match="plain: a picture with alpha is needed"):
+        decode_rgba(encode_picture(soft), "plain")
+
+
+def test_what_cannot_be_written_is_refused(soft, tmp_path):
+    with pytest.raises(ConfigError, match=".xyz"):
+        write_picture(tmp_path / "a.xyz", soft)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write here"):
+        write_picture(tmp_path / "file" / "a.png", soft)
+
+
+def test_jpeg4py_without_its_library_is_said_once(soft, monkeypatch, tmp_path, caplog):
+    """The optional decoder is found, its library libturbojpeg is not: OpenCV reads, with one message."""
+    (tmp_path / "jpeg4py.py").write_text("raise OSError('Could not load libturbojpeg.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "jpeg4py", raising=False)
+    images._fast_jpeg.cache_clear()
+    try:
+        data = encode_picture(soft, ".jpg")
+        assert decode_rgb(data, "a").shape == decode_rgb(data, "a").shape == soft.shape
+    finally:
+        images._fast_jpeg.cache_clear()
+    assert caplog.text.count("libturbojpeg") == 1
+
+
+def test_jpeg4py_gives_the_same_picture(soft):
+    pytest.importorskip("jpeg4py", reason="jpeg4py or libturbojpeg is not installed", exc_type=(ImportError, OSError))
+    data = encode_picture(soft, ".jpg")
+    fast = images._fast_jpeg()
+    assert fast is not None and fast(data[: len(data) // 2]) is None
+    assert np.abs(fast(data).astype(int) - cv2.imdecode(np.frombuffer(data, np.uint8), 1)).max() <= 2
