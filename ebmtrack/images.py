@@ -88,6 +88,12 @@ def decode_rgb(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     return SequenceReader().to_rgb(decode_bgr(data, name))
 
 
+def decode_rgb_as_stored(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
+    """Return an encoded picture as `decode_rgb` does, but with the pixels as they are stored, whatever EXIF says."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    return SequenceReader().to_rgb(_decoded(data, name, flags))
+
+
 def decode_bgr(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """Return an encoded picture as BGR (h, w, 3) in its own depth; see `decode_rgb`."""
     fast = _fast_jpeg() if bytes(data[:2]) == b"\xff\xd8" else None
@@ -211,11 +217,19 @@ def _decoded(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> n
     try:
         with quiet_opencv():
             picture = cv2.imdecode(array, flags) if array.size else None
+            if picture is None and bytes(array[:2]) in (b"II", b"MM"):
+                picture = _one_channel_tiff(array)
     except cv2.error as error:
         raise DatasetError(f"{name}: OpenCV cannot read this picture ({short_reason(error)})") from None
     if picture is None:
         raise DatasetError(f"{name}: not a readable image ({array.size} bytes); is it damaged?")
     return picture
+
+
+def _one_channel_tiff(array: np.ndarray) -> np.ndarray | None:
+    """Return a grey TIFF of floating-point numbers, which OpenCV does not read as BGR, as BGR; else None."""
+    grey = cv2.imdecode(array, cv2.IMREAD_UNCHANGED)
+    return None if grey is None or grey.ndim != 2 else np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
 
 
 def _form(picture: np.ndarray) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.images import decode_rgb, decode_rgba
+from ebmtrack.images import decode_rgb, decode_rgb_as_stored, decode_rgba
 
 MEBIBYTE = 2**20
 Value = TypeVar("Value")
@@ -71,7 +71,7 @@ class ImageStore:
 
     def rgb_as_stored(self, path: str | os.PathLike) -> np.ndarray:
         """Return the image at `path` as `rgb` does, but with the pixels as they are stored, whatever EXIF data say."""
-        return self._image(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, _as_rgb)
+        return self._image(path, decode_rgb_as_stored)
 
     def rgba(self, path: str | os.PathLike) -> np.ndarray:
         """Return the image with alpha at `path`, (H, W, 4) uint8 RGBA, read-only; DatasetError without alpha."""
