@@ -13,7 +13,7 @@ import numpy as np
 from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.charts import COLORS
 from ebmtrack.evaluation.metrics import SequenceScore
-from ebmtrack.evaluation.worker import read_rgb
+from ebmtrack.images import read_rgb
 
 Array = np.ndarray
 

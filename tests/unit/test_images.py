@@ -126,6 +126,7 @@ def test_jpeg4py_without_its_library_is_said_once(soft, monkeypatch, tmp_path, c
     assert caplog.text.count("libturbojpeg") == 1
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_jpeg4py_gives_the_same_picture(soft):
     pytest.importorskip("jpeg4py", reason="jpeg4py or libturbojpeg is not installed", exc_type=(ImportError, OSError))
     data = encode_picture(soft, ".jpg")
