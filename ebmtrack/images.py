@@ -264,11 +264,9 @@ def _fast_jpeg() -> Callable[[bytes | np.ndarray], np.ndarray | None] | None:
         array = np.frombuffer(data, np.uint8)
         if b"Exif" in array[:65536].tobytes():
             return None
-        for _ in range(2):  # libturbojpeg reports an earlier picture's damage again, once
-            try:
-                return np.ascontiguousarray(jpeg4py.JPEG(array).decode(pixfmt=jpeg4py.TJPF_BGR))
-            except Exception:  # jpeg4py has no error class of its own for all of these; OpenCV says what is wrong
-                continue
-        return None
+        try:
+            return np.ascontiguousarray(jpeg4py.JPEG(array).decode(pixfmt=jpeg4py.TJPF_BGR))
+        except Exception:  # jpeg4py has no error class of its own for all of these; OpenCV says what is wrong
+            return None
 
     return decode
