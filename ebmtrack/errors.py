@@ -24,5 +24,5 @@ class ConfigError(EbmtrackError):
 
 
 def missing_extra(package: str, extra: str, why: str) -> ConfigError:
-    """The error for an optional package that is not installed, naming the extra that brings it."""
+    """Return the error for an optional package that is not installed, naming the extra that brings it."""
     return ConfigError(f"{why} needs the package {package!r}, which is not installed: pip install 'ebmtrack[{extra}]'")

@@ -14,7 +14,7 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on error it is removed.
 
-    The directory is created where it is missing. The temporary name keeps the suffix of `path`, because several
+    The directory is created if it is missing. The temporary name keeps the suffix of `path`, because several
     writers (OpenCV, matplotlib) choose their format by it. What is no file (/dev/stdout, a pipe) is written into.
     """
     path = Path(path)
@@ -45,14 +45,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """A sorting key under which numbers inside names count as numbers: frame2 comes before frame10."""
+    """Return a sorting key under which numbers inside names count as numbers: frame2 comes before frame10."""
     pieces = re.findall(r"\d+|\D+", name)
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.lower()) for piece in pieces]
 
 
 @contextmanager
 def _copied_into(path: Path) -> Iterator[Path]:
-    """A temporary path elsewhere, whose content goes into a device or pipe on success."""
+    """Return a temporary path elsewhere, whose content goes into a device or pipe on success."""
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / f"file{path.suffix}"
         yield temporary

@@ -39,14 +39,17 @@ PYTRACKING_ENDINGS = (".tar", ".pth", ".pt")
 def convert(source: Path, target: Path, /, half: bool = False) -> str:
     """Convert the weights of a tracker network between ebmtrack (.safetensors) and pytracking (.pth.tar).
 
-    What the source is follows from its content, what to write from the ending of the target. Nothing that a
-    file says is run. Returns one or two lines that say what was written. Beside a network of
-    ours for pytracking a file of parameters for pytracking's own tracker is written, because its stock ones do not fit.
+    The content of the source and the ending of the target decide the formats. No code of a file is run. Beside a
+    network of ours for pytracking a file of parameters for pytracking's own tracker is written, because its stock ones
+    do not fit.
 
     Args:
         source: Weights of ebmtrack, or a checkpoint of pytracking (DiMP, PrDiMP, SuperDiMP).
         target: The file to write: .safetensors (ebmtrack), or .pth.tar, .pth or .pt (pytracking).
         half: Store the weights of a .safetensors file in half precision.
+
+    Returns:
+        One or two lines that say what was written.
     """
     source, target = Path(source), Path(target)
     if target.suffix not in (".safetensors", *PYTRACKING_ENDINGS):
@@ -86,7 +89,7 @@ def _write_host_parameters(target: Path, architecture: str) -> str:
 
 
 def _read(source: Path) -> tuple[TrackerNet, dict[str, Any]]:
-    """The network of either kind of file, with its run and settings."""
+    """Return the network of either kind of file, with its run and settings."""
     if kind_of(source) == "safetensors":
         metadata = read_metadata(source)
         return load_checkpoint(source), {"run": metadata["run"], "settings": metadata["settings"]}
@@ -95,7 +98,7 @@ def _read(source: Path) -> tuple[TrackerNet, dict[str, Any]]:
 
 
 def _epoch(run: dict[str, Any]) -> int:
-    """The epoch that the run says it came from, or 0."""
+    """Return the epoch that the run says it came from, or 0."""
     origin = run.get("converted_from")
     epoch = origin.get("epoch") if isinstance(origin, dict) else None
     return epoch if type(epoch) is int else 0

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors, and as JSON what tensors do not say (architecture, settings, run, hash).
+"""Networks on disk: safetensors, and as JSON the facts beside the tensors (architecture, settings, run, hash).
 
 The header of the file has one text, "ebmtrack", a JSON object with format_version, architecture, config (all
 fields of NetConfig), settings, run, dtype and sha256. pytracking's files: see `pytracking_format`.
@@ -77,7 +77,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu") -> TrackerNet:
-    """The network that `save_checkpoint` wrote: float32, eval mode, on `device`; its hash is verified."""
+    """Return the network that `save_checkpoint` wrote: float32, eval mode, on `device`; its hash is verified."""
     header, tensors = read_safetensors(path)
     metadata = _parse_metadata(header, path)
     if tensors_sha256(tensors) != metadata["sha256"]:
@@ -86,12 +86,12 @@ def load_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What the header says (see the top of this file), without reading the tensors."""
+    """Return the header (see the top of this file) without reading the tensors."""
     return _parse_metadata(read_header(path), path)
 
 
 def architecture_name(config: NetConfig) -> str:
-    """The name under which ARCHITECTURES has this configuration, or "custom"."""
+    """Return the name under which ARCHITECTURES has this configuration, or "custom"."""
     for name, known in ARCHITECTURES.items():
         if all(_close(a, b) for a, b in zip(dataclasses.astuple(config), dataclasses.astuple(known))):
             return name
@@ -109,12 +109,12 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def default_weights() -> Path:
-    """The trained network that comes with ebmtrack."""
+    """Return the trained network that comes with ebmtrack."""
     return resolve_weights(DEFAULT_WEIGHTS)
 
 
 def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
-    """The file that `weights` means: a path, the name of a network that comes with ebmtrack, or None."""
+    """Return the file that `weights` names: a path, the name of a network that comes with ebmtrack, or None."""
     weights = DEFAULT_WEIGHTS if weights is None else weights
     folder = Path(packaged.__file__).parent
     for path in (Path(weights), folder / f"{weights}.safetensors"):
@@ -160,12 +160,12 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"cannot fetch {weights.url}: {error}; download it elsewhere and give the file instead of its name"
+            f"cannot fetch {weights.url}: {error}; download it on another machine and give the file instead of its name"
         ) from error
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
-    """`value` in float16 where that is safe (see `save_checkpoint`)."""
+    """Return `value` in float16 if that is safe (see `save_checkpoint`)."""
     if value.dim() < 2 or not value.is_floating_point() or name.startswith("classifier.filter_optimizer."):
         return value
     half = value.half()
@@ -184,7 +184,7 @@ def _as_json(metadata: dict[str, Any], path: str | os.PathLike) -> str:
 
 
 def _parse_metadata(header: Mapping[str, str], path: str | os.PathLike) -> dict[str, Any]:
-    """The metadata of our format, checked for the parts that reading relies on."""
+    """Return the metadata of our format, checked for the parts that reading relies on."""
     if "ebmtrack" not in header:
         raise CheckpointError(f"{path}: a safetensors file that was not written by ebmtrack")
     try:

@@ -123,7 +123,7 @@ _register = threading.Lock()
 
 
 def import_pytracking(path: str | os.PathLike) -> tuple[TrackerNet, dict[str, Any]]:
-    """The network of a pytracking checkpoint (float32, eval mode) and where it comes from, as JSON values.
+    """Return the network of a pytracking checkpoint (float32, eval mode) and where it comes from, as JSON values.
 
     Reads the zip and the pre-1.6 container. layer4 and fc, which never run, are dropped. CheckpointError: a file
     that is hostile or broken, an unknown network, keywords that ours cannot follow, tensors that do not fit.
@@ -177,7 +177,7 @@ def export_pytracking(path: str | os.PathLike, net: TrackerNet, *, epoch: int = 
 
 
 def _config_of(stored: Mapping[str, Any], path: str | os.PathLike) -> NetConfig:
-    """The configuration that a stored constructor (fun_name, args, kwds) asks for."""
+    """Return the configuration that a stored constructor (fun_name, args, kwds) asks for."""
     function, kwds = stored.get("fun_name"), stored.get("kwds")
     if not isinstance(function, str) or function not in FUNCTIONS:
         raise CheckpointError(
@@ -204,14 +204,16 @@ def _config_of(stored: Mapping[str, Any], path: str | os.PathLike) -> NetConfig:
 
 
 def _refuse_unsupported(function: str, kind: str, kwds: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """CheckpointError if a keyword, given or by default, asks for what our network does not have."""
+    """Raise CheckpointError if a keyword, given or by default, asks for a part that our network does not have."""
     wrong = []
     for name, (ours, default) in FIXED_OF[kind].items():
         value = kwds.get(name, default)
         if not _same(value, ours):
             wrong.append(f"{name} {short(value)}{'' if name in kwds else ' (by default)'} instead of {ours!r}")
     if wrong:
-        raise CheckpointError(f"{path}: {function} with what ebmtrack's network does not have: {', '.join(wrong)}")
+        raise CheckpointError(
+            f"{path}: {function} asks for parts that ebmtrack's network does not have: {', '.join(wrong)}"
+        )
 
 
 def _refuse_bottlenecks(config: NetConfig, path: str | os.PathLike) -> None:
@@ -231,7 +233,7 @@ def _same(value: Any, ours: Any) -> bool:
 
 
 def _keywords_of(config: NetConfig, path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
-    """The constructor function and the keywords that build the network of `config` in pytracking."""
+    """Return the constructor function and the keywords that build the network of `config` in pytracking."""
     kind = config.filter_optimizer
     names = [name for name, pair in FUNCTIONS.items() if pair == (config.backbone, kind)]
     if not names:
@@ -247,14 +249,14 @@ def _keywords_of(config: NetConfig, path: str | os.PathLike) -> tuple[str, dict[
 
 
 def _constructor(function: str, kwds: dict[str, Any]) -> _StandIn:
-    """The object from which pytracking rebuilds the network."""
+    """Return the object from which pytracking rebuilds the network."""
     constructor = NetConstructor()
     vars(constructor).update(fun_name=function, fun_module="ltr.models.tracking.dimpnet", args=(), kwds=kwds)
     return constructor
 
 
 def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[str, Tensor]:
-    """The network's entries on the CPU, with zeros for layer4 and fc in pytracking's order."""
+    """Return the network's entries on the CPU, with zeros for layer4 and fc in pytracking's order."""
     with torch.device("meta"):
         resnet = getattr(torchvision.models, net.config.backbone)(weights=None)
     whole = {f"feature_extractor.{name}": entry for name, entry in resnet.state_dict().items()}

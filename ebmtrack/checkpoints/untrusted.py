@@ -31,7 +31,7 @@ LOOKS = {
     b"\x89HDF": "an HDF5 file",
     b"<": "a web page or XML",
 }
-LIMITS = {  # smallest and largest sensible value; the type is that of the default in NetConfig
+LIMITS = {  # smallest and largest sensible value; types are those of the defaults in NetConfig
     "classifier_channels": (1, 4096),
     "classifier_blocks": (0, 16),
     "filter_size": (1, 32),
@@ -64,7 +64,7 @@ def kind_of(path: str | os.PathLike) -> str:
 
 
 def _look(head: bytes) -> str:
-    """What a file that holds no weights seems to be, from its first bytes."""
+    """Describe a file that holds no weights by its first bytes."""
     if not head:
         return "an empty file"
     known = (text for magic, text in LOOKS.items() if head.startswith(magic))
@@ -72,7 +72,7 @@ def _look(head: bytes) -> str:
 
 
 def read_header(path: str | os.PathLike) -> dict[str, str]:
-    """The texts in the header of a safetensors file; its tensors are not read."""
+    """Return the texts in the header of a safetensors file; its tensors are not read."""
     with _opened(path) as file:
         return file.metadata() or {}
 
@@ -96,13 +96,13 @@ def _opened(path: str | os.PathLike) -> safe_open:
 
 
 def read_torch(path: str | os.PathLike, stand_ins: Iterable[tuple[type, str]] = ()) -> Any:
-    """What torch.save wrote to `path` (zip or pre-1.6 container), on the CPU, without running any of it.
+    """Read a file of torch.save (zip or pre-1.6 container) on the CPU without running any of it.
 
     stand_ins: (class, "module.Name") pairs; objects of that name become objects of that class. Any other name
     outside of torch's own list is refused.
     """
     if kind_of(path) != "torch":
-        raise CheckpointError(f"{path}: a safetensors file, where a PyTorch checkpoint was expected")
+        raise CheckpointError(f"{path}: a safetensors file, but a PyTorch checkpoint was expected")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise CheckpointError(
             f"{path}: PyTorch files are read with torch 2.6 or later only: before, they could "
@@ -117,7 +117,7 @@ def read_torch(path: str | os.PathLike, stand_ins: Iterable[tuple[type, str]] = 
 
 
 def _unreadable(path: str | os.PathLike, kind: str, error: Exception) -> CheckpointError:
-    """The error for a file whose parser gave up; a refused name is named."""
+    """Return the error for a file whose parser gave up; a refused name is named."""
     text = str(error)
     refused = re.search(r"GLOBAL (\S+)", text)
     if refused:
@@ -132,7 +132,7 @@ def _unreadable(path: str | os.PathLike, kind: str, error: Exception) -> Checkpo
 
 
 def checked_config(values: Mapping[str, Any], where: str | os.PathLike) -> NetConfig:
-    """The NetConfig with these fields; CheckpointError names what is missing, unknown or senseless."""
+    """Return the NetConfig with these fields; CheckpointError names what is missing, unknown or out of range."""
     fields = {field.name: field.default for field in dataclasses.fields(NetConfig)}
     if set(values) != set(fields):
         odd = ", ".join(sorted(map(str, set(values) ^ set(fields))))
@@ -145,7 +145,7 @@ def checked_config(values: Mapping[str, Any], where: str | os.PathLike) -> NetCo
 
 
 def _checked_value(name: str, value: Any, default: Any, where: str | os.PathLike) -> Any:
-    """`value` if it has the type of `default` and lies within LIMITS."""
+    """Return `value` if it has the type of `default` and is within LIMITS."""
     if isinstance(default, float) and type(value) is int:
         value = float(value) if abs(value) < 2**53 else math.inf
     low, high = LIMITS.get(name, (None, None))
@@ -156,7 +156,7 @@ def _checked_value(name: str, value: Any, default: Any, where: str | os.PathLike
 
 
 def short(value: Any, limit: int = 60) -> str:
-    """A short text for a plain value of a file; for anything else, which may be endless, its type."""
+    """Return a short text for a plain value of a file; for anything else, which may be endless, its type."""
     if isinstance(value, (list, tuple)) and len(value) <= 8 and all(_is_plain(item) for item in value):
         return f"{value!r:.{limit}}"
     return f"{value!r:.{limit}}" if _is_plain(value) else f"of type {type(value).__name__}"
@@ -167,7 +167,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def build_net(config: NetConfig, tensors: Mapping[str, Any], where: str | os.PathLike) -> TrackerNet:
-    """A network in eval mode with copies, float32, of `tensors`, which must be exactly its entries."""
+    """Return a network in eval mode with copies, float32, of `tensors`, which must be exactly its entries."""
     try:
         entries = fitted(tensors, expected_entries(config), where)
     except ConfigError as error:
@@ -186,9 +186,9 @@ def expected_entries(config: NetConfig) -> dict[str, Tensor]:
 
 
 def fitted(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike) -> dict[str, Tensor]:
-    """Copies of `tensors` on the CPU, in the order and types of `expected`; names, shapes and values are checked.
+    """Return copies of `tensors` on the CPU, in the order and types of `expected`; check names, shapes, values.
 
-    Counters of batches (num_batches_tracked), which files from before 2018 lack, are 0 where missing.
+    Counters of batches (num_batches_tracked), which files from before 2018 lack, are 0 if they are missing.
     """
     missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
     extra = [name for name in tensors if name not in expected]
@@ -202,7 +202,7 @@ def fitted(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: st
 
 
 def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike) -> Tensor:
-    """A contiguous copy of one tensor, on the CPU, in the type of `entry`."""
+    """Return a contiguous copy of one tensor, on the CPU, in the type of `entry`."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise CheckpointError(f"{where}: {name} is no ordinary tensor (it is of type {type(value).__name__})")
     if value.shape != entry.shape:
@@ -218,6 +218,6 @@ def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike
 
 
 def _some(names: list[Any], limit: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(short(name) for name in names[:limit]) + rest

@@ -32,9 +32,9 @@ class ClimbResult(NamedTuple):
 
 
 def plain_ascent(energy: Energy, start: Tensor, step: float | Tensor, steps: int = 10) -> AscentResult:
-    """`steps` times y <- y + step grad f(y), from start (..., D), without any check: what the trackers do.
+    """Take `steps` steps y <- y + step grad f(y) from start (..., D) without any check, as the trackers do.
 
-    The energies returned are those at which the last step started (at start, where steps is 0), because one
+    The energies returned are those at which the last step started (at start if steps is 0), because one
     more evaluation would cost a tenth of the whole climb.
     """
     _check(start, steps)
@@ -48,7 +48,7 @@ def plain_ascent(energy: Energy, start: Tensor, step: float | Tensor, steps: int
 
 
 def ascent_s1(energy: Energy, start: Tensor, step: float | Tensor, steps: int = 10, decay: float = 0.5) -> ClimbResult:
-    """Algorithm S1: a step is taken where it raises f; elsewhere that row's step length shrinks by `decay`.
+    """Run Algorithm S1: take a row's step if it raises f, else multiply that row's step length by `decay`.
 
     Never returns a lower f than at start. Every row of start (..., D) has its own step length. One evaluation
     of value and gradient per step and one before; stops early once no row can move any more. decay is the
@@ -62,7 +62,7 @@ def ascent_s1(energy: Energy, start: Tensor, step: float | Tensor, steps: int = 
     for _ in range(steps):
         y_new = y + step * gradient
         f_new, gradient_new = energy_gradient(energy, y_new)
-        better = f_new > f  # (...), False where f_new is not a number
+        better = f_new > f  # (...), False if f_new is not a number
         stuck = ~better if decay == 1 else (y_new == y).all(dim=-1)
         if bool(stuck.all()):
             break
@@ -103,7 +103,7 @@ def ascent_s2(
 
 
 def _value_and_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
-    """f (...) and its gradient at y (..., D); ConfigError where the energy gives another shape, such as (..., 1)."""
+    """Return f (...) and its gradient at y (..., D); ConfigError for an energy of another shape, such as (..., 1)."""
     f, gradient = energy_gradient(energy, y)
     if f.shape != y.shape[:-1]:
         want, got = tuple(y.shape[:-1]), tuple(f.shape)

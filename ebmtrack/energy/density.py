@@ -57,7 +57,7 @@ def log_z_importance(
 def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
     """sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis: (...).
 
-    log_p, log_q: (..., G), known up to a constant each; p may vanish (-inf), and so may q where p does.
+    log_p, log_q: (..., G), known up to a constant each; p may vanish (-inf), and q wherever p does.
     Source: BMVC 2020, supplement, eq. S2.
     """
     log_p = torch.log_softmax(log_p, dim=-1)
@@ -87,7 +87,7 @@ def corner_sweep(box_xyxy: Tensor, xs: Tensor, ys: Tensor, corner: str = "top_ri
     """Boxes (H, W, 4), x0, y0, x1, y1, with one corner at every (xs[j], ys[i]) and the opposite one fixed.
 
     xs: (W,), ys: (H,). Boxes of no or negative size are NaN. With `heat_map` this is the picture of ECCV
-    2020, figures 1 and S2: the density of the top right corner, bottom left corner fixed at that of the
+    2020, figures 1 and S2: the density of the top right corner, bottom left corner fixed at the one of the
     tracker's box_xyxy (4,).
     """
     if corner not in CORNERS:

@@ -4,7 +4,7 @@ Here p(y|x) = exp f(x, y) / Z(x). ML-IS, KLD-IS, ML-MCMC, NCE and NCE+ take scor
 computed; SM and DSM need derivatives in y and take the energy itself, a callable y (..., D) -> f (...) that
 scores every row of y independently of the others. Leading axes (...) are examples, any number of them; M
 samples each, M = 1 allowed; log densities that several examples share may leave out leading axes. Every
-function computes in float32 at least and returns the mean over examples, or what `reduction` asks for. No
+function computes in float32 at least and returns the mean over examples, or as `reduction` says. No
 examples at all is a ConfigError. Equation numbers: "How to Train Your Energy-Based Model for Regression",
 BMVC 2020.
 """
@@ -76,7 +76,7 @@ def nce(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
 def nce_plus(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """NCE+: the formula of `nce`, with y_0 = y_i + nu, nu ~ p_beta, made by `nce_plus_samples`.
 
-    f and log_q: (..., 1 + M); log_q is that of the unscaled mixture also at index 0. Source: eqs. 15 and 16.
+    f and log_q: (..., 1 + M); log_q is that of the unscaled mixture, also at index 0. Source: equations 15, 16.
     """
     return nce(f, log_q, reduction=reduction)
 
@@ -121,7 +121,7 @@ def denoising_score_matching(
 def langevin(
     energy: Energy, start: Tensor, step: float | Tensor, steps: int, generator: Generator | None = None
 ) -> Tensor:
-    """`steps` times y <- y + (step^2 / 2) grad_y f(y) + step eps, eps ~ N(0, I), from start (..., D).
+    """Take `steps` Langevin steps y <- y + (step^2 / 2) grad_y f(y) + step eps, eps ~ N(0, I), from start (..., D).
 
     The samples carry no gradient. step is the paper's alpha, a number or one per dimension (D,). ML-MCMC
     starts at the labels. Source: eq. 9.
@@ -152,7 +152,7 @@ def energy_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def grad_y(f: Tensor, y: Tensor, create_graph: bool = False) -> Tensor:
-    """Gradient of f (...) in y (..., D), row by row: (..., D); zero where f does not depend on y."""
+    """Return the gradient of f (...) in y (..., D), row by row: (..., D); zero for rows that do not depend on y."""
     if not f.requires_grad:
         return torch.zeros_like(y)
     options = {"create_graph": create_graph, "allow_unused": True}
@@ -161,7 +161,7 @@ def grad_y(f: Tensor, y: Tensor, create_graph: bool = False) -> Tensor:
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
-    """The tensors in one common dtype, float32 or wider."""
+    """Return the tensors in one common dtype, float32 or wider."""
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -169,7 +169,7 @@ def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
 
 
 def _match(name: str, f: Tensor, log_density: Tensor) -> Tensor:
-    """log_density expanded to the shape (..., M) of f; ConfigError where it does not fit or M is 0."""
+    """Return log_density expanded to the shape (..., M) of f; ConfigError if it does not fit or M is 0."""
     want, got = tuple(f.shape), tuple(log_density.shape)
     if not want or want[-1] == 0:
         raise ConfigError(f"{name}: the scores of the samples must be (..., M) with M >= 1, got {want}")
@@ -180,7 +180,7 @@ def _match(name: str, f: Tensor, log_density: Tensor) -> Tensor:
 
 
 def _check_single(name: str, f_true: Tensor, f_samples: Tensor) -> Tensor:
-    """f_true, or ConfigError unless its shape is that of f_samples without the last axis."""
+    """Return f_true; ConfigError unless it has the shape of f_samples without the last axis."""
     if f_true.shape != f_samples.shape[:-1]:
         want, got = tuple(f_samples.shape[:-1]), tuple(f_true.shape)
         raise ConfigError(f"{name}: f_true must have the shape {want}, one score for each example, got {got}")
@@ -188,7 +188,7 @@ def _check_single(name: str, f_true: Tensor, f_samples: Tensor) -> Tensor:
 
 
 def _reduce(per_example: Tensor, reduction: Reduction) -> Tensor:
-    """Mean, sum or all of the losses of the examples; ConfigError where there is no example."""
+    """Return the mean, the sum or all of the losses of the examples; ConfigError if there is no example."""
     if reduction not in ("mean", "sum", "none"):
         raise ConfigError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if per_example.numel() == 0:

@@ -52,11 +52,11 @@ class GaussianMixture:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> GaussianMixture:
-        """The mixture whose k-th component has the width sigmas[k] in each of `dims` dimensions."""
+        """Return the mixture whose k-th component has the width sigmas[k] in each of `dims` dimensions."""
         return cls(torch.tensor(list(sigmas), dtype=dtype, device=device).unsqueeze(-1).repeat(1, dims))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
-        """The same mixture on another device or in another dtype."""
+        """Return the same mixture on another device or in another dtype."""
         return GaussianMixture(self.sigmas.to(device=device, dtype=dtype))
 
     def sample(self, shape: Sequence[int], generator: Generator | None = None) -> Tensor:
@@ -67,7 +67,7 @@ class GaussianMixture:
         return self.sigmas[component] * torch.randn((*shape, D), dtype=self.sigmas.dtype, **like)
 
     def sample_around(self, target: Tensor, num_samples: int, generator: Generator | None = None) -> Tensor:
-        """Samples (..., M, D) around targets (..., D), `num_samples` = M independent ones for each target."""
+        """Return samples (..., M, D) around targets (..., D), `num_samples` = M independent ones for each target."""
         self._check_dims(target)
         return target.unsqueeze(-2) + self.sample((*target.shape[:-1], num_samples), generator)
 
@@ -107,7 +107,7 @@ def nce_plus_samples(
     generator: Generator | None = None,
     reading: BetaReading = "std",
 ) -> tuple[Tensor, Tensor]:
-    """What NCE+ scores: offsets (*shape, 1 + M, D) from the label and their log q (*shape, 1 + M).
+    """Draw the samples of NCE+: offsets (*shape, 1 + M, D) from the label and their log q (*shape, 1 + M).
 
     Index 0 is the label plus nu ~ p_beta, the others are M = num_samples draws from q. log q uses the
     unscaled mixture everywhere, index 0 included (BMVC 2020, eq. 16). beta = 0 puts index 0 on the label

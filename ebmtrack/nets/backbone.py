@@ -47,7 +47,7 @@ class ResNetTrunk(nn.Module):
 
 
 def _stage(block: type, inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` residual blocks; the first changes stride and channels, with a projection where the shape changes."""
+    """Return `depth` residual blocks; the first changes stride and channels, with a projection if the shape changes."""
     outplanes = planes * block.expansion
     projection = None
     if stride != 1 or inplanes != outplanes:

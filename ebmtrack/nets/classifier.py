@@ -35,7 +35,7 @@ def apply_filter(features: Tensor, filters: Tensor) -> Tensor:
 
 
 def filter_gradient(features: Tensor, residuals: Tensor, k: int) -> Tensor:
-    """The transpose of `apply_filter`, summed over images: (n, s, c, h, w), (n, s, h', w') -> (s, c, k, k)."""
+    """Return the transpose of `apply_filter`, summed over images: (n, s, c, h, w), (n, s, h', w') -> (s, c, k, k)."""
     n, s, c, h, w = features.shape
     size = residuals.shape[-2:]
     taps = F.unfold(residuals.reshape(n * s, 1, *size), k, padding=k - 1 - k // 2)  # (n s, k k, h w)
@@ -148,7 +148,7 @@ class FilterDescent(nn.Module):
         return iterates
 
     def targets(self, distance: Tensor, sample_weights: Tensor) -> tuple[Tensor, ...]:
-        """What scores should be, and how much that matters: distances (n, s, h', w'), weights (n, s, 1, 1)."""
+        """Return target scores and their weights from distances (n, s, h', w') and sample weights (n, s, 1, 1)."""
         raise NotImplementedError
 
     def quadratic_model(self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The network as the tracker runs it: folded batch norm, bfloat16 where it pays, energies in closed form."""
+"""The network as the tracker runs it: folded batch norm, bfloat16 in hardware, energies in closed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16)."""
+    """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16)."""
     if not torch.backends.mkldnn.is_available():
         return False
     features = _cpu_features()
@@ -28,14 +28,14 @@ def cpu_has_bfloat16() -> bool:
 
 
 def gpu_has_bfloat16(device: torch.device) -> bool:
-    """Whether this GPU multiplies bfloat16 in hardware; PyTorch alone would count GPUs that emulate it, too."""
+    """Return whether this GPU multiplies bfloat16 in hardware; PyTorch alone would count GPUs that emulate it, too."""
     if torch.version.hip:
         return torch.cuda.is_bf16_supported()
     return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
 
 
 def _cpu_features() -> set[str]:
-    """The CPU's instruction sets as Linux names them; empty on other systems."""
+    """Return the CPU's instruction sets as Linux names them; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -79,7 +79,7 @@ class InferenceNet:
         return self.normalized(self.classifier_features(layer3))
 
     def classify_each(self, layer3: Tensor) -> list[Tensor]:
-        """`classify` of each of N images, (1, c, h, w): to the bit what it is for that image alone."""
+        """Return `classify` of each of N images, (1, c, h, w), equal to the bit to that of the image alone."""
         return [self.normalized(features) for features in self.classifier_features(layer3).split(1)]
 
     def classifier_features(self, layer3: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class InferenceNet:
         return BoxFeatures(self.box_energy, layer2, layer3)
 
     def target_energy(self, layer2: Tensor, layer3: Tensor, box_xyxy: Tensor) -> TargetEnergy:
-        """The energy of boxes for the target that reference features (1, c, h, w) show in box (4,)."""
+        """Return the energy of boxes for the target that reference features (1, c, h, w) show in box (4,)."""
         box = self.box_energy
         reference3, reference4 = box.conv3_1r(layer2).float(), box.conv4_1r(layer3).float()
         vectors = box.modulation_of(reference3, reference4, box_xyxy[None].to(self.device))
@@ -103,7 +103,7 @@ class InferenceNet:
 
 
 def _dtype(device: torch.device, precision: str) -> torch.dtype:
-    """What `precision` means on a device."""
+    """Return the dtype that `precision` names on a device."""
     if precision == "auto":
         fast = cpu_has_bfloat16() if device.type == "cpu" else device.type == "cuda" and gpu_has_bfloat16(device)
         return torch.bfloat16 if fast else torch.float32

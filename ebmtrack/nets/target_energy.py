@@ -29,9 +29,9 @@ MARGIN = 2  # cells that two 3 x 3 convolutions see beyond their output
 
 
 class BoxFeatures:
-    """Box features of one search region, computed where boxes look: first a window around them, all of it if need be.
+    """Box features of one search region: first of a window around the boxes, of the whole map if boxes leave it.
 
-    Values do not depend on what was asked before. Maps are square, [side, side, 256], float32.
+    Values do not depend on earlier queries. Maps are square, [side, side, 256], float32.
     """
 
     def __init__(self, net: BoxEnergy, layer2: Tensor, layer3: Tensor):
@@ -40,7 +40,7 @@ class BoxFeatures:
         self.parts: list[tuple[int, int, Tensor] | None] = [None, None]
 
     def part(self, level: int, low_xy: list[float], high_xy: list[float]) -> tuple[Tensor, list[int]]:
-        """A square part [L, L, 256] of a map that holds all cells that intervals from low to high touch.
+        """Return a square part [L, L, 256] of a map that holds all cells that intervals from low to high touch.
 
         Returns it with its first cell (x, y). Level 0 has stride 8, level 1 stride 16.
         """
@@ -51,7 +51,7 @@ class BoxFeatures:
     def prepare(
         several: Sequence[BoxFeatures], level: int, lows_xy: list[list[float]], highs_xy: list[list[float]]
     ) -> None:
-        """Compute the windows that `part` will take, of regions of one network where nothing is computed yet.
+        """Compute the windows that `part` will take, of regions of one network for which nothing is computed yet.
 
         Windows of the same side go through the convolutions together.
         """
@@ -78,7 +78,7 @@ class BoxFeatures:
         return self.branches[level][2].shape[-1]
 
     def _computed(self, level: int, first: list[int], length: int) -> Tensor:
-        """The part of `length` cells from `first`; computes a window, or the whole map, where it is not yet there."""
+        """Return the part of `length` cells from `first`; compute a window, or the whole map, if it is missing."""
         known = self.parts[level]
         if known is None or not self._holds((*known[:2], len(known[2])), first, length):
             known = self.parts[level] = self._window(level, first, length) if known is None else self._whole(level)
@@ -89,12 +89,12 @@ class BoxFeatures:
 
     @staticmethod
     def _holds(known: tuple[int, int, int], first: list[int], length: int) -> bool:
-        """Whether the part lies in a square: its first cell (x, y) and its side."""
+        """Return whether the part is inside a square, given by its first cell (x, y) and its side."""
         x, y, side = known
         return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= side
 
     def _window(self, level: int, first: list[int], length: int) -> tuple[int, int, Tensor]:
-        """A window around the wished part, or the whole map where no window can hold the part."""
+        """Return a window around the wished part, or the whole map if no window can hold the part."""
         place = self._place(level, first, length)
         if place is None:
             return self._whole(level)
@@ -102,7 +102,7 @@ class BoxFeatures:
         return x, y, _channels_last(self._convolved(level, self._cut(level, x, y, side)))
 
     def _place(self, level: int, first: list[int], length: int) -> tuple[int, int, int] | None:
-        """First cell (x, y) and side of a window around the wished part, moved into the map; None where none fits.
+        """Return the first cell (x, y) and side of a window around the wished part inside the map; None if none fits.
 
         Few different sides, because convolutions are prepared once for each shape.
         """
@@ -113,7 +113,7 @@ class BoxFeatures:
         return None if last < MARGIN or not self._holds((x, y, window), first, length) else (x, y, window)
 
     def _cut(self, level: int, x: int, y: int, side: int) -> Tensor:
-        """The backbone features that a window of `side` cells from (x, y) sees."""
+        """Return the backbone features that a window of `side` cells from (x, y) sees."""
         features = self.branches[level][2]
         return features[..., y - MARGIN : y + side + MARGIN, x - MARGIN : x + side + MARGIN]
 
@@ -147,7 +147,7 @@ class TargetEnergy:
         self.bias = net.iou_predictor.bias
 
     def over(self, features: BoxFeatures) -> EnergyMap:
-        """The energy of boxes in one search region."""
+        """Return the energy of boxes in one search region."""
         return EnergyMap(self, features)
 
 
@@ -181,7 +181,7 @@ class JointEnergy:
     """f(x, y) for several targets of one network, each in its own search region, computed together.
 
     Small products cost little more for several targets than for one. Energies and gradients are, to the bit, those of
-    each EnergyMap alone: what is computed together has the same shape for each of them.
+    each EnergyMap alone: computations in one batch have the same shape for each of them.
     """
 
     def __init__(self, maps: Sequence[EnergyMap]):
@@ -190,7 +190,7 @@ class JointEnergy:
         self.groups: list[list[Group]] = [[] for _ in POOL]
 
     def look_at(self, boxes_xyxy: Tensor) -> None:
-        """Compute now what boxes (T, R, 4) in the crop pixels of T search regions will need."""
+        """Compute the features that boxes (T, R, 4) in the crop pixels of T search regions will need."""
         for level, (bins, scale) in enumerate(POOL):
             self._grouped(level, bin_edges(_numpy(boxes_xyxy) * scale, bins))
 
@@ -234,9 +234,9 @@ class JointEnergy:
         return _products(kernel, z).float() + self.biases[level], pool
 
     def _grouped(self, level: int, edges: np.ndarray) -> list[Group]:
-        """The targets in groups, with the projected features around the bins of their boxes.
+        """Return the targets in groups, with the projected features around the bins of their boxes.
 
-        Features are projected anew, larger, where boxes leave what is there. edges (T, R, 2, s + 1): of the bins of R
+        A larger part is projected anew if boxes leave the present one. edges (T, R, 2, s + 1): of the bins of R
         boxes in each of T search regions, in cells.
         """
         last = self.maps[0].features.side(level) - 1
@@ -282,9 +282,9 @@ def groups_of(projections: list[Projection]) -> list[Group]:
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix products (T, m, n) of T pairs, each to the bit what it is alone.
+    """Return the matrix products (T, m, n) of T pairs, each equal to the bit to the product alone.
 
-    MKL, which multiplies float32 on CPUs, sums in another order when it has a batch (seen on Zen 5, two threads).
+    MKL, which multiplies float32 on CPUs, sums a batch in another order (seen on Zen 5, two threads).
     """
     if a.dtype == torch.float32 and a.device.type == "cpu":
         return torch.stack([one @ other for one, other in zip(a, b)])
@@ -303,7 +303,7 @@ def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
 
 
 class Projection:
-    """Z = W F: what cells contribute to the hidden units, for each bin those of a window of a feature map."""
+    """Z = W F: contributions of cells to the hidden units, for each bin of a window of a feature map."""
 
     def __init__(self, part: Tensor, part_xy: list[int], weight: Tensor, low_xy: np.ndarray, high_xy: np.ndarray):
         """part [L, L, c] with first cell part_xy; weight (s s, c, 256); intervals (2, s) that the bins may cover.

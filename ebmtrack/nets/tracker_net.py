@@ -107,7 +107,7 @@ class TrackerNet(nn.Module):
 
 
 def architecture(name: str) -> NetConfig:
-    """The configuration of a named architecture; ConfigError names the nearest one when there is none."""
+    """Return the configuration of a named architecture; ConfigError names the nearest one when there is none."""
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -116,7 +116,7 @@ def architecture(name: str) -> NetConfig:
 
 
 def _filter_optimizer(config: NetConfig) -> nn.Module:
-    """The filter optimiser that a configuration asks for."""
+    """Return the filter optimiser that a configuration asks for."""
     kinds = {"dimp": SteepestDescent, "prdimp": NewtonDescent}
     if config.filter_optimizer not in kinds:
         raise ConfigError(f"unknown filter_optimizer {config.filter_optimizer!r}, known are {', '.join(kinds)}")
