@@ -16,7 +16,9 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation.charts import Line
 from ebmtrack.evaluation.evaluate import judge
+from ebmtrack.evaluation.film import Shot, shots
 from ebmtrack.evaluation.foreign import ResultFolder, find_results
 from ebmtrack.evaluation.results import Result
 from ebmtrack.videos import DataSet, Sequence
@@ -51,6 +53,17 @@ class TrackerScores:
     failed: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()
+    lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
+    workers: int = 0
+
+    def score(self, name: str) -> metrics.SequenceScore | None:
+        """Return the score of the first run over a sequence; None if there is no run."""
+        return next((run[name] for run in self.runs if name in run), None)
+
+    def boxes(self, name: str) -> Array | None:
+        """Return the boxes (M, 4) of the first run over a sequence; None if there is no run."""
+        number = next((number for number, run in zip(self.numbers, self.runs) if name in run), None)
+        return None if self.folder is None or number is None else self.folder.read(name, number).boxes_xywh
 
     def values(self, figure: str) -> dict[str, float]:
         """One figure for every sequence that has it."""
@@ -68,6 +81,11 @@ class TrackerScores:
             return self.means[figure]
         known = list(self.values(figure).values())
         return float(np.mean(known)) if known else float("nan")
+
+    def restricted(self, names: Items[str]) -> TrackerScores:
+        """Return the scores on some sequences alone."""
+        runs = [{name: run[name] for name in names if name in run} for run in self.runs]
+        return TrackerScores(self.label, runs)
 
     @cached_property
     def summaries(self) -> list[metrics.Summary]:
@@ -93,6 +111,25 @@ class Comparison:
     protocol: metrics.Protocol
     sequences: dict[str, Sequence]
     trackers: list[TrackerScores]
+
+    def line(self, tracker: TrackerScores, kind: str, names: Items[str] | None = None) -> Line | None:
+        """Return a tracker's mean curve as a line of a chart, over all sequences or some; None without boxes."""
+        curve = (tracker if names is None else tracker.restricted(names)).curve(kind)
+        return None if curve is None else Line(tracker.label, self.trackers.index(tracker), *curve)
+
+    def shots(self, name: str, frames: Items[int], width: int) -> list[Shot]:
+        """Return pictures of some frames of a sequence with the boxes of every tracker that has them.
+
+        Args:
+            name: The sequence.
+            frames: Numbers of the frames, from 0.
+            width: Width of the pictures in pixels.
+        """
+        sequence, score = self.sequences[name], self.trackers[0].score(name)
+        overlap = np.full(len(sequence), np.nan) if score is None else score.overlap
+        found = [((t.label, i), t.boxes(name)) for i, t in enumerate(self.trackers)]
+        boxes = {who: those for who, those in found if those is not None}
+        return shots(sequence.frame_paths(), sequence.boxes_xywh, overlap, boxes, frames, width)
 
     def missing(self, tracker: TrackerScores) -> tuple[str, ...]:
         """Sequences of the comparison that a tracker has no score for."""
@@ -180,6 +217,9 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
                 tracker.refused[name] = str(reason)
         if judged and name not in tracker.refused:
             _add(tracker, name, judged)
+            counts = {len(result.boxes_xywh) for result, _ in judged.values()} - {len(sequence)}
+            if counts:
+                tracker.lengths[name] = (min(counts), len(sequence))
     tracker.failed = _errors(folder.path)
     if not tracker.figures:
         why = "".join(f"; {reason}" for reason in list(tracker.refused.values())[:1])
@@ -204,6 +244,7 @@ def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, m
         tracker.runs[run][name] = score
     tracker.times_s[name] = first.times_s
     tracker.stages_s.update(first.stages_s)
+    tracker.workers = max(tracker.workers, first.workers)
     for result, _ in judged.values():
         if result.made_by and result.made_by not in tracker.made_by:
             tracker.made_by.append(result.made_by)

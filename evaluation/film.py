@@ -13,7 +13,7 @@ import numpy as np
 from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.charts import COLORS
 from ebmtrack.evaluation.metrics import SequenceScore
-from ebmtrack.images import read_rgb
+from ebmtrack.images import encode_picture, read_rgb
 
 Array = np.ndarray
 
@@ -123,9 +123,7 @@ def _rectangle(label: str, style: str, box: Array) -> Rectangle | None:
 
 def _jpeg(image_rgb: Array) -> str:
     """Return a picture as an address that holds it."""
-    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_picture(image_rgb, '.jpg', quality=75)).decode()}"
 
 
 def window(width: int, height: int, boxes_xywh: Array) -> tuple[int, int, int, int]:

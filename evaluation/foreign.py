@@ -15,6 +15,7 @@ from ebmtrack.errors import ResultError
 from ebmtrack.evaluation import otb_mat
 from ebmtrack.evaluation.results import (
     SIDE_FILES,
+    WORKERS,
     Result,
     marker_path,
     read_column,
@@ -106,7 +107,8 @@ class ResultFolder:
         columns = [read_column(times, len(boxes)) for times in _time_paths(file)]
         times = next((column for column in columns if len(column)), np.zeros(0))
         stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
-        return Result(boxes, times, made_by=marker["made_by"] if marker else {}, stages_s=stages, path=path)
+        workers, made_by = int(stages.pop(WORKERS, 0)), marker["made_by"] if marker else {}
+        return Result(boxes, times, made_by=made_by, stages_s=stages, path=path, workers=workers)
 
     def is_ours(self, sequence: str, run: int) -> bool:
         """Return whether `ebmtrack eval` wrote a result: its marker is beside it."""

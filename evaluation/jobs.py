@@ -44,6 +44,7 @@ class Job:
     Attributes:
         made_by: Name of a set-up -> what is written into the markers of its results.
         began: Time of the start by the disk's clock; errors from before are tried again.
+        workers: Number of workers that share this machine's cores; 0 if they do not.
         given_up: Tasks that killed their workers too often; they are not tried again.
     """
 
@@ -55,6 +56,7 @@ class Job:
     threads: int
     made_by: Mapping[str, Mapping[str, object]]
     began: float = 0.0
+    workers: int = 0
     given_up: frozenset[Task] = frozenset()
 
     def folder(self, task: Task) -> Path:

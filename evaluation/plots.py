@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.charts import draw_curves, paper_style
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores
 from ebmtrack.files import replacing, write_text
-
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-DASHES = ("-", "--", "-.", ":")
 
 LEGEND_INSIDE = 4  # with more trackers the legend stands beside the plot, where it covers no curve
 
@@ -63,7 +59,7 @@ def save_plots(
 
 def curves_csv(trackers: list[TrackerScores], kind: str) -> str:
     """The curves as CSV: a column of thresholds and one per tracker, every digit kept."""
-    curves = [tracker.curve(kind) for tracker in trackers]
+    curves = [curve for tracker in trackers if (curve := tracker.curve(kind)) is not None]
     header = ",".join(["threshold", *(_quoted(tracker.label) for tracker in trackers)])
     rows = [",".join([f"{x:g}", *(repr(float(ys[i])) for _, ys in curves)]) for i, x in enumerate(curves[0][0])]
     return "\n".join([header, *rows]) + "\n"
@@ -77,43 +73,30 @@ def _write_csv(trackers: list[TrackerScores], kind: str, path: Path) -> Path:
 def _draw(
     comparison: Comparison, trackers: list[TrackerScores], kind: str, folder: Path, formats: tuple[str, ...]
 ) -> list[Path]:
-    """One figure in every format."""
-    import matplotlib
+    """Draw one figure in every format."""
     from matplotlib.figure import Figure  # no pyplot: no window, no global state
 
-    style = {"font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "ebmtrack"}
     paths = [folder / f"{kind}.{end}" for end in formats]
-    with matplotlib.rc_context(style):
+    with paper_style():
         beside = len(trackers) > LEGEND_INSIDE
         figure = Figure(figsize=(5.2 if beside else 3.5, 2.8), layout="constrained")  # one column of a paper, in inches
-        _fill_axes(figure.add_subplot(), comparison, trackers, kind)
+        axes, (x_label, y_label, _) = figure.add_subplot(), KINDS[kind]
+        sorted_by = figure_of(comparison, kind)
+        lines = []
+        for tracker in trackers:
+            line = comparison.line(tracker, kind)
+            if line is not None:
+                lines.append(replace(line, label=f"{tracker.label} [{100 * tracker.mean(sorted_by):.1f}]"))
+        draw_curves(axes, lines, x_label, y_label)
+        if beside:
+            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        else:
+            axes.legend(frameon=False, fontsize=7, loc="lower left" if kind == "success" else "lower right")
         for path in paths:
             with replacing(path) as temporary:
                 stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])
                 figure.savefig(temporary, dpi=300, metadata=stamp)
     return paths
-
-
-def _fill_axes(axes, comparison: Comparison, trackers: list[TrackerScores], kind: str) -> None:
-    (x_label, y_label, _), figure = KINDS[kind], figure_of(comparison, kind)
-    for rank, tracker in enumerate(trackers):
-        position = comparison.trackers.index(tracker)
-        axes.plot(
-            *tracker.curve(kind),
-            color=COLORS[position % len(COLORS)],
-            linestyle=DASHES[position // len(COLORS) % len(DASHES)],
-            label=f"{tracker.label} [{100 * tracker.mean(figure):.1f}]",
-            zorder=3 - rank / 1e3,
-            clip_on=False,  # a curve along 1 is as thick as elsewhere
-        )
-    xs = trackers[0].curve(kind)[0]
-    axes.set(xlim=(0, float(np.max(xs))), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
-    axes.grid(True, linewidth=0.4, alpha=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(trackers) > LEGEND_INSIDE:
-        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    else:
-        axes.legend(frameon=False, fontsize=7, loc="lower left" if kind == "success" else "lower right")
 
 
 def _quoted(text: str) -> str:

@@ -1,26 +1,26 @@
-"""`ebmtrack report`: one self-contained HTML page from stored results."""
+"""`ebmtrack report`: one self-contained HTML page from stored results, and a page for each sequence."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, EbmtrackError, ResultError
-from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation import charts, film, metrics, words
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
-from ebmtrack.evaluation.page import Cell, Line, chart, document, escape, legend, table, thin
+from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
+from ebmtrack.evaluation.score_tables import Cell, Table
+from ebmtrack.evaluation.sequence_pages import entries, overlap_chart, write_sequence_pages
 from ebmtrack.files import write_text
-from ebmtrack.images import encode_picture, read_rgb
 from ebmtrack.videos import open_dataset
 
 Array = np.ndarray
@@ -44,55 +44,81 @@ PROTOCOL_TEXT = {
     "ope": "one pass, the first frame left out, mean over frames and then over sequences",
 }
 
+_MOST_TILES = 4
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report compares and shows.
+
+    Attributes:
+        out: Folder of our own results; None for none of ours.
+        params_names: Our set-ups; all if empty.
+        results: Other trackers, label -> folder in any layout that `foreign.find_results` knows.
+        peers: A JSON file of figures known from elsewhere.
+        protocol: Scoring rules; the data set's own by default.
+        sequences: Names of sequences; all if empty.
+        worst: Number of the first tracker's worst sequences to show in detail.
+        title: Title of the page.
+        plots: A folder for the curves as PDF, SVG, PNG and CSV, and the tables as CSV, JSON and LaTeX.
+        pages: Whether to write a page for each sequence, into a folder beside the page.
+    """
+
+    out: str | os.PathLike | None = "results"
+    params_names: Items[str] = ()
+    results: Mapping[str, str | os.PathLike] = field(default_factory=dict)
+    peers: str | os.PathLike | None = None
+    protocol: str | None = None
+    sequences: Items[str] = ()
+    worst: int = 5
+    title: str | None = None
+    plots: str | os.PathLike | None = None
+    pages: bool = True
+
 
 def report(
-    dataset: str,
-    root: str | os.PathLike,
-    page: str | os.PathLike,
-    *,
-    out: str | os.PathLike | None = "results",
-    params_names: Items[str] = (),
-    results: Mapping[str, str | os.PathLike] | None = None,
-    peers: str | os.PathLike | None = None,
-    protocol: str | None = None,
-    sequences: Items[str] = (),
-    worst: int = 5,
-    title: str | None = None,
-    plots: str | os.PathLike | None = None,
+    dataset: str, root: str | os.PathLike, page: str | os.PathLike, options: ReportOptions | None = None
 ) -> Path:
     """Write a page that compares trackers on a data set, and return its path.
 
-    out, params_names: our own results below that folder (all parameters without names; None for no results of ours).
-    results: other trackers, label -> folder in any layout that `results.find_results` knows. peers: a JSON file of
-    figures known from elsewhere. worst: how many of the first tracker's worst sequences are shown in detail.
-    plots: a folder for the curves as PDF, SVG, PNG and CSV as well. Raises the package's errors for what cannot be read
-    or written. Without results of ours the page shows the others alone; that, and results that are left out, is printed
-    to stderr as well.
+    Without results of ours the page shows the others alone; that, and results that are left out or do not fit, is
+    printed to stderr as well.
+
+    Args:
+        dataset: Name of the data set.
+        root: Its folder.
+        page: The file to write.
+        options: What to compare and show.
+
+    Raises:
+        EbmtrackError: Something cannot be read or written.
     """
-    alone = bool(results or peers) and not params_names
-    own = _own(out, open_dataset(dataset, root).name, params_names, alone) if out is not None else {}
-    if worst < 0:
-        raise ConfigError(f"worst {worst}: how many sequences are shown in detail cannot be negative")
+    options = options or ReportOptions()
+    if options.worst < 0:
+        raise ConfigError(f"worst {options.worst}: the number of sequences shown in detail cannot be negative")
+    found, others = open_dataset(dataset, root), dict(options.results or {})
+    alone = bool(others or options.peers) and not options.params_names
+    own = _own(options.out, found.name, options.params_names, alone) if options.out is not None else {}
     comparison = compare(
-        open_dataset(dataset, root),
-        {**own, **(results or {})},
-        protocol=protocol,
-        sequences=sequences,
-        peers=peers,
+        found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
-    for line in _left_out(comparison):
+    for line in _left_out(comparison) + _lengths(comparison):
         print(f"ebmtrack: {line}", file=sys.stderr)
-    text = render(comparison, worst, title)
+    page, title = Path(page), options.title or _title(comparison)
+    links: dict[str, str] = {}
     with _writing(page):
-        write_text(page, text)
-    if plots is not None:
-        with _writing(plots):
-            save_plots(comparison, plots)
-    return Path(page)
+        if options.pages:
+            links = write_sequence_pages(comparison, page, title)
+        write_text(page, render(comparison, options.worst, title, links))
+    if options.plots is not None:
+        with _writing(options.plots):
+            save_plots(comparison, options.plots)
+            _save_tables(comparison, Path(options.plots))
+    return page
 
 
 def _own(out: str | os.PathLike, dataset: str, params_names: Items[str], optional: bool) -> dict[str, Path]:
-    """Our own results by name; none where there are none and they are optional. Raises ResultError."""
+    """Return our own results by name; none if there are none and they are optional. Raises ResultError."""
     try:
         return discover(out, dataset, params_names)
     except ResultError as reason:
@@ -104,39 +130,87 @@ def _own(out: str | os.PathLike, dataset: str, params_names: Items[str], optiona
 
 @contextmanager
 def _writing(place: str | os.PathLike) -> Iterator[None]:
-    """Turns what the disk refuses into a ConfigError."""
+    """Turn what the disk refuses into a ConfigError."""
     try:
         yield
     except OSError as reason:
         raise ConfigError(f"{place}: cannot be written ({reason.strerror}); choose another place") from reason
 
 
-def render(comparison: Comparison, worst: int = 5, title: str | None = None) -> str:
-    """The page as text."""
+def _save_tables(comparison: Comparison, folder: Path) -> None:
+    """Write the tables of the page as CSV, JSON and LaTeX."""
+    for table in (_scores(comparison), _sequences(comparison, {}), _attributes(comparison), _speed(comparison)):
+        for end, text in table.files().items() if table else ():
+            write_text(folder / f"{table.name}.{end}", text)
+
+
+def _place(comparison: Comparison) -> str:
+    name = comparison.dataset.name
+    return f"the folder “{comparison.dataset.root.resolve().name}”" if name == "folder" else name
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.trackers[0].label} on {_place(comparison)}"
+
+
+def render(
+    comparison: Comparison, worst: int = 5, title: str | None = None, links: Mapping[str, str] | None = None
+) -> str:
+    """Return the page as text.
+
+    Args:
+        comparison: The trackers.
+        worst: Number of the first tracker's worst sequences to show in detail.
+        title: Title of the page.
+        links: Sequence -> address of a page about it.
+    """
+    links = links or {}
     about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
-    first = comparison.trackers[0].label
-    place = comparison.dataset.name
-    place = f"the folder “{comparison.dataset.root.resolve().name}”" if place == "folder" else place
-    subtitle = (
-        f"{_counted(len(comparison.sequences), 'sequence')} of {escape(place)}. "
-        f"Protocol <b>{escape(comparison.protocol.title)}</b>: {escape(about)}."
+    subtitle = f"{_counted(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
+    frames = sum(len(sequence) for sequence in comparison.sequences.values())
+    notes = _notes(comparison)
+    parts: dict[str, object] = {
+        "scores": _scores(comparison),
+        "curves": _curves(comparison),
+        "without_boxes": [t.label for t in comparison.trackers if t.curve("success") is None],
+        "sequences": _sequences(comparison, links),
+        "attributes": _attributes(comparison),
+        "worst": _worst(comparison, worst, links),
+        "speed": _speed(comparison),
+        "failures": [(f"{t.label}: {name}", text) for t in comparison.trackers for name, text in t.failed.items()],
+    }
+    worst_heading = f"Worst sequences of {comparison.trackers[0].label}"
+    return fill(
+        "page.html",
+        title=title or _title(comparison),
+        subtitle=f"{subtitle}Protocol {comparison.protocol.title}: {about}.",
+        tiles=_tiles(comparison),
+        notes=notes,
+        notes_summary=_summary(notes),
+        headings=_headings(parts, worst_heading),
+        scores_note=_scores_note(comparison),
+        radar=_radar(comparison),
+        attribute_curves=_attribute_curves(comparison),
+        entries=entries(comparison),
+        worst_heading=worst_heading,
+        speed_note=_speed_note(comparison),
+        stages=_stages(comparison),
+        counts=f"{_counted(len(comparison.sequences), 'sequence')}, {_counted(frames, 'annotated frame')}.",
+        provenance=_provenance(comparison),
+        words=_words(comparison),
+        **parts,
     )
-    sections = [
-        ("Scores", _warnings(comparison) + _scores(comparison)),
-        ("Curves", _curves(comparison)),
-        ("Sequences", _sequences(comparison)),
-        ("Attributes", _attributes(comparison)),
-        (f"Worst sequences of {first}", _worst(comparison, worst)),
-        ("Speed", _speed(comparison)),
-        ("Failures", _failures(comparison)),
-        ("Provenance", _provenance(comparison)),
-    ]
-    shown = [(heading, content) for heading, content in sections if content]
-    return document(title or f"{first} on {place}", subtitle, shown)
+
+
+def _headings(parts: Mapping[str, object], worst_heading: str) -> list[str]:
+    """Return the headings of the sections that have a content, in order."""
+    names = {"curves": "Curves", "sequences": "Sequences", "attributes": "Attributes", "worst": worst_heading}
+    names |= {"speed": "Speed", "failures": "Failures"}
+    return ["Scores", *(heading for part, heading in names.items() if parts[part]), "Provenance", "Words"]
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """A share as a percentage without its sign; a dash where it is not known."""
+    """Return a share as a percentage without its sign; a dash if it is not known."""
     return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
 
 
@@ -144,8 +218,20 @@ def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count != 1)}"
 
 
-def _scores(comparison: Comparison) -> str:
-    """Headline table: figures of every tracker with intervals, and how many sequences where that differs."""
+def _tiles(comparison: Comparison) -> list[dict[str, object]]:
+    """Return the headline figure of the first trackers, for the first screen."""
+    label, figure = comparison.protocol.headline_label, comparison.protocol.headline
+    tiles: list[dict[str, object]] = []
+    for position, tracker in enumerate(comparison.trackers[:_MOST_TILES]):
+        interval = comparison.interval(tracker)
+        spread = f"95 %: {_range(interval)}" if interval else ""
+        value = f"{label} {percent(tracker.mean(figure))}"
+        tiles.append({"label": tracker.label, "value": value, "range": spread, "color": position})
+    return tiles
+
+
+def _scores(comparison: Comparison) -> Table:
+    """Return the headline table: figures of every tracker with intervals, and the number of sequences if it differs."""
     partial = len({len(tracker.figures) for tracker in comparison.trackers}) > 1
     columns, label = _columns(comparison), comparison.protocol.headline_label
     header = ["Tracker", *columns.values(), f"{label}, 95 % interval", f"{label}, first minus this"]
@@ -158,24 +244,27 @@ def _scores(comparison: Comparison) -> str:
         cells += [Cell(_range(interval)), Cell("" if own else _signed(difference))]
         cells += [Cell(str(len(tracker.figures)), len(tracker.figures))] * partial
         rows.append([Cell(tracker.label), *cells])
+    return Table("scores", header, rows)
+
+
+def _scores_note(comparison: Comparison) -> str:
     runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
     spread = [_spread(tracker, comparison.protocol) for tracker in comparison.trackers if len(tracker.runs) > 1]
-    note = (
+    return (
         "Percent. Intervals are bootstrapped over sequences; the difference is paired, on the sequences that both "
         f"trackers have. Runs: {max(runs, default=0)}. {' '.join(spread)}"
     )
-    return table(header, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
-    """Figures to show: GOT-10k's with the names that it has for them, without the precision that it does not have."""
+    """Return the figures to show: GOT-10k's under its names for them, without the precision that it does not have."""
     if comparison.protocol.pooled:
         return {"average_overlap": "AO", "op50": "SR 0.50", "op75": "SR 0.75", "auc": "AUC", "fps": "frames/s"}
     return {name: label for name, label in COLUMNS.items() if name != "average_overlap"}
 
 
 def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
-    """One figure of one tracker, marked where it is the best of those that have all sequences."""
+    """Return one figure of one tracker, marked if it is the best of those that have all sequences."""
     value = tracker.mean(name)
     known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name)) and not comparison.missing(t)]
     text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
@@ -199,8 +288,8 @@ def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
     return f"{tracker.label}: {chosen.headline_label} {spread}."
 
 
-def _warnings(comparison: Comparison) -> str:
-    """What makes means partial: missing sequences, results that are left out, and failures."""
+def _notes(comparison: Comparison) -> list[str]:
+    """Return what makes means partial or doubtful: missing sequences, results left out, and lengths that do not fit."""
     lines = []
     if comparison.dataset.shortfall():
         lines.append(f"{comparison.dataset.name} is not complete: {comparison.dataset.shortfall()}.")
@@ -213,11 +302,18 @@ def _warnings(comparison: Comparison) -> str:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
-    return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines + _left_out(comparison))
+    return lines + _left_out(comparison) + _lengths(comparison)
+
+
+def _summary(notes: Items[str], most: int = 90) -> str:
+    """Return one line for all notes."""
+    first = notes[0] if notes else ""
+    shortened = first if len(first) <= most else first[:most].rsplit(" ", 1)[0] + " …"
+    return shortened if len(notes) < 2 else f"{len(notes)} notes: {shortened}"
 
 
 def _left_out(comparison: Comparison) -> list[str]:
-    """Results that could not be used, with the reasons."""
+    """Return a line for each result that could not be used, with the reason."""
     return [
         f"{tracker.label} is partial: {name} is left out ({reason})."
         for tracker in comparison.trackers
@@ -225,139 +321,105 @@ def _left_out(comparison: Comparison) -> list[str]:
     ]
 
 
-def _curves(comparison: Comparison) -> str:
-    """The three plots, each with its legend sorted by the score."""
+def _lengths(comparison: Comparison) -> list[str]:
+    """Return a line for each tracker with results that have more or fewer boxes than the sequence has frames."""
+    lines = []
+    for tracker in comparison.trackers:
+        told = [f"{name} ({boxes} for {frames} frames)" for name, (boxes, frames) in tracker.lengths.items()]
+        if told:
+            rule = f"{comparison.protocol.title} fills what is missing with empty boxes and cuts what is too long"
+            lines.append(f"{tracker.label}: the number of boxes does not fit: {', '.join(told)}; {rule}.")
+    return lines
+
+
+def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, int, str]]]]:
+    """Return the three plots, each with its legend sorted by the score."""
     parts = []
     for kind, (x_label, y_label, _) in KINDS.items():
         trackers, figure = ranked(comparison, kind), figure_of(comparison, kind)
-        if not trackers:
-            return ""
-        lines = [Line(t.label, comparison.trackers.index(t), *t.curve(kind)) for t in trackers]
-        entries = [(t.label, comparison.trackers.index(t), percent(t.mean(figure))) for t in trackers]
-        drawing = chart(lines, x_label, y_label, float(lines[0].xs.max()))
-        parts.append(f"<div>{drawing}{legend(entries)}</div>")
-    without = [t.label for t in comparison.trackers if t.curve("success") is None]
-    note = f'<p class="note">No boxes, so no curves: {escape(", ".join(without))}.</p>' if without else ""
-    return f'<div class="grid3">{"".join(parts)}</div>{note}'
+        lines = [line for t in trackers if (line := comparison.line(t, kind)) is not None]
+        if not lines:
+            return []
+        legend = [(t.label, comparison.trackers.index(t), percent(t.mean(figure))) for t in trackers]
+        parts.append((charts.curves(lines, x_label, y_label), legend))
+    return parts
 
 
-def _sequences(comparison: Comparison) -> str:
-    """The headline figure of every tracker on every sequence."""
+def _sequences(comparison: Comparison, links: Mapping[str, str]) -> Table:
+    """Return the headline figure of every tracker on every sequence."""
     header = ["Sequence", *(tracker.label for tracker in comparison.trackers), "frames"]
     rows, figure = [], comparison.protocol.headline
     for name, sequence in comparison.sequences.items():
         values = [tracker.figures.get(name, {}).get(figure, float("nan")) for tracker in comparison.trackers]
         best = np.nanmax(values) if np.isfinite(values).any() and len(values) > 1 else np.nan
         cells = [Cell(percent(v), v, v, best=v == best) for v in values]
-        rows.append([Cell(name), *cells, Cell(str(len(sequence)), len(sequence))])
-    return table(header, rows, f"{comparison.protocol.headline_label} in percent; press a column's head to sort")
+        rows.append([Cell(name, link=links.get(name, "")), *cells, Cell(str(len(sequence)), len(sequence))])
+    caption = f"{comparison.protocol.headline_label} in percent; press a column's head to sort"
+    return Table("sequences", header, rows, caption)
 
 
-def _attributes(comparison: Comparison) -> str:
-    """The headline figure over the sequences with each attribute, weighted as the protocol does."""
+def _attributes(comparison: Comparison) -> Table:
+    """Return the headline figure over the sequences with each attribute, weighted as the protocol does."""
     rows = []
     for attribute, names in comparison.attributes().items():
         values = [comparison.mean_over(tracker, names) for tracker in comparison.trackers]
         rows.append([Cell(attribute), *(Cell(percent(v), v, v) for v in values), Cell(str(len(names)), len(names))])
     header = ["Attribute", *(tracker.label for tracker in comparison.trackers), "sequences"]
     caption = f"{comparison.protocol.headline_label} in percent over the sequences with an attribute"
-    return table(header, rows, caption) if rows else ""
+    return Table("attributes", header, rows, caption)
 
 
-def _worst(comparison: Comparison, count: int) -> str:
-    """Overlap over time for the first tracker's worst sequences, with the frames where it failed."""
-    ours = comparison.trackers[0]
-    values, label = ours.values(comparison.protocol.headline) if ours.runs else {}, comparison.protocol.headline_label
-    names = sorted(values, key=lambda name: values[name])[:count]
-    drawn = [t for t in comparison.trackers if t.runs]
-    parts = []
-    for name in names:
-        lines = [
-            Line(t.label, comparison.trackers.index(t), *thin(_overlap(t.runs[0][name])))
-            for t in drawn
-            if name in t.runs[0]
-        ]
-        drawing = chart(lines, "frame", "overlap", max(len(comparison.sequences[name]) - 1, 1), wide=True, title=name)
-        parts.append(f"<h3>{escape(name)}: {label} {percent(values[name])}</h3>")
-        parts.append(f'<div class="wide">{drawing}</div>{_thumbnails(comparison, name)}')
-    entries = [(t.label, comparison.trackers.index(t), "") for t in drawn]
-    note = '<p class="note">Thumbnails: the annotation in white, the tracker in orange.</p>'
-    return legend(entries, row=True) + "".join(parts) + note if parts else ""
-
-
-def _thumbnails(comparison: Comparison, name: str) -> str:
-    """Frames from the longest stretch with an overlap of 0.2 or less, or else the one with the smallest overlap."""
-    sequence, ours = comparison.sequences[name], comparison.trackers[0]
-    score = ours.runs[0].get(name)
-    if score is None or not score.valid.any():
+def _radar(comparison: Comparison) -> str:
+    """Return the headline figure by attribute as a radar; nothing with fewer than three attributes."""
+    attributes = comparison.attributes()
+    if len(attributes) < 3:
         return ""
-    stretch = failure(score)
-    if stretch is None:
-        picks = [int(np.where(score.valid, score.overlap, np.inf).argmin())]
-    else:
-        picks = sorted({max(stretch[0] - 1, 0), stretch[0], (stretch[0] + stretch[1]) // 2, stretch[1]})
+    lines = []
+    for position, tracker in enumerate(comparison.trackers):
+        values = np.array([comparison.mean_over(tracker, names) for names in attributes.values()])
+        lines.append(charts.Line(tracker.label, position, np.arange(len(values)), values))
+    return charts.radar(list(attributes), lines, f"{comparison.protocol.headline_label} by attribute")
+
+
+def _attribute_curves(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return the success curves over the sequences with each attribute."""
+    x_label, y_label, _ = KINDS["success"]
+    drawn = []
+    for attribute, names in comparison.attributes().items():
+        lines = [line for t in comparison.trackers if (line := comparison.line(t, "success", names)) is not None]
+        if lines:
+            drawn.append((attribute, charts.curves(lines, x_label, y_label)))
+    return drawn
+
+
+def _worst(comparison: Comparison, count: int, links: Mapping[str, str]) -> list[dict[str, object]]:
+    """Return overlap over time and pictures for the first tracker's worst sequences."""
+    ours, label = comparison.trackers[0], comparison.protocol.headline_label
+    values = ours.values(comparison.protocol.headline) if ours.runs else {}
+    shown: list[dict[str, object]] = []
+    for name in sorted(values, key=lambda name: values[name])[:count]:
+        shots, trouble = _thumbnails(comparison, name)
+        figure, chart = f"{label} {percent(values[name])}", overlap_chart(comparison, name)
+        link = links.get(name, "")
+        shown.append({"name": name, "figure": figure, "link": link, "chart": chart, "shots": shots, "trouble": trouble})
+    return shown
+
+
+def _thumbnails(comparison: Comparison, name: str) -> tuple[list[film.Shot], str]:
+    """Return frames of the longest failure, or else the one with the smallest overlap; or why there are none."""
+    score = comparison.trackers[0].score(name)
+    if score is None or not score.valid.any():
+        return [], ""
+    stretch = film.longest(film.failures(score))
+    lowest = int(np.where(score.valid, score.overlap, np.inf).argmin())
     try:
-        paths = sequence.frame_paths()
-        boxes = ours.folder.read(name, ours.numbers[0]).boxes_xywh
-        figures = [_figure_of(paths[i], sequence.boxes_xywh[i], boxes[i], i, score.overlap[i]) for i in picks]
+        return comparison.shots(name, film.frames_around(stretch) if stretch else [lowest], 320), ""
     except EbmtrackError as reason:  # the images may be gone while the results are still here
-        return f'<p class="note">No thumbnails: {escape(reason)}</p>'
-    return f'<div class="thumbs">{"".join(figures)}</div>'
+        return [], str(reason)
 
 
-def _overlap(score: metrics.SequenceScore) -> Array:
-    """Overlap per frame, NaN where a frame is not judged."""
-    return np.where(score.valid, np.clip(score.overlap, 0, 1), np.nan)
-
-
-def failure(score: metrics.SequenceScore, overlap: float = 0.2) -> tuple[int, int] | None:
-    """First and last frame of the longest stretch of judged frames with at most that overlap; None without any."""
-    bad = (score.overlap <= overlap) & score.valid
-    if not bad.any():
-        return None
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
-    starts, ends = edges[::2], edges[1::2]
-    longest = int((ends - starts).argmax())
-    return int(starts[longest]), int(ends[longest] - 1)
-
-
-def _figure_of(path: Path, truth: Array, box: Array, frame: int, overlap: float) -> str:
-    """A thumbnail as a JPEG inside the page: the surroundings of both boxes, 320 pixels wide."""
-    image = read_rgb(path)
-    known = [b for b in np.clip((truth, box), -1e5, 1e5) if np.isfinite(b).all()]
-    left, top, right, bottom = window(image.shape[1], image.shape[0], np.array(known).reshape(-1, 4))
-    scale = 320 / (right - left)
-    image = cv2.resize(image[top:bottom, left:right], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    for color, rectangle in (((255, 255, 255), truth), ((213, 94, 0), box)):
-        if np.isfinite(rectangle).all():
-            x, y, w, h = np.clip(rectangle, -1e5, 1e5) - [left, top, 0, 0]
-            low, high = (round(x * scale), round(y * scale)), (round((x + w) * scale), round((y + h) * scale))
-            cv2.rectangle(image, low, high, (0, 0, 0), 4)
-            cv2.rectangle(image, low, high, color, 2)
-    data = base64.b64encode(encode_picture(image, ".jpg", quality=72)).decode()
-    text = f"frame {frame}, overlap {max(float(overlap), 0):.2f}"
-    return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
-
-
-def window(width: int, height: int, boxes_xywh: Array) -> tuple[int, int, int, int]:
-    """The part of an image to show around boxes (N, 4): left, top, right, bottom.
-
-    Three times as large as what encloses the boxes, at least a quarter of the image's width, of the image's shape and
-    inside it; the whole image where that does not fit, or without boxes.
-    """
-    if not len(boxes_xywh):
-        return 0, 0, width, height
-    low, high = boxes_xywh[:, :2].min(axis=0), (boxes_xywh[:, :2] + boxes_xywh[:, 2:]).max(axis=0)
-    share = float(max((3 * (high - low) / [width, height]).max(), 0.25))
-    if share >= 1:
-        return 0, 0, width, height
-    size = np.maximum(np.rint([share * width, share * height]), 1)
-    corner = np.clip(np.rint((low + high - size) / 2), 0, [width, height] - size)
-    return tuple(int(v) for v in (*corner, *(corner + size)))
-
-
-def _speed(comparison: Comparison) -> str:
-    """Start and update times of every tracker whose times are known."""
+def _speed(comparison: Comparison) -> Table:
+    """Return start and update times of every tracker whose times are known."""
     rows = []
     for tracker in comparison.trackers:
         times = [t for t in tracker.times_s.values() if len(t) > 1]
@@ -365,20 +427,22 @@ def _speed(comparison: Comparison) -> str:
             start, later = np.array([t[0] for t in times]), np.concatenate([t[1:] for t in times])
             cells = [np.median(start), np.median(later), np.quantile(later, 0.95), later.max()]
             fps = len(later) / later.sum() if later.sum() else float("nan")
-            rows.append(
-                [
-                    Cell(tracker.label),
-                    *(Cell(f"{1e3 * c:.1f}", float(c)) for c in cells),
-                    Cell(f"{fps:.1f}", fps),
-                ]
-            )
+            shown = [Cell(f"{1e3 * c:.1f}", float(c)) for c in cells]
+            rows.append([Cell(tracker.label), *shown, Cell(f"{fps:.1f}", float(fps))])
     header = ["Tracker", "start, ms", "median frame, ms", "95 % of frames, ms", "slowest, ms", "frames/s"]
-    note = '<p class="note">Time of the tracker\'s calls alone; reading images is not counted. First run.</p>'
-    return table(header, rows) + note + _stages(comparison) if rows else ""
+    return Table("speed", header, rows)
 
 
-def _stages(comparison: Comparison) -> str:
-    """Milliseconds per frame by stage, for trackers that say."""
+def _speed_note(comparison: Comparison) -> str:
+    shared = [f"{t.label}: {t.workers} workers" for t in comparison.trackers if t.workers > 1]
+    note = "Time of the tracker's calls alone; reading images is not counted. First run."
+    if shared:
+        note += f" Measured on cores that several workers shared ({', '.join(shared)}): alone a tracker is faster."
+    return note
+
+
+def _stages(comparison: Comparison) -> Table:
+    """Return milliseconds per frame by stage, for trackers that say."""
     with_stages = [t for t in comparison.trackers if t.stages_s]
     rows = []
     for stage in dict.fromkeys(stage for t in with_stages for stage in t.stages_s):
@@ -389,35 +453,26 @@ def _stages(comparison: Comparison) -> str:
             cells.append(Cell(f"{value:.2f}", value, tracker.stages_s[stage] / tracker.stages_s.total()))
         rows.append([Cell(stage), *cells])
     header = ["Stage", *(tracker.label for tracker in with_stages)]
-    return table(header, rows, "Milliseconds per frame by stage, mean over all frames of the first run") if rows else ""
+    return Table("stages", header, rows, "Milliseconds per frame by stage, mean over all frames of the first run")
 
 
-def _failures(comparison: Comparison) -> str:
-    """Tracebacks of sequences that could not be run."""
-    return "".join(
-        f"<details><summary>{escape(tracker.label)}: {escape(name)}</summary><pre>{escape(text)}</pre></details>"
-        for tracker in comparison.trackers
-        for name, text in tracker.failed.items()
-    )
-
-
-def _provenance(comparison: Comparison) -> str:
-    """What made the results: weights, seed, versions, device, and the parameters on request."""
+def _provenance(comparison: Comparison) -> list[tuple[str, list[tuple[str, object]], str]]:
+    """Return labels of trackers, what made their results, and the parameters as JSON."""
     owners: dict[str, list[str]] = {}
     for tracker in comparison.trackers:
         for made_by in tracker.made_by or [{"source": "files without a marker"}]:
-            owners.setdefault(_made_by(made_by), []).append(tracker.label)
-    frames = sum(len(sequence) for sequence in comparison.sequences.values())
-    counts = f"{_counted(len(comparison.sequences), 'sequence')}, {_counted(frames, 'annotated frame')}"
-    data = f'<p class="note">{counts}.</p>'
-    return data + "".join(f"<h3>{escape(', '.join(labels))}</h3>{text}" for text, labels in owners.items())
+            owners.setdefault(json.dumps(made_by, sort_keys=False, default=str), []).append(tracker.label)
+    parts = []
+    for text, labels in owners.items():
+        made_by = json.loads(text)
+        params = json.dumps(made_by.pop("params"), indent=1, sort_keys=True) if "params" in made_by else ""
+        parts.append((", ".join(labels), list(made_by.items()), params))
+    return parts
 
 
-def _made_by(made_by: Mapping[str, object]) -> str:
-    """One set of things that made results."""
-    rows = "".join(
-        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in made_by.items() if key != "params"
-    )
-    params = json.dumps(made_by.get("params", {}), indent=1, sort_keys=True)
-    more = f"<details><summary>parameters</summary><pre>{escape(params)}</pre></details>"
-    return f"<dl>{rows}</dl>{more if 'params' in made_by else ''}"
+def _words(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return explanations of the abbreviations on the page."""
+    heads = " ".join([*_columns(comparison).values(), "95 % interval", "overlap"])
+    figures = [(word, meaning) for word, meaning in words.FIGURES.items() if word in heads]
+    attributes = [(name, words.ATTRIBUTES[name]) for name in comparison.attributes() if name in words.ATTRIBUTES]
+    return [*figures, *attributes]

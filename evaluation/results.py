@@ -27,6 +27,7 @@ from ebmtrack.videos import text as tables
 
 Array = np.ndarray
 
+WORKERS = "workers"  # a row of the file of stages: how many workers shared the cores
 SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
 
 
@@ -41,6 +42,7 @@ class Result:
         made_by: Weights, seed, versions and whatever else made it.
         stages_s: Seconds by stage of the tracker over all frames; empty if unknown.
         path: The file that it was read from.
+        workers: Number of workers that shared the cores of the machine while it was made; 0 if unknown.
     """
 
     boxes_xywh: Array
@@ -49,6 +51,7 @@ class Result:
     made_by: Mapping[str, object] = field(default_factory=dict)
     stages_s: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None
+    workers: int = 0
 
     @property
     def frames_per_s(self) -> float:
@@ -87,8 +90,9 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
     if len(result.scores):
         scores = "".join(f"{float(s)!r}\n" for s in result.scores)
         write_text(folder / f"{name}_object_presence_scores.txt", scores)
-    if result.stages_s:
-        lines = [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()]
+    if result.stages_s or result.workers:
+        lines = [f"{WORKERS}\t{result.workers}\n"] * bool(result.workers)
+        lines += [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()]
         write_text(folder / f"{name}_stages.txt", "".join(lines))
     marker = {"frames": len(boxes), "made_by": dict(result.made_by), "sha256": _sha256(text.encode())}
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
@@ -134,7 +138,8 @@ def read_result(folder: str | os.PathLike, name: str) -> Result:
     times = read_column(Path(folder) / f"{name}_time.txt", len(boxes))
     scores = read_column(Path(folder) / f"{name}_object_presence_scores.txt", len(boxes))
     stages = read_stages(Path(folder) / f"{name}_stages.txt")
-    return Result(boxes, times, scores, marker["made_by"], stages, box_path(folder, name))
+    workers = int(stages.pop(WORKERS, 0))
+    return Result(boxes, times, scores, marker["made_by"], stages, box_path(folder, name), workers)
 
 
 def read_column(path: str | os.PathLike, length: int | None = None) -> Array:

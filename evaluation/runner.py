@@ -47,7 +47,7 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Note) ->
     todo = tuple(task for task in job.tasks if not is_done(job, task))
     check_sequences(job, set(job.tasks) - set(todo))
     outcome.skipped = len(job.tasks) - len(todo)
-    rest = replace(job, tasks=todo, began=_prepare_folders(job))
+    rest = replace(job, tasks=todo, began=_prepare_folders(job), workers=max(min(workers, len(todo)), 1))
 
     def note(message: tuple) -> None:
         if message[0] == "failed":

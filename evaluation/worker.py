@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -115,6 +116,7 @@ def _attempt(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike]
         sequence = job.dataset.load(task.sequence)
         seed, made_by = seed_of(job.seed, task.run, task.sequence), dict(job.made_by[task.params])
         result = track_sequence(trackers[task.params], sequence, seed, made_by, by_stage=device == "cpu")
+        result = replace(result, workers=job.workers if device == "cpu" else 0)
         write_result(job.folder(task), task.sequence, result)
     except Exception:
         trackers.pop(task.params, None)  # its state is unknown

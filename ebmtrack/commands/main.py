@@ -351,6 +351,7 @@ def report(
     protocol: str | None = None,
     worst: int = 5,
     plots: Path | None = None,
+    pages: bool = True,
 ) -> None:
     """Compare stored results on one HTML page: tables, curves, the worst sequences.
 
@@ -365,14 +366,26 @@ def report(
         peers: JSON file with other trackers' figures.
         protocol: Scoring rules (the data set's own by default).
         worst: How many of the first tracker's worst sequences are shown in detail.
-        plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column.
+        plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column, and for the tables as
+            CSV, JSON and LaTeX.
+        pages: Also write a page for each sequence, with a film strip around each failure.
     """
+    from ebmtrack.evaluation.report import ReportOptions
     from ebmtrack.evaluation.report import report as write
     from ebmtrack.videos.opening import locate
 
-    options = {"out": results, "params_names": params, "peers": peers, "protocol": protocol, "worst": worst}
-    options.update(sequences=sequences, plots=plots)
-    print(f"the report is in {write(dataset, locate(dataset, root), page, results=others, **options)}")
+    options = ReportOptions(
+        out=results,
+        params_names=params,
+        results=others or {},
+        peers=peers,
+        protocol=protocol,
+        sequences=sequences,
+        worst=worst,
+        plots=plots,
+        pages=pages,
+    )
+    print(f"the report is in {write(dataset, locate(dataset, root), page, options)}")
 
 
 def export(

@@ -14,7 +14,7 @@ import pytest
 
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import comparison, metrics, page, plots, report
+from ebmtrack.evaluation import charts, comparison, film, metrics, page, plots, report
 from ebmtrack.evaluation.foreign import read_boxes
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.videos import sequence as base
@@ -145,32 +145,37 @@ class Checker(HTMLParser):
 
 def test_the_page(place: Path, tmp_path: Path) -> None:
     """Well-formed, self-contained, with every section; names and tracebacks cannot inject anything."""
-    made = report.report(
-        "folder", place / "data", tmp_path / "page.html", out=place / "out", peers=place / "peers.json",
-        params_names=["good", "bad <b>&"],
-    )  # fmt: skip
-    text = made.read_text()
+    options = report.ReportOptions(
+        out=place / "out", peers=place / "peers.json", params_names=["good", "bad <b>&"], pages=False
+    )
+    text = report.report("folder", place / "data", tmp_path / "page.html", options).read_text()
     checker = Checker()
     checker.feed(text)
     assert not checker.open
-    assert all(v.startswith(("#", "data:image/jpeg;base64,")) for v in checker.loads)
-    assert not re.search(r"url\(|@import|https?:", text)
-    for heading in ("Scores", "Curves", "Sequences", "Worst sequences of good", "Speed", "Failures", "Provenance"):
+    assert all(v.startswith(("#", "data:")) for v in checker.loads)
+    assert not re.search(r"url\(|@import|https?:|xmlns", text)
+    for heading in (
+        "Scores",
+        "Curves",
+        "Sequences",
+        "Worst sequences of good",
+        "Speed",
+        "Failures",
+        "Provenance",
+        "Words",
+    ):
         assert f"<h2>{heading}</h2>" in text
     assert "<b>&amp;" not in text and "<script>alert" not in text and "&lt;script&gt;alert" in text
     assert '<th scope="row">crop</th><td data-v="4.0"' in text  # 0.02 s over five frames
     assert "elsewhere is partial: no result for seq2." in text
-    assert text == report.report(
-        "folder", place / "data", tmp_path / "again.html", out=place / "out", peers=place / "peers.json",
-        params_names=["good", "bad <b>&"],
-    ).read_text()  # fmt: skip
+    assert text == report.report("folder", place / "data", tmp_path / "again.html", options).read_text()
 
 
 def test_the_worst_sequences_show_the_failure(place: Path) -> None:
     """With the bad tracker first: frames 1 (still right), 2, 3 (middle) and 5 of the stretch that is lost."""
     found = open_dataset("folder", place / "data")
     only = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
-    assert report.failure(only.trackers[0].runs[0]["seq0"]) == (2, 5)
+    assert film.failures(only.trackers[0].runs[0]["seq0"]) == [(2, 5)]
     text = report.render(only)
     shown = re.findall(r"<figcaption>frame (\d+), overlap ([\d.]+)<", text)
     assert shown[:4] == [("1", "1.00"), ("2", "0.00"), ("3", "0.00"), ("5", "0.00")]
@@ -192,7 +197,7 @@ def test_without_a_failure_the_worst_frame_is_shown(place: Path) -> None:
 ])  # fmt: skip
 def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
     """Of an image of 320 x 180: around the boxes, three times their size, with the image's shape and inside it."""
-    left, top, right, bottom = report.window(320, 180, np.array(boxes, float).reshape(-1, 4))
+    left, top, right, bottom = film.window(320, 180, np.array(boxes, float).reshape(-1, 4))
     assert (right - left) / (bottom - top) == pytest.approx(16 / 9, rel=0.03)
     assert (left, top, right, bottom) == expected
 
@@ -210,7 +215,7 @@ def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Pa
     text = report.render(comparison.compare(found, comparison.discover(tmp_path, "folder")))
     assert "bad &lt;b&gt;&amp; is partial: no result for seq0, seq1." in text
     assert "good is partial: fewer than 2 runs of seq2." in text
-    assert "class=best" not in text.split("<h2>Curves")[0]
+    assert 'class="best"' not in text.split("<h2>Curves")[0]
 
 
 def test_a_changed_result_is_refused(place: Path, tmp_path: Path) -> None:
@@ -246,8 +251,8 @@ def test_a_bad_file_of_another_tracker_is_left_out(
     theirs = foreign(place, tmp_path, runs)
     bad = tmp_path / f"theirs_00{runs - 1}" / "seq1.txt"
     bad.write_text(bad.read_text().replace(*BAD_ROWS[fault], 1))
-    arguments = {"out": place / "out", "params_names": ["good"], "results": {"theirs": theirs}}
-    text = report.report("folder", place / "data", tmp_path / "page.html", **arguments).read_text()
+    options = report.ReportOptions(out=place / "out", params_names=["good"], results={"theirs": theirs}, pages=False)
+    text = report.report("folder", place / "data", tmp_path / "page.html", options).read_text()
     reason = f"theirs is partial: seq1 is left out ({bad}"
     assert reason in text and reason in capsys.readouterr().err
     assert "no result for seq1" not in text and "fewer than" not in text
@@ -313,7 +318,7 @@ def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
     ):
         page_path = tmp_path / "page.html" if wish else place / "peers.json" / "page.html"
         with pytest.raises(error, match=what):
-            report.report("folder", place / "data", page_path, out=place / "out", **wish)
+            report.report("folder", place / "data", page_path, report.ReportOptions(out=place / "out", **wish))
 
 
 def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
@@ -332,7 +337,7 @@ def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
     assert compared.mean_over(compared.trackers[0], ["seq0", "seq1", "seq9"]) == pytest.approx(5 / 7)
     text = report.render(compared)
     for label in ("AO", "SR 0.50", "SR 0.75", "AO, 95 % interval"):
-        assert f'<button type="button">{label}</button>' in text
+        assert f">{label}</button>" in text
     assert '<td data-v="0.714285' in text and "Precision 20 px" not in text
     assert [t.label for t in plots.ranked(compared, "success")] == ["ours"]
     assert plots.figure_of(compared, "success") == "average_overlap"
@@ -355,7 +360,8 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
     page_and_plots = ["--page", str(tmp_path / "page.html"), "--plots", str(tmp_path / "plots")]
     assert cli.main(["report", *where, "--params", "good", "--sequences", "seq1", *page_and_plots]) == 0
     assert "1 sequence of" in (tmp_path / "page.html").read_text()
-    assert len(list((tmp_path / "plots").iterdir())) == 12
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert len(names) == 12 + 9 and {"success.pdf", "scores.csv", "sequences.json", "speed.tex"} <= names
     truth = open_dataset("folder", place / "data").load("seq1").boxes_xywh
     for layout, file in (("pytracking", "ebmtrack/good_001/seq1.txt"), ("got10k", "good/seq1/seq1_002.txt"),
                          ("got10k-otb", "good/seq1.txt")):  # fmt: skip
@@ -429,20 +435,41 @@ def test_attributes() -> None:
     assert table == {"OV": ("a",), "SV": ("a", "b")}
 
 
+def strokes(svg: str, color: int) -> list[str]:
+    """The paths of a line, by its colour."""
+    return re.findall(rf'<path d="([^"]*)"\s+(?:clip-path="[^"]*"\s+)?style="[^"]*stroke: var\(--c{color}\)', svg)
+
+
+def moves(path: str) -> str:
+    """The letters of a path's commands."""
+    return re.sub(r"[^A-Za-z]", "", path)
+
+
 def test_lines_have_gaps() -> None:
     """A frame that is not judged is no part of the line; the first line of a wide chart stands out."""
-    lines = [page.Line(name, i, np.arange(5.0), np.array([0, 1, np.nan, 1, 0])) for i, name in enumerate("ab")]
-    text = page.chart(lines, "frame", "overlap", 4.0, wide=True)
-    paths = re.findall(r'<path class="line c(\d)( faint)?" d="(.*?)"', text)
-    assert [path[:2] for path in paths] == [("1", " faint"), ("0", "")]
-    assert [re.sub(r"[\d.,]+", "", path[2]) for path in paths] == ["MLML"] * 2
+    lines = [charts.Line(name, i, np.arange(5.0), np.array([0, 1, np.nan, 1, 0])) for i, name in enumerate("ab")]
+    svg = charts.overlaps(lines, 5, "walk")
+    assert [moves(path) for color in (0, 1) for path in strokes(svg, color)] == ["MLML"] * 2
+    assert re.search(r"--c1\); stroke-opacity: 0.7|--c1\)[^\"]*stroke-width: 1.1", svg)
+    assert 'aria-label="walk"' in svg
 
 
 def test_a_lone_value_is_seen() -> None:
-    """A value between two gaps, or alone at an end, has a stroke of its own, centred on it."""
-    line = page.Line("a", 0, np.arange(5.0), np.array([0.5, np.nan, 0.5, np.nan, 0.5]))
-    path = re.search(r'class="line c0" d="(.*?)"', page.chart([line], "frame", "overlap", 4.0, wide=True))[1]
-    assert re.fullmatch(r"(M[\d.]+,[\d.]+m-1\.5,0h3){3}", path)
+    """A value between two gaps, or alone at an end, has a stroke of its own."""
+    line = charts.Line("a", 0, np.arange(5.0), np.array([0.5, np.nan, 0.5, np.nan, 0.5]))
+    assert "".join(moves(path) for path in strokes(charts.overlaps([line], 5, "walk"), 0)).count("ML") == 3
+
+
+def test_charts_take_the_colours_of_the_page() -> None:
+    """No colour of matplotlib is left where the page has a variable, no id, no address; equal input, equal text."""
+    lines = [charts.Line(f"t{i}", i, np.linspace(0, 1, 21), np.linspace(1, 0, 21)) for i in range(9)]
+    svg = charts.curves(lines, "x < 1", "y")
+    assert svg == charts.curves(lines, "x < 1", "y") and "x &lt; 1" in svg
+    assert not re.search(r"#[0-9a-f]{6}|\sid=|xmlns|https?:|font-family", svg)
+    assert all(strokes(svg, color) for color in range(8)) and len(strokes(svg, 0)) == 2
+    assert "stroke-dasharray" in svg  # the ninth has the colour of the first, dashed
+    spokes = charts.radar(["IV", "SV", "OCC"], [charts.Line("a", 0, np.arange(3), np.array([0.1, 0.5, 0.9]))], "r")
+    assert moves(strokes(spokes, 0)[0]) == "MLLL" and ">OCC<" in spokes
 
 
 @pytest.mark.parametrize("count", [200, 1000, 997, 12345])
@@ -452,21 +479,21 @@ def test_a_line_through_regular_gaps(count: int, step: int) -> None:
     A longer stretch without annotation remains a gap."""
     ys = np.full(count, np.nan)
     ys[::step] = np.arange(count)[::step] / count
-    xs, thinned = page.thin(ys)
+    xs, thinned = charts.thin(ys)
     assert len(xs) <= 300 and np.isfinite(thinned).all()
     np.testing.assert_allclose(thinned, xs / count, atol=1e-12)
     assert xs[0] < count / len(xs) and xs[-1] >= count - 2 * count / len(xs)
     ys[count // 3 : 2 * count // 3] = np.nan
-    xs, thinned = page.thin(ys)
-    path = re.search(r'class="line c0" d="(.*?)"', page.chart([page.Line("a", 0, xs, thinned)], "x", "y", count))[1]
-    assert re.sub(r"[\d.,]+|L", "", path) == "MM"
+    xs, thinned = charts.thin(ys)
+    (path,) = strokes(charts.overlaps([charts.Line("a", 0, xs, thinned)], count, "walk"), 0)
+    assert moves(path).replace("L", "") == "MM"
 
 
 def test_frames_without_the_target_do_not_empty_the_line() -> None:
     """With every ninth of 3000 frames not judged, each stretch of ten has the mean of its others."""
     ys = np.full(3000, 0.7)
     ys[::9] = np.nan
-    np.testing.assert_allclose(page.thin(ys)[1], np.full(300, 0.7))
+    np.testing.assert_allclose(charts.thin(ys)[1], np.full(300, 0.7))
 
 
 def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison, tmp_path: Path) -> None:
@@ -478,21 +505,95 @@ def test_a_legend_of_many_stands_beside_the_plot(compared: comparison.Comparison
     assert [float(width) for width in widths] == pytest.approx([3.5 * 72, 5.2 * 72])
 
 
-@pytest.mark.parametrize("x_max, expected", [
-    (1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (50.0, [0, 10, 20, 30, 40, 50]), (0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
-    (0.0, [0]), (2499.0, [0, 500, 1000, 1500, 2000]),
-])  # fmt: skip
-def test_ticks_are_round(x_max: float, expected: list) -> None:
-    """Five or so, at multiples of 1, 2, 2.5 or 5."""
-    assert page.ticks(x_max) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("count", [0, 1, 300, 301, 2500])
 def test_thinning_keeps_the_mean(count: int) -> None:
     """At most 300 points, between the first and the last frame, with nearly the mean of all."""
     ys = np.random.default_rng(0).uniform(size=count)
-    xs, thinned = page.thin(ys)
+    xs, thinned = charts.thin(ys)
     assert len(xs) == len(thinned) == min(count, 300)
     if count:
         assert xs[0] >= 0 and xs[-1] <= count - 1
         assert thinned.mean() == pytest.approx(ys.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_results_of_another_length_are_told_and_shown(
+    count: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Under `pytracking` a result that is too short is padded and one that is too long is cut: the page, its pictures
+    and the terminal say so, whichever tracker is the first, and the page is made."""
+    theirs = foreign(place, tmp_path)
+    for name in ("seq0", "seq1"):
+        path = tmp_path / "theirs_000" / f"{name}.txt"
+        rows = path.read_text().splitlines()
+        path.write_text("\n".join((rows * 2)[:count]) + "\n")
+    told = f"theirs: the number of boxes does not fit: seq0 ({count} for 6 frames), seq1 ({count} for 6 frames); "
+    for ours in ("good", "none"):
+        options = report.ReportOptions(
+            out=place / "out" if ours == "good" else tmp_path / "none",
+            params_names=["good"] if ours == "good" else [],
+            results={"theirs": theirs},
+            protocol="pytracking",
+        )
+        text = report.report("folder", place / "data", tmp_path / "page.html", options).read_text()
+        assert told in text and told in capsys.readouterr().err
+        pages = [path.read_text() for path in sorted((tmp_path / "page_sequences").iterdir())]
+        assert len(pages) == 3 and all('<rect class="box truth"' in one for one in pages)
+    found = open_dataset("folder", place / "data")
+    compared = comparison.compare(found, {"theirs": theirs}, protocol="pytracking")
+    shots = compared.shots("seq0", [2, 5], 320)
+    labels = [[rectangle.label for rectangle in shot.rectangles] for shot in shots]
+    assert labels == [["theirs", "annotation"], ["annotation"] if count == 3 else ["theirs", "annotation"]]
+
+
+def test_pages_of_sequences(place: Path, tmp_path: Path) -> None:
+    """Each is well-formed, links back, names the failure's frames and shows every tracker's box in its colour."""
+    options = report.ReportOptions(out=place / "out", params_names=["bad <b>&", "good"])
+    text = report.report("folder", place / "data", tmp_path / "a page.html", options).read_text()
+    folder = tmp_path / "a page_sequences"
+    assert sorted(path.name for path in folder.iterdir()) == [f"00{i}-seq{i}.html" for i in range(3)]
+    assert '<a href="a%20page_sequences/001-seq1.html">seq1</a>' in text
+    one = (folder / "001-seq1.html").read_text()
+    checker = Checker()
+    checker.feed(one)
+    assert not checker.open and "../a%20page.html" in checker.loads
+    assert "<h2>1 failure of bad &lt;b&gt;&amp;</h2>" in one and "<h3>Frames 2 to 5</h3>" in one
+    assert re.findall(r"<figcaption>frame (\d+)", one) == ["1", "2", "3", "5"]
+    second = one.split("</figure>")[1]
+    boxes = re.findall(r'class="box (\w+)" x="([\d.]+)"', second)
+    assert boxes == [("c1", "7.0"), ("c0", "107.0"), ("truth", "7.0")]
+
+
+def test_the_first_screen(place: Path, compared: comparison.Comparison) -> None:
+    """The headline figures come before everything else; notes are folded into one line."""
+    text = report.render(compared)
+    body = text[text.index("<body>") :]
+    assert body.index("<b>AUC 95.2</b>") < body.index("<details") < body.index("<table")
+    assert body.count('<details class="warn">') == 1
+    assert "<summary>elsewhere is partial: no result for seq2.</summary>" in body
+    assert '<a href="#s0">Scores</a>' in body and page.breakable("a_<b>") == "a_<wbr>&lt;b&gt;"
+    assert report._summary(["one", "two"]) == "2 notes: one" and report._summary(["word " * 40]).endswith("word …")
+
+
+def test_attributes_have_curves_and_a_radar(place: Path, tmp_path: Path) -> None:
+    """Three attributes make a radar; each has a success curve, and the abbreviations are explained."""
+    (tmp_path / "attributes.csv").write_text("sequence,FM,OCC,mine\nseq0,1,0,1\nseq1,1,1,0\n")
+    found = base.with_attributes(open_dataset("folder", place / "data"), tmp_path / "attributes.csv")
+    compared = comparison.compare(found, {"bad": place / "out" / "folder" / "bad <b>&"})
+    text = report.render(compared)
+    assert 'aria-label="AUC by attribute"' in text and "<h3>FM <small>fast motion</small></h3>" in text
+    assert "<dt>OCC</dt><dd>occlusion</dd>" in text and "<h3>mine</h3>" in text
+    (bad,) = compared.trackers
+    np.testing.assert_allclose(bad.restricted(["seq0"]).curve("success")[1], bad.curve("success")[1], atol=1e-15)
+
+
+def test_shared_cores_are_noted(place: Path, tmp_path: Path) -> None:
+    """Frames/s that were measured beside other workers are called so."""
+    found = open_dataset("folder", place / "data")
+    for name in found.names:
+        boxes = found.load(name).boxes_xywh
+        write_result(tmp_path / "p_000", name, Result(boxes, np.full(6, 0.02), workers=4, stages_s={"crop": 0.1}))
+    compared = comparison.compare(found, {"p": tmp_path / "p"})
+    assert compared.trackers[0].stages_s == {"crop": pytest.approx(0.3)}
+    assert "cores that several workers shared (p: 4 workers)" in report.render(compared)
+    assert "shared" not in report.render(comparison.compare(found, {"good": place / "out" / "folder" / "good"}))
