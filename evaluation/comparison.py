@@ -17,17 +17,15 @@ import numpy as np
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import metrics
 from ebmtrack.evaluation.charts import Line
-from ebmtrack.evaluation.evaluate import judge
 from ebmtrack.evaluation.film import Shot, shots
 from ebmtrack.evaluation.foreign import ResultFolder, find_results
 from ebmtrack.evaluation.results import Result
+from ebmtrack.evaluation.scoring import FIGURES, figures, judge, summary_figure
 from ebmtrack.videos import DataSet, Sequence
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_text
 
 Array = np.ndarray
-
-FIGURES = ("auc", "average_overlap", "op50", "op75", "precision_20", "norm_precision", "fps")
 
 
 @dataclass
@@ -73,7 +71,7 @@ class TrackerScores:
         """A figure over all sequences: as the protocol averages, or the plain mean where only figures are
         known."""
         if figure != "fps" and self.summaries:
-            return float(np.mean([_of_summary(summary, figure) for summary in self.summaries]))
+            return float(np.mean([summary_figure(summary, figure) for summary in self.summaries]))
         if figure == "fps" and self.runs:
             frames = {name: len(score.overlap) - 1 for run in self.runs for name, score in run.items()}
             return metrics.overall_speed(self.values("fps"), frames)
@@ -249,7 +247,7 @@ def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, m
         if result.made_by and result.made_by not in tracker.made_by:
             tracker.made_by.append(result.made_by)
     speed = float(np.mean([result.frames_per_s for result, _ in judged.values()]))
-    tracker.figures[name] = {**_figures(scores), "fps": speed}
+    tracker.figures[name] = {**figures(scores), "fps": speed}
 
 
 def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerScores]:
@@ -298,24 +296,6 @@ def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()
     if absent:
         raise ResultError(f"{base}: no results of {absent[0]!r}; there are those of {', '.join(dict.fromkeys(names))}")
     return {name: base / name for name in dict.fromkeys(params_names or names)}
-
-
-def _figures(scores: Items[metrics.SequenceScore]) -> dict[str, float]:
-    """Figures of one sequence, the mean over its runs."""
-    points = np.mean([score.op(np.array([0.5, 0.75])) for score in scores], axis=0)
-    norm = np.mean([score.protocol.norm_figure(score.norm_precision) for score in scores])
-    return {
-        "auc": float(np.mean([score.success for score in scores])),
-        "average_overlap": float(np.mean([score.average_overlap for score in scores])),
-        "op50": float(points[0]),
-        "op75": float(points[1]),
-        "precision_20": float(np.mean([score.precision[20] for score in scores])),
-        "norm_precision": float(norm),
-    }
-
-
-def _of_summary(summary: metrics.Summary, figure: str) -> float:
-    return summary.norm_figure if figure == "norm_precision" else getattr(summary, figure)
 
 
 def _errors(path: Path) -> dict[str, str]:

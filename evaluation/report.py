@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,11 @@ class ReportOptions:
 
 
 def report(
-    dataset: str, root: str | os.PathLike, page: str | os.PathLike, options: ReportOptions | None = None
+    dataset: str,
+    root: str | os.PathLike,
+    page: str | os.PathLike,
+    options: ReportOptions | None = None,
+    **changes: Any,
 ) -> Path:
     """Write a page that compares trackers on a data set, and return its path.
 
@@ -89,11 +94,12 @@ def report(
         root: Its folder.
         page: The file to write.
         options: What to compare and show.
+        **changes: Fields of the options.
 
     Raises:
         EbmtrackError: Something cannot be read or written.
     """
-    options = options or ReportOptions()
+    options = replace(options or ReportOptions(), **changes)
     if options.worst < 0:
         raise ConfigError(f"worst {options.worst}: the number of sequences shown in detail cannot be negative")
     found, others = open_dataset(dataset, root), dict(options.results or {})

@@ -306,6 +306,7 @@ def evaluate(
     allow_missing: bool = False,
     overwrite: bool = False,
     out: Path = Path("results"),
+    json: bool = False,
     visdom: bool = False,
     visdom_server: str = VISDOM_SERVER,
 ) -> int:
@@ -326,17 +327,25 @@ def evaluate(
         allow_missing: Go on with the sequences that are there.
         overwrite: Remove what is finished and run it again; no other runner may be at work there.
         out: Folder of results.
+        json: Print the scores as JSON (which `ebmtrack report --peers` reads), and the progress to stderr.
         visdom: Show on a visdom server what each worker's tracker sees, and the scores.
         visdom_server: The server's URL.
     """
+    from json import dumps
+
+    from ebmtrack.evaluation.evaluate import EvaluateOptions
     from ebmtrack.evaluation.evaluate import evaluate as run
     from ebmtrack.videos.opening import locate
 
-    options = {"threads": threads, "protocol": protocol, "seed": seed, "weights": weights}
-    options |= {"allow_missing": allow_missing, "overwrite": overwrite}
-    if visdom:
-        options |= _shown_evaluation(visdom_server, weights)
-    return run(params, dataset, locate(dataset, root), sequences, runs, workers, device, out, **options).exit_code
+    options = EvaluateOptions(
+        sequences, runs, workers, threads, device, out, overwrite, weights, protocol, seed, allow_missing
+    )
+    shown = _shown_evaluation(visdom_server, weights) if visdom else {}
+    stream = sys.stderr if json else sys.stdout
+    evaluation = run(params, dataset, locate(dataset, root), options, stream=stream, **shown)
+    if json:
+        print(dumps(evaluation.as_json(), indent=1))
+    return evaluation.exit_code
 
 
 def report(
