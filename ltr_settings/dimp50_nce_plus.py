@@ -3,8 +3,8 @@
     ebmtrack train dimp50_nce_plus --device cuda --workers 8
 
 LaSOT, GOT-10k, TrackingNet (sets 0 to 3) and COCO are looked for where `ebmtrack paths` says; with `--set packs=FOLDER`
-the packs lasot, got10k, trackingnet and coco in that folder are used instead, with `--set prepared=FOLDER` frames that
-stay in the device's memory, on which batches are made of them. Both should be cut 18 target sizes wide (docs/data.md).
+the packs lasot, got10k, trackingnet and coco in that folder are used instead; with `--set prepared=FOLDER` these
+packs stay in the device's memory, where batches are made. They should be cut 18 target sizes wide (docs/data.md).
 The backbone's ImageNet weights are downloaded, or read from the file that --backbone names. The paper's run was in
 float32; `--set bfloat16=true` is faster on a recent GPU. `ebmtrack train dimp50_nce_plus --show` lists all settings.
 """
@@ -20,11 +20,11 @@ from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.contexts import contexts_of, prepared_contexts, warn_of_narrow, with_cut_at
-from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
+from ebmtrack.data.contexts import contexts_of, warn_of_narrow, with_cut_at
+from ebmtrack.data.device_batches import batches_from_packs
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
-from ebmtrack.data.store import PackedSource
+from ebmtrack.data.store import PackedSource, open_packs
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader, pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
@@ -83,7 +83,8 @@ class Settings(RunSettings):
         params: set-up in tracker_params for `track_on`.
         vot_list: file of names of GOT-10k sequences to leave out: the list of the VOT challenge.
         packs: folder of packs (`ebmtrack pack`), named as the shares.
-        prepared: folder of prepared frames, for batches that are made on the device.
+        prepared: folder of packs to keep in the device's memory, where batches are made.
+        got10k_split: train, or vottrain, as pytracking trains: put its list beside list.txt (docs/data.md).
     """
 
     arch: str = "super_dimp"
@@ -106,6 +107,7 @@ class Settings(RunSettings):
     vot_list: Path | None = None
     packs: Path | None = None
     prepared: Path | None = None
+    got10k_split: str = "train"
 
 
 def plan(settings: Settings) -> Plan:
@@ -167,27 +169,25 @@ def data(settings: Settings, sources: Mapping[str, Source] | None = None, held_b
 
 
 def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
-    """Return samples that CPU workers cut from files or packs, or that the device cuts from frames in its memory."""
+    """Return samples that CPU workers cut from files or packs, or that the device cuts from packs in its memory."""
     sampling = settings.sampling
     if is_leader():
-        contexts = contexts_of(sources) if settings.prepared is None else prepared_contexts(settings.prepared)
+        contexts = contexts_of(sources if settings.prepared is None else open_packs(settings.prepared))
         warn_of_narrow(settings.crops, {name: contexts[name] for name in contexts if sampling.shares.get(name)})
     if settings.prepared is None:
         crops = with_cut_at(settings.crops, sources)
         return TrainingSet(make_sampler(sources, sampling, settings.seed), crops, settings.samples)
-    frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
-    counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
-    return DeviceBatches(
-        frames, settings.crops, sampling.shares, *counts, settings.seed, sampling.rule, length=settings.samples
-    )
+    device = pick_device(settings.device)
+    return batches_from_packs(settings.prepared, device, sampling, settings.crops, settings.seed, settings.samples)
 
 
 def public_sources(settings: Settings) -> dict[str, Source]:
-    """Return the data sets of the paper, or packs of them, as far as they have a share; none for prepared frames."""
+    """Return the data sets of the paper, or packs of them, as far as they have a share; none for `prepared`."""
     names = [name for name, share in settings.sampling.shares.items() if share and settings.prepared is None]
     if settings.packs is not None:
         return {name: PackedSource(settings.packs / name, name) for name in names}
-    splits, lists = {"trackingnet": "0-3"}, {"got10k": settings.vot_list}  # sets 0 to 3 (pytracking)
+    splits = {"trackingnet": "0-3", "got10k": settings.got10k_split}  # sets 0 to 3 (pytracking)
+    lists = {"got10k": settings.vot_list}
     return {name: open_source(name, split=splits.get(name), exclude=lists.get(name)) for name in names}
 
 
@@ -201,7 +201,6 @@ def validation_source() -> Source | None:
 def held_back_of(settings: Settings, source: Source) -> HeldBack:
     """Return the same samples of a source each time."""
     sampling = dataclasses.replace(settings.sampling, shares={source.name: 1.0})
-    samples = TrainingSet(
-        make_sampler({source.name: source}, sampling, seed=1), settings.crops, settings.validation_samples
-    )
+    sampler, crops = make_sampler({source.name: source}, sampling, seed=1), settings.crops.for_validation()
+    samples = TrainingSet(sampler, crops, settings.validation_samples)
     return HeldBack(samples, sampling.train_frames, settings.validation_samples, settings.batch)

@@ -4,7 +4,7 @@
 
 POOL holds got10k/, coco/, cutouts/ and backgrounds/; the backbone file holds torchvision's ImageNet weights (without
 --backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set prepared=FOLDER` makes batches
-on the device, of frames that stay in its memory; POOL is then needed for validation alone.
+on the device, of packs that stay in its memory; POOL is then needed for validation alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import Jitter, Look
-from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
+from ebmtrack.data.device_batches import batches_from_packs
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
@@ -69,7 +69,7 @@ class Settings(RunSettings):
         objective: losses.
         rates: Adam's learning rate of each part.
         thaw: part of the steps for which conv1, layer1 and layer2 stay as they are.
-        prepared: folder of prepared frames, for batches that are made on the device.
+        prepared: folder of packs to keep in the device's memory, where batches are made.
     """
 
     data: Path | None = Path("data/train")
@@ -132,16 +132,13 @@ def data(settings: Settings) -> Data:
 
 
 def training_set(settings: Settings) -> Dataset:
-    """Return samples that CPU workers cut from the pool's files, or that the device cuts from frames in its memory."""
+    """Return samples that CPU workers cut from the pool's files, or that the device cuts from packs in its memory."""
     sampling = settings.sampling
     if settings.prepared is None:
         pool = open_pool(pool_folder(settings), "train", decoded_limit=6 * 2**30)
         return TrainingSet(make_sampler(pool, sampling, settings.seed), settings.crops, settings.samples)
-    frames = DeviceFrames.load(settings.prepared, pick_device(settings.device))
-    counts = (sampling.train_frames, sampling.test_frames, sampling.max_gap)
-    return DeviceBatches(
-        frames, settings.crops, sampling.shares, *counts, settings.seed, sampling.rule, length=settings.samples
-    )
+    device = pick_device(settings.device)
+    return batches_from_packs(settings.prepared, device, sampling, settings.crops, settings.seed, settings.samples)
 
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:

@@ -472,78 +472,51 @@ def pack(
     quality: int = 90,
     png: bool = False,
     every: int = 1,
+    most_frames: int = 0,
     targets: int | None = None,
+    skip_damaged: bool = False,
     split: str | None = None,
     exclude: Path | None = None,
-    skip_damaged: bool = False,
+    part: Literal["train", "validation", "all"] = "train",
+    clips: int = 2000,
+    seed: int = 0,
     threads: int | None = None,
 ) -> None:
     """Write a training source into a pack: target-centred crops with boxes; interrupted, it goes on where it was.
 
     Args:
-        name: lasot, got10k, trackingnet, coco, synthetic or pack.
-        path: Where the source lies.
+        name: lasot, got10k, trackingnet, coco, synthetic, pack, pool (three packs), or the file of a data set.
+        path: Folder of the source.
         out: Folder of the pack.
         context: Side of a crop in target sizes; the picture's end cuts it.
         output: Its side in pixels at most; larger ones are scaled down.
         quality: Of JPEG, 1 to 100.
         png: PNG instead: no loss, several times as large.
-        every: Keep one visible frame in so many.
-        targets: Keep the first so many targets only.
-        split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
-        exclude: File of GOT-10k's sequences to leave out.
+        every: Keep every N-th visible frame.
+        most_frames: Keep at most N frames of a video, evenly spread; 0 keeps all.
+        targets: Keep the first N targets only.
         skip_damaged: Leave out what cannot be read, instead of stopping there.
+        split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
+        exclude: File of sequences to leave out.
+        part: Of the small pool: what is trained on, what is held back, or all.
+        clips: Number of the pool's compositions.
+        seed: Of the compositions.
         threads: Threads that read and cut.
     """
     from ebmtrack.data.catalogue import open_source
     from ebmtrack.data.packing import PackSettings, write_pack
+    from ebmtrack.data.pool import open_pool
 
-    source = open_source(name, path, split, exclude)
-    settings = PackSettings(context, output, quality, png, every, targets, skip_damaged=skip_damaged)
+    pool = name == "pool"
+    sources = open_pool(path, part, seed=seed, clips=clips) if pool else {"": open_source(name, path, split, exclude)}
+    settings = PackSettings(context, output, quality, png, every, most_frames, targets, skip_damaged=skip_damaged)
     origin = {"path": str(path.resolve()), "split": split, "exclude": str(exclude) if exclude else None}
-    facts = write_pack(source, out, settings, threads, progress=True, origin=origin)
-    megabytes = facts["bytes"] / 1e6
-    print(f"{facts['frames']} crops of {facts['targets']} targets, {megabytes:.1f} MB, are in {out}")
-    for line in facts["left_out"]:
-        print(f"left out: {line}")
-
-
-def prepare(
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=FOLDER")],
-    /,
-    part: Literal["train", "validation", "all"] = "train",
-    clips: int = 2000,
-    seed: int = 0,
-    context: float = 12.0,
-    target_px: float = 96.0,
-    quality: int = 90,
-    most_frames: int = 0,
-    shard_mib: float = 56.0,
-) -> None:
-    """Write frames of training sources for batches that are made on the device, as files that are easy to move.
-
-    Args:
-        out: Folder to write.
-        sources: Such as pool=/data/pool got10k=/data/got10k pack=packs/lasot.
-        part: Of the small pool: what is trained on, what is held back, or all.
-        clips: How many of the pool's compositions.
-        seed: Of the compositions.
-        context: Width of a picture in target sizes; the frame's end cuts it.
-        target_px: Size of the largest targets in pixels; larger ones are scaled down with their picture.
-        quality: Of JPEG, 1 to 100; 0 is PNG, without loss.
-        most_frames: Of a video, evenly spread; 0 keeps all.
-        shard_mib: Size of a file at most.
-    """
-    from ebmtrack.data.prepare import POOL_CUT_AT, PrepareSettings, open_named
-    from ebmtrack.data.prepare import prepare as run
-
-    settings = PrepareSettings(context, target_px, quality, most_frames, cut_at=POOL_CUT_AT, shard_mib=shard_mib)
-    manifest = run(open_named(sources, part, clips, seed), out, settings, progress=True)
-    for source in manifest["sources"]:
-        print(f"{source['name']}: {source['targets']} targets, {source['frames']} frames")
-    megabytes = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
-    print(f"{len(manifest['shards'])} files, {megabytes:.1f} MB, are in {out}")
+    for place, source in sources.items():
+        facts = write_pack(source, out / place, settings, threads, progress=True, origin=origin)
+        megabytes = facts["bytes"] / 1e6
+        print(f"{facts['frames']} crops of {facts['targets']} targets, {megabytes:.1f} MB, are in {out / place}")
+        for line in facts["left_out"]:
+            print(f"left out: {line}")
 
 
 def study(
@@ -680,7 +653,6 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "datasets": datasets,
     "paths": paths,
     "pack": pack,
-    "prepare": prepare,
     "study": study,
     "pytracking": pytracking,
     "vot": vot,

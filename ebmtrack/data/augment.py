@@ -1,4 +1,4 @@
-"""What is random about a training crop: where it lies, and how it looks."""
+"""The random parts of a training crop: its place in the image, and its look."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from ebmtrack.data.crops import search_side
 
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """How far a search region strays from the target, as in DiMP.
+    """The random displacement and size of a search region, as in DiMP.
 
     Its centre moves by U(-0.5, 0.5) * `centre` target sizes, its size changes by the factor exp(N(0, 1) * `scale`).
     `stretch` is the deviation of the log of the crop's aspect ratio (ours; DiMP has none).
@@ -27,9 +27,9 @@ class Jitter:
 
     @classmethod
     def per_side(cls, centre: float, scale: float) -> Jitter:
-        """DiMP's jitter, which draws the changes of width and height independently, both with deviation `scale`.
+        """Return DiMP's jitter, which draws the changes of width and height independently with deviation `scale`.
 
-        Only the root of their product counts for a square search region: its log has the deviation scale / sqrt(2).
+        Only the root of their product matters for a square search region: its log has the deviation scale / sqrt(2).
         """
         return cls(centre, scale / math.sqrt(2))
 
@@ -49,10 +49,15 @@ class Look:
     noise: float = 0.0  # probability; deviation up to 8 grey levels
 
 
+def without_augmentation(look: Look) -> Look:
+    """Return a look for validation: without flips, blur, noise, and changes of light and colour, but for grey."""
+    return Look(grey=look.grey, joint_flip=0.0, flip=0.0, brightness=0.0)
+
+
 def jittered_window(
     box_xywh: np.ndarray, jitter: Jitter, search_factor: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A search region (x, y, w, h) around a box, displaced and resized at random."""
+    """Draw a search region (x, y, w, h) around a box, displaced and resized at random."""
     size = box_xywh[2:] * np.exp(rng.standard_normal() * jitter.scale)
     reach = math.sqrt(size[0] * size[1]) * jitter.centre
     centre = box_xywh[:2] + box_xywh[2:] / 2 + reach * (rng.random(2) - 0.5)
@@ -68,7 +73,7 @@ def keep_off_cut_edges(
     """Move a search region off edges where a frame was cut `cut_at` target sizes from the target.
 
     Such an edge is not the end of the scene, and a network that sees padding there learns to look for padding. An edge
-    counts as cut when it lies at least 0.8 * cut_at target sizes from the target's centre.
+    counts as cut if it is at least 0.8 * cut_at target sizes away from the target's centre.
     """
     reach = 0.8 * cut_at * math.sqrt(box_xywh[2] * box_xywh[3])
     bounds = []
@@ -86,41 +91,92 @@ def keep_off_cut_edges(
 
 
 def scene_frac(window_xywh: tuple[float, float, float, float], image_wh: tuple[int, int]) -> float:
-    """The part of a window's area that lies inside the image."""
+    """Return the part of a window's area that is inside the image."""
     covered = 1.0
     for start, size, length in zip(window_xywh[:2], window_xywh[2:], image_wh):
         covered *= max(0.0, min(start + size, length) - max(start, 0.0)) / size
     return covered
 
 
-def change_look(patch: np.ndarray, look: Look, grey: bool, rng: np.random.Generator) -> np.ndarray:
-    """A uint8 RGB patch (H, W, 3) with random light, colour, blur and noise."""
+@dataclasses.dataclass(frozen=True)
+class LookDraws:
+    """What was drawn for the look of one frame.
+
+    saturation (0 is grey), contrast, brightness: factors. blur: deviation of a Gaussian blur in pixels; motion, angle:
+    length in pixels and direction in radians of a motion blur; noise: deviation in grey levels; each 0 for none.
+    noise_pixels: the noise itself, or None, then noise_seed is the seed of who makes it.
+    """
+
+    saturation: float = 1.0
+    contrast: float = 1.0
+    brightness: float = 1.0
+    blur: float = 0.0
+    motion: int = 0
+    angle: float = 0.0
+    noise: float = 0.0
+    noise_seed: int = 0
+    noise_pixels: np.ndarray | None = None
+
+
+def draw_look(
+    look: Look, grey: bool, rng: np.random.Generator, noise_shape: tuple[int, ...] | None = None
+) -> LookDraws:
+    """Draw how the look of a frame changes.
+
+    Args:
+        look: Probabilities and strengths.
+        grey: Whether the frame loses its colours.
+        rng: The sample's generator.
+        noise_shape: The frame's shape, if its noise is to be drawn here; otherwise a seed is.
+
+    Returns:
+        The draws for `apply_look`, or for a batch on the device.
+    """
+    saturation = 0.0 if grey else _factor(look.saturation, rng) if look.saturation else 1.0
+    contrast = _factor(look.contrast, rng) if look.contrast else 1.0
+    brightness = _factor(look.brightness, rng)
+    blur = rng.uniform(0.3, 2.0) if rng.random() < look.blur else 0.0
+    motion, angle = (int(rng.integers(3, 10)), rng.uniform(0, math.pi)) if rng.random() < look.motion_blur else (0, 0.0)
+    if rng.random() >= look.noise:
+        return LookDraws(saturation, contrast, brightness, blur, motion, angle)
+    if noise_shape is not None:
+        pixels = rng.standard_normal(noise_shape, dtype=np.float32)
+        return LookDraws(saturation, contrast, brightness, blur, motion, angle, rng.uniform(0, 8), 0, pixels)
+    seed = int(rng.integers(2**62))
+    return LookDraws(saturation, contrast, brightness, blur, motion, angle, rng.uniform(0, 8), seed)
+
+
+def apply_look(patch: np.ndarray, drawn: LookDraws) -> np.ndarray:
+    """Return a uint8 RGB patch (H, W, 3) with the drawn light, colour, blur and noise."""
     x = patch.astype(np.float32)
-    if look.saturation and not grey:
-        luma = (x @ GREY)[..., None]
-        x = luma + (x - luma) * _factor(look.saturation, rng)
-    if grey:
-        x = np.repeat((x @ GREY)[..., None], 3, axis=2)
-    if look.contrast:
+    if drawn.saturation != 1:
+        luma = (x @ LUMA)[..., None]
+        x = luma + (x - luma) * drawn.saturation
+    if drawn.contrast != 1:
         mean = x.mean()
-        x = mean + (x - mean) * _factor(look.contrast, rng)
-    x = x * _factor(look.brightness, rng)
-    if rng.random() < look.blur:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 2.0))
-    if rng.random() < look.motion_blur:
-        x = cv2.filter2D(x, -1, _motion_kernel(int(rng.integers(3, 10)), rng.uniform(0, math.pi)))
-    if rng.random() < look.noise:
-        x = x + rng.standard_normal(x.shape, dtype=np.float32) * rng.uniform(0, 8)
+        x = mean + (x - mean) * drawn.contrast
+    x = x * drawn.brightness
+    if drawn.blur:
+        x = cv2.GaussianBlur(x, (0, 0), drawn.blur)
+    if drawn.motion:
+        x = cv2.filter2D(x, -1, motion_kernel(drawn.motion, drawn.angle))
+    if drawn.noise_pixels is not None:
+        x = x + drawn.noise_pixels * drawn.noise
     return np.clip(x, 0, 255).astype(np.uint8)
 
 
+def change_look(patch: np.ndarray, look: Look, grey: bool, rng: np.random.Generator) -> np.ndarray:
+    """Return a uint8 RGB patch (H, W, 3) with random light, colour, blur and noise."""
+    return apply_look(patch, draw_look(look, grey, rng, patch.shape))
+
+
 def _factor(strength: float, rng: np.random.Generator) -> float:
-    """A factor U(1 - strength, 1 + strength)."""
+    """Draw a factor U(1 - strength, 1 + strength)."""
     return 1 + strength * (2 * rng.random() - 1)
 
 
-def _motion_kernel(length: int, angle: float) -> np.ndarray:
-    """A line of `length` pixels at `angle` radians, summing to one."""
+def motion_kernel(length: int, angle: float) -> np.ndarray:
+    """Return a line of `length` pixels at `angle` radians, (length, length) float32, summing to one."""
     kernel = np.zeros((length, length), np.float32)
     centre, dx, dy = (length - 1) / 2, math.cos(angle), math.sin(angle)
     for t in np.linspace(-centre, centre, 2 * length):
@@ -128,6 +184,14 @@ def _motion_kernel(length: int, angle: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
+def blur_kernel(sigma: float) -> np.ndarray:
+    """Return the kernel (k, k) of a Gaussian blur of deviation `sigma` pixels, as cv2.GaussianBlur makes it."""
+    reach = round(4 * sigma)
+    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    profile /= profile.sum()
+    return np.outer(profile, profile).astype(np.float32)
+
+
 def flip_box(box_xywh: np.ndarray, width: float) -> np.ndarray:
-    """The box after mirroring a patch of `width` pixels, with edges at 0 and width."""
+    """Return the box after mirroring a patch of `width` pixels, with edges at 0 and width."""
     return np.array([width - box_xywh[0] - box_xywh[2], *box_xywh[1:]])

@@ -10,6 +10,7 @@ import numpy as np
 
 from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.pool import LEAST_COVER, STILLS
+from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k, lasot, trackingnet
 from ebmtrack.videos.coco import CocoSource, splits_in
@@ -228,7 +229,7 @@ def _check_synthetic(root: Path, every_frame: bool) -> Iterator[Finding]:
 
 
 def _check_pack(root: Path, every_frame: bool) -> Iterator[Finding]:
-    yield from _check("pack", open_source("pack", root), every_frame)
+    yield from _check("pack", PackedSource(root, verify=True), every_frame)
 
 
 def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""Writing packs: any source as target-centred crops in LMDB shards, safe to interrupt and go on with.
+"""Writing packs: any source as target-centred crops in LMDB files, safe to interrupt and to go on with.
 
-A pack is a folder. While it is written it holds packing.json (what is being made, to compare when it goes on) and,
-beside each finished shard, the facts about it; pack.json, written last, makes it a pack. `PackedSource` reads it.
+A pack is a folder. While it is written it holds packing.json (the settings, to compare when it goes on) and, beside
+each finished shard, the facts about it; pack.json, written last, makes it a pack. `store.PackedSource` reads it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import lmdb
 import numpy as np
 from tqdm import tqdm
 
 from ebmtrack._version import __version__
-from ebmtrack.data.shards import write_shard
-from ebmtrack.data.store import FORMAT, INDEX_KEY, PACK_FILE, crop_size, frame_key
+from ebmtrack.data.store import FORMAT, INDEX_KEY, PACK_FILE, crop_size, file_crc, frame_key, load_lmdb, seal
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import replacing, write_text
 from ebmtrack.videos.sequence import well_formed
 from ebmtrack.videos.source import Source
 
+if TYPE_CHECKING:
+    import lmdb
+
 PACKING_FILE = "packing.json"
 CHUNK = 64  # crops that are made before they are written
+FIRST_MAP_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
 class PackSettings:
-    """What a pack keeps of its source.
+    """The part of its source that a pack keeps.
 
-    context: side of the window around the target, in target sizes sqrt(w h); the picture's end cuts it.
-    output: pixels of a crop's side; a larger window is scaled down to it, a smaller one keeps its pixels.
-    quality: of JPEG, 1 to 100; png: PNG instead, without loss. every: one visible frame in so many.
-    targets: the first so many targets only. shard_frames: a shard is closed when it has so many crops.
-    skip_damaged: leave out what cannot be read, and name it in pack.json, instead of stopping.
+    context: side of the window around the target, in target sizes sqrt(w h); the picture's end cuts it. output: pixels
+    of a crop's side; a larger window is scaled down to it, a smaller one keeps its pixels. quality: of JPEG, 1 to 100.
+    png: PNG instead, without loss. every: keep every N-th visible frame. most_frames: keep at most N of these, evenly
+    spread; 0 keeps all. targets: keep the first N targets. shard_frames: a file is closed with the target that fills it
+    with N crops. skip_damaged: leave out damaged frames, and name them in pack.json, instead of stopping.
     """
 
     context: float = 10.0
@@ -51,6 +54,7 @@ class PackSettings:
     quality: int = 90
     png: bool = False
     every: int = 1
+    most_frames: int = 0
     targets: int | None = None
     shard_frames: int = 5000
     skip_damaged: bool = False
@@ -59,12 +63,14 @@ class PackSettings:
         if not 1 <= self.context <= 100 or not 16 <= self.output <= 4096 or not 1 <= self.quality <= 100:
             raise ConfigError("a pack needs a context of 1 to 100, an output of 16 to 4096 and a quality of 1 to 100")
         if self.every < 1 or self.shard_frames < 1 or (self.targets is not None and self.targets < 1):
-            raise ConfigError("every, targets and shard_frames must be at least 1")
+            raise ConfigError("a pack needs every, targets and shard_frames of at least 1")
+        if self.most_frames < 0:
+            raise ConfigError(f"a pack needs most_frames of at least 0, got {self.most_frames}")
 
 
 @dataclasses.dataclass
 class _Target:
-    """Number, name, boxes in the picture, sampling weight and chosen frames of a target."""
+    """The number, name, boxes in the picture, sampling weight and chosen frames of a target."""
 
     number: int
     name: str
@@ -74,16 +80,16 @@ class _Target:
 
 
 def target_window(box_xywh: np.ndarray, context: float) -> np.ndarray:
-    """The square window (4,) int64, in whole pixels, of `context` target sizes around a box (4,)."""
+    """Return the square window (4,) int64, in whole pixels, of `context` target sizes around a box (4,)."""
     side = max(2, round(context * math.sqrt(box_xywh[2] * box_xywh[3])))
     corner = np.floor(box_xywh[:2] + box_xywh[2:] / 2 - side / 2 + 0.5)
     return np.array([*corner, side, side], np.int64)
 
 
 def cut_crop(image: np.ndarray, window_xywh: np.ndarray, output: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture in a window, and where that part lies in the picture, (4,) int64.
+    """Cut the part of a picture in a window; return it and its place in the picture, (4,) int64.
 
-    It is scaled down (area average) where the window is larger than `output`; empty where they do not meet.
+    It is scaled down (area average) if the window is larger than `output`, and empty if they do not meet.
     """
     low = np.clip(window_xywh[:2], 0, image.shape[1::-1])
     high = np.clip(window_xywh[:2] + window_xywh[2:], 0, image.shape[1::-1])
@@ -107,8 +113,19 @@ def write_pack(
 ) -> dict:
     """Write `source` to the folder `out` and return the content of pack.json.
 
-    Interrupted, it goes on at the shard that was not finished; a finished pack stays as it is. ConfigError where `out`
-    holds something else or is being written; DatasetError where the source is damaged. `origin` goes into pack.json.
+    Interrupted, it goes on at the shard that was not finished; a finished pack stays as it is.
+
+    Args:
+        source: The targets.
+        out: The folder of the pack.
+        settings: What to keep.
+        threads: Threads that read and cut; 8 at most by default.
+        progress: Whether to show a bar.
+        origin: Goes into pack.json as it is.
+
+    Raises:
+        ConfigError: If `out` holds something else or is being written.
+        DatasetError: If the source is damaged.
     """
     out, threads = Path(out), threads or min(8, os.cpu_count() or 1)
     left_out: list[str] = []
@@ -117,8 +134,9 @@ def write_pack(
         raise DatasetError(f"source {source.name}: no visible frame to pack")
     made = {"format": f"ebmtrack pack {FORMAT}", "source": source.name, "is_video": source.is_video}
     made |= {"settings": dataclasses.asdict(settings), "fingerprint": _fingerprint(targets)}
+    made |= {"cut_at": source.cut_at}
     shards = _shards(targets, settings.shard_frames)
-    with _only_writer(out), _telling_of_full_disks(out):
+    with _only_writer(out), _report_full_disks(out):
         if _begin(out, made):
             _tidy(out)
             return json.loads((out / PACK_FILE).read_text("utf-8"))
@@ -128,16 +146,16 @@ def write_pack(
 
 
 @contextmanager
-def _telling_of_full_disks(out: Path) -> Iterator[None]:
-    """Turn what the system says when a file of the pack cannot be written into a ConfigError."""
+def _report_full_disks(out: Path) -> Iterator[None]:
+    """Turn the system's error for a file of the pack that cannot be written into a ConfigError."""
     try:
         yield
-    except (OSError, lmdb.Error) as error:
+    except (OSError, load_lmdb().Error) as error:
         raise ConfigError(f"{out}: cannot be written ({error}); make room, and run the same command again") from error
 
 
 def _targets(source: Source, settings: PackSettings, left_out: list[str]) -> Iterator[_Target]:
-    """What of each target goes into the pack."""
+    """Yield what of each target goes into the pack."""
     weights = source.weights()
     for number in range(min(len(source), settings.targets or len(source))):
         try:
@@ -149,11 +167,13 @@ def _targets(source: Source, settings: PackSettings, left_out: list[str]) -> Ite
             left_out.append(str(error))
             boxes, usable = np.empty((0, 4)), np.empty(0, bool)
         frames = np.flatnonzero(usable)[:: settings.every]
+        if settings.most_frames and len(frames) > settings.most_frames:
+            frames = frames[np.linspace(0, len(frames) - 1, settings.most_frames).round().astype(int)]
         yield _Target(number, source.target_name(number), boxes, float(weights[number]), frames)
 
 
 def _fingerprint(targets: list[_Target]) -> str:
-    """A checksum of names, boxes, weights and chosen frames: packing goes on only with the same."""
+    """Return a checksum of names, boxes, weights and chosen frames: packing goes on only with the same."""
     digest = hashlib.sha256()
     for target in targets:
         digest.update(json.dumps([target.name, target.weight, len(target.boxes_xywh)]).encode())
@@ -162,8 +182,9 @@ def _fingerprint(targets: list[_Target]) -> str:
 
 
 def _shards(targets: list[_Target], shard_frames: int) -> list[list[_Target]]:
-    """Runs of targets; each ends with the target that fills it."""
-    shards, frames = [[]], 0
+    """Divide targets into runs; each ends with the target that fills it."""
+    shards: list[list[_Target]] = [[]]
+    frames = 0
     for target in targets:
         if frames >= shard_frames:
             shards.append([])
@@ -174,7 +195,7 @@ def _shards(targets: list[_Target], shard_frames: int) -> list[list[_Target]]:
 
 
 def _begin(out: Path, made: dict) -> bool:
-    """Note in `out` what is made there; whether it is there already. ConfigError where it holds something else."""
+    """Note in `out` what is made there; return whether it is finished. ConfigError if `out` holds something else."""
     for name in (PACK_FILE, PACKING_FILE):
         if (out / name).is_file():
             found = _read_json(out / name)
@@ -184,14 +205,14 @@ def _begin(out: Path, made: dict) -> bool:
                     "folder"
                 )
             return name == PACK_FILE
-    if any(path.name != "packing.lock" and not path.name.startswith(".packing-") for path in out.iterdir()):
+    if any(path.name != "packing.lock" and not path.name.startswith(".") for path in out.iterdir()):
         raise ConfigError(f"{out}: not empty, and no pack; give a new folder")
     write_text(out / PACKING_FILE, json.dumps(made, indent=1))
     return False
 
 
 def _read_json(path: Path) -> object:
-    """The content of a JSON file, None where it is none."""
+    """Return the content of a JSON file, None if it is none."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -201,7 +222,7 @@ def _read_json(path: Path) -> object:
 def _shard(
     source: Source, targets: list[_Target], number: int, out: Path, settings: PackSettings, threads: int, bar: tqdm
 ) -> dict:
-    """Write one shard, or take it as it is where it was finished; the facts about it."""
+    """Write one shard, or take it as it is if it was finished; return the facts about it."""
     name = f"shard-{number:05d}"
     frames = sum(len(target.frames) for target in targets)
     if (out / f"{name}.json").is_file():
@@ -213,15 +234,39 @@ def _shard(
         left.unlink()
     with ThreadPoolExecutor(threads) as pool, replacing(out / f"{name}.lmdb") as temporary:
         writer = _Writer(source, targets, settings, pool, bar)
-        facts = write_shard(temporary, writer.batches())
+        _write_records(temporary, writer.batches())
+        facts: dict = {"bytes": temporary.stat().st_size, "crc": file_crc(temporary)}
     facts |= {"name": f"{name}.lmdb", "first": targets[0].number, "targets": len(targets)}
     facts |= {"frames": frames - len(writer.left_out), "left_out": writer.left_out}
     write_text(out / f"{name}.json", json.dumps(facts))
     return facts
 
 
+def _write_records(path: Path, batches: Iterator[dict[bytes, bytes]]) -> None:
+    """Write batches of {key: content} into a new LMDB file, each in a transaction, and sync it."""
+    env = load_lmdb().open(str(path), subdir=False, lock=False, sync=False, metasync=False, map_size=FIRST_MAP_BYTES)
+    try:
+        for batch in batches:
+            _put(env, batch)
+        env.sync(True)
+    finally:
+        env.close()
+
+
+def _put(env: lmdb.Environment, batch: Mapping[bytes, bytes]) -> None:
+    """Add a batch in one transaction; the map grows as far as is needed."""
+    while True:
+        try:
+            with env.begin(write=True) as transaction:
+                for key, content in batch.items():
+                    transaction.put(key, seal(content))
+            return
+        except load_lmdb().MapFullError:
+            env.set_mapsize(2 * env.info()["map_size"])
+
+
 class _Writer:
-    """Makes the records of one shard: crops in chunks, and at last the index."""
+    """The maker of one shard's records: crops in chunks, and at last the index."""
 
     def __init__(
         self, source: Source, targets: list[_Target], settings: PackSettings, pool: ThreadPoolExecutor, bar: tqdm
@@ -236,7 +281,7 @@ class _Writer:
         self.left_out: list[str] = []
 
     def batches(self) -> Iterator[dict[bytes, bytes]]:
-        """Batches of keys and contents."""
+        """Yield batches of keys and contents."""
         items = [(row, int(frame)) for row, target in enumerate(self.targets) for frame in target.frames]
         for first in range(0, len(items), CHUNK):
             made = self.pool.map(self._record, items[first : first + CHUNK])
@@ -245,7 +290,7 @@ class _Writer:
         yield {INDEX_KEY: self._index()}
 
     def _record(self, item: tuple[int, int]) -> tuple[bytes, bytes]:
-        """Key and encoded crop of (row of the target in the shard, frame); empty where it is left out."""
+        """Return key and encoded crop of (row of the target in the shard, frame); empty if it is left out."""
         target, frame = self.targets[item[0]], item[1]
         key, row = frame_key(target.number, frame), self.starts[item[0]] + frame
         try:
@@ -273,7 +318,7 @@ class _Writer:
         return cv2.imencode(kind, cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
     def _index(self) -> bytes:
-        """Names and columns of the shard as .npz."""
+        """Return names and columns of the shard as .npz."""
         names = json.dumps([target.name for target in self.targets]).encode()
         file = io.BytesIO()
         np.savez(
@@ -290,7 +335,7 @@ class _Writer:
 
 
 def _finish(out: Path, made: dict, shards: list[dict], left_out: list[str], origin: Mapping[str, object]) -> dict:
-    """Write pack.json and remove the notes of the packing."""
+    """Write pack.json, remove the notes of the packing, and return the content of pack.json."""
     left_out = left_out + [message for facts in shards for message in facts.pop("left_out")]
     facts = made | {key: sum(each[key] for each in shards) for key in ("targets", "frames", "bytes")}
     facts |= {"left_out": left_out, "origin": dict(origin)}
@@ -309,7 +354,7 @@ def _tidy(out: Path) -> None:
 
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
-    """Hold the folder `out`, created where it is missing, against other packers; the system lets go of it at a kill."""
+    """Hold the folder `out`, created if it is missing, against other packers; the system releases it at a kill."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = open(out / "packing.lock", "w")

@@ -1,4 +1,4 @@
-"""From a chosen target and frames to training tensors."""
+"""Training samples: crops of the chosen frames of a target, and its boxes in them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
-from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
+from ebmtrack.data.augment import (
+    Jitter,
+    Look,
+    change_look,
+    flip_box,
+    jittered_window,
+    keep_off_cut_edges,
+    scene_frac,
+    without_augmentation,
+)
 from ebmtrack.data.crops import WINDOW_BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
 from ebmtrack.data.disturb import Disturbance, Material, disturb, draw_sample_disturbance
 from ebmtrack.data.sampling import Choice, Sampler
-from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.errors import ConfigError
 
 CropRule = Literal["exact", "dimp"]
@@ -23,7 +31,7 @@ CropRule = Literal["exact", "dimp"]
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """How search regions are cut for training (defaults: DiMP-18).
+    """The rules by which search regions are cut for training (defaults: DiMP-18).
 
     rule "exact" cuts windows of fractions of pixels, averages large ones down and mirrors boxes about the patch's
     middle. "dimp" cuts as pytracking's training does (`whole_window`, `crop_whole_window`) and mirrors x to
@@ -57,6 +65,16 @@ class CropSettings:
                 f"{self.output}, {self.search_factor} and {self.max_scale_change}"
             )
 
+    def jitters(self, choice: Choice) -> list[tuple[int, Jitter]]:
+        """Return the frames of a sample, train frames first, each with its jitter."""
+        frames = [(frame, self.train_jitter) for frame in choice.train_frames]
+        return frames + [(frame, self.test_jitter) for frame in choice.test_frames]
+
+    def for_validation(self) -> CropSettings:
+        """Return the same crops without flips, changes of light or colour, and disturbances (pytracking)."""
+        looks = {"look": without_augmentation(self.look), "still_look": without_augmentation(self.still_look)}
+        return dataclasses.replace(self, **looks, disturbance=Disturbance())
+
 
 class TrainingSet(Dataset):
     """Samples by number: `crops` (f, 288, 288, 3) uint8 and `boxes_xywh` (f, 4) in crop pixels, train frames first."""
@@ -69,33 +87,17 @@ class TrainingSet(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = self.sampler.rng(index)
-        choice = self.sampler.choose(rng)
-        while rng.random() > self.scene_share(choice):
-            choice = self.sampler.choose(rng)
-        crops, boxes = self.process(choice, rng)
+        crops, boxes = self.process(draw_accepted(self.sampler, self.settings, rng), rng)
         return {"crops": torch.from_numpy(crops), "boxes_xywh": torch.from_numpy(boxes)}
 
-    def scene_share(self, choice: Choice) -> float:
-        """Area of the picture over that of the search region, at most 1: how much of a crop can be scene, not padding.
-
-        Large objects in photographs are taken less often by it; 1 for video and where `least_scene_frac` is 0.
-        """
-        if choice.source.is_video or self.settings.least_scene_frac == 0:
-            return 1.0
-        image, box = choice.source.frame(choice.target, 0), choice.source.boxes_xywh(choice.target)[0]
-        area = image.shape[0] * image.shape[1]
-        return min(1.0, area / (self.settings.search_factor**2 * box[2] * box[3]))
-
     def process(self, choice: Choice, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Cut, mirror and colour the frames of one sample."""
+        """Cut, mirror and colour the frames of one sample; return crops (f, H, W, 3) uint8 and boxes (f, 4)."""
         look = self.settings.look if choice.source.is_video else self.settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
         crops, boxes = [], []
         width = self.settings.output - (self.settings.rule == "dimp")
-        frames = [(f, self.settings.train_jitter) for f in choice.train_frames]
-        frames += [(f, self.settings.test_jitter) for f in choice.test_frames]
         shared, settings = None, self.settings.disturbance
-        for number, (frame, jitter) in enumerate(frames):
+        for number, (frame, jitter) in enumerate(self.settings.jitters(choice)):
             patch, box = self._crop(choice, frame, jitter, rng)
             if settings != Disturbance():
                 shared = shared or draw_sample_disturbance(settings, patch, box, rng)
@@ -107,35 +109,71 @@ class TrainingSet(Dataset):
             boxes.append(box)
         return np.stack(crops), np.stack(boxes).astype(np.float32)
 
-    def _crop(self, choice: Choice, frame: int, jitter: Jitter, rng: np.random.Generator):
-        """One search region of one frame, and the target's box in it."""
+    def _crop(
+        self, choice: Choice, frame: int, jitter: Jitter, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut one search region of one frame; return it and the target's box in it."""
         settings, source = self.settings, choice.source
         image, box = source.frame(choice.target, frame), source.boxes_xywh(choice.target)[frame]
-        for _ in range(5):
-            window = jittered_window(box, jitter, settings.search_factor, rng)
-            if source.name in settings.cut_at:
-                window = keep_off_cut_edges(window, box, image.shape[1::-1], settings.cut_at[source.name])
-            if scene_frac(window, image.shape[1::-1]) >= settings.least_scene_frac:
-                break
-        if settings.rule == "exact":
-            return crop_window(image, window, settings.output), box_in_window(box, window, settings.output)
-        window = whole_window(window, image.shape[1::-1], settings.border, settings.max_scale_change)
-        return crop_whole_window(image, window, settings.output), box_in_window(box, window, settings.output)
+        window = draw_window(source.name, box, image.shape[1::-1], jitter, settings, rng)
+        cut = crop_window if settings.rule == "exact" else crop_whole_window
+        return cut(image, window, settings.output), box_in_window(box, window, settings.output)
 
 
-def nce_candidates(
-    boxes_xywh: Tensor, mixture: GaussianMixture, samples: int, beta: float, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Noisy true boxes and noise boxes for NCE+ (BMVC 2020, equations 15 and 16), in the relative space of each box.
+def draw_accepted(sampler: Sampler, settings: CropSettings, rng: np.random.Generator) -> Choice:
+    """Draw a sample; large objects in photographs are accepted less often (`scene_share`)."""
+    choice = sampler.choose(rng)
+    while rng.random() > scene_share(choice, settings):
+        choice = sampler.choose(rng)
+    return choice
 
-    boxes_xywh: (..., 4). Returns boxes_xyxy (..., 1 + samples, 4), the noisy truth first, and log q (..., 1 + samples).
+
+def scene_share(choice: Choice, settings: CropSettings) -> float:
+    """Return the area of the picture over that of the search region, at most 1: the most of a crop that can be scene.
+
+    It is 1 for video, and if `least_scene_frac` is 0.
     """
-    offsets, log_q = nce_plus_samples(mixture, tuple(boxes_xywh.shape[:-1]), samples, beta, generator)
-    return displaced_boxes(boxes_xywh, offsets.to(boxes_xywh)), log_q.to(boxes_xywh.device)
+    if choice.source.is_video or settings.least_scene_frac == 0:
+        return 1.0
+    width, height = choice.source.frame_size_wh(choice.target, 0)
+    box = choice.source.boxes_xywh(choice.target)[0]
+    return min(1.0, width * height / (settings.search_factor**2 * box[2] * box[3]))
+
+
+def draw_window(
+    source: str,
+    box_xywh: np.ndarray,
+    image_wh: tuple[int, int],
+    jitter: Jitter,
+    settings: CropSettings,
+    rng: np.random.Generator,
+) -> tuple[float, float, float, float]:
+    """Draw the search region of a frame: the first of five with enough of the scene in it, else the fifth.
+
+    Args:
+        source: The source's name, for `CropSettings.cut_at`.
+        box_xywh: The target in the frame, (4,).
+        image_wh: Width and height of the frame.
+        jitter: Displacement and size of the region.
+        settings: How crops are cut.
+        rng: The sample's generator.
+
+    Returns:
+        The window (x, y, w, h) in the frame's pixels; whole pixels with the rule "dimp".
+    """
+    for _ in range(5):
+        window = jittered_window(box_xywh, jitter, settings.search_factor, rng)
+        if source in settings.cut_at:
+            window = keep_off_cut_edges(window, box_xywh, image_wh, settings.cut_at[source])
+        if scene_frac(window, image_wh) >= settings.least_scene_frac:
+            break
+    if settings.rule == "exact":
+        return window
+    return whole_window(window, image_wh, settings.border, settings.max_scale_change)
 
 
 def displaced_boxes(boxes_xywh: Tensor, offsets_rel: Tensor) -> Tensor:
-    """Boxes_xyxy (..., M, 4) at offsets (..., M, 4) from boxes (..., 4), in the relative space of each box."""
+    """Return boxes_xyxy (..., M, 4) at offsets (..., M, 4) from boxes (..., 4), in the relative space of each box."""
     size = boxes_xywh[..., None, 2:]
     displaced_rel = xywh_to_rel(boxes_xywh[..., None, :], size) + offsets_rel
     return xywh_to_xyxy(rel_to_xywh(displaced_rel, size))

@@ -40,6 +40,7 @@ HELD_BACK_VIDEO = (  # sequences, or families and objects by the beginning of th
 )
 HELD_BACK_SETS = ("amenity", "elephant", "hoop", "pots", "potsb", "tanner", "tannerb")  # every tenth web_ family
 HELD_BACK_NEW_SETS = ("retail", "furniture", "field12", "drone", "signs", "aerialcar", "seedling")  # n_ and x_ families
+VIDEO_CUT_AT = 5.0  # frames of the pool's video were cut ten target sizes wide
 LEAST_COVER = 3  # visible eighths of a target; with less, the box shows the occluder
 STILLS = {"least_side": 12.0, "largest_frac": 0.85}  # nothing around a larger box tells it apart (`CocoSource`)
 # Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA) and small
@@ -74,7 +75,7 @@ VIDEO_SHARES = {
 
 
 def held_back(name: str) -> bool:
-    """Whether a sequence or photograph belongs to the validation part, by its name alone."""
+    """Return whether a sequence or photograph belongs to the validation part, by its name alone."""
     if name.startswith("web_"):
         return name.split("_")[1] in HELD_BACK_SETS
     if name.startswith(("n_", "x_")):
@@ -83,7 +84,7 @@ def held_back(name: str) -> bool:
 
 
 def held_back_material(name: str) -> bool:
-    """Whether a cut-out or background (file name without suffix) belongs to the validation part.
+    """Return whether a cut-out or background (file name without suffix) belongs to the validation part.
 
     Cut-outs of the held-back sequences do, and about one in fifteen of all others, by a checksum of the name,
     so that adding files moves none.
@@ -94,7 +95,7 @@ def held_back_material(name: str) -> bool:
 
 
 def video_weights(source: Source) -> np.ndarray:
-    """Sampling weights (len,) for video: shares by family, in a family the root of visible frames.
+    """Return sampling weights (len,) for video: shares by family, in a family the root of visible frames.
 
     A family without a share weighs by the root alone; shares of families that are absent go to the others.
     """
@@ -118,8 +119,19 @@ def open_pool(
 ) -> dict[str, Source]:
     """Open the pool under `root` (got10k/, coco/, cutouts/, backgrounds/): {"video", "stills", "synthetic"}.
 
-    `part` is "train", "validation" or "all". Encoded files stay in memory (130 MB); decoded images up to
-    `decoded_limit` bytes per process. `seed`, `clip_length` and `clips` describe the compositions.
+    Encoded files stay in memory (130 MB).
+
+    Args:
+        root: The pool's folder.
+        part: "train", "validation" or "all".
+        decoded_limit: Bytes of decoded images to keep, per process.
+        seed: Of the compositions.
+        clip_length: Frames of a composition.
+        clips: Number of compositions.
+
+    Raises:
+        ConfigError: For another part.
+        DatasetError: If data are missing or malformed.
     """
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
     keep, keep_material = _part(part, held_back), _part(part, held_back_material)
@@ -127,11 +139,13 @@ def open_pool(
     stills = CocoSource(root / "coco", name="stills", store=store, **STILLS).subset(keep)
     material = (root / "cutouts", root / "backgrounds")
     synthetic = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
-    return {"video": video.weighted(video_weights(video)), "stills": stills, "synthetic": synthetic}
+    weighted = video.weighted(video_weights(video))
+    weighted.cut_at = VIDEO_CUT_AT
+    return {"video": weighted, "stills": stills, "synthetic": synthetic}
 
 
 def _part(part: str, held: Callable[[str], bool]) -> Callable[[str], bool]:
-    """The condition on names that makes up a part."""
+    """Return the condition on names that makes up a part."""
     conditions = {"train": lambda name: not held(name), "validation": held, "all": lambda name: True}
     if part not in conditions:
         raise ConfigError(f"part {part!r} of the pool is not one of {', '.join(conditions)}")

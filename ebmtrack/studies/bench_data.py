@@ -1,6 +1,6 @@
-"""How many training samples a second both pipelines make, and where the time goes.
+"""Training samples per second of both pipelines, and where the time goes.
 
-    python -m ebmtrack.studies.bench_data --prepared FOLDER [--pool POOL] [--device cuda] [--batch 32] [--samples 200]
+    python -m ebmtrack.studies.bench_data --packs FOLDER [--pool POOL] [--device cuda] [--batch 32] [--samples 200]
 
 On a CPU times are processor seconds; on a GPU seconds on the clock, and each part is waited for when parts are timed.
 """
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ebmtrack.data import device_crops, on_device
-from ebmtrack.data.on_device import DeviceBatches, DeviceFrames
+from ebmtrack.data import device_batches
+from ebmtrack.data.device_batches import DeviceBatches, batches_from_packs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Rate:
 def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
     """The on-device pipeline, in batches of `batch`, after one batch that is not counted."""
     clock = _clock(data.frames.device)
-    watched = {"draw": (data, "draw"), "read": (device_crops, "_read"), "look": (on_device, "change_looks")}
-    watched["resample"] = (on_device, "resample")
+    watched = {"draw": (data, "draw"), "read": (data.frames, "_read"), "look": (device_batches, "change_looks")}
+    watched["resample"] = (data.frames, "cut")
     numbers = [range(first, first + batch) for first in range(0, samples, batch)]
 
     def seconds() -> float:
@@ -115,7 +115,6 @@ def main() -> None:
     from ebmtrack.ltr_settings.ebm18_small import CROPS, SAMPLING
 
     options = _options()
-    counts = SAMPLING.train_frames, SAMPLING.test_frames, SAMPLING.max_gap
     if options.pool:
         from ebmtrack.data.pipeline import TrainingSet
         from ebmtrack.data.pool import open_pool
@@ -125,14 +124,13 @@ def main() -> None:
         data = TrainingSet(sampler, CROPS, options.samples)
         for name in ("from files, read for the first time", "from files, kept decoded"):
             print(bench_files(data, options.samples, name).line(), flush=True)
-    frames = DeviceFrames.load(options.prepared, options.device)
-    data = DeviceBatches(frames, CROPS, SAMPLING.shares, *counts, rule=SAMPLING.rule)
+    data = batches_from_packs(options.packs, options.device, SAMPLING, CROPS, 0, options.samples + options.batch)
     print(bench_device(data, options.samples, options.batch).line(), flush=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ebmtrack.studies.bench_data", description=__doc__.split("\n")[0])
-    parser.add_argument("--prepared", required=True, help="folder of prepared frames (`ebmtrack prepare`)")
+    parser.add_argument("--packs", required=True, help="folder of packs (`ebmtrack pack pool POOL FOLDER`)")
     parser.add_argument("--pool", help="the small pool, to measure CPU workers on its files as well")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=32)

@@ -5,6 +5,7 @@ pytest tests/support/pretended_gpu_checks.py
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebmtrack.data.on_device import DeviceFrames
-from ebmtrack.data.prepare import frames_in_memory
+from ebmtrack.data.device_batches import DeviceBatches, DeviceFrames
+from ebmtrack.data.sampling import Sampler
 from ebmtrack.engines import torch_engine
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.nets.inference import InferenceNet
@@ -28,7 +29,7 @@ from ebmtrack.training.run import train
 from ebmtrack.training.settings import RunSettings
 from tests.support.golden import dimp18, image
 from tests.support.pretend_gpu import AVAILABLE, PretendedGpu, set_up
-from tests.unit.data.test_on_device import WHOLE, Views, batches
+from tests.unit.data.test_device_batches import CROPS, Views
 
 if not AVAILABLE:
     pytest.skip("this PyTorch has no back ends in Python", allow_module_level=True)
@@ -101,16 +102,23 @@ def test_several_targets(inner_looks):
         assert boxes(GPU) == expected
 
 
+SOURCES = {"video": Views("video", True, 4), "stills": Views("stills", False, 4)}
+
+
 @pytest.fixture(scope="module")
 def frames():
-    sources = {"video": Views("video", True, 4), "stills": Views("stills", False, 4)}
-    return frames_in_memory(sources, WHOLE)
+    return DeviceFrames(SOURCES)
 
 
-def elsewhere(frames: DeviceFrames, device: str) -> DeviceFrames:
-    """The same frames in the memory of another device."""
-    rest = (frames.tracks, frames.boxes_xywh, frames.image, frames.cut, frames.images_wh)
-    return DeviceFrames(frames.sources, *rest, frames.pixels.to(device))
+def batches(
+    frames: DeviceFrames, device: str, seed: int = 3, train_frames: int = 2, length: int = 100
+) -> DeviceBatches:
+    """Return batches of the same frames in the memory of another device."""
+    there = copy.copy(frames)
+    there.pixels = frames.pixels.to(device)
+    look = dataclasses.replace(CROPS.look, noise=0.3)
+    sampler = Sampler(list(SOURCES.values()), [0.6, 0.4], train_frames, 2, 10, seed)
+    return DeviceBatches(there, sampler, dataclasses.replace(CROPS, look=look), length)
 
 
 def losses(out) -> list[float]:
@@ -132,8 +140,8 @@ def test_training(frames, tmp_path, known_device, box_loss):
         for steps in (1, 2):
             torch.manual_seed(0)
             net = TrackerNet("prdimp18" if box_loss == "prdimp" else "dimp18")
-            data = batches(elsewhere(frames, device), length=4)
-            held_back = HeldBack(batches(elsewhere(frames, device), seed=4), 2, number=2, batch=2)
+            data = batches(frames, device, length=4)
+            held_back = HeldBack(batches(frames, device, seed=4), 2, number=2, batch=2)
             groups = [{"params": list(net.parameters()), "lr": 1e-4}]
             plan = Plan(Network(net, groups), Data(data, held_back), Objective(2, objective))
             train(plan, dataclasses.replace(settings, out=tmp_path / device[:3], device=device, steps=steps))
@@ -149,7 +157,7 @@ def test_training_of_the_box_branch_alone(frames, tmp_path, known_device):
     def run(device):
         torch.manual_seed(0)
         net = TrackerNet("dimp18").to(device)
-        data = batches(elsewhere(frames, device), train_frames=1, length=100)
+        data = batches(frames, device, train_frames=1)
         pairs = FrozenPairs(net, data, Rounds(3, 4), 4, bfloat16=False)
         objective = FrozenObjective(1, ObjectiveSettings(samples=8, classifier_loss="none", box_weight=1.0))
         groups = [{"params": list(net.bb_regressor.parameters()), "lr": 1e-4}]

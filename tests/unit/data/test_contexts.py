@@ -1,4 +1,4 @@
-"""Packs and prepared frames keep the jitter of training, or the run says that they do not."""
+"""Packs keep the jitter of training, or the run says that they do not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.contexts import (
     contexts_of,
     needed_context,
-    prepared_contexts,
     share_within,
     warn_of_narrow,
     with_cut_at,
 )
 from ebmtrack.data.packing import PackSettings, write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.prepare import PrepareSettings, prepare
 from ebmtrack.data.sampling import make_sampler
 from ebmtrack.data.store import PackedSource
 from ebmtrack.ltr_settings import dimp18_nce_plus, dimp50_nce_plus
@@ -124,12 +122,12 @@ def test_settings_of_ones_own_win_over_the_packs(tmp_path):
     assert with_cut_at(CROPS, {"lasot": Wide()}).cut_at == contexts_of({"lasot": Wide()}) == {}
 
 
-def test_prepared_frames_warn_too(tmp_path):
-    """Their context is the lesser of their own and that of the pack which they were made of."""
-    prepare({"lasot": Wide()}, tmp_path / "usual")
-    with pytest.warns(UserWarning, match=r"lasot 72%.*prepare --context 18"):
+def test_packs_in_the_devices_memory_warn_too(tmp_path):
+    """Their context is the lesser of their own and that of the pack of which they were made."""
+    pack_of(tmp_path / "usual" / "lasot", 12)
+    with pytest.warns(UserWarning, match=r"lasot 72%.*pack --context 18"):
         dimp50_nce_plus.training_set(settings_of(prepared=tmp_path / "usual"), {})
-    prepare({"lasot": Wide()}, tmp_path / "wide", PrepareSettings(context=18))
+    pack_of(tmp_path / "wide" / "lasot", 18)
     dimp50_nce_plus.training_set(settings_of(prepared=tmp_path / "wide"), {})
-    prepare({"lasot": pack_of(tmp_path / "pack", 9)}, tmp_path / "packed", PrepareSettings(context=18))
-    assert prepared_contexts(tmp_path / "packed") == {"lasot": 9.0}
+    write_pack(pack_of(tmp_path / "pack", 9), tmp_path / "twice", PackSettings(context=18, output=700, png=True))
+    assert contexts_of({"lasot": PackedSource(tmp_path / "twice", "lasot")}) == {"lasot": 9.0}

@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from ebmtrack.boxes import iou_xywh, xywh_to_rel, xywh_to_xyxy, xyxy_to_xywh
 from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
-from ebmtrack.data.pipeline import CropSettings, TrainingSet, nce_candidates
+from ebmtrack.data.pipeline import CropSettings, TrainingSet, displaced_boxes
 from ebmtrack.data.sampling import Sampler, causal_frames
-from ebmtrack.energy.noise import GaussianMixture
+from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.command import list_runs, train_named
@@ -147,7 +147,8 @@ def test_candidates_come_from_the_noise_and_the_first_is_nearly_true():
     """With widths 0.05 and 0.5 and beta 0.1 the first box strays ten times less; densities are those of the offsets."""
     truth = torch.tensor([[50.0, 60, 80, 40]]).repeat(4, 1)
     mixture = GaussianMixture.isotropic((0.05, 0.5), dims=4)
-    boxes_xyxy, log_q = nce_candidates(truth, mixture, 500, 0.1, torch.Generator().manual_seed(0))
+    offsets, log_q = nce_plus_samples(mixture, (4,), 500, 0.1, torch.Generator().manual_seed(0))
+    boxes_xyxy = displaced_boxes(truth, offsets.to(truth))
     assert boxes_xyxy.shape == (4, 501, 4) and log_q.shape == (4, 501)
     boxes = xyxy_to_xywh(boxes_xyxy)
     size = truth[:, None, 2:]
