@@ -1,16 +1,14 @@
 """The import hook by which pytracking finds this tracker in an untouched checkout; standard library only.
 
-Importing this file installs the hook, once. A .pth file does so at interpreter start (`ebmtrack pytracking enable`),
-so nothing here may cost time: what is needed later is imported later. Where pytracking is absent nothing happens.
+Importing this file installs the hook, once. Three places do so: a .pth file at interpreter start (`ebmtrack pytracking
+enable`), `ebmtrack.plugins.launch`, and a worker of the host when it unpickles a Tracker of the host that runs ours. So
+nothing here may cost time: what is needed later is imported later. Without pytracking nothing happens.
 """
 
 import sys
 
-TRACKER = "pytracking.tracker.ebmtrack"
-PARAMETERS = "pytracking.parameter.ebmtrack"
-TRAINING = "ltr.train_settings.ebmtrack"
-HOST = "pytracking.evaluation.tracker"
-NAME = "ebmtrack"
+from ebmtrack.plugins.pytracking_names import HOST, NAME, PARAMETERS, TRACKER, TRAINING
+
 VIDEO_METHODS = ("run_video_generic", "run_video", "run_webcam")  # they hand on OpenCV's frames, which are BGR
 
 
@@ -64,6 +62,7 @@ def complete(host) -> None:
         return
     kind._knows_ebmtrack = True
     kind.__init__ = _with_class(kind.__init__)
+    kind.__reduce_ex__ = _reduce
     for name in VIDEO_METHODS:
         if hasattr(kind, name):
             setattr(kind, name, _with_note(getattr(kind, name)))
@@ -118,6 +117,20 @@ def _with_class(init):
             self.tracker_class = import_module(TRACKER).get_tracker_class()
 
     return with_class
+
+
+def _reduce(tracker, protocol):
+    """Pickle a Tracker of the host as usual; if it runs ours, let the process that unpickles it load this file first.
+
+    Workers that the host spawns without the .pth file get the hook in this way.
+    """
+    make, *rest = object.__reduce_ex__(tracker, max(protocol, 2))
+    return (_make if tracker.name == NAME else make, *rest)
+
+
+def _make(kind, *arguments):
+    """Return an empty object of the class `kind`, as `copyreg.__newobj__` does."""
+    return kind.__new__(kind, *arguments)
 
 
 def _with_note(run):

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import ebmtrack.plugins.hook as hook  # workers of the host that unpickle our class get the hook with it
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.checkpoints.pytracking import import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
 from ebmtrack.engines.torch_engine import TorchEngine, check_device
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.plugins.pytracking_names import NAME, PARAMETERS, TRACKER, TRAINING
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.tracker import Tracker, TrackResult
 from ebmtrack.videos.paths import said_place, variable
@@ -135,13 +135,13 @@ class EbmTracker:
 def fill(module: ModuleType) -> None:
     """Give a module that the hook made what the host looks for in it."""
     package, _, name = module.__name__.rpartition(".")
-    if module.__name__ == hook.TRACKER:
+    if module.__name__ == TRACKER:
         module.get_tracker_class = lambda: EbmTracker
-    elif package == hook.PARAMETERS:
+    elif package == PARAMETERS:
         with told(f"when the parameters {name!r} were looked up"):
             load_params(name)
         module.parameters = functools.partial(parameters_of, name)
-    elif package == hook.TRAINING:
+    elif package == TRAINING:
         module.run = functools.partial(train, name)
 
 
@@ -178,7 +178,7 @@ def train(name: str, settings: Any) -> Path:
             "self.ebmtrack_dir = 'FOLDER', in ltr/admin/local.py"
         )
     gpu = getattr(settings, "use_gpu", True) and torch.cuda.is_available()
-    out = Path(env.workspace_dir) / "checkpoints" / "ltr" / hook.NAME / name  # as the host's own runs
+    out = Path(env.workspace_dir) / "checkpoints" / "ltr" / NAME / name  # as the host's own runs
     options = {"out": out, "data": Path(data or taken[0][1]), "device": "cuda" if gpu else "cpu"}
     backbone = _backbone_file(env, str(load_run(name).Settings().backbone))
     if backbone is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import pickle
 import subprocess
 import sys
 import venv
@@ -378,6 +379,15 @@ def test_unknown_training_run(host):
         importlib.import_module("ltr.run_training").run_training("ebmtrack", "ebm18_smal")
 
 
+def test_a_pickled_tracker_brings_the_hook(host):
+    """Whoever unpickles it loads the hook first; a tracker of the host's own is pickled as ever."""
+    ours, other = host.tracker.Tracker("ebmtrack", "tiny", 3), host.tracker.Tracker("other", "default")
+    assert vars(pickle.loads(pickle.dumps(ours))) == vars(copy.deepcopy(ours)) == vars(ours)
+    assert vars(pickle.loads(pickle.dumps(other))) == vars(other)
+    assert pickle.dumps(ours).index(b"ebmtrack.plugins.hook") < pickle.dumps(ours).index(b"pytracking.evaluation")
+    assert b"ebmtrack.plugins.hook" not in pickle.dumps(other)
+
+
 def test_the_hook_is_light():
     """Neither torch nor numpy nor inspect, and nothing printed where pytracking is absent."""
     code = (
@@ -442,7 +452,7 @@ def test_workers_find_it_by_the_pth_file(python, checkout):
 
 @pytest.mark.slow
 def test_workers_find_it_by_the_launcher(checkout):
-    """No .pth file: the workers get the hook when they unpickle the tracker's class."""
+    """No .pth file: the workers get the hook when they unpickle the host's Tracker."""
     command = ("pytracking/run_tracker.py", "ebmtrack", "tiny", "--runid", "8", "--threads", "2")
     done = run(*LAUNCH, *command, cwd=checkout, env={"PYTHONPATH": str(OURS.parent)})
     assert done.returncode == 0 and done.stderr == ""
