@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.engines.base import (
     Ascent,
@@ -24,11 +23,11 @@ from ebmtrack.engines.base import (
     Sight,
     no_mark,
 )
-from ebmtrack.engines.torch_ascent import climb_energy
+from ebmtrack.engines.box_ascent import climb_boxes, corners
+from ebmtrack.engines.torch_energy import BoxFeatures, EnergyMap, JointEnergy, TargetEnergy, target_energy
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.nets.target_energy import EnergyMap, JointEnergy, TargetEnergy
 
 
 @dataclasses.dataclass
@@ -91,9 +90,10 @@ class TorchEngine:
     def start(self, first: FirstFrame) -> tuple[TorchTarget, TorchRegion]:
         """Learn a target from its first frame."""
         layer2, layer3 = self.net.extract(torch.from_numpy(first.patches))
-        energy = self.net.target_energy(layer2[:1], layer3[:1], torch.from_numpy(first.boxes_xyxy[0]))
+        branch, reference = self.net.box_energy, torch.from_numpy(first.boxes_xyxy[:1]).to(self.net.device)
+        energy = target_energy(branch, layer2[:1], layer3[:1], reference, self.net.dtype)
         features = self.net.classify(layer3)
-        region = TorchRegion(energy.over(self.net.box_features(layer2[:1], layer3[:1])), features[:1])
+        region = TorchRegion(energy.over(BoxFeatures(branch, layer2[:1], layer3[:1])), features[:1])
         factors = torch.from_numpy(first.channel_factors).to(features)
         samples = torch.cat([features, features[:1] * factors[:, :, None, None]])
         boxes = torch.from_numpy(first.boxes_xyxy)
@@ -122,7 +122,7 @@ class TorchEngine:
             features = match_power(features, covered_power(look.whole.classification, look.margin_cells))
             sides = [round(m.shape[-1] / features.shape[-1]) * look.margin_cells for m in (layer2, layer3, features)]
             layer2, layer3, features = (F.pad(m, [s] * 4) for m, s in zip((layer2, layer3, features), sides))
-        region = TorchRegion(look.target.energy.over(self.net.box_features(layer2, layer3)), features)
+        region = TorchRegion(look.target.energy.over(BoxFeatures(self.net.box_energy, layer2, layer3)), features)
         return Sight(region, apply_filter(features[None], look.target.filter)[0, 0].cpu().numpy())
 
     @torch.inference_mode()
@@ -130,17 +130,16 @@ class TorchEngine:
         self, regions: Sequence[TorchRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the energy, for each target in its own search region."""
-        joint, boxes = JointEnergy([region.energy for region in regions]), torch.from_numpy(boxes_xywh)
-        joint.look_at(xywh_to_xyxy(boxes))
+        joint = JointEnergy([region.energy for region in regions])
+        joint.look_at(corners(boxes_xywh))
         mark("box features")
-        climbed, energies = climb_energy(joint, boxes, ascent)
-        return Climb(climbed.numpy(), energies.numpy())
+        return climb_boxes(joint, boxes_xywh, ascent, _exp, _log)
 
     @torch.inference_mode()
     def energies(self, region: TorchRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the energies (n,) of boxes (n, 4) in a search region."""
-        parts = torch.from_numpy(boxes_xyxy).split(128)
-        return torch.cat([region.energy.value(part) for part in parts]).numpy()
+        parts = [boxes_xyxy[k : k + 128] for k in range(0, len(boxes_xyxy), 128)]
+        return np.concatenate([np.empty(0, np.float32), *(region.energy.value(part) for part in parts)])
 
     @torch.inference_mode()
     def remember(self, target: TorchTarget, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
@@ -162,6 +161,16 @@ def load_torch_engine(weights: str | Path | None, device: str = "cpu", precision
     """Return the engine of a file of weights; see `ebmtrack.engines.load_engine`."""
     net = load_checkpoint(resolve_weights(weights))
     return TorchEngine(InferenceNet(net, check_device(device), precision))
+
+
+def _exp(values: np.ndarray) -> np.ndarray:
+    """Return PyTorch's exponentials of a float32 array."""
+    return torch.from_numpy(values).exp().numpy()
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    """Return PyTorch's logarithms of a float32 array."""
+    return torch.from_numpy(values).log().numpy()
 
 
 def covered_power(features: Tensor, margin_cells: int) -> Tensor:

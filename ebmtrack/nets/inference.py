@@ -1,4 +1,4 @@
-"""The network as the tracker runs it: folded batch norm, bfloat16 in hardware, energies in closed form."""
+"""The network as the tracker runs it: folded batch norm, and bfloat16 in hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import fold_batch_norm, normalize_images
 from ebmtrack.nets.classifier import instance_l2_norm
-from ebmtrack.nets.target_energy import BoxFeatures, TargetEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -89,17 +88,6 @@ class InferenceNet:
     def normalized(self, features: Tensor) -> Tensor:
         """Classification features, each image's scaled to the same norm, contiguous."""
         return instance_l2_norm(features, self.classifier.norm_scale).contiguous()
-
-    def box_features(self, layer2: Tensor, layer3: Tensor) -> BoxFeatures:
-        """Box features of one image, computed on demand from its backbone features (1, c, h, w)."""
-        return BoxFeatures(self.box_energy, layer2, layer3)
-
-    def target_energy(self, layer2: Tensor, layer3: Tensor, box_xyxy: Tensor) -> TargetEnergy:
-        """Return the energy of boxes for the target that reference features (1, c, h, w) show in box (4,)."""
-        box = self.box_energy
-        reference3, reference4 = box.conv3_1r(layer2).float(), box.conv4_1r(layer3).float()
-        vectors = box.modulation_of(reference3, reference4, box_xyxy[None].to(self.device))
-        return TargetEnergy(box, [vector[0] for vector in vectors], self.dtype)
 
 
 def _dtype(device: torch.device, precision: str) -> torch.dtype:

@@ -10,7 +10,6 @@ import torch
 
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
-from ebmtrack.engines.torch_ascent import DefaultSpaceEnergy, RelativeEnergy, climb_energy
 from ebmtrack.engines.torch_engine import TorchEngine, covered_power, match_power
 from ebmtrack.nets.inference import InferenceNet
 from tests.support.golden import arrays, dimp18, image
@@ -131,51 +130,6 @@ def test_looks_of_any_size_come_back_in_order_and_as_each_alone(engine):
     assert marks == ["backbone", "classifier features"]
     for sight, look in zip(together, looks):
         assert np.array_equal(sight.scores, engine.look([look])[0].scores)
-
-
-class KnownEnergy:
-    """Energies that depend on x alone, by a table; slopes in x by a table, elsewhere flat."""
-
-    def __init__(self, table: dict[int, float], slopes: dict[int, float]):
-        self.table, self.slopes = table, slopes
-
-    def value_and_gradient(self, boxes):
-        x = boxes[..., 0].round().int().tolist()
-        slope = torch.zeros_like(boxes)
-        slope[..., 0] = torch.tensor([[self.slopes.get(one, 0.0) for one in row] for row in x])
-        return torch.tensor([[self.table[one] for one in row] for row in x]), slope
-
-
-def test_energies_are_those_before_the_last_step():
-    """The box at x = 4 climbs from 1 to 9, to x = 10; before that step the one at x = 12 was the better, with 2."""
-    energy = KnownEnergy({4: 1.0, 10: 9.0, 12: 2.0}, {4: 6.0})
-    boxes = torch.tensor([[[4.0, 0, 10, 10], [12, 0, 10, 10]]])  # a step of 0.1, in units of the size, is 1
-    climbed, f = climb_energy(energy, boxes, Ascent(1, 0.1, 0.1, False))
-    assert climbed[0, :, 0].tolist() == pytest.approx([10, 12]) and f.tolist() == [[1, 2]]
-    assert climb_energy(energy, boxes, Ascent(2, 0.1, 0.1, False))[1].tolist() == [[9, 2]]
-    assert climb_energy(energy, boxes, Ascent(0, 0.1, 0.1, False))[1].tolist() == [[1, 2]]
-
-
-class SlopedEnergy:
-    """An energy with the same gradient (gx0, gy0, gx1, gy1) everywhere."""
-
-    def __init__(self, gradient: list[float]):
-        self.gradient = torch.tensor(gradient)
-
-    def value_and_gradient(self, boxes):
-        return (boxes * self.gradient).sum(-1), self.gradient.expand_as(boxes)
-
-
-def test_gradients_follow_the_chain_rule_in_both_spaces():
-    """df/dx = gx0 + gx1 and df/dw = gx1 for x, y, w, h, times the size in DiMP's space; in relative coordinates
-    df/dv = w0 (gx0 + gx1) and df/dlog w = w (gx1 - gx0) / 2."""
-    energy, box = SlopedEnergy([1.0, 2.0, 10.0, 20.0]), torch.tensor([[[5.0, 6.0, 3.0, 4.0]]])
-    _, g = DefaultSpaceEnergy(energy).value_and_gradient(box)
-    assert g.flatten().tolist() == [11 * 3, 22 * 4, 10 * 3, 20 * 4]
-    size = torch.tensor([[[7.0, 8.0]]])
-    y = torch.tensor([[[6.5 / 7, 8 / 8, np.log(3), np.log(4)]]], dtype=torch.float32)
-    _, g = RelativeEnergy(energy, size).value_and_gradient(y)
-    assert g.flatten().tolist() == pytest.approx([11 * 7, 22 * 8, 3 * 9 / 2, 4 * 18 / 2], rel=1e-5)
 
 
 def test_the_two_spaces_agree_for_small_steps_of_position(engine):

@@ -13,13 +13,14 @@ of torch's and which no GPU would make faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ebmtrack.engines.pooling import PoolingKernel, bin_edges
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
 
 WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
@@ -35,14 +36,14 @@ class BoxFeatures:
     """
 
     def __init__(self, net: BoxEnergy, layer2: Tensor, layer3: Tensor):
-        """net: with folded batch norm; backbone features (1, c, side, side) of one image."""
+        """Take a branch with folded batch norm, and backbone features (1, c, side, side) of one image."""
         self.branches = ((net.conv3_1t, net.conv3_2t, layer2), (net.conv4_1t, net.conv4_2t, layer3))
         self.parts: list[tuple[int, int, Tensor] | None] = [None, None]
 
     def part(self, level: int, low_xy: list[float], high_xy: list[float]) -> tuple[Tensor, list[int]]:
         """Return a square part [L, L, 256] of a map that holds all cells that intervals from low to high touch.
 
-        Returns it with its first cell (x, y). Level 0 has stride 8, level 1 stride 16.
+        Its first cell (x, y) comes with it. Level 0 has stride 8, level 1 stride 16.
         """
         first, length = self._cells(level, low_xy, high_xy)
         return self._computed(level, first, length), first
@@ -51,7 +52,7 @@ class BoxFeatures:
     def prepare(
         several: Sequence[BoxFeatures], level: int, lows_xy: list[list[float]], highs_xy: list[list[float]]
     ) -> None:
-        """Compute the windows that `part` will take, of regions of one network for which nothing is computed yet.
+        """Compute the windows that `part` will take, in regions of one network for which nothing is computed yet.
 
         Windows of the same side go through the convolutions together.
         """
@@ -66,7 +67,7 @@ class BoxFeatures:
                 features.parts[level] = x, y, _channels_last(values)
 
     def _cells(self, level: int, low_xy: list[float], high_xy: list[float]) -> tuple[list[int], int]:
-        """First cell (x, y) and side of the square part that holds all cells that intervals touch."""
+        """Return first cell (x, y) and side of the square part that holds all cells that intervals touch."""
         side = self.branches[level][2].shape[-1]
         first = [min(max(math.floor(v), 0), side - 1) for v in low_xy]
         last = [min(max(math.ceil(v), f), side - 1) for v, f in zip(high_xy, first)]
@@ -74,11 +75,11 @@ class BoxFeatures:
         return [min(f, side - length) for f in first], length
 
     def side(self, level: int) -> int:
-        """Cells along each side of a map."""
+        """Return the number of cells along each side of a map."""
         return self.branches[level][2].shape[-1]
 
     def _computed(self, level: int, first: list[int], length: int) -> Tensor:
-        """Return the part of `length` cells from `first`; compute a window, or the whole map, if it is missing."""
+        """Return the part of `length` cells from `first`; compute a window or the whole map if it is not there yet."""
         known = self.parts[level]
         if known is None or not self._holds((*known[:2], len(known[2])), first, length):
             known = self.parts[level] = self._window(level, first, length) if known is None else self._whole(level)
@@ -89,12 +90,12 @@ class BoxFeatures:
 
     @staticmethod
     def _holds(known: tuple[int, int, int], first: list[int], length: int) -> bool:
-        """Return whether the part is inside a square, given by its first cell (x, y) and its side."""
+        """Return whether a part is inside a square, given by its first cell (x, y) and its side."""
         x, y, side = known
         return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= side
 
     def _window(self, level: int, first: list[int], length: int) -> tuple[int, int, Tensor]:
-        """Return a window around the wished part, or the whole map if no window can hold the part."""
+        """Return a window around a part, or the whole map if no window can hold the part."""
         place = self._place(level, first, length)
         if place is None:
             return self._whole(level)
@@ -102,7 +103,7 @@ class BoxFeatures:
         return x, y, _channels_last(self._convolved(level, self._cut(level, x, y, side)))
 
     def _place(self, level: int, first: list[int], length: int) -> tuple[int, int, int] | None:
-        """Return the first cell (x, y) and side of a window around the wished part inside the map; None if none fits.
+        """Return first cell (x, y) and side of a window around a part, moved into the map; None if none fits.
 
         Few different sides, because convolutions are prepared once for each shape.
         """
@@ -118,7 +119,7 @@ class BoxFeatures:
         return features[..., y - MARGIN : y + side + MARGIN, x - MARGIN : x + side + MARGIN]
 
     def _convolved(self, level: int, cut: Tensor) -> Tensor:
-        """Box features of cuts (N, c, h, w), without padding."""
+        """Return the box features of cuts (N, c, h, w), without padding."""
         for convolution in self.branches[level][:2]:
             cut = F.conv2d(cut, convolution[0].weight, convolution[0].bias).relu_()
         return cut
@@ -129,7 +130,7 @@ class BoxFeatures:
 
 
 def _channels_last(features: Tensor) -> Tensor:
-    """(1, c, h, w) -> [h, w, c], float32, contiguous."""
+    """Return features (1, c, h, w) as [h, w, c], float32, contiguous."""
     return features[0].permute(1, 2, 0).float().contiguous()
 
 
@@ -137,7 +138,13 @@ class TargetEnergy:
     """The energy branch with one target's modulation multiplied in."""
 
     def __init__(self, net: BoxEnergy, vectors: list[Tensor], dtype: torch.dtype = torch.float32):
-        """net: with folded batch norm; vectors: modulation (256,) at stride 8 and 16; dtype: of the large products."""
+        """Multiply the modulation into the weights.
+
+        Args:
+            net: the branch with folded batch norm.
+            vectors: modulation (256,) at stride 8 and 16.
+            dtype: of the large products.
+        """
         self.weights, self.biases = [], []
         for block, vector, (bins, _) in zip((net.fc3_rt, net.fc4_rt), vectors, POOL):
             weight = block.linear.weight.unflatten(1, (len(vector), bins, bins)) * vector[:, None, None]
@@ -151,37 +158,57 @@ class TargetEnergy:
         return EnergyMap(self, features)
 
 
+def target_energy(
+    net: BoxEnergy, layer2: Tensor, layer3: Tensor, box_xyxy: Tensor, dtype: torch.dtype = torch.float32
+) -> TargetEnergy:
+    """Return the energy of boxes for the target that reference features show.
+
+    Args:
+        net: the branch with folded batch norm.
+        layer2: backbone features (1, c, h, w) of the reference image; `layer3` likewise.
+        layer3: see layer2.
+        box_xyxy: (1, 4), the target in crop pixels, on the network's device.
+        dtype: of the large products.
+    """
+    reference3, reference4 = net.conv3_1r(layer2).float(), net.conv4_1r(layer3).float()
+    return TargetEnergy(net, [vector[0] for vector in net.modulation_of(reference3, reference4, box_xyxy)], dtype)
+
+
 class EnergyMap:
-    """f(x, y) for one target in one search region: values and gradients of any boxes y. Boxes and results: CPU."""
+    """f(x, y) for one target in one search region: what the energy of boxes needs, computed where boxes look."""
 
     def __init__(self, target: TargetEnergy, features: BoxFeatures):
         self.target, self.features = target, features
         self.projections: list[Projection | None] = [None, None]
 
-    def value(self, boxes_xyxy: Tensor) -> Tensor:
-        """Energies (R,) of boxes (R, 4) in crop pixels."""
+    def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies (R,) of boxes (R, 4) in crop pixels."""
         return JointEnergy([self]).value(boxes_xyxy[None])[0]
 
-    def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
+    def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the energies (R,) and their gradients (R, 4) of boxes (R, 4) in crop pixels."""
         energies, gradients = JointEnergy([self]).value_and_gradient(boxes_xyxy[None])
         return energies[0], gradients[0]
 
-    def widen(self, level: int, low: np.ndarray, high: np.ndarray) -> None:
-        """Project the features around bins (2, s) from low to high, and around those that were projected before."""
+    def projected(self, level: int, low: np.ndarray, high: np.ndarray) -> Projection:
+        """Return the projection of a level around bins (2, s) from low to high; project anew, larger, if need be."""
         known = self.projections[level]
+        if known is not None and known.holds(low, high):
+            return known
         if known is not None:
             low, high = np.minimum(low, known.first_xy), np.maximum(high, known.first_xy + known.length - 1)
         low, high = low - SLACK, high + SLACK
         part, first = self.features.part(level, low.min(1).tolist(), high.max(1).tolist())
-        self.projections[level] = Projection(part, first, self.target.weights[level], low, high)
+        projection = self.projections[level] = Projection(part, first, self.target.weights[level], low, high)
+        return projection
 
 
 class JointEnergy:
     """f(x, y) for several targets of one network, each in its own search region, computed together.
 
     Small products cost little more for several targets than for one. Energies and gradients are, to the bit, those of
-    each EnergyMap alone: computations in one batch have the same shape for each of them.
+    each EnergyMap alone: computations in one batch have the same shape for each of them. Boxes and results are NumPy
+    arrays.
     """
 
     def __init__(self, maps: Sequence[EnergyMap]):
@@ -189,96 +216,142 @@ class JointEnergy:
         self.out, self.bias, self.biases = target.out, target.bias, target.biases
         self.groups: list[list[Group]] = [[] for _ in POOL]
 
-    def look_at(self, boxes_xyxy: Tensor) -> None:
+    def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute the features that boxes (T, R, 4) in the crop pixels of T search regions will need."""
         for level, (bins, scale) in enumerate(POOL):
-            self._grouped(level, bin_edges(_numpy(boxes_xyxy) * scale, bins))
+            self._grouped(level, bin_edges(boxes_xyxy * scale, bins))
 
-    def value(self, boxes_xyxy: Tensor) -> Tensor:
-        """Energies (T, R) of boxes (T, R, 4) in the crop pixels of T search regions."""
-        boxes, energies = _numpy(boxes_xyxy), self.bias.repeat(boxes_xyxy.shape[:2])
-        for level, (bins, scale) in enumerate(POOL):
-            edges = bin_edges(boxes * scale, bins)
-            for group in self._grouped(level, edges):
-                hidden, _ = self._hidden(level, edges, group)
-                energies[group.members] += (hidden.relu() * self.out[level]).sum(-1)
-        return energies.cpu()
+    def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies (T, R) of boxes (T, R, 4) in the crop pixels of T search regions."""
+        energies = self.bias.repeat(boxes_xyxy.shape[:2])
+        for part in self._parts(boxes_xyxy):
+            energies[part.group.members] += part.energies()
+        return _numpy(energies)
 
-    def value_and_gradient(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (T, R) and their gradients (T, R, 4) of boxes (T, R, 4); NaN for boxes that climbed out of sight."""
-        boxes, energies = _numpy(boxes_xyxy), self.bias.repeat(boxes_xyxy.shape[:2])
-        lost = ~(np.abs(boxes) < FAR).all(axis=-1)
-        if lost.any():
-            boxes = np.where(lost[..., None], 0, boxes)
+    def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies' gradients (T, R, 4) at boxes (T, R, 4); NaN for boxes that climbed out of sight."""
+        boxes, lost = _in_sight(boxes_xyxy)
         gradients = np.zeros_like(boxes)
-        for level, (bins, scale) in enumerate(POOL):
-            edges, out = bin_edges(boxes * scale, bins), self.out[level]
-            for group in self._grouped(level, edges):
-                hidden, pool = self._hidden(level, edges, group)
-                slopes = (hidden > 0) * out
-                energies[group.members] += (hidden * slopes).sum(-1)
-                of_kernel = _products(slopes.to(group.z.dtype), group.z.mT)
-                gradient = pool.gradient(_numpy(of_kernel.float()))
-                gradients[group.members] += scale * gradient.reshape(len(group.z), -1, 4)
-        energies = energies.cpu()
-        if lost.any():
-            energies[torch.from_numpy(lost)], gradients[lost] = math.nan, math.nan
-        return energies, torch.from_numpy(gradients)
+        for part in self._parts(boxes):
+            gradients[part.group.members] += part.gradients()
+        gradients[lost] = math.nan
+        return gradients
 
-    def _hidden(self, level: int, edges: np.ndarray, group: Group) -> tuple[Tensor, PoolingKernel]:
-        """Hidden units (t, R, 256) of a group before the ReLU, float32, with the kernel that gave them."""
-        edges, z = edges[group.members], group.z
-        first_xy = np.repeat(group.first_xy, edges.shape[1], axis=0)
-        pool = PoolingKernel(edges.reshape(-1, *edges.shape[2:]), first_xy, group.length)
-        kernel = torch.from_numpy(pool.kernel).view(len(z), -1, z.shape[1]).to(z.device, z.dtype)
-        return _products(kernel, z).float() + self.biases[level], pool
+    def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the energies (T, R) and their gradients (T, R, 4) at boxes (T, R, 4).
+
+        Both are NaN for boxes that climbed out of sight.
+        """
+        boxes, lost = _in_sight(boxes_xyxy)
+        energies, gradients = self.bias.repeat(boxes.shape[:2]), np.zeros_like(boxes)
+        for part in self._parts(boxes):
+            energies[part.group.members] += part.energies()
+            gradients[part.group.members] += part.gradients()
+        values = _numpy(energies)
+        values[lost], gradients[lost] = math.nan, math.nan
+        return values, gradients
+
+    def _parts(self, boxes_xyxy: np.ndarray) -> Iterator[HiddenUnits]:
+        """Return the hidden units of boxes (T, R, 4), level by level and group by group."""
+        for level, (bins, scale) in enumerate(POOL):
+            edges = bin_edges(boxes_xyxy * scale, bins)
+            for group in self._grouped(level, edges):
+                yield HiddenUnits(group, edges[group.members], self.biases[level], self.out[level], scale)
 
     def _grouped(self, level: int, edges: np.ndarray) -> list[Group]:
         """Return the targets in groups, with the projected features around the bins of their boxes.
 
-        A larger part is projected anew if boxes leave the present one. edges (T, R, 2, s + 1): of the bins of R
-        boxes in each of T search regions, in cells.
+        A larger part is projected anew if boxes leave the present one.
+
+        Args:
+            level: 0 at stride 8, 1 at stride 16.
+            edges: (T, R, 2, s + 1), of the bins of R boxes in each of T search regions, in cells.
         """
+        known = self.groups[level]
+        if known and all(group.holds(edges[group.members]) for group in known):
+            return known
         last = self.maps[0].features.side(level) - 1
         low = edges[..., :-1].min(axis=1).clip(0, last)  # (T, 2, s)
         high = edges[..., 1:].max(axis=1).clip(0, last)
-        known = self.groups[level]
-        if not known or not all(group.holds(low, high) for group in known):
-            if not known and len(self.maps) > 1:
-                wishes = (low - SLACK).min(axis=2).tolist(), (high + SLACK).max(axis=2).tolist()
-                BoxFeatures.prepare([energy.features for energy in self.maps], level, *wishes)
-            for energy, a, b in zip(self.maps, low, high):
-                projection = energy.projections[level]
-                if projection is None or not projection.holds(a, b):
-                    energy.widen(level, a, b)
-            known = self.groups[level] = groups_of([energy.projections[level] for energy in self.maps])
-        return known
+        if not known and len(self.maps) > 1:
+            wishes = (low - SLACK).min(axis=2).tolist(), (high + SLACK).max(axis=2).tolist()
+            BoxFeatures.prepare([energy.features for energy in self.maps], level, *wishes)
+        projections = [energy.projected(level, a, b) for energy, a, b in zip(self.maps, low, high)]
+        self.groups[level] = groups_of(projections, last, edges.dtype)
+        return self.groups[level]
 
 
 class Group:
     """Targets whose projected features have the same shape: which ones, and their features stacked."""
 
-    def __init__(self, members: list[int] | slice, projections: list[Projection]):
-        """members: places of the projections' targets among all; z (t, s length s length, 256), first_xy (t, 2, s)."""
-        self.members, self.length = members, projections[0].length
-        self.first_xy = np.stack([projection.first_xy for projection in projections])
-        self.end_xy = self.first_xy + self.length
+    def __init__(self, members: list[int] | slice, projections: list[Projection], last: int, dtype: np.dtype):
+        """Stack the projections of some targets.
+
+        Args:
+            members: places of the projections' targets among all.
+            projections: of t targets, with windows of the same length.
+            last: the map's last cell.
+            dtype: of edges.
+        """
+        self.members = members
         zs = [projection.z for projection in projections]
-        self.z = torch.stack(zs) if len(zs) > 1 else zs[0][None]
+        self.z = torch.stack(zs) if len(zs) > 1 else zs[0][None]  # (t, s length s length, 256)
+        first = np.stack([projection.first_xy for projection in projections])  # (t, 2, s)
+        length = projections[0].length
+        self.cells = (first[..., None] + np.arange(length)).astype(dtype)  # (t, 2, s, length)
+        end = first + length - 1
+        self.least = np.where(first == 0, -math.inf, first)[:, None].astype(dtype)
+        self.most = np.where(end == last, math.inf, end)[:, None].astype(dtype)
 
-    def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
-        """Whether all cells touched by bins with intervals (T, 2, s) from low to high (within the map) are here."""
-        low_xy, high_xy = low_xy[self.members], high_xy[self.members]
-        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < self.end_xy).all())
+    def holds(self, edges: np.ndarray) -> bool:
+        """Return whether all cells of the map that bins touch are here, from the bins' edges (t, R, 2, s + 1)."""
+        return bool((edges[..., :-1] >= self.least).all() and (edges[..., 1:] <= self.most).all())
 
 
-def groups_of(projections: list[Projection]) -> list[Group]:
-    """Projections of equally long windows together."""
+class HiddenUnits:
+    """The hidden units of the boxes of a group at one level, with the energies and gradients that follow from them."""
+
+    def __init__(self, group: Group, edges: np.ndarray, bias: Tensor, out: Tensor, scale: float):
+        """Pool the boxes' features and apply the linear layer.
+
+        Args:
+            group: t targets.
+            edges: (t, R, 2, s + 1), of the bins of their boxes, in cells.
+            bias: (256,) of the linear layer.
+            out: (256,) weights of the hidden units in the energy.
+            scale: cells per crop pixel.
+        """
+        self.group, self.out, self.scale = group, out, scale
+        t, r = edges.shape[:2]
+        cells = group.cells if t == 1 else np.repeat(group.cells, r, axis=0)
+        self.pool = PoolingKernel(edges.reshape(t * r, *edges.shape[2:]), cells)
+        kernel = torch.from_numpy(self.pool.kernel).view(t, r, -1).to(group.z.device, group.z.dtype)
+        self.values = _products(kernel, group.z).float() + bias  # (t, R, 256), before the ReLU
+
+    def energies(self) -> Tensor:
+        """Return the level's part of the energies (t, R)."""
+        return (self.values.relu() * self.out).sum(-1)
+
+    def gradients(self) -> np.ndarray:
+        """Return the gradients (t, R, 4) of that part, in crop pixels."""
+        slopes = ((self.values > 0) * self.out).to(self.group.z.dtype)
+        of_kernel = _numpy(_products(slopes, self.group.z.mT).float())
+        return self.scale * self.pool.gradient(of_kernel).reshape(*slopes.shape[:2], 4)
+
+
+def _in_sight(boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes (T, R, 4) with zeros in place of those that are out of sight, and which these are, (T, R)."""
+    lost = ~(np.abs(boxes_xyxy) < FAR).all(axis=-1)
+    return np.where(lost[..., None], 0, boxes_xyxy).astype(boxes_xyxy.dtype, copy=False), lost
+
+
+def groups_of(projections: list[Projection], last: int, dtype: np.dtype) -> list[Group]:
+    """Return groups of projections of equally long windows; `last` is the map's last cell."""
     lengths = sorted({projection.length for projection in projections})
     if len(lengths) == 1:
-        return [Group(slice(None), projections)]
+        return [Group(slice(None), projections, last, dtype)]
     members = [[t for t, projection in enumerate(projections) if projection.length == length] for length in lengths]
-    return [Group(places, [projections[t] for t in places]) for places in members]
+    return [Group(places, [projections[t] for t in places], last, dtype) for places in members]
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
@@ -286,20 +359,14 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 
     MKL, which multiplies float32 on CPUs, sums a batch in another order (seen on Zen 5, two threads).
     """
-    if a.dtype == torch.float32 and a.device.type == "cpu":
-        return torch.stack([one @ other for one, other in zip(a, b)])
-    return torch.bmm(a, b)
+    if a.dtype != torch.float32 or a.device.type != "cpu":
+        return torch.bmm(a, b)
+    return (a[0] @ b[0])[None] if len(a) == 1 else torch.stack([one @ other for one, other in zip(a, b)])
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
+    """Return a tensor's values."""
     return tensor.detach().cpu().numpy()
-
-
-def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
-    """Edges (..., 2, s + 1), in x and y, of the bins of boxes (..., 4)."""
-    low = boxes_cells[..., :2, None]
-    size = boxes_cells[..., 2:, None] - low
-    return low + size * (np.arange(bins + 1, dtype=boxes_cells.dtype) / bins)
 
 
 class Projection:
@@ -323,43 +390,6 @@ class Projection:
         self.z = z.reshape(-1, z.shape[-1])
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
-        """Whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
+        """Return whether all cells touched by bins (2, s) from low to high (within the map) are here."""
         end_xy = self.first_xy + self.length
         return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
-
-
-class PoolingKernel:
-    """The weight of every cell of a bin's window in it, K = D x A, and the chain rule from K to the box."""
-
-    def __init__(self, edges: np.ndarray, first_xy: np.ndarray, length: int):
-        """edges (R, 2, s + 1): of the bins of boxes, in x and y, in cells; their windows begin at first_xy (..., 2, s).
-
-        `kernel` is (R, s length, s length): bin and cell in y, bin and cell in x.
-        """
-        dtype, bins = edges.dtype, edges.shape[-1] - 1
-        size = edges[..., -1] - edges[..., 0]
-        has_area = (size > 0).all(axis=1, keepdims=True)
-        self.per_bin = np.where(has_area, bins / np.where(has_area, size, 1), 0).astype(dtype)  # 1 / bin width, (R, 2)
-        self.fraction = np.arange(bins + 1, dtype=dtype) / bins
-        ends = np.stack([edges[..., :-1], edges[..., 1:]], axis=1)  # (R, 2 ends, 2, s)
-        ends -= first_xy.astype(dtype)[..., None, :, :]
-        distance = ends[..., None] - np.arange(length, dtype=dtype)
-        np.clip(distance, -1, 1, out=distance)
-        reach = np.abs(distance)
-        self.hat = 1 - reach
-        integral = distance * (1 - 0.5 * reach)  # of the hat, up to a constant
-        self.weights = (integral[:, 1] - integral[:, 0]) * self.per_bin[..., None, None]  # (R, 2, s, length)
-        self.across, self.down = (self.weights[:, axis].reshape(len(size), -1) for axis in (0, 1))
-        self.kernel = self.down[:, :, None] * self.across[:, None, :]
-
-    def gradient(self, of_kernel: np.ndarray) -> np.ndarray:
-        """Gradient (R, 4) in x0, y0, x1, y1 (cells) of the sum of of_kernel, as large as the kernel, times it."""
-        of_kernel = of_kernel.reshape(self.kernel.shape)
-        of_across, of_down = self.down[:, None] @ of_kernel, of_kernel @ self.across[:, :, None]
-        of_weights = np.stack([of_across[:, 0], of_down[..., 0]], axis=1).reshape(self.weights.shape)
-        of_ends = (self.hat * of_weights[:, None]).sum(-1) * self.per_bin[:, None, :, None]  # (R, 2 ends, 2, s)
-        of_width = (of_weights * self.weights).sum((2, 3)) * self.per_bin / (len(self.fraction) - 1)
-        low, high = self.fraction[:-1], self.fraction[1:]
-        of_low = of_ends[:, 1] @ (1 - high) - of_ends[:, 0] @ (1 - low)
-        of_high = of_ends[:, 1] @ high - of_ends[:, 0] @ low
-        return np.concatenate([of_low + of_width, of_high - of_width], axis=1)
