@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebmtrack.engines.pooling import PoolingKernel, bin_edges
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
@@ -120,8 +121,9 @@ class BoxFeatures:
 
     def _convolved(self, level: int, cut: Tensor) -> Tensor:
         """Return the box features of cuts (N, c, h, w), without padding."""
-        for convolution in self.branches[level][:2]:
-            cut = F.conv2d(cut, convolution[0].weight, convolution[0].bias).relu_()
+        for block in self.branches[level][:2]:
+            convolution = cast(nn.Conv2d, block[0])
+            cut = F.conv2d(cut, convolution.weight, convolution.bias).relu_()
         return cut
 
     def _whole(self, level: int) -> tuple[int, int, Tensor]:

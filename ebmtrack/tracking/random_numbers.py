@@ -6,6 +6,8 @@ same boxes. Source of the formulas: ATen's mt19937 and uniform_real_distribution
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -15,8 +17,9 @@ class RandomNumbers:
     def __init__(self, seed: int):
         """Start from a seed; its lowest 32 bits count."""
         self.seed = seed
+        state: Any = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
         self._bits = np.random.MT19937()
-        self._bits.state = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
+        self._bits.state = state
 
     def uniform(self, *shape: int) -> np.ndarray:
         """Return numbers in [0, 1), float32, as torch.rand does.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,13 +31,14 @@ def first_state() -> TargetState:
 def target(side: float = 60.0, scale: float = 1.0, **changes) -> TargetState:
     """Return a calm target at a scale of one image pixel to a crop pixel."""
     size = np.array([30.0, side])
-    values = {"size_hw": size, "scale": scale, "is_calm": True, "frame": 2} | changes
+    values: dict[str, Any] = {"size_hw": size, "scale": scale, "is_calm": True, "frame": 2} | changes
     return dataclasses.replace(first_state(), **values)
 
 
 def found(**changes) -> Localization:
     """Return a judgement that leaves no doubt."""
-    return Localization(**({"displacement_yx": np.array([0.5, -1.0]), "score": 0.6, "verdict": "normal"} | changes))
+    values: dict[str, Any] = {"displacement_yx": np.array([0.5, -1.0]), "score": 0.6, "verdict": "normal"}
+    return Localization(**(values | changes))
 
 
 def test_a_frame_without_doubt_or_motion_is_calm():

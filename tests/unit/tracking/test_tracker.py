@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_bad_images_are_refused_and_nothing_is_lost(engine, bad):
     assert np.array_equal([tracker.update(frame).box_xywh for frame in FRAMES[1:]], expected)
 
 
-BAD_BOXES = [
+BAD_BOXES: list[Any] = [
     (1, 2, 3),
     "box",
     None,
