@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+
+from ebmtrack.errors import DatasetError
+
+DECIMAL = re.compile(r"(.*?\d)([.,])(\d+)(\D*)")  # a name such as 1700000000.25 or 12:00:00.5Z
 
 
 @contextmanager
@@ -48,6 +53,65 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a sorting key under which numbers inside names count as numbers: frame2 comes before frame10."""
     pieces = re.findall(r"\d+|\D+", name)
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.lower()) for piece in pieces]
+
+
+def in_frame_order(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of frames in the order in which they were taken, by their names.
+
+    Numbers inside names count as numbers; a copy, "x (1).png", comes after "x.png"; decimal fractions of time stamps
+    (1700000000.25, 12:00:00.5) count as fractions. Raises DatasetError, which names two files, if that is ambiguous.
+    """
+    paths = list(paths)
+    fractions = _are_fractions(paths)
+    ordered = sorted(paths, key=lambda path: (_frame_key(path.stem, fractions), path.name))
+    for before, after in zip(ordered, ordered[1:]):
+        if _frame_key(before.stem, fractions) == _frame_key(after.stem, fractions):
+            raise DatasetError(
+                f"{before.parent}: which comes first, {before.name} or {after.name}? Both have the same number; "
+                "rename or remove one of them"
+            )
+    return ordered
+
+
+def _frame_key(stem: str, fractions: bool) -> list[tuple[int, Fraction, str]]:
+    """Return a sorting key of a file's name without its ending; with `fractions` the last number is one."""
+    parts = DECIMAL.fullmatch(stem) if fractions else None
+    if parts is None:
+        return [(kind, Fraction(number), "" if kind == 0 else text) for kind, number, text in natural_key(stem)]
+    whole = [(kind, Fraction(number), "" if kind == 0 else text) for kind, number, text in natural_key(parts[1])]
+    whole[-1] = (0, whole[-1][1] + Fraction(int(parts[3]), 10 ** len(parts[3])), "")
+    return whole + [(1, Fraction(0), parts[4].lower())] * bool(parts[4])
+
+
+def _are_fractions(paths: list[Path]) -> bool:
+    """Return whether names such as 17.25 hold decimal fractions, rather than two counters; DatasetError if unclear."""
+    found = [(path, match) for path in paths if (match := DECIMAL.fullmatch(path.stem))]
+    if len({len(match[3]) for _, match in found}) < 2:  # both readings give the same order, or nearly all are whole
+        return bool(found) and len(found) < len(paths)
+    texts = [match[3] for _, match in found]
+    leading_zero = any(text[0] == "0" and len(text) > 1 for text in texts)
+    trailing_zero = any(text[-1] == "0" and len(text) > 1 for text in texts)
+    stems = [match[1] for _, match in found]
+    if leading_zero or any(len(re.findall(r"\d+", stem)[-1]) >= 9 or ":" in stem or "T" in stem for stem in stems):
+        return True
+    if trailing_zero:
+        return False
+    groups: dict[str, list[int]] = {}
+    for _, match in found:
+        groups.setdefault(match[1], []).append(int(match[3]))
+    if all(sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers))) for numbers in groups.values()):
+        return False
+    by_counter, by_fraction = (
+        sorted((path for path, _ in found), key=lambda path: _frame_key(path.stem, fractions))
+        for fractions in (False, True)
+    )
+    for one, other in zip(by_counter, by_fraction):
+        if one != other:
+            raise DatasetError(
+                f"{one.parent}: which comes first, {one.name} or {other.name}? The number after the dot may be a "
+                "fraction or a counter; rename the files with equally many digits there"
+            )
+    return False
 
 
 @contextmanager

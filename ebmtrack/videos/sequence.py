@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.files import natural_key
+from ebmtrack.files import in_frame_order
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_flags, read_text, split_lines
 
@@ -72,7 +72,7 @@ class Frames:
         files = image_files(self.folder)
         if not files:
             raise DatasetError(f"{self.folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        return sorted(files, key=lambda path: (natural_key(path.name), path.name))
+        return in_frame_order(files)
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,27 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.files import natural_key
-from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv
+from ebmtrack.files import in_frame_order
+from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
+from ebmtrack.viewers.containers import edited_seconds, is_cut_short, is_text
 
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
 
+MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
+STREAM_FAILURES = 10  # the same for a stream, which announces no frames
+
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
+# OpenCV gives up after 4,096 packets of sound between two frames; screen recordings with a pause have more.
+os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "10000000")
 
 
 class FrameSource(ABC):
     """An iterator over frames, RGB uint8 (h, w, 3), that is closed after use (or used as a context manager).
 
     `name` names the source in messages and file names, `fps` is its frame rate, `length` the number of frames
-    that it announces (None for a camera or stream) and `frames_read` how many it has given. After the last
-    frame `note` says in one line what was odd, such as a video that ended early, or is None.
+    that it announces (None for a camera or stream) and `frames_read` how many it has given. `unreadable` are the
+    numbers (from 0, all frames counted) of those that could not be read and were passed over. After the last frame
+    `note` says in one line what was odd, or is None, and `complete` whether all frames that belong there have come.
     """
 
     def __init__(self, name: str, fps: float, length: int | None):
@@ -34,7 +41,9 @@ class FrameSource(ABC):
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
         self.length = length
         self.frames_read = 0
+        self.unreadable: list[int] = []
         self.note: str | None = None
+        self.complete = True
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
@@ -52,13 +61,18 @@ class FrameSource(ABC):
     def __exit__(self, *_) -> None:
         self.close()
 
+    @property
+    def position(self) -> int:
+        """The number of the next frame, from 0; those that could not be read are counted."""
+        return self.frames_read + len(self.unreadable)
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the source holds; reading after this ends at once."""
 
     @abstractmethod
     def _read(self) -> np.ndarray | None:
-        """The next frame, or None after the last."""
+        """Return the next frame, or None after the last."""
 
 
 class FolderFrames(FrameSource):
@@ -71,7 +85,7 @@ class FolderFrames(FrameSource):
         if not names:
             kinds = " ".join(sorted(PICTURES))
             raise DatasetError(f"{folder}: no pictures in this folder; frames are files ending in {kinds}")
-        self.paths = sorted(names, key=lambda path: natural_key(path.name))
+        self.paths = in_frame_order(names)
         self._reader = SequenceReader()
         super().__init__(folder.resolve().name, fps, len(self.paths))
 
@@ -90,18 +104,48 @@ class FolderFrames(FrameSource):
         return image
 
 
+class PageFrames(FrameSource):
+    """The pages of TIFF stacks, or the frames of an animation (WebP, PNG), of several files one after the other."""
+
+    def __init__(self, paths: list[Path], fps: float = DEFAULT_FPS):
+        self._reader = SequenceReader()
+        self._waiting = list(paths)
+        self._pages, seconds = read_pages(self._waiting.pop(0))
+        if sum(seconds) > 0:
+            fps = len(seconds) / sum(seconds)
+        super().__init__(paths[0].name, fps, len(self._pages) if len(paths) == 1 else None)
+
+    def close(self) -> None:
+        self._pages, self._waiting = [], []
+
+    def _read(self) -> np.ndarray | None:
+        while not self._pages and self._waiting:
+            self._pages = read_pages(self._waiting.pop(0))[0]
+        if not self._pages:
+            return None
+        image = self._reader.to_rgb(self._pages.pop(0))
+        self.note = self._reader.note
+        return image
+
+
 class VideoFrames(FrameSource):
-    """The frames of a video file or of a stream; one that ends early gives what it has and leaves a note."""
+    """The frames of a video file or of a stream.
+
+    A read that fails is not the end: as long as frames are announced, reading goes on, and `unreadable` holds the
+    numbers of the frames that were passed over.
+    """
 
     def __init__(self, source: str | os.PathLike):
-        source = os.fspath(source)
-        self._is_stream = is_url(source)
-        self._capture = _opened(source)
+        self._source = os.fspath(source)
+        self._is_stream = is_url(self._source)
+        if not self._is_stream and os.path.isfile(self._source) and is_text(self._source):
+            raise DatasetError(f"{self._source}: a text file, not a video")
+        self._capture = _opened(self._source)
         if self._capture is None:
-            raise DatasetError(_no_video(source, self._is_stream))
+            raise DatasetError(_no_video(self._source, self._is_stream))
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         length = int(announced) if math.isfinite(announced) and 0 < announced < 2**31 else None
-        name = without_password(source) if self._is_stream else Path(source).name
+        name = without_password(self._source) if self._is_stream else Path(self._source).name
         super().__init__(name, self._capture.get(cv2.CAP_PROP_FPS), length)
 
     def close(self) -> None:
@@ -110,12 +154,41 @@ class VideoFrames(FrameSource):
     def _read(self) -> np.ndarray | None:
         if not self._capture.isOpened():
             return None
-        frame = _next_rgb(self._capture)
-        if frame is None and self.frames_read == 0:
-            raise DatasetError(f"{self.name}: not one frame of this video can be read; is it damaged?")
-        if frame is None and self.frames_read < (self.length or 0):
-            self.note = f"{self.name} ended early: {self.frames_read} of {self.length} announced frames"
+        failures = 0
+        while (frame := _next_rgb(self._capture)) is None:
+            failures += 1
+            left = STREAM_FAILURES if self.length is None else min(MOST_FAILURES, self.length - self.position)
+            if failures > left or not self._capture.isOpened():
+                return self._end()
+        self.unreadable += range(self.position, self.position + failures)
+        if self.unreadable:
+            self.complete, self.note = False, f"{self.name}: {_unreadable_text(self.unreadable)} could not be read"
         return frame
+
+    def _end(self) -> None:
+        """Note how a video ended after which no frame comes any more."""
+        if self.frames_read == 0:
+            raise DatasetError(f"{self.name}: not one frame of this video can be read; is it damaged?")
+        if self._is_stream and self.length is None:
+            self.complete = False
+            self.note = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
+        elif self.position < (missing := self._expected()):
+            self.complete = False
+            early = f"{self.name} ended early: {self.frames_read} of {missing} announced frames"
+            self.note = f"{self.note}; {early}" if self.unreadable else early
+
+    def _expected(self) -> int:
+        """Return how many frames the file should give; 0 if the number that it announces means nothing.
+
+        It counts frames that an edit list leaves out (MP4), or is the length of the sound (other kinds).
+        """
+        announced = self.length or 0
+        if self._is_stream:
+            return announced
+        if not self.unreadable and not is_cut_short(self._source):
+            seconds = edited_seconds(self._source)
+            return 0 if seconds is None else min(announced, int(seconds * self.fps - 0.5))
+        return announced
 
 
 class CameraFrames(FrameSource):
@@ -140,10 +213,10 @@ class CameraFrames(FrameSource):
 
 
 def open_frames(source: str | os.PathLike | int) -> FrameSource:
-    """Open a video file, a folder of pictures, a camera (its number) or a stream (a URL such as rtsp://...).
+    """Open a video file, a folder of pictures, a TIFF stack, a camera (its number) or a stream (a URL: rtsp://...).
 
-    Raises DatasetError where it is missing, empty, unreadable or not a video, ConfigError where it is nothing
-    of the kind. A name that exists as a file or folder is that, even if it looks like a number.
+    Raises DatasetError if it is missing, empty, unreadable or not a video, ConfigError if it is nothing of the kind.
+    A name that exists as a file or folder is that, even if it looks like a number.
     """
     if isinstance(source, int) and not isinstance(source, bool):
         return CameraFrames(source)
@@ -154,14 +227,46 @@ def open_frames(source: str | os.PathLike | int) -> FrameSource:
         return VideoFrames(text)
     path = Path(text).expanduser()
     if path.is_dir():
-        return FolderFrames(path)
+        folder = FolderFrames(path)
+        return PageFrames(folder.paths) if _holds_pages(folder.paths[0]) else folder
     if not path.exists():
         if re.fullmatch(r"\d{1,4}", text):
             return CameraFrames(int(text))
         raise DatasetError(f"{text}: no such file or folder")
     if path.suffix.lower() in PICTURES:
-        raise DatasetError(f"{text} is a single picture: give its folder, whose pictures are the frames")
+        return _open_picture(path)
     return VideoFrames(path)
+
+
+def _open_picture(path: Path) -> FrameSource:
+    """Return the pages of a picture file; DatasetError if it has one only."""
+    pages = PageFrames([path]) if path.stat().st_size else None
+    if pages is None or (pages.length or 0) < 2:
+        raise DatasetError(f"{path} is a single picture: give its folder, whose pictures are the frames")
+    return pages
+
+
+def _holds_pages(path: Path) -> bool:
+    """Return whether a picture file is a TIFF stack or an animated WebP of several pages."""
+    if path.suffix.lower() not in (".tif", ".tiff", ".webp"):
+        return False
+    try:
+        return len(read_pages(path)[0]) > 1
+    except DatasetError:
+        return False  # the error is raised when its turn has come
+
+
+def _unreadable_text(numbers: list[int]) -> str:
+    """Return numbers of frames in words, as ranges: frames 4, 7-9."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    texts = [f"{low}-{high}" if high > low else str(low) for low, high in ranges]
+    more = f" and {len(texts) - 20} more stretches" if len(texts) > 20 else ""
+    return ("frame " if len(numbers) == 1 else "frames ") + ", ".join(texts[:20]) + more
 
 
 def is_url(source: str) -> bool:

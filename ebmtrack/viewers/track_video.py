@@ -32,12 +32,14 @@ class Track:
     """What tracking has given so far: for each target a box for each frame, how often one was lost, time, files.
 
     Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
+    `unreadable` are the numbers, from 0, of frames that could not be read; their boxes are those of the frame before.
     """
 
     boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
     lost: int = 0
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)
 
     @property
     def boxes_xywh(self) -> list[tuple[float, ...]]:
@@ -47,13 +49,14 @@ class Track:
     @property
     def fps(self) -> float:
         """Frames tracked for each second that the tracker worked (0 before the second frame)."""
-        return (len(self.boxes_xywh) - 1) / self.seconds if self.seconds > 0 else 0.0
+        return (len(self.boxes_xywh) - len(self.unreadable) - 1) / self.seconds if self.seconds > 0 else 0.0
 
     def summary(self) -> str:
         """One line: frames, speed, losses, files."""
         count = len(self.boxes_xywh)
         speed = f", {self.fps:.1f} frames/s" if count > 1 else ""
         lost = f"lost in {self.lost}" if self.lost else "never lost"
+        lost += f", {len(self.unreadable)} unreadable" if self.unreadable else ""
         targets = f"{len(self.boxes_of)} targets, " if len(self.boxes_of) > 1 else ""
         return f"{targets}{count} frames{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
 
@@ -76,7 +79,8 @@ def track(
     is there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets
     have a file each, NAME_1.txt and so on.
     `visdom` is the URL of a server that shows what the tracker sees. What was tracked is saved also where the user
-    interrupts or a frame cannot be read; then the error goes on. Raises ConfigError and DatasetError.
+    interrupts or a frame cannot be read; then the error goes on. Frames that cannot be read in the middle of a video
+    keep the last box and are passed over; a DatasetError at the end names them. Raises ConfigError and DatasetError.
     """
     starts_xywh = _checked_starts(init, select)
     if visdom is not None and len(starts_xywh) > 1:
@@ -98,9 +102,11 @@ def track(
         outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
         _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames)
-    if frames.note:
+    if frames.note and frames.complete:
         print(f"note: {frames.note}")
     print(result.summary())
+    if not frames.complete:
+        raise DatasetError(f"{frames.note} (what was tracked is saved)")
     return result
 
 
@@ -130,12 +136,21 @@ def _follow(
             image = next(frames, None)
             if image is None:
                 return
+            _keep_boxes(result, frames.position - 1)
             found = _timed_update(update, image, result)
             bar.update()
             if getattr(tracker, "watch", None):
                 tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, found[0])
             if _shown(outputs, image, result, found):
                 return
+
+
+def _keep_boxes(result: Track, number: int) -> None:
+    """Give the frames before frame `number` that could not be read the last boxes, and note them."""
+    while len(result.boxes_xywh) < number:
+        result.unreadable.append(len(result.boxes_xywh))
+        for boxes in result.boxes_of:
+            boxes.append(boxes[-1])
 
 
 def _started(tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]) -> Callable[[np.ndarray], list]:

@@ -1,0 +1,199 @@
+"""Videos and folders as people have them: damaged, cut, long pauses, odd names, stacks. Each test makes its input."""
+
+import os
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack.errors import DatasetError
+from ebmtrack.files import in_frame_order
+from ebmtrack.viewers import containers, frames
+from ebmtrack.viewers.frames import open_frames
+from ebmtrack.viewers.track_video import track
+
+av = pytest.importorskip("av", reason="PyAV, which makes these videos, is not installed")
+
+
+def film(path, count=40, size=(160, 120), audio_s=0.0, codec="libx264", gop=12, rate=25, sound_first=False):
+    """Write a film whose left half brightens from frame to frame; with a tone of `audio_s` seconds."""
+    noise = np.random.default_rng(0).integers(0, 90, (size[1], size[0], 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.gop_size = "yuv420p", gop
+        sound = container.add_stream("aac" if str(path).endswith("mp4") else "libopus", rate=48000) if audio_s else None
+        for number in range(count):
+            picture = np.roll(noise, 3 * number, axis=1)
+            picture[:, : size[0] // 2] //= 2
+            picture[:20, :20] = 5 * number
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+        if sound is not None:
+            for k in range(int(audio_s * 48000 / 960)):
+                samples = np.zeros((1, 960), np.float32)
+                part = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+                part.sample_rate, part.pts = 48000, k * 960
+                for packet in sound.encode(part):
+                    container.mux(packet)
+            for packet in sound.encode():
+                container.mux(packet)
+    return path
+
+
+class Still:
+    """A tracker that answers with the box that it was given."""
+
+    def init(self, image, box_xywh):
+        self.box_xywh, self.seen = tuple(box_xywh), 0
+
+    def update(self, image):
+        self.seen += 1
+        return type("Answer", (), {"box_xywh": self.box_xywh, "score": 0.5, "found": True, "verdict": "normal"})()
+
+
+@pytest.fixture
+def read_fails(monkeypatch):
+    """Let some reads of OpenCV fail, by their number, as over a damaged stretch."""
+
+    def install(numbers, count):
+        calls = iter(range(count))
+        plain = frames._next_rgb
+
+        def next_rgb(capture):
+            image, number = plain(capture), next(calls, count)
+            return None if number in numbers else image
+
+        monkeypatch.setattr(frames, "_next_rgb", next_rgb)
+
+    return install
+
+
+def test_a_failed_read_in_the_middle_is_not_the_end(tmp_path, read_fails):
+    read_fails({10, 11, 25}, 40)
+    with open_frames(film(tmp_path / "v.mp4")) as source:
+        images = list(source)
+    assert len(images) == 37 and source.unreadable == [10, 11, 25] and not source.complete
+    assert source.note == "v.mp4: frames 10-11, 25 could not be read"
+
+
+def test_tracking_keeps_the_last_box_over_unreadable_frames_and_ends_with_an_error(tmp_path, read_fails, capsys):
+    read_fails({10, 11}, 40)
+    boxes, tracker = tmp_path / "boxes.txt", Still()
+    with pytest.raises(DatasetError, match=r"v\.mp4: frames 10-11 could not be read"):
+        track(film(tmp_path / "v.mp4"), lambda: tracker, init="10,20,30,40", boxes=boxes)
+    assert len(boxes.read_text().split()) >= 40 and tracker.seen == 37
+    assert "2 unreadable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overwritten_bytes_never_lose_readable_frames_in_silence(tmp_path, seed):
+    """All frames that OpenCV still gives after failed reads come, and an incomplete video is said to be so."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(film(tmp_path / "whole.mp4").read_bytes())
+    at = int(rng.integers(len(data) // 4, len(data) * 3 // 4))
+    data[at : at + 1500] = rng.integers(0, 256, len(data[at : at + 1500]), np.uint8).tobytes()
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    capture, readable = cv2.VideoCapture(str(path)), 0
+    for _ in range(80):
+        readable += capture.read()[0]
+    if not readable:
+        with pytest.raises(DatasetError):
+            list(open_frames(path))
+        return
+    with open_frames(path) as source:
+        assert len(list(source)) == readable
+    assert source.complete == (readable >= 39)
+
+
+def test_a_clip_with_longer_sound_has_not_ended_early(tmp_path):
+    with open_frames(film(tmp_path / "v.mkv", count=22, audio_s=3.0)) as source:
+        assert len(list(source)) == 22 and source.note is None and source.complete
+
+
+def test_an_edit_list_that_leaves_frames_out_is_no_early_end(tmp_path):
+    """The edit's duration says how many frames are to be played: here half of those that the file holds."""
+    data = bytearray(film(tmp_path / "v.mp4").read_bytes())
+    at = data.find(b"elst")
+    assert at > 0 and containers.edited_seconds(tmp_path / "v.mp4") == pytest.approx(1.6, abs=0.05)
+    data[at + 12 : at + 16] = struct.pack(">I", struct.unpack(">I", data[at + 12 : at + 16])[0] // 2)
+    (tmp_path / "cut.mp4").write_bytes(data)
+    with open_frames(tmp_path / "cut.mp4") as source:
+        count = len(list(source))
+    assert count < 40 and source.complete and source.note is None
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_file_that_was_cut_short_is_told_from_a_whole_one(tmp_path, kind):
+    path = film(tmp_path / f"v.{kind}", codec="libx264" if kind != "avi" else "mpeg4")
+    assert not containers.is_cut_short(path)
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert containers.is_cut_short(path)
+
+
+def test_opencv_reads_over_long_stretches_of_other_packets():
+    """The default of 4,096 packets ends recordings with a pause and sound."""
+    assert int(os.environ["OPENCV_FFMPEG_READ_ATTEMPTS"]) > 100_000
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.mp4", "log"])
+def test_a_text_file_is_no_video(tmp_path, name):
+    (tmp_path / name).write_text("Ein Text über Videos\n" * 300, encoding="latin-1")
+    with pytest.raises(DatasetError, match="a text file, not a video"):
+        open_frames(tmp_path / name)
+
+
+def test_a_stream_that_ends_is_incomplete(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "is_url", lambda source: True)
+    source = frames.VideoFrames(film(tmp_path / "v.mp4", count=5))
+    source.length = None
+    assert len(list(source)) == 5 and not source.complete and "is it still there?" in source.note
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["x.png", "x (1).png", "x (2).png", "x (10).png"],
+        ["1700000000.125.png", "1700000000.25.png", "1700000000.5.png", "1700000001.0.png"],
+        ["2024-01-01T12-00-00.25Z.png", "2024-01-01T12-00-00.5Z.png", "2024-01-01T12-00-01Z.png"],
+        ["1.1.png", "1.2.png", "1.9.png", "1.10.png"],
+        ["IMG_20200101_115959.jpg", "IMG_20200101_115959_1.jpg", "IMG_20200101_120000.jpg"],
+        ["x.png", "x - Copy.png", "x - Copy (2).png"],
+        ["frame2.PNG", "frame10.png"],
+    ],
+    ids=lambda names: names[0],
+)
+def test_frames_come_in_the_order_in_which_they_were_taken(names, tmp_path):
+    paths = [tmp_path / name for name in names]
+    assert in_frame_order(reversed(paths)) == paths
+
+
+@pytest.mark.parametrize("names", [["1.png", "01.png"], ["a.jpg", "a.png"], ["1.5.png", "1.25.png", "2.75.png"]])
+def test_an_ambiguous_order_is_refused_naming_two_files(names, tmp_path):
+    with pytest.raises(DatasetError, match="which comes first") as caught:
+        in_frame_order([tmp_path / name for name in names])
+    assert names[0] in str(caught.value) and names[1] in str(caught.value)
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_the_pages_of_a_stack_are_frames(tmp_path, as_folder):
+    pages = [np.full((30, 40, 3), 20 * k, np.uint8) for k in range(5)]
+    cv2.imwritemulti(str(tmp_path / "stack.tif"), pages)
+    with open_frames(tmp_path if as_folder else tmp_path / "stack.tif") as source:
+        assert [image[0, 0, 0] for image in source] == [0, 20, 40, 60, 80] and source.length == 5
+
+
+def test_an_animated_webp_plays_at_its_own_rate(tmp_path):
+    from ebmtrack.images import read_pages
+
+    animation = cv2.Animation()
+    animation.frames = [np.full((32, 48, 3), 40 * k, np.uint8) for k in range(4)]
+    animation.durations = [100] * 4
+    cv2.imwriteanimation(str(tmp_path / "a.webp"), animation)
+    assert len(read_pages(tmp_path / "a.webp")[0]) == 4
+    with open_frames(tmp_path / "a.webp") as source:
+        assert source.fps == pytest.approx(10) and len(list(source)) == 4
