@@ -155,7 +155,7 @@ def test_a_video_that_ends_early_gives_what_it_has_and_says_how_much(tmp_path, c
     with open_frames(cut) as source:
         count = len(list(source))
     assert 0 < count < 40
-    assert source.note == f"cut.mp4 ended early: {count} of 40 announced frames"
+    assert not source.complete and source.note.endswith(f"cut.mp4 ended early: {count} of 40 announced frames")
     assert capfd.readouterr().err == ""
 
 
@@ -646,14 +646,14 @@ def test_the_source_is_not_overwritten(tmp_path, output):
     assert (tmp_path / "in.mp4").read_bytes() == b"a video"
 
 
-def test_a_video_that_ends_early_is_tracked_and_noted(tmp_path, capsys):
+def test_a_video_that_ends_early_is_tracked_and_then_an_error(tmp_path, capsys):
     whole = plain_video(tmp_path / "whole.mp4", count=40).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
     stub = Follower([BOXES[0]] * 40)
-    result = track(tmp_path / "cut.mp4", lambda: stub, "1,2,10,8", boxes=tmp_path / "b.txt")
-    count = len(result.boxes_xywh)
-    assert 1 < count < 40 and f"{count} of 40" in capsys.readouterr().out
-    assert len(lines_of(tmp_path / "b.txt")) == count
+    with pytest.raises(DatasetError, match="ended early: [0-9]+ of 40"):
+        track(tmp_path / "cut.mp4", lambda: stub, "1,2,10,8", boxes=tmp_path / "b.txt")
+    count = len(lines_of(tmp_path / "b.txt"))
+    assert 1 < count < 40 and f"{count} frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
