@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable
@@ -12,8 +13,18 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.studies import energy_1d as study1d
-from ebmtrack.studies.energy_1d import FIGURE_2, HIGH, LOW, METHODS, Cell, StudySettings
+from ebmtrack.errors import ResultError
+from ebmtrack.studies.energy_1d_methods import (
+    FIGURE_2,
+    HIGH,
+    LOW,
+    METHODS,
+    Cell,
+    ManyEnergies,
+    ManyGaussians,
+    StudySettings,
+    log_density,
+)
 
 PAPER = {  # BMVC 2020, Table 1
     "ml-is": 0.062,
@@ -30,12 +41,27 @@ PAPER = {  # BMVC 2020, Table 1
 
 def write_report(out: Path, settings: StudySettings) -> str:
     """Write table.md, figure2.png and densities.png under `out` from all its records; return the table."""
-    records = study1d.load_records(out)
+    records = load_records(out)
     table = make_table(records, settings)
     files.write_text(out / "table.md", table)
     _draw_figure2(out / "figure2.png", records)
     _draw_densities(out / "densities.png", records)
     return table
+
+
+def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
+    """The records of finished runs under `out`, of one cell or of all, in the order of their names."""
+    records = []
+    for path in sorted((Path(out) / "runs").glob("*.json")):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            here = Cell(record["method"], record["samples"])
+            _ = record["seconds"], record["runs"], record["best"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResultError(f"{path} is no record of a 1D study ({error}): delete it to train again") from error
+        if cell in (None, here):
+            records.append(record)
+    return records
 
 
 def make_table(records: list[dict], settings: StudySettings) -> str:
@@ -135,7 +161,7 @@ def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
     grid = figure.subplots(2, len(names) + 1, squeeze=False, sharex=True, sharey=True)
     axis = torch.linspace(LOW, HIGH, points)
     for d, row in zip((1, 2), grid):
-        _draw_one(row[0], study1d.log_density(d, axis[:, None], axis), f"data {d}")
+        _draw_one(row[0], log_density(d, axis[:, None], axis), f"data {d}")
         for axes, name in zip(row[1:], names):
             log_p = _best_log_density(records, name, d, axis)
             if log_p is not None:
@@ -160,7 +186,7 @@ def _best_log_density(records: list[dict], method: str, dataset: int, axis: Tens
         return None
     most = max(r["samples"] for r in ours)
     best = min((r["best"][str(dataset)] for r in ours if r["samples"] == most), key=lambda b: b["kl"])
-    kind = study1d.ManyGaussians if method == "gaussian" else study1d.ManyEnergies
+    kind = ManyGaussians if method == "gaussian" else ManyEnergies
     net = kind(1, Generator())
     net.load_state_dict({name: torch.tensor(value).unsqueeze(0) for name, value in best["weights"].items()})
     with torch.no_grad():

@@ -20,6 +20,7 @@ from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies import energy_1d as study1d
+from ebmtrack.studies import energy_1d_methods as methods
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
@@ -176,16 +177,16 @@ class GpuGenerator(torch.Generator):
     device = torch.device(GPU)
 
 
-@pytest.mark.parametrize("method", list(study1d.METHODS))
+@pytest.mark.parametrize("method", list(methods.METHODS))
 def test_the_1d_study(method, monkeypatch):
-    settings = study1d.StudySettings(epochs=1, batch=16, examples=32, grid=64)
+    settings = methods.StudySettings(epochs=1, batch=16, examples=32, grid=64)
 
     def run(device):
-        net = study1d.train(study1d.Cell(method, 2), [(1, 0), (2, 0)], settings, device)
+        net = study1d.train(methods.Cell(method, 2), [(1, 0), (2, 0)], settings, device)
         return study1d.divergences(net, [(1, 0), (2, 0)], settings.grid).tolist()
 
     if method == "ml-mcmc-256":
-        monkeypatch.setitem(study1d.METHODS, method, study1d._ml_mcmc(3))
+        monkeypatch.setitem(methods.METHODS, method, methods._ml_mcmc(3))
     expected = run("cpu")
     generators = {GPU: GpuGenerator, "cpu": torch.Generator}
     monkeypatch.setattr(study1d, "Generator", lambda device="cpu": generators[device]())

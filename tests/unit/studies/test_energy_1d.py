@@ -15,18 +15,17 @@ from ebmtrack.energy import losses
 from ebmtrack.energy.density import log_z_grid
 from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.studies import energy_1d as study1d
+from ebmtrack.studies import energy_1d_methods as methods
 from ebmtrack.studies import energy_1d_report as study1d_report
-from ebmtrack.studies.energy_1d import (
+from ebmtrack.studies.energy_1d import divergences, study_1d, train
+from ebmtrack.studies.energy_1d_methods import (
     METHODS,
     Cell,
     ManyEnergies,
     ManyGaussians,
     StudySettings,
-    divergences,
     log_density,
     make_data,
-    study_1d,
-    train,
 )
 
 TINY = StudySettings(epochs=1, batch=16, examples=40, grid=32)
@@ -54,7 +53,7 @@ def test_examples_follow_the_true_density(dataset):
     assert -log_density(dataset, x, y).mean().item() == pytest.approx(entropy, abs=0.02)
 
 
-def plain_layer(layer: study1d.ManyLinear, run: int) -> nn.Linear:
+def plain_layer(layer: methods.ManyLinear, run: int) -> nn.Linear:
     """Run `run` of a batched layer as an ordinary one."""
     plain = nn.Linear(layer.weight.shape[2], layer.weight.shape[1])
     plain.load_state_dict({"weight": layer.weight[run].detach(), "bias": layer.bias[run, :, 0].detach()})
@@ -91,7 +90,7 @@ def test_dsm_by_the_slope_is_dsm_by_autograd():
     x, y = torch.randn(2, 4).double(), torch.randn(2, 4).double()
     noisy = y[..., None, None] + 0.2 * torch.randn(2, 4, 8, 1).double()
     found = []
-    for energy in (study1d._InY(net, x), lambda v: net(x, v.squeeze(-1))):
+    for energy in (methods._InY(net, x), lambda v: net(x, v.squeeze(-1))):
         loss = losses.denoising_score_matching(energy, y[..., None], noisy, 0.2)
         used = [p for name, p in net.named_parameters() if name != "last.bias"]  # which no gradient in y depends on
         found.append([loss, *torch.autograd.grad(loss, used)])
@@ -173,7 +172,7 @@ def test_runs_do_not_touch_each_other():
     assert net.join.weight.grad[0].abs().max() > 0
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in study1d.LONG])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in methods.LONG])
 @pytest.mark.parametrize("samples", [1, 8])
 def test_every_method_trains_to_something_finite(method, samples):
     net = train(Cell(method, samples), [(1, 0), (2, 0)], TINY, "cpu")
