@@ -56,15 +56,21 @@ class CropMap:
     pixels, of which the crop covers 0..side.
 
     centre_yx: the crop's centre in the image, (2,).
-    scale: image pixels per crop pixel.
+    scale: image pixels per crop pixel, one number or those in y and in x, (2,).
     side: the crop's side in crop pixels.
     shift: crop pixels by which `to_image` goes too far down and to the right (0.5 in pytracking, else 0).
     """
 
     centre_yx: np.ndarray
-    scale: float
+    scale: float | np.ndarray
     side: int
     shift: float = 0.0
+
+    @classmethod
+    def of_window(cls, window_xywh: tuple[float, float, float, float], side: int) -> CropMap:
+        """Return the map of a window of the image that is resampled to side x side pixels."""
+        x, y, w, h = window_xywh
+        return cls(np.array([y + (h - 1) / 2, x + (w - 1) / 2]), np.array([h, w]) / side, side)
 
     def to_crop(self, position_yx: np.ndarray, size_hw: np.ndarray) -> np.ndarray:
         """Return the boxes (..., 4) in the crop of image positions (..., 2) and sizes (..., 2)."""
@@ -212,10 +218,10 @@ def crop_whole_window(image: np.ndarray, window_xywh: tuple[int, int, int, int],
 
 
 def box_in_window(box_xywh: np.ndarray, window_xywh: tuple[float, float, float, float], output: int) -> np.ndarray:
-    """A box of the image in the pixels of `crop_window`'s patch."""
-    x, y, w, h = window_xywh
-    scale = np.array([output / w, output / h])
-    return np.concatenate([(np.asarray(box_xywh[:2]) - [x, y]) * scale, np.asarray(box_xywh[2:]) * scale])
+    """Return a box (4,) of the image in the pixels of `crop_window`'s patch, x, y, w, h."""
+    box = np.asarray(box_xywh, np.float64)
+    size_hw = box[:1:-1]
+    return CropMap.of_window(window_xywh, output).to_crop(box[1::-1] + (size_hw - 1) / 2, size_hw)
 
 
 def search_side(size_wh: tuple[float, float] | np.ndarray, search_factor: float) -> float:

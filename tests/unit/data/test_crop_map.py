@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmtrack.data.crops import CropMap, crop_around
+from ebmtrack.data.crops import CropMap, box_in_window, crop_around
 
 NUMBERS = st.floats(-500, 500)
 
@@ -51,3 +51,15 @@ def test_the_map_of_a_crop_finds_what_is_in_its_patch():
     assert (w, h) == (10, 10)
     assert (x, y) == pytest.approx((columns.min(), rows.min()), abs=0.51)
     assert (x + w, y + h) == pytest.approx((columns.max() + 1, rows.max() + 1), abs=0.51)
+
+
+@given(st.tuples(NUMBERS, NUMBERS, st.floats(1, 400), st.floats(1, 400)))
+def test_a_window_may_have_its_own_scale_per_axis(box):
+    """A window of 100 x 50 pixels at (10, 20) in a crop of 200: twice as wide, four times as high."""
+    x, y, w, h = box
+    assert box_in_window(np.array(box), (10, 20, 100, 50), 200) == pytest.approx(
+        [2 * (x - 10), 4 * (y - 20), 2 * w, 4 * h], abs=1e-9
+    )
+    crop_map = CropMap.of_window((10, 20, 100, 50), 200)
+    position, size = crop_map.to_image(box_in_window(np.array(box), (10, 20, 100, 50), 200))
+    assert position == pytest.approx([y + (h - 1) / 2, x + (w - 1) / 2], abs=1e-9) and size == pytest.approx([h, w])
