@@ -70,7 +70,7 @@ def jittered_window(
 def keep_off_cut_edges(
     window_xywh: tuple[float, float, float, float], box_xywh: np.ndarray, image_wh: tuple[int, int], cut_at: float
 ) -> tuple[float, float, float, float]:
-    """Move a search region off edges where a frame was cut `cut_at` target sizes from the target.
+    """Move a search region off edges at which a frame was cut `cut_at` target sizes from the target.
 
     Such an edge is not the end of the scene, and a network that sees padding there learns to look for padding. An edge
     counts as cut if it is at least 0.8 * cut_at target sizes away from the target's centre.
@@ -148,7 +148,7 @@ def draw_look(
 
 def apply_look(patch: np.ndarray, drawn: LookDraws) -> np.ndarray:
     """Return a uint8 RGB patch (H, W, 3) with the drawn light, colour, blur and noise."""
-    x = patch.astype(np.float32)
+    x: np.ndarray = patch.astype(np.float32)
     if drawn.saturation != 1:
         luma = (x @ LUMA)[..., None]
         x = luma + (x - luma) * drawn.saturation

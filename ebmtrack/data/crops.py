@@ -119,7 +119,7 @@ def crop_around(
 
 
 def _reduce(image, centre, side, stride: int, rule: str):
-    """Take every stride-th row and column, in step with the centre; the last one where that meets none."""
+    """Take every stride-th row and column, in step with the centre; the last one if that meets none."""
     offset = (centre % stride).astype(int)
     centre = (centre - offset) / stride if rule == "head" else (centre - offset) // stride
     top, left = np.minimum(offset, np.subtract(image.shape[:2], 1))
@@ -127,14 +127,14 @@ def _reduce(image, centre, side, stride: int, rule: str):
 
 
 def _window(centre: np.ndarray, side: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Top left and exclusive bottom right corner of a window of whole side lengths."""
+    """Return top left and exclusive bottom right corner of a window of whole side lengths."""
     if rule == "head":
         return centre - (side - 1) / 2, centre + side / 2 + 1
     return centre - (side - 1) // 2, centre + side // 2 + 1
 
 
 def _move_inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shift a window into an image of `size`; where it does not fit, share the excess between both ends."""
+    """Shift a window into an image of `size`; if it does not fit, share the excess between both ends."""
     shift = np.maximum(-low, 0) - np.maximum(high - size, 0)
     low, high = low + shift, high + shift
     excess = np.floor((np.maximum(-low, 0) + np.maximum(high - size, 0)) / 2)
@@ -143,7 +143,7 @@ def _move_inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> tuple[n
 
 
 def _cut(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The window with whole coordinates (truncated towards zero), the image's edge repeated outside of it."""
+    """Cut the window with whole coordinates (truncated towards zero), the image's edge repeated outside of it."""
     (y0, x0), (y1, x1) = low.astype(int), high.astype(int)
     h, w = image.shape[:2]
     if y0 >= 0 and x0 >= 0 and y1 <= h and x1 <= w:
@@ -206,7 +206,7 @@ def whole_window(
     return int(low[0]), int(low[1]), int(side), int(side)
 
 
-def crop_whole_window(image: np.ndarray, window_xywh: tuple[int, int, int, int], output: int) -> np.ndarray:
+def crop_whole_window(image: np.ndarray, window_xywh: tuple[float, float, float, float], output: int) -> np.ndarray:
     """Cut a window of whole pixels and resize it to output x output, bilinear and without averaging, edge repeated.
 
     As in DiMP's training: a window that reaches the image's right or lower end loses the last column or row there and
@@ -225,5 +225,5 @@ def box_in_window(box_xywh: np.ndarray, window_xywh: tuple[float, float, float, 
 
 
 def search_side(size_wh: tuple[float, float] | np.ndarray, search_factor: float) -> float:
-    """Side of the square search region of a target: ceil(sqrt(w h) * factor), as in DiMP's training."""
+    """Return the side of the square search region of a target: ceil(sqrt(w h) * factor), as in DiMP's training."""
     return math.ceil(math.sqrt(size_wh[0] * size_wh[1]) * search_factor)

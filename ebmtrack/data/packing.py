@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -221,21 +221,21 @@ def _read_json(path: Path) -> object:
 
 def _shard(
     source: Source, targets: list[_Target], number: int, out: Path, settings: PackSettings, threads: int, bar: tqdm
-) -> dict:
+) -> dict[str, Any]:
     """Write one shard, or take it as it is if it was finished; return the facts about it."""
     name = f"shard-{number:05d}"
     frames = sum(len(target.frames) for target in targets)
     if (out / f"{name}.json").is_file():
-        facts = _read_json(out / f"{name}.json")
-        if isinstance(facts, dict) and (out / f"{name}.lmdb").is_file():
+        found = _read_json(out / f"{name}.json")
+        if isinstance(found, dict) and (out / f"{name}.lmdb").is_file():
             bar.update(frames)
-            return facts
+            return found
     for left in out.glob(f".{name}-*"):
         left.unlink()
     with ThreadPoolExecutor(threads) as pool, replacing(out / f"{name}.lmdb") as temporary:
         writer = _Writer(source, targets, settings, pool, bar)
         _write_records(temporary, writer.batches())
-        facts: dict = {"bytes": temporary.stat().st_size, "crc": file_crc(temporary)}
+        facts: dict[str, Any] = {"bytes": temporary.stat().st_size, "crc": file_crc(temporary)}
     facts |= {"name": f"{name}.lmdb", "first": targets[0].number, "targets": len(targets)}
     facts |= {"frames": frames - len(writer.left_out), "left_out": writer.left_out}
     write_text(out / f"{name}.json", json.dumps(facts))
@@ -303,7 +303,7 @@ class _Writer:
         window = target_window(target.boxes_xywh[frame], self.settings.context)
         crop, scene = cut_crop(image, window, self.settings.output)
         if not crop.size:
-            self.left_out.append(f"{target.name}, frame {frame}: the box lies outside the picture")
+            self.left_out.append(f"{target.name}, frame {frame}: the box is outside the picture")
             return key, b""
         scale = np.array(crop.shape[1::-1]) / scene[2:]
         corner = (target.boxes_xywh[frame][:2] - scene[:2]) * scale

@@ -72,8 +72,8 @@ class CropSettings:
 
     def for_validation(self) -> CropSettings:
         """Return the same crops without flips, changes of light or colour, and disturbances (pytracking)."""
-        looks = {"look": without_augmentation(self.look), "still_look": without_augmentation(self.still_look)}
-        return dataclasses.replace(self, **looks, disturbance=Disturbance())
+        look, still_look = without_augmentation(self.look), without_augmentation(self.still_look)
+        return dataclasses.replace(self, look=look, still_look=still_look, disturbance=Disturbance())
 
 
 class TrainingSet(Dataset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,10 @@ HELD_BACK_SETS = ("amenity", "elephant", "hoop", "pots", "potsb", "tanner", "tan
 HELD_BACK_NEW_SETS = ("retail", "furniture", "field12", "drone", "signs", "aerialcar", "seedling")  # n_ and x_ families
 VIDEO_CUT_AT = 5.0  # frames of the pool's video were cut ten target sizes wide
 LEAST_COVER = 3  # visible eighths of a target; with less, the box shows the occluder
-STILLS = {"least_side": 12.0, "largest_frac": 0.85}  # nothing around a larger box tells it apart (`CocoSource`)
+STILLS: dict[str, Any] = {
+    "least_side": 12.0,
+    "largest_frac": 0.85,
+}  # nothing around a larger box tells it apart (`CocoSource`)
 # Share of the video draws by the sequence's family. By root of frames alone, loose boxes in kitchens (GTEA) and small
 # things on plain pavement (FODA) would take half; DAVIS and TINYTLP have the best boxes and motion.
 VIDEO_SHARES = {

@@ -1,4 +1,4 @@
-"""Which source, which target and which frames one training sample uses."""
+"""The choice of source, target and frames for each training sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_FRAMES = 20  # of a video in DiMP's training (pytracking)
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-    """Shares of the sources and how frames are drawn; defaults are SuperDiMP's, which BMVC 2020 uses (supplement D.1).
+    """Shares of the sources and the rule for frames; defaults are SuperDiMP's, which BMVC 2020 uses (supplement D.1).
 
     shares: source name -> share of the samples, not normalised; 0 leaves the source out. rule: see `Sampler`.
     """
@@ -42,9 +42,9 @@ class Choice:
 def causal_frames(
     visible: np.ndarray, train: int, test: int, max_gap: int, rng: np.random.Generator
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Train frames up to a base frame and test frames after it, all visible, drawn with replacement.
+    """Draw train frames up to a base frame and test frames after it, all visible, drawn with replacement.
 
-    visible: (n,) bool. The base frame is drawn from those that leave room on both sides; the others lie within
+    visible: (n,) bool. The base frame is drawn from those that leave room on both sides; the others are within
     `max_gap` of it, a gap that grows by 5 until there are some (DiMP). A sequence with visible frames on one side only,
     or with a single frame, repeats what it has.
     """
@@ -70,12 +70,12 @@ def causal_frames(
 def dimp_frames(
     visible: np.ndarray, train: int, test: int, max_gap: int, rng: np.random.Generator
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Frames as DiMP draws them from a video: the base frame, train - 1 before it; `test` after it; with replacement.
+    """Draw frames of a video as DiMP does: the base frame, train - 1 before it; `test` after it; with replacement.
 
     visible: (n,) bool. The base frame is uniform over the visible ones among train - 1 .. n - test - 1; the earlier
-    ones come from [base - gap, base), the later ones from (base, base + gap). Where a side is empty, the gap grows by 5
+    ones come from [base - gap, base), the later ones from (base, base + gap). If a side is empty, the gap grows by 5
     and the base frame is drawn again. The base frame is the first of the train frames: it modulates the box branch.
-    ConfigError where no frame has visible ones on both sides; see `long_enough`.
+    Raises ConfigError if no frame has visible ones on both sides; see `long_enough`.
     """
     where = np.flatnonzero(visible)
     bases = where[(where >= train - 1) & (where < len(visible) - test)]
@@ -93,15 +93,15 @@ def dimp_frames(
 
 
 def long_enough(visible: np.ndarray, train: int, test: int) -> bool:
-    """Whether DiMP would use a video: at least 20 frames, more than 2 (train + test) of them visible (12 for 3 + 3)."""
+    """Return whether DiMP would use a video: 20 frames or more, over 2 (train + test) visible (12 for 3 + 3)."""
     return len(visible) >= LEAST_FRAMES and int(visible.sum()) > 2 * (train + test)
 
 
 class Sampler:
-    """Draws a source by its share, a target by the source's weights, and frames causally; any index, any order.
+    """A sampler that draws a source by its share, a target by its weight, and frames causally; any index, any order.
 
     rule "dimp" takes frames by `dimp_frames` from videos that are `long_enough` and repeats photographs; it draws
-    another target of the same source where one is not. rule "any" takes what there is, also of short clips, by
+    another target of the same source if one is not. rule "any" takes what there is, also of short clips, by
     `causal_frames`.
     """
 
@@ -128,7 +128,7 @@ class Sampler:
         self.cumulative_weights = [np.cumsum(s.weights()) / np.sum(s.weights()) for s in sources]
 
     def rng(self, index: int) -> np.random.Generator:
-        """The random generator of sample `index`; all that is random about a sample comes from it."""
+        """Return the random generator of sample `index`; all that is random about a sample comes from it."""
         return np.random.default_rng((self.seed, index))
 
     def choose(self, rng: np.random.Generator) -> Choice:
@@ -159,13 +159,13 @@ class Sampler:
         return f"they have fewer than {LEAST_FRAMES} frames, or at most {2 * (self.train + self.test)} visible ones"
 
     def _frames(self, source: Source, visible: np.ndarray, rng: np.random.Generator):
-        """Train and test frames of a usable target."""
+        """Draw train and test frames of a usable target."""
         draw = dimp_frames if self.rule == "dimp" and source.is_video else causal_frames
         return draw(visible, self.train, self.test, self.max_gap, rng)
 
 
 def make_sampler(sources: Mapping[str, Source], settings: SamplingSettings, seed: int) -> Sampler:
-    """The sampler over `sources` (name -> source) that settings describe.
+    """Return the sampler over `sources` (name -> source) that settings describe.
 
     ConfigError for a source without a share, or a share (other than 0) without a source.
     """

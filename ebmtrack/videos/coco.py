@@ -198,10 +198,12 @@ def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[st
     odd = content.odd
     if odd and not boxes:
         raise DatasetError(odd[0])
-    columns = {key: _as_json(values) for key, values in zip(TEXTS, (names, list(files), list(kinds_used), odd))}
-    numbers = {"photo": np.array(file, np.int32), "category": np.array(kind, np.int32)}
-    numbers["sizes_wh"] = np.array(sizes, np.int64).reshape(-1, 2)
-    return columns | numbers | {"boxes_xywh": np.array(boxes, np.float64).reshape(-1, 4)}
+    columns: dict[str, np.ndarray] = {
+        key: _as_json(values) for key, values in zip(TEXTS, (names, list(files), list(kinds_used), odd))
+    }
+    columns |= {"photo": np.array(file, np.int32), "category": np.array(kind, np.int32)}
+    columns["sizes_wh"] = np.array(sizes, np.int64).reshape(-1, 2)
+    return columns | {"boxes_xywh": np.array(boxes, np.float64).reshape(-1, 4)}
 
 
 class _Content:

@@ -23,7 +23,7 @@ class Layer:
 
 
 def clean_cutout(rgba: np.ndarray) -> np.ndarray | None:
-    """Premultiplied cut-out (h, w, 4), cropped to its object, from uint8 RGBA; None where nothing is solid.
+    """Return a premultiplied cut-out (h, w, 4), cropped to its object, from uint8 RGBA; None if nothing is solid.
 
     Separate pieces smaller than `SPECK_FRAC` of the largest are dropped.
     """
@@ -41,7 +41,7 @@ def clean_cutout(rgba: np.ndarray) -> np.ndarray | None:
 
 
 def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.ndarray:
-    """The cut-out at `scale` (at most 1), its edge softened by `feather_px`, and a clear margin."""
+    """Return the cut-out at `scale` (at most 1), its edge softened by `feather_px`, and a clear margin."""
     if scale < 1:
         height, width = cutout.shape[:2]
         size_wh = (max(2, round(width * scale)), max(2, round(height * scale)))
@@ -51,7 +51,7 @@ def resized_cutout(cutout: np.ndarray, scale: float, feather_px: float) -> np.nd
 
 
 def warped_layer(cutout: np.ndarray, linear: np.ndarray, centre_xy: np.ndarray, margin: int = 2) -> Layer:
-    """The cut-out under the linear map (2, 2), its middle at `centre_xy` (2,) of the frame."""
+    """Return the cut-out under the linear map (2, 2), its middle at `centre_xy` (2,) of the frame."""
     height, width = cutout.shape[:2]
     half_wh = np.abs(linear) @ np.array([width / 2, height / 2])
     low = np.floor(centre_xy - half_wh).astype(int) - margin
@@ -62,7 +62,7 @@ def warped_layer(cutout: np.ndarray, linear: np.ndarray, centre_xy: np.ndarray, 
 
 
 def motion_kernel(length_px: float, angle: float) -> np.ndarray:
-    """Kernel (k, k) float32, sum 1, of an even, centred blur of `length_px` along `angle` (radians)."""
+    """Return a kernel (k, k) float32, sum 1, of an even, centred blur of `length_px` along `angle` (radians)."""
     reach = max(1, int(np.ceil(length_px / 2)))
     along = np.linspace(-length_px / 2, length_px / 2, 4 * reach + 1)
     columns, rows = along * np.cos(angle) + reach, along * np.sin(angle) + reach
@@ -72,7 +72,7 @@ def motion_kernel(length_px: float, angle: float) -> np.ndarray:
 
 
 def relit(layer: Layer, gain_rgb: np.ndarray, offset: float) -> Layer:
-    """The layer with colour * gain_rgb (3,) + offset (grey levels), kept inside 0..255."""
+    """Return the layer with colour * gain_rgb (3,) + offset (grey levels), kept inside 0..255."""
     alpha = layer.pixels[..., 3:]
     colour = np.clip(layer.pixels[..., :3] * gain_rgb + offset * alpha, 0, 255 * alpha)
     return Layer(np.concatenate([colour, alpha], axis=2).astype(np.float32), layer.x, layer.y)
@@ -90,7 +90,7 @@ def blend(frame: np.ndarray, layer: Layer) -> None:
 
 
 def alpha_box_xywh(layer: Layer) -> np.ndarray | None:
-    """Box (4,) where alpha exceeds one half, edges interpolated below the pixel; None where it never does.
+    """Return the box (4,) of alpha above one half, edges interpolated below the pixel; None if there is none.
 
     A hard mask over pixel columns a..b gives x = a and w = b - a + 1, as boxes from masks usually do.
     """
@@ -103,7 +103,7 @@ def alpha_box_xywh(layer: Layer) -> np.ndarray | None:
 
 
 def shown_frac(target: Layer, in_front: list[Layer], width: int, height: int) -> float:
-    """The part of the target's solid pixels that lie inside the frame and under no layer in front of it."""
+    """Return the part of the target's solid pixels that is inside the frame and under no layer in front of it."""
     solid = (target.pixels[..., 3] > 0.5).astype(np.float32)
     total = solid.sum()
     shown = np.zeros_like(solid)
@@ -118,7 +118,7 @@ def shown_frac(target: Layer, in_front: list[Layer], width: int, height: int) ->
 
 
 def _crossings(profile: np.ndarray) -> tuple[float, float]:
-    """Where a profile (n,) first rises above and last falls below one half; pixel i covers i..i+1."""
+    """Return the places at which a profile (n,) first exceeds and last falls below 1/2; pixel i covers i..i+1."""
     above = np.flatnonzero(profile > 0.5)
     if len(above) == 0:
         return 0.0, 0.0
@@ -130,7 +130,7 @@ def _crossings(profile: np.ndarray) -> tuple[float, float]:
 
 
 def _overlap(layer: Layer, x: int, y: int, width: int, height: int) -> tuple | None:
-    """Slices (rows, columns) of a window and of the layer where both lie; None where they do not meet."""
+    """Return slices (rows, columns) of a window and of the layer that cover their overlap; None if there is none."""
     layer_height, layer_width = layer.pixels.shape[:2]
     left, top = max(layer.x, x), max(layer.y, y)
     right, bottom = min(layer.x + layer_width, x + width), min(layer.y + layer_height, y + height)

@@ -13,5 +13,5 @@ SIZE = 70
 
 def find(root: Path) -> DataSet:
     """Find the sequences under `root`. Raises DatasetError if there are none."""
-    loaders = {name: partial(load, dataset="dtb70") for name, load in folder.find(root).loaders.items()}
+    loaders = {name: partial(folder.load, place, "dtb70") for name, place in folder.places(root).items()}
     return DataSet("dtb70", root, loaders, (), SIZE, "pytracking")

@@ -19,13 +19,18 @@ def find(root: Path) -> DataSet:
     A sequence is a folder with `groundtruth_rect.txt` or `groundtruth.txt`; its images are beside that file or in a
     folder `img`. Raises DatasetError if there is none.
     """
+    return DataSet("folder", Path(root), {name: partial(load, place) for name, place in places(root).items()})
+
+
+def places(root: Path) -> dict[str, Path]:
+    """Return the folders of the sequences below `root` (or `root` itself), by name. DatasetError if there are none."""
     root = existing_folder(Path(root))
     if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
         root = root.resolve()
-    candidates = [root] if _annotation(root) else [p for p in shown(root.iterdir()) if p.is_dir() and _annotation(p)]
-    if not candidates:
+    found = [root] if _annotation(root) else [p for p in shown(root.iterdir()) if p.is_dir() and _annotation(p)]
+    if not found:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them")
-    return DataSet("folder", root, {path.name: partial(load, path) for path in candidates})
+    return {path.name: path for path in found}
 
 
 def load(path: Path, dataset: str = "folder") -> Sequence:

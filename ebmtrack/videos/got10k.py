@@ -74,8 +74,8 @@ def load(folder: Path, dataset: str = "got10k_val", least_cover: int = 1) -> Seq
         absent = read_labels(folder / "absence.label", len(boxes), 1) == 1
     if (folder / "cover.label").is_file():
         visible = read_labels(folder / "cover.label", len(boxes), 8) >= least_cover
-    values = {"size_wh": _size(folder / "meta_info.ini"), "absent": absent, "annotation": folder / ANNOTATION[0]}
-    return Sequence(folder.name, dataset, boxes, frames, visible, **values)
+    size_wh, annotation = _size(folder / "meta_info.ini"), folder / ANNOTATION[0]
+    return Sequence(folder.name, dataset, boxes, frames, visible, size_wh=size_wh, absent=absent, annotation=annotation)
 
 
 def meta(folder: Path) -> dict[str, str]:

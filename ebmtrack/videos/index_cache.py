@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -86,7 +87,8 @@ def load(key: Sequence[object], version: Sequence[object]) -> dict[str, np.ndarr
 def store(key: Sequence[object], version: Sequence[object], arrays: dict[str, np.ndarray]) -> bool:
     """Keep `arrays` in place of those that were stored for `key`, atomically; return whether that was possible."""
     file = io.BytesIO()
-    np.savez(file, made_for=np.frombuffer(_as_bytes([key, version]), np.uint8), **arrays)
+    contents: dict[str, Any] = {"made_for": np.frombuffer(_as_bytes([key, version]), np.uint8), **arrays}
+    np.savez(file, **contents)
     data = file.getvalue()
     try:
         write_bytes(_file(key), hashlib.sha256(data).digest() + data)

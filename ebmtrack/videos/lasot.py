@@ -88,8 +88,8 @@ def load(root: Path, name: str, dataset: str = "lasot") -> Sequence:
     boxes = read_boxes(folder / ANNOTATION[0], (4,))
     absent = read_flags(folder / ANNOTATION[1], len(boxes)) | read_flags(folder / ANNOTATION[2], len(boxes))
     attributes = read_attributes([root / place / "att" for place in ("", "annos", "anno")], name, ATTRIBUTES)
-    values = {"rule": "lasot", "annotation": folder / ANNOTATION[0]}
-    return Sequence(name, dataset, boxes, _frames(root, name), ~absent, attributes, **values)
+    frames, annotation = _frames(root, name), folder / ANNOTATION[0]
+    return Sequence(name, dataset, boxes, frames, ~absent, attributes, rule="lasot", annotation=annotation)
 
 
 def _names_in(root: Path) -> list[str]:

@@ -84,7 +84,7 @@ def find(root: Path, version: str = "otb100") -> DataSet:
     folders = folders_by_name(root)
     annotations = {name: _annotation(folders, name) for name in NAMES[version]}
     found, missing = split_found(NAMES[version], lambda name: annotations[name] is not None)
-    loaders = {name: partial(load, root, name, annotations[name], version) for name in found}
+    loaders = {name: partial(load, root, name, path, version) for name in found if (path := annotations[name])}
     return DataSet(version, root, loaders, missing, len(NAMES[version]), "pytracking")
 
 
@@ -97,8 +97,9 @@ def load(root: Path, name: str, annotation: Path, dataset: str = "otb100") -> Se
         early = 0
     frames = Frames(annotation.parent / "img", first, last)
     attributes = read_attributes((root / "anno" / "att", root / "att"), name, ATTRIBUTES)
-    values = {"attributes": attributes, "annotation": annotation, "early_rows": early}
-    return Sequence(name, dataset, boxes[early:], frames, **values)
+    return Sequence(
+        name, dataset, boxes[early:], frames, attributes=attributes, annotation=annotation, early_rows=early
+    )
 
 
 def _annotation(folders: dict[str, Path], name: str) -> Path | None:

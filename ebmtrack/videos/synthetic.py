@@ -33,7 +33,7 @@ LEAST_BACKGROUND = 220  # pixels of the shorter side; smaller photographs would 
 
 @dataclass(frozen=True)
 class Clip:
-    """A composed clip without its pixels: what is drawn where, back to front, in each of n frames."""
+    """A composed clip without its pixels: the layers of each of n frames, back to front."""
 
     target: str  # name of the target's cut-out
     size_wh: tuple[int, int]
@@ -48,7 +48,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Motion:
-    """How one object moves: centres (n, 2), sizes (n,), log aspects (n,), angles (n,), mirrored (n,) +-1."""
+    """The motion of one object: centres (n, 2), sizes (n,), log aspects (n,), angles (n,), mirrored (n,) +-1."""
 
     centres: np.ndarray
     sizes: np.ndarray
@@ -73,7 +73,7 @@ class SyntheticSource(Source):
         keep: Callable[[str], bool] | None = None,
         store: ImageStore | None = None,
     ) -> None:
-        """Cut-outs (any image with alpha) and backgrounds from two folders.
+        """Take cut-outs (any image with alpha) and backgrounds from two folders.
 
         `length` is the number of clips it says it has; a clip depends on `seed`, its index and the files.
         `keep` chooses cut-outs and backgrounds by file name without suffix. `store` caches what is decoded.
@@ -92,14 +92,14 @@ class SyntheticSource(Source):
         return self._length
 
     def target_name(self, index: int) -> str:
-        """Seed and index of the clip."""
+        """Return seed and index of the clip."""
         return f"{self.name}-{self._seed}-{index}"
 
     def boxes_xywh(self, index: int) -> np.ndarray:
         return self.clip(index).boxes_xywh
 
     def visible(self, index: int) -> np.ndarray:
-        """At least `LEAST_SHOWN` of the target inside the frame and not under something else."""
+        """Return (n,) bool: at least `LEAST_SHOWN` of the target is inside the frame and not covered."""
         return self.clip(index).visible
 
     def frame(self, index: int, frame: int) -> np.ndarray:
@@ -109,7 +109,7 @@ class SyntheticSource(Source):
         return render(clip, frame, self._store.rgb(clip.background))
 
     def clip(self, index: int) -> Clip:
-        """The plan of clip `index`, with its warped cut-outs; the last few are kept."""
+        """Return the plan of clip `index`, with its warped cut-outs; the last few are kept."""
         return self._clips.get(index, lambda: self._compose(index), _clip_bytes)
 
     def draw_cutout(self, rng: np.random.Generator) -> np.ndarray:
@@ -126,11 +126,11 @@ class SyntheticSource(Source):
 
     @property
     def material(self) -> tuple[int, int]:
-        """Numbers of cut-outs and of backgrounds."""
+        """The numbers of cut-outs and of backgrounds."""
         return len(self._cutouts), len(self._backgrounds)
 
     def faults(self, every_frame: bool = False) -> Iterator[str]:
-        """A line for each cut-out and background that cannot be decoded; all are tried."""
+        """Yield a line for each cut-out and background that cannot be decoded; all are tried."""
         for read, paths in ((self._store.rgba, self._cutouts), (self._store.rgb, self._backgrounds)):
             for path in paths:
                 try:
@@ -167,7 +167,7 @@ class SyntheticSource(Source):
         )
 
     def _usable_cutout(self, rng: np.random.Generator, like: int | None) -> tuple[int, np.ndarray]:
-        """Number and prepared pixels of a random cut-out, of the same group as `like` where that is given."""
+        """Return number and prepared pixels of a random cut-out, of the group of cut-out `like` if that is given."""
         for _ in range(100):
             if like is None:
                 number = int(rng.choice(len(self._cutouts), p=self._odds))
@@ -181,8 +181,9 @@ class SyntheticSource(Source):
     def _others(
         self, rng: np.random.Generator, target: int, path: Motion, drift: np.ndarray, tint: np.ndarray
     ) -> tuple[list, list]:
-        """Layers (n,) of each object behind the target, and of each in front: distractors and an occluder."""
-        behind, before = [], []
+        """Return layers (n,) of each object behind the target, and of each in front: distractors and an occluder."""
+        behind: list[list[Layer]] = []
+        before: list[list[Layer]] = []
         for _ in range(rng.integers(1, 4)):
             cutout = self._distractor(rng, target)
             layers = _object_layers(rng, cutout, _distractor_motion(rng, path, drift), tint)
@@ -193,14 +194,15 @@ class SyntheticSource(Source):
         return behind, before
 
     def _distractor(self, rng: np.random.Generator, target: int) -> np.ndarray:
-        """A prepared cut-out: in three of twenty cases the target's own, in seven of its group, else any."""
+        """Return a prepared cut-out: in three of twenty cases the target's own, in seven of its group, else any."""
         choice = rng.random()
-        if choice < 0.15:
-            return clean_cutout(self._store.rgba(self._cutouts[target]))
+        own = clean_cutout(self._store.rgba(self._cutouts[target])) if choice < 0.15 else None
+        if own is not None:
+            return own
         return self._usable_cutout(rng, target if choice < 0.5 else None)[1]
 
     def _background(self, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
-        """A random background and its pixels; small photographs only after several draws."""
+        """Return a random background and its pixels; small photographs only after several draws."""
         for _ in range(5):
             path = self._backgrounds[rng.integers(len(self._backgrounds))]
             photo = self._store.rgb(path)
@@ -217,7 +219,7 @@ def open_synthetic(root: Path, split: str | None, store: ImageStore) -> Syntheti
 
 
 def render(clip: Clip, frame: int, background: np.ndarray) -> np.ndarray:
-    """Frame number `frame` of a clip, (H, W, 3) uint8 RGB, over the photograph `background`."""
+    """Draw frame number `frame` of a clip, (H, W, 3) uint8 RGB, over the photograph `background`."""
     image = cv2.warpAffine(background, clip.cameras[frame], clip.size_wh, borderMode=cv2.BORDER_REFLECT_101)
     if clip.scene_blur > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), clip.scene_blur)
@@ -229,13 +231,13 @@ def render(clip: Clip, frame: int, background: np.ndarray) -> np.ndarray:
 
 
 def _frame_size(rng: np.random.Generator, photo_wh: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a clip's frames: a little larger than the photograph, which stays sharp."""
+    """Return width and height of a clip's frames: a little larger than the photograph, which stays sharp."""
     larger = rng.uniform(1.1, 1.5) / max(1.0, max(photo_wh) / 440)
     return max(64, round(photo_wh[0] * larger)), max(64, round(photo_wh[1] * larger))
 
 
 def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape: tuple = ()) -> np.ndarray:
-    """A smooth random walk (frames, *shape) from zero; `step` is the deviation of its change per frame."""
+    """Return a smooth random walk (frames, *shape) from zero; `step` is the deviation of its change per frame."""
     change = rng.normal(size=shape)
     changes = [np.zeros(shape)]
     for _ in range(frames - 1):
@@ -247,7 +249,7 @@ def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape
 def _camera(
     rng: np.random.Generator, frames: int, size_wh: tuple[int, int], background_wh: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what stands still."""
+    """Return camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what does not move."""
     size, photo = np.array(size_wh, float), np.array(background_wh, float)
     scales = np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
     drift = _walk(rng, frames, rng.choice([0.0, 3.0, 12.0]), (2,))
@@ -261,14 +263,14 @@ def _camera(
 
 
 def _light(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Gain and offset (n, 2) of the scene's light: constant for most clips, drifting for some."""
+    """Return gain and offset (n, 2) of the scene's light: constant for most clips, drifting for some."""
     drift = _walk(rng, frames, rng.choice([0.0, 0.01, 0.04]))
     gains = np.exp(rng.normal(0, 0.12) + drift)
     return np.stack([gains, np.full(frames, rng.normal(0, 6.0))], axis=1)
 
 
 def _target_motion(rng: np.random.Generator, frames: int, size_wh: tuple[int, int]) -> Motion:
-    """Motion of the target, wide enough to matter against its size, inside the frame."""
+    """Return the motion of the target, wide enough to matter against its size, inside the frame."""
     frame = np.array(size_wh, float)
     size = np.exp(rng.uniform(np.log(28), np.log(np.clip(0.26 * frame.min(), 40, 100))))
     step = size * rng.choice([0.04, 0.15, 0.35])
@@ -278,7 +280,7 @@ def _target_motion(rng: np.random.Generator, frames: int, size_wh: tuple[int, in
 
 
 def _shape_changes(rng: np.random.Generator, frames: int, size: float) -> tuple[np.ndarray, ...]:
-    """Sizes, log aspects, angles and mirror signs (n,) of a moving object of about `size` pixels."""
+    """Return sizes, log aspects, angles and mirror signs (n,) of a moving object of about `size` pixels."""
     sizes = np.clip(size * np.exp(_walk(rng, frames, rng.choice([0.01, 0.04, 0.09]))), 20, 150)
     log_aspects = np.clip(rng.normal(0, 0.12) + _walk(rng, frames, rng.choice([0.0, 0.03, 0.08])), -0.8, 0.8)
     start = rng.uniform(-np.pi, np.pi) if rng.random() < 0.2 else rng.normal(0, 0.15)
@@ -290,7 +292,7 @@ def _shape_changes(rng: np.random.Generator, frames: int, size: float) -> tuple[
 
 
 def _distractor_motion(rng: np.random.Generator, path: Motion, drift: np.ndarray) -> Motion:
-    """Motion of an object that starts one to three target sizes from the target and moves with the scene."""
+    """Return the motion of an object that starts one to three target sizes from the target and moves with the scene."""
     frames, size = len(path.sizes), float(path.sizes[0])
     angle, distance = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.0, 3.0)
     start = path.centres[0] + distance * np.array([np.cos(angle), np.sin(angle)])
@@ -299,7 +301,7 @@ def _distractor_motion(rng: np.random.Generator, path: Motion, drift: np.ndarray
 
 
 def _occluder_motion(rng: np.random.Generator, path: Motion) -> Motion:
-    """Motion of an object that passes in front of the target, nearest to it in one of the frames."""
+    """Return the motion of an object that passes in front of the target, nearest to it in one of the frames."""
     frames, size = len(path.sizes), float(path.sizes.mean())
     meeting, angle = rng.integers(frames), rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(angle), np.sin(angle)])
@@ -310,14 +312,14 @@ def _occluder_motion(rng: np.random.Generator, path: Motion) -> Motion:
 
 
 def _reflected(points: np.ndarray, low: np.ndarray | float, high: np.ndarray) -> np.ndarray:
-    """Points (n, 2) folded back into [low, high] at its walls."""
+    """Return points (n, 2) folded back into [low, high] at its walls."""
     span = high - low
     folded = np.mod(points - low, 2 * span)
     return low + np.minimum(folded, 2 * span - folded)
 
 
 def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion, tint: np.ndarray) -> list[Layer]:
-    """The object's layer in each frame, with its blur and light; its colour is drawn towards `tint` (3,)."""
+    """Return the object's layer in each frame, with its blur and light; its colour is drawn towards `tint` (3,)."""
     frames, own_size = len(motion.sizes), np.sqrt(cutout.shape[0] * cutout.shape[1])
     shrink = min(1.0, float(motion.sizes.max()) * 1.1 / own_size)
     small = resized_cutout(cutout, shrink, rng.uniform(0.2, 0.9))
@@ -334,19 +336,19 @@ def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion,
 
 
 def _gains(rng: np.random.Generator, frames: int, cutout: np.ndarray, tint: np.ndarray) -> np.ndarray:
-    """Colour gains (n, 3) of an object: its own look, partly matched to the scene, drifting."""
+    """Return colour gains (n, 3) of an object: its own look, partly matched to the scene, drifting."""
     own = cutout[..., :3].sum(axis=(0, 1)) / max(1.0, float(cutout[..., 3].sum()))
     matched = np.log((tint + 20) / (own + 20)).clip(-0.6, 0.6) * max(0.0, rng.uniform(-0.4, 0.8))
     return np.exp(matched + rng.normal(0, 0.08, 3) + rng.normal(0, 0.12) + _walk(rng, frames, 0.03)[:, None])
 
 
 def _blur_width(rng: np.random.Generator) -> float:
-    """Width in pixels of an object's Gaussian blur; none for two in three."""
+    """Return the width in pixels of an object's Gaussian blur; none for two in three."""
     return float(rng.uniform(0.5, 2.0)) if rng.random() < 0.33 else 0.0
 
 
 def _linear(motion: Motion, frame: int, own_size: float) -> np.ndarray:
-    """The map (2, 2) of a cut-out of `own_size` pixels in one frame: mirror, stretch, scale, turn."""
+    """Return the map (2, 2) of a cut-out of `own_size` pixels in one frame: mirror, stretch, scale, turn."""
     scale, half = motion.sizes[frame] / own_size, motion.log_aspects[frame] / 2
     cosine, sine = np.cos(motion.angles[frame]), np.sin(motion.angles[frame])
     stretch = np.diag([scale * np.exp(half) * motion.mirrored[frame], scale * np.exp(-half)])
@@ -354,7 +356,7 @@ def _linear(motion: Motion, frame: int, own_size: float) -> np.ndarray:
 
 
 def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:
-    """The warped cut-out with motion blur along `smear` (2,) pixels and Gaussian blur of width `blur`."""
+    """Return the warped cut-out with motion blur along `smear` (2,) pixels and Gaussian blur of width `blur`."""
     length = float(np.hypot(*smear))
     margin = 2 + int(np.ceil(length / 2 + 2 * blur))
     layer = warped_layer(cutout, linear, centre, margin)
@@ -370,7 +372,7 @@ def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: 
 def _annotation(
     layers: list[Layer], before: list[list[Layer]], size_wh: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (n, 4) of the target, clipped at the frame, and where it is visible (n,)."""
+    """Return boxes (n, 4) of the target, clipped at the frame, and whether it is visible (n,)."""
     boxes, visible = np.zeros((len(layers), 4)), np.zeros(len(layers), dtype=bool)
     for t, layer in enumerate(layers):
         box = alpha_box_xywh(layer)
@@ -384,14 +386,14 @@ def _annotation(
 
 
 def _is_compact(cutout: np.ndarray) -> bool:
-    """Whether a cut-out is neither a stick nor a scatter of pieces."""
+    """Return whether a cut-out is neither a stick nor a scatter of pieces."""
     height, width = cutout.shape[:2]
     solid = float((cutout[..., 3] > 0.5).mean())
     return max(height, width) <= MOST_ELONGATED * min(height, width) and solid >= LEAST_SOLID
 
 
 def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]:
-    """The image files of a folder, by name."""
+    """Return the image files of a folder, by name."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: the folder of images is missing")
     kinds = (".webp", ".png", ".jpg", ".jpeg")
@@ -403,12 +405,12 @@ def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]
 
 
 def _group(stem: str) -> str:
-    """What cut-outs of like objects have in common: the name up to its number."""
+    """Return the group of a cut-out: its name up to the number."""
     return stem.rstrip("0123456789").rstrip("_-")
 
 
 def _groups(files: list[Path]) -> dict[str, list[int]]:
-    """Numbers of the cut-outs of each group."""
+    """Return the numbers of the cut-outs of each group."""
     groups: dict[str, list[int]] = {}
     for number, path in enumerate(files):
         groups.setdefault(_group(path.stem), []).append(number)
@@ -416,7 +418,7 @@ def _groups(files: list[Path]) -> dict[str, list[int]]:
 
 
 def _odds(files: list[Path]) -> np.ndarray:
-    """Probability (n,) of each cut-out: groups weigh by the root of their size, so that none dominates."""
+    """Return the probability (n,) of each cut-out: groups weigh by the root of their size, so that none dominates."""
     sizes = {name: len(numbers) for name, numbers in _groups(files).items()}
     odds = np.array([sizes[_group(path.stem)] ** -0.5 for path in files])
     return odds / odds.sum()
