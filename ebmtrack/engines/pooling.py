@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
+SLACK = 0.5  # cells by which edges of bins may wander, to each side, before larger parts are needed
+FAR = 1e6  # pixels; boxes that reach farther, or are not numbers, have no energy
+MARGIN = 2  # cells that two 3 x 3 convolutions see beyond their output
+
 
 def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
     """Return the edges (..., 2, s + 1), in x and y, of the s = `bins` bins of boxes (..., 4)."""

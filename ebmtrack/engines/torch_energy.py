@@ -21,13 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmtrack.engines.pooling import PoolingKernel, bin_edges
+from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, PoolingKernel, bin_edges
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
-
-WINDOWS = ((12, 16, 20, 24), (8, 10, 12, 14))  # sides, in cells, of parts of the two maps that are computed at once
-SLACK = 0.5  # cells by which edges of bins may wander, to each side, before larger parts are needed
-FAR = 1e6  # pixels; boxes that reach farther, or are not numbers, have no energy
-MARGIN = 2  # cells that two 3 x 3 convolutions see beyond their output
 
 
 class BoxFeatures:

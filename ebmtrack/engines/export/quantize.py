@@ -1,0 +1,132 @@
+"""Graphs in 8 bits (static quantisation: QDQ, per channel, MinMax) and weights stored in half precision."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ebmtrack.errors import ConfigError
+
+LEAST_HALVED = 64  # numbers in a weight that is stored in half precision
+QUANTIZED = ("look.onnx", "boxes8.onnx", "boxes16.onnx")  # the graphs that run in every frame
+
+
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose float32 weights are stored in float16; a Cast, folded on loading, makes them float32."""
+    model, nodes = onnx.ModelProto.FromString(model.SerializeToString()), []
+    for weight in model.graph.initializer:
+        value = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or value.ndim < 2 or value.size < LEAST_HALVED:
+            continue
+        half = value.astype(np.float16)
+        if not np.isfinite(half).all():
+            continue
+        nodes.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(half, f"{weight.name}_half"))
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes + rest)
+    onnx.checker.check_model(model)
+    return model
+
+
+class Samples:
+    """The inputs on which a graph is calibrated, in the form that onnxruntime's tools read."""
+
+    def __init__(self, inputs: Sequence[dict[str, np.ndarray]]):
+        self.inputs = iter(inputs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next inputs, or None after the last ones."""
+        return next(self.inputs, None)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self.inputs
+
+
+def quantize_graphs(
+    graphs: dict[str, onnx.ModelProto],
+    regions: list[np.ndarray],
+    note: Callable[[str], None],
+    keep_float: dict[str, Sequence[str]] | None = None,
+) -> dict[str, onnx.ModelProto]:
+    """Return the graphs with the convolutions of every frame in 8 bits.
+
+    Args:
+        graphs: in float32, by file name.
+        regions: search regions (side, side, 3) uint8 for the calibration.
+        note: called with each line to print.
+        keep_float: by file name, the nodes to leave in float32; None: those of KEPT_FLOAT.
+
+    Raises:
+        ConfigError: without search regions.
+    """
+    if not regions:
+        raise ConfigError("int8 needs frames to calibrate on: name folders of pictures with --calibration")
+    looks = [{"patches": region[None].astype(np.float32)} for region in regions]
+    layers = _run_all(graphs["look.onnx"], looks)
+    cuts = {"look.onnx": looks}
+    for k, (name, side) in enumerate((("boxes8.onnx", 16), ("boxes16.onnx", 10))):
+        cuts[name] = [_middle(outputs[k], side) for outputs in layers]
+    kept = KEPT_FLOAT if keep_float is None else keep_float
+    done = dict(graphs)
+    for name in QUANTIZED:
+        done[name] = quantize(graphs[name], cuts[name], kept.get(name, ()))
+    note(f"calibrated on {len(regions)} search regions")
+    return done
+
+
+KEPT_FLOAT: dict[str, Sequence[str]] = {}
+
+
+def quantize(
+    model: onnx.ModelProto, inputs: Sequence[dict[str, np.ndarray]], kept: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """Return a model with its convolutions in 8 bits.
+
+    Args:
+        model: in float32.
+        inputs: on which the ranges of activations are measured.
+        kept: names of nodes that stay in float32.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)
+        quantize_static(
+            source,
+            target,
+            Samples(inputs),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Add", "MaxPool", "Relu"],
+            nodes_to_exclude=list(kept),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        done = onnx.load(target)
+    onnx.checker.check_model(done)
+    return done
+
+
+def _run_all(model: onnx.ModelProto, inputs: Sequence[dict[str, np.ndarray]]) -> list[list[Any]]:
+    """Return the outputs of a model for each of several inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run(None, one) for one in inputs]
+
+
+def _middle(layer: np.ndarray, side: int) -> dict[str, np.ndarray]:
+    """Return the inputs of a box graph for a window of `side` cells in the middle of a layer (1, c, h, w)."""
+    first = (layer.shape[-1] - side) // 2 - 2
+    cut = layer[..., first : first + side + 4, first : first + side + 4]
+    return {"cut": np.ascontiguousarray(cut), "mask": np.ones((1, 1, side + 2, side + 2), np.float32)}

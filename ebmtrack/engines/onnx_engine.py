@@ -1,0 +1,206 @@
+"""The engine on NumPy and ONNX Runtime: an exported network, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ebmtrack.engines.base import Ascent, Climb, EngineInfo, FirstFrame, InnerLook, Look, Mark, Sight, no_mark
+from ebmtrack.engines.box_ascent import climb_boxes, corners
+from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy, modulation_vectors
+from ebmtrack.engines.onnx_files import DEFAULT_NETWORK, ExportedNetwork, find_exported, open_sessions, read_exported
+from ebmtrack.engines.onnx_filter import STRIDE, FilterDescent, apply_filter, first_filter, normalize_features
+from ebmtrack.errors import CheckpointError, ConfigError
+
+
+@dataclasses.dataclass
+class OnnxTarget:
+    """A target's model.
+
+    energy: the energy branch with the target's modulation. filter: (c, k, k). samples: (c, capacity, h, w)
+    classification features; boxes_xyxy: (capacity, 4), the target in each of them.
+    """
+
+    energy: ModulatedWeights
+    filter: np.ndarray
+    samples: np.ndarray
+    boxes_xyxy: np.ndarray
+
+    def __deepcopy__(self, memo: dict) -> OnnxTarget:
+        return OnnxTarget(self.energy, self.filter, self.samples.copy(), self.boxes_xyxy.copy())
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxRegion:
+    """A search region's features: the target's energy in it, and classification features (c, h, w)."""
+
+    energy: RegionEnergy
+    classification: np.ndarray
+
+    def __deepcopy__(self, memo: dict) -> OnnxRegion:
+        return self
+
+
+class OnnxEngine:
+    """An exported network as the tracker uses it; see `ebmtrack.engines.base.Engine` for the methods.
+
+    Each search region goes through the graphs alone: on a CPU several at once would be no faster.
+    """
+
+    def __init__(self, network: ExportedNetwork, provider: str = "cpu", threads: int | None = None):
+        """Open the graphs of an exported network.
+
+        Args:
+            network: see `read_exported`.
+            provider: where graphs run; see `open_sessions`.
+            threads: of the graphs; None: OMP_NUM_THREADS, else one for each core.
+        """
+        self.sessions = open_sessions(network, provider, threads)
+        self.config, self.arrays, self.precision = (
+            network.description["config"],
+            network.arrays,
+            network.description["precision"],
+        )
+        try:
+            self.filter_size = int(self.config["filter_size"])
+            self.norm_scale = math.sqrt(1 / (self.config["classifier_channels"] * self.filter_size**2))
+            self.descent = FilterDescent(self.config, self.arrays)
+            ModulatedWeights([np.ones(256, np.float32)] * 2, self.arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{network.folder}: lacks {error}; export the network anew") from error
+
+    def __deepcopy__(self, memo: dict) -> OnnxEngine:
+        return self
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return what the tracker must know of the network."""
+        return EngineInfo(
+            classifier=self.config["filter_optimizer"],
+            channels=self.config["classifier_channels"],
+            stride=STRIDE,
+            device=self.sessions["look"].get_providers()[0],
+            precision=self.precision,
+        )
+
+    def start(self, first: FirstFrame) -> tuple[OnnxTarget, OnnxRegion]:
+        """Learn a target from its first frame."""
+        looked = [self._extract(patch) for patch in first.patches]
+        layer2, layer3, _ = looked[0]
+        reference = self._run("reference", layer2[None], layer3[None])
+        vectors = modulation_vectors(reference[0][0], reference[1][0], first.boxes_xyxy[0], self.arrays)
+        energy = ModulatedWeights(vectors, self.arrays)
+        features = [normalize_features(raw, self.norm_scale) for _, _, raw in looked]
+        features += [features[0] * factors[:, None, None] for factors in first.channel_factors]
+        boxes = np.concatenate([first.boxes_xyxy, np.repeat(first.boxes_xyxy[:1], len(first.channel_factors), axis=0)])
+        samples = np.zeros((len(features[0]), first.capacity, *features[0].shape[1:]), np.float32)
+        samples[:, : len(features)] = np.stack(features, axis=1)
+        stored = np.zeros((first.capacity, 4), np.float32)
+        stored[: len(boxes)] = boxes
+        guess = first_filter(self._initializer_features(features), boxes, self.filter_size)
+        target = OnnxTarget(energy, guess, samples, stored)
+        self.learn(target, np.full(len(features), 1 / len(features)), first.iterations)
+        return target, self._region(target, layer2, layer3, features[0])
+
+    def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
+        """Look at search regions, one after the other."""
+        looked = [self._extract(look.patch) for look in looks]
+        mark("backbone")
+        features = [normalize_features(raw, self.norm_scale) for _, _, raw in looked]
+        mark("classifier features")
+        return [self._sight(look, *maps[:2], one) for look, maps, one in zip(looks, looked, features)]
+
+    def climb(
+        self, regions: Sequence[OnnxRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
+    ) -> Climb:
+        """Let boxes climb the energy, for each target in its own search region."""
+        with np.errstate(all="ignore"):  # boxes may be NaN or infinite
+            for region, boxes in zip(regions, boxes_xywh):
+                region.energy.look_at(corners(boxes))
+            mark("box features")
+            climbs = [climb_boxes(region.energy, boxes[None], ascent) for region, boxes in zip(regions, boxes_xywh)]
+        return Climb(*(np.concatenate(parts) for parts in zip(*climbs)))
+
+    def energies(self, region: OnnxRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the energies (n,) of boxes (n, 4) in a search region."""
+        with np.errstate(all="ignore"):
+            parts = [region.energy.value(boxes_xyxy[k : k + 128]) for k in range(0, len(boxes_xyxy), 128)]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def remember(self, target: OnnxTarget, slot: int, region: OnnxRegion, box_xyxy: np.ndarray) -> None:
+        """Store a search region's classification features as a sample."""
+        target.samples[:, slot] = region.classification
+        target.boxes_xyxy[slot] = box_xyxy
+
+    def learn(self, target: OnnxTarget, weights: np.ndarray, iterations: int) -> None:
+        """Improve a target's filter on its stored samples."""
+        n = len(weights)
+        samples, boxes = np.ascontiguousarray(target.samples[:, :n]), target.boxes_xyxy[:n]
+        target.filter = self.descent.improve(target.filter, samples, boxes, weights.astype(np.float32), iterations)
+
+    def _extract(self, patch: np.ndarray) -> list[np.ndarray]:
+        """Return layer2, layer3 and raw classification features (c, h, w) of a patch (side, side, 3)."""
+        if patch.shape[0] % STRIDE or patch.shape[1] % STRIDE or 0 in patch.shape:
+            raise ConfigError(f"a search region must have sides divisible by {STRIDE}, got {patch.shape[:2]}")
+        return [maps[0] for maps in self._run("look", np.ascontiguousarray(patch[None], np.float32))]
+
+    def _initializer_features(self, features: list[np.ndarray]) -> np.ndarray:
+        """Return the filter initialiser's features (n, c, h, w)."""
+        return np.concatenate([self._run("initializer", one[None])[0] for one in features])
+
+    def _sight(self, look: Look, layer2: np.ndarray, layer3: np.ndarray, features: np.ndarray) -> Sight:
+        """Return a look's features and scores from its feature maps (c, h, w)."""
+        if isinstance(look, InnerLook):
+            margin = look.margin_cells
+            covered = look.whole.classification[:, margin:-margin, margin:-margin]
+            features = features * np.sqrt(np.square(covered).mean() / max(np.square(features).mean(), 1e-12))
+            layer2, layer3, features = _padded(layer2, 2 * margin), _padded(layer3, margin), _padded(features, margin)
+        region = self._region(look.target, layer2, layer3, features)
+        return Sight(region, apply_filter(features[:, None], look.target.filter)[0])
+
+    def _region(self, target: OnnxTarget, layer2: np.ndarray, layer3: np.ndarray, features: np.ndarray) -> OnnxRegion:
+        """Return a search region's features for a target."""
+        maps = BoxMaps((layer2, layer3), (self._convolve8, self._convolve16))
+        return OnnxRegion(RegionEnergy(target.energy, maps), features)
+
+    def _convolve8(self, cut: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return self._run("boxes8", cut[None], mask[None, None])[0][0]
+
+    def _convolve16(self, cut: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return self._run("boxes16", cut[None], mask[None, None])[0][0]
+
+    def _run(self, graph: str, *values: np.ndarray) -> list[np.ndarray]:
+        """Return a graph's outputs for its inputs."""
+        session: Any = self.sessions[graph]
+        return session.run(None, {one.name: value for one, value in zip(session.get_inputs(), values)})
+
+
+def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu") -> OnnxEngine:
+    """Return the engine of an exported network.
+
+    Args:
+        weights: its folder or network.json, the name of one that ships, or None for the default one.
+        provider: "cpu", "openvino", "cuda" ...: see `open_sessions`.
+
+    Raises:
+        CheckpointError: on a network that is not there or damaged.
+        ConfigError: on a provider that is not there.
+    """
+    folder = find_exported(weights)
+    if folder is None:
+        raise CheckpointError(
+            f"no exported network {str(weights or DEFAULT_NETWORK)!r}: give a folder with network.json; "
+            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[train,export])"
+        )
+    return OnnxEngine(read_exported(Path(folder)), provider)
+
+
+def _padded(maps: np.ndarray, cells: int) -> np.ndarray:
+    """Return maps (c, h, w) with zeros around them."""
+    return np.pad(maps, ((0, 0), (cells, cells), (cells, cells)))

@@ -1,0 +1,185 @@
+"""An exported network on disk: a folder of ONNX graphs, one file of arrays, and `network.json` that describes them.
+
+`network.json` holds format_version, name, precision, opset, config (all fields of NetConfig), settings (of training:
+search region and crop rule), source_sha256 (of the tensors that were exported) and files (SHA-256 by file name).
+This module imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ebmtrack import weights as packaged
+from ebmtrack.errors import CheckpointError, ConfigError, missing_extra
+
+FORMAT_VERSION = 1
+DESCRIPTION = "network.json"
+ARRAYS = "arrays.npz"
+FOLDER_SUFFIX = ".onnx"  # of the folder of a network that ships: weights/ebm18_small.onnx/
+DEFAULT_NETWORK = "ebm18_small"
+INPUTS = {  # of each graph, by file name
+    "look.onnx": ("patches",),
+    "reference.onnx": ("layer2", "layer3"),
+    "initializer.onnx": ("features",),
+    "boxes8.onnx": ("cut", "mask"),
+    "boxes16.onnx": ("cut", "mask"),
+}
+PROVIDERS = {  # ONNX Runtime's names by ours
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedNetwork:
+    """An exported network in memory: its description, its arrays in float32, and its graphs as bytes."""
+
+    folder: Path
+    description: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    graphs: dict[str, bytes]
+
+
+def find_exported(weights: str | os.PathLike | None) -> Path | None:
+    """Return the folder of an exported network.
+
+    Args:
+        weights: the folder, its network.json, the name of a network that ships, or None for the default one.
+
+    Returns:
+        The folder, or None if there is none of this name.
+    """
+    if weights is None:
+        weights = DEFAULT_NETWORK
+    path, shipped = Path(weights), Path(packaged.__file__).parent / f"{weights}{FOLDER_SUFFIX}"
+    folders = (path.parent if path.name == DESCRIPTION else path, shipped)
+    return next((folder for folder in folders if (folder / DESCRIPTION).is_file()), None)
+
+
+def read_exported(folder: Path) -> ExportedNetwork:
+    """Read an exported network and verify the hash of each file.
+
+    Raises:
+        CheckpointError: on a file that is missing, damaged or of another version.
+    """
+    description = _description(folder / DESCRIPTION)
+    contents = {name: _verified(folder / name, digest) for name, digest in description["files"].items()}
+    missing = [name for name in (*INPUTS, ARRAYS) if name not in contents]
+    if missing:
+        raise CheckpointError(f"{folder / DESCRIPTION}: lists no {' and no '.join(missing)}; export the network anew")
+    arrays = _arrays(folder / ARRAYS, contents.pop(ARRAYS))
+    return ExportedNetwork(folder, description, arrays, contents)
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Return what network.json says, checked for the parts that reading relies on."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}; export the network anew") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version!r}, this ebmtrack reads {FORMAT_VERSION}; export the network anew"
+        )
+    kinds = {"name": str, "precision": str, "config": dict, "settings": dict, "files": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(description.get(name), kind)]
+    wrong += [name for name in description.get("files") or () if Path(name).name != name]
+    if wrong:
+        raise CheckpointError(f"{path}: lacks a proper {' and '.join(wrong)}; export the network anew")
+    return description
+
+
+def _verified(path: Path, digest: Any) -> bytes:
+    """Return a file's content if it has the SHA-256 that network.json says, else raise CheckpointError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: {error.strerror}, but network.json lists it; export the network anew"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise CheckpointError(f"{path}: damaged or of another export (not the SHA-256 in network.json); fetch it again")
+    return content
+
+
+def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file in float32."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return {name: np.ascontiguousarray(file[name], np.float32) for name in file}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: is no file of arrays: {error}; export the network anew") from error
+
+
+def open_sessions(network: ExportedNetwork, provider: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """Return an ONNX Runtime session for each graph, by file name without its ending.
+
+    Args:
+        network: the exported network.
+        provider: "cpu", "openvino", "cuda", "tensorrt", "coreml", "directml", "rocm", or ONNX Runtime's own name.
+        threads: of each session; None: OMP_NUM_THREADS if it is set, else one for each core.
+
+    Raises:
+        ConfigError: on a provider that the installed ONNX Runtime does not have, or without ONNX Runtime.
+        CheckpointError: on a graph that ONNX Runtime cannot load, or that does not fit the description.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnxruntime", "all", "an exported network") from error
+    providers = _providers(provider, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads or _default_threads(), 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
+    sessions = {}
+    for name, inputs in INPUTS.items():
+        try:
+            session = onnxruntime.InferenceSession(network.graphs[name], options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors have no common class besides Exception
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{network.folder / name}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
+                "upgrade onnxruntime or export the network anew"
+            ) from error
+        found = tuple(one.name for one in session.get_inputs())
+        if found != inputs:
+            raise CheckpointError(
+                f"{network.folder / name}: has the inputs {', '.join(found)}, expected {', '.join(inputs)}; "
+                "export the network anew"
+            )
+        sessions[Path(name).stem] = session
+    return sessions
+
+
+def _providers(name: str, available: list[str]) -> list[str]:
+    """Return ONNX Runtime's names of a provider and of the CPU behind it."""
+    wanted = PROVIDERS.get(name.lower(), name)
+    if wanted not in available:
+        short = {long: ours for ours, long in PROVIDERS.items()}
+        known = ", ".join(short.get(one, one) for one in available)
+        raise ConfigError(f"the installed ONNX Runtime has no provider {name!r}; it has {known}")
+    return list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
+
+
+def _default_threads() -> int:
+    """Return OMP_NUM_THREADS, or the number of cores that this process may use."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if text.isdecimal() and int(text):
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,255 @@
+"""The engine on ONNX Runtime against golden numbers and the engine on PyTorch; files that are damaged."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from ebmtrack.checkpoints.native import save_checkpoint
+from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
+from ebmtrack.engines.export.network import export_network
+from ebmtrack.engines.onnx_energy import BoxMaps
+from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
+from ebmtrack.engines.onnx_files import find_exported, open_sessions, read_exported
+from ebmtrack.engines.torch_engine import TorchEngine
+from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.nets.tracker_net import TrackerNet
+from tests.support.golden import arrays, dimp18, fill, image
+
+BOX = np.array([100.0, 120, 180, 180], np.float32)
+NO_COPIES = (np.zeros((0, 256), np.float32), 1, 1)
+STEPS = Ascent(10, 2.5e-3, 2.5e-3, True)
+
+
+def exported(net: TrackerNet, folder) -> OnnxEngine:
+    """Return the engine of a network that was written and read again."""
+    save_checkpoint(folder / "net.safetensors", net, run={})
+    export_network(folder / "net.safetensors", folder / "out", note=lambda line: None)
+    return load_onnx_engine(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return exported(dimp18(), folder)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return TorchEngine(InferenceNet(dimp18(), precision="float32"))
+
+
+def first_frame(side: int = 288, channels: int = 256) -> FirstFrame:
+    """Return a first frame with two views and a copy whose even channels are dropped."""
+    factors = np.tile(np.array([0, 2], np.float32), (1, channels // 2))
+    views = np.stack([image(name, side, side) for name in ("train0", "train1")]).astype(np.float32)
+    return FirstFrame(views, np.stack([BOX, BOX + 4]), factors, 3, 5)
+
+
+def candidates(count: int = 10) -> np.ndarray:
+    """Return boxes (1, count, 4) around the target."""
+    rng = np.random.default_rng(0)
+    low, size = BOX[:2] + rng.uniform(-12, 12, (count, 2)), rng.uniform(40, 90, (count, 2))
+    return np.concatenate([low, size], axis=1)[None].astype(np.float32)
+
+
+def test_the_climb_equals_golden_numbers(engine):
+    """Ten relative steps of 2.5e-3 from the golden boxes, and the energies before the last step."""
+    golden = arrays("dimp18")
+    model, _ = engine.start(FirstFrame(image("train0", 288, 288)[None].astype(np.float32), BOX[None], *NO_COPIES))
+    (sight,) = engine.look([WholeLook(model, image("test0", 288, 288))])
+    boxes = golden["energy/boxes_xywh"].numpy()
+    climb = engine.climb([sight.features], boxes[None], STEPS)
+    assert climb.boxes_xywh.dtype == climb.energies.dtype == np.float32
+    expected, values = golden["energy/ascent10_boxes_xywh"], golden["energy/ascent10_values_before_last_step"]
+    assert np.allclose(climb.boxes_xywh[0], expected, rtol=1e-4, atol=1e-2)
+    assert np.allclose(climb.energies[0], values, rtol=1e-4, atol=1e-4)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    assert np.allclose(engine.energies(sight.features, corners), golden["energy/values"], rtol=1e-4, atol=1e-4)
+
+
+def run_through(engine, side: int = 288, channels: int = 256) -> dict[str, np.ndarray]:
+    """Return what an engine answers: first frame, looks of both kinds, climbs in both spaces, a sample, learning."""
+    margin, first = 3, first_frame(side, channels)
+    edge = 16 * margin
+    model, region = engine.start(first)
+    patch = image("walk", side, side)
+    (whole,) = engine.look([WholeLook(model, patch)])
+    (inner,) = engine.look([InnerLook(model, patch[edge:-edge, edge:-edge], margin, whole.features)])
+    found = {"whole": whole.scores, "inner": inner.scores}
+    for name, space in (("relative", True), ("default", False)):
+        for sight in ("whole", "inner"):
+            features = {"whole": whole, "inner": inner}[sight].features
+            climb = engine.climb([features], candidates(), Ascent(10, 1e-3, 1e-3, space))
+            found[f"boxes {name} {sight}"], found[f"energies {name} {sight}"] = climb
+    engine.remember(model, 3, whole.features, BOX + 8)
+    engine.learn(model, np.array([0.4, 0.1, 0.2, 0.3]), 2)
+    found["learned"] = engine.look([WholeLook(model, patch)])[0].scores
+    far = np.array([[-300, -200, -250, -150], [0, 0, side, side], [-40, -40, 20, 30], [10, 10, 10, 50]], np.float32)
+    found["far energies"] = engine.energies(region, far)
+    return found
+
+
+def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the largest difference of each answer."""
+    return {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
+
+
+def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Scores and energies agree to 1e-3, boxes to 0.05 pixels."""
+    gaps = differences(found, expected)
+    assert all(gap < (0.05 if name.startswith("boxes") else 1e-3) for name, gap in gaps.items()), gaps
+
+
+def test_answers_are_those_of_pytorch(engine, reference):
+    assert_close(run_through(engine), run_through(reference))
+
+
+@pytest.mark.parametrize("architecture", ["super_dimp", "prdimp18"])
+def test_other_architectures_answer_as_in_pytorch(architecture, tmp_path):
+    """ResNet-50 without classifier blocks; PrDiMP's Newton steps."""
+    net = TrackerNet(architecture)
+    fill(net, {name: value for name, value in net.state_dict().items() if ".filter_optimizer." in name})
+    channels = net.config.classifier_channels
+    engine, reference = exported(net, tmp_path), TorchEngine(InferenceNet(net, precision="float32"))
+    assert engine.info.classifier == net.config.filter_optimizer and engine.info.channels == channels
+    found, expected = (run_through(one, channels=channels) for one in (engine, reference))
+    assert_close(found, expected)
+
+
+def test_the_same_calls_give_the_same_bits(engine):
+    one, other = run_through(engine), run_through(engine)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_answers_for_a_target_do_not_depend_on_others(engine):
+    model, region = engine.start(first_frame())
+    sights = engine.look([WholeLook(model, image(name, 288, 288)) for name in ("walk", "test0")])
+    (alone,) = engine.look([WholeLook(model, image("test0", 288, 288))])
+    assert np.array_equal(sights[1].scores, alone.scores)
+    both = engine.climb([sight.features for sight in sights], candidates().repeat(2, axis=0), STEPS)
+    one = engine.climb([alone.features], candidates(), STEPS)
+    assert np.array_equal(both.boxes_xywh[1], one.boxes_xywh[0]) and np.array_equal(both.energies[1], one.energies[0])
+
+
+def test_copies_of_a_model_learn_alone(engine):
+    model, region = engine.start(first_frame())
+    twin = copy.deepcopy(model)
+    engine.remember(twin, 0, region, BOX + 5)
+    engine.learn(twin, np.ones(3) / 3, 1)
+    assert not np.array_equal(twin.filter, model.filter) and not np.array_equal(twin.boxes_xyxy, model.boxes_xyxy)
+    assert copy.deepcopy(region) is region and copy.deepcopy(engine) is engine
+
+
+def test_boxes_out_of_sight_have_no_energy(engine):
+    model, region = engine.start(first_frame())
+    boxes = np.array([[[np.nan, 0, 5, 5], [1e7, 0, 5, 5], [100, 120, 80, 60], [0, 0, np.inf, 4]]], np.float32)
+    climb = engine.climb([region], boxes, STEPS)
+    assert np.isnan(climb.energies[0, [0, 1, 3]]).all() and np.isfinite(climb.boxes_xywh[0, 2]).all()
+    alone = engine.climb([region], boxes[:, 2:3], Ascent(0, 0.0, 0.0, False))
+    assert np.array_equal(alone.boxes_xywh, boxes[:, 2:3]) and np.isfinite(alone.energies).all()
+
+
+def test_windows_of_box_features_equal_the_whole_map(engine):
+    """Every window, at the edges of the map as well, holds the values that the whole map has there."""
+    rng = np.random.default_rng(0)
+    layers = [rng.standard_normal((c, n, n)).astype(np.float32) for c, n in ((128, 36), (256, 18))]
+    convolve = (engine._convolve8, engine._convolve16)
+    for level, total in enumerate((36, 18)):
+        maps = BoxMaps(layers, convolve)
+        every, _ = maps.part(level, np.zeros(2), np.full(2, total - 1.0))
+        assert every.shape == (total, total, 256)
+        for x, y in ((0, 0), (total - 5, 2), (total // 2, total - 5)):
+            part, first = BoxMaps(layers, convolve).part(level, np.array([x, y]), np.array([x + 4.0, y + 4.0]))
+            expected = every[first[1] : first[1] + 5, first[0] : first[0] + 5]
+            assert part.shape == expected.shape and np.allclose(part, expected, atol=1e-4 * np.abs(every).max())
+
+
+def test_a_side_that_is_no_multiple_of_the_stride_is_refused(engine):
+    with pytest.raises(ConfigError, match="divisible by 16"):
+        engine.start(first_frame(280))
+
+
+@pytest.fixture
+def copied(engine, folder, tmp_path):
+    """Return a copy of the exported files that may be damaged."""
+    for file in (folder / "out").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def changed(path, **values) -> None:
+    """Change fields of a network.json."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_damaged_files_are_refused_in_one_line(copied):
+    with open(copied / "look.onnx", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(CheckpointError, match=r"look.onnx: damaged or of another export"):
+        load_onnx_engine(copied)
+    (copied / "look.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"look.onnx: No such file"):
+        load_onnx_engine(copied)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"format_version": 9}, "format version 9"),
+        ({"config": 3}, "lacks a proper config"),
+        ({"config": {}}, "lacks 'filter_size'"),
+        ({"files": {}}, "lists no look.onnx"),
+        ({"files": {"../look.onnx": "0"}}, "lacks a proper ../look.onnx"),
+    ],
+)
+def test_a_wrong_description_is_refused(copied, values, message):
+    changed(copied / "network.json", **values)
+    with pytest.raises(CheckpointError, match=message):
+        load_onnx_engine(copied)
+
+
+def test_what_is_no_json_is_refused(copied):
+    (copied / "network.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        load_onnx_engine(copied)
+
+
+def test_graphs_that_cannot_run_are_refused_in_one_line(copied):
+    """A graph in another's place, one of an opset that is too new, and bytes that are no graph."""
+    import onnx
+
+    network = read_exported(copied)
+    network.graphs["look.onnx"], kept = network.graphs["reference.onnx"], network.graphs["look.onnx"]
+    with pytest.raises(CheckpointError, match="has the inputs layer2, layer3, expected patches"):
+        open_sessions(network)
+    newer = onnx.ModelProto.FromString(kept)
+    newer.opset_import[0].version = 99
+    for graph in (newer.SerializeToString(), b"no graph"):
+        network.graphs["look.onnx"] = graph
+        with pytest.raises(CheckpointError, match="look.onnx: ONNX Runtime .* cannot load it") as caught:
+            open_sessions(network)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_provider_that_is_not_there_is_refused(copied):
+    with pytest.raises(ConfigError, match="has no provider 'directml'; it has .*cpu"):
+        load_onnx_engine(copied, "directml")
+    assert load_onnx_engine(copied / "network.json", "CPUExecutionProvider").info.device == "CPUExecutionProvider"
+
+
+def test_a_network_that_is_not_there_is_named():
+    assert find_exported("no_such_network") is None
+    with pytest.raises(CheckpointError, match="no exported network 'no_such_network'"):
+        load_onnx_engine("no_such_network")
