@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,15 +28,9 @@ DASHES = ("-", "--", "-.", ":")
 
 _SOFT, _RULE, _BAD = "#010203", "#040506", "#070809"  # stand for the page's variables --soft, --rule and --bad
 _VARIABLES = {_SOFT: "--soft", _RULE: "--rule", _BAD: "--bad"} | {c.lower(): f"--c{i}" for i, c in enumerate(COLORS)}
-_PAGE_STYLE = {
-    "font.size": 9,
-    "text.color": _SOFT,
-    "axes.labelcolor": _SOFT,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-}
-_PAPER_STYLE = {"font.size": 9, "pdf.fonttype": 42}
-
+_PAPER_STYLE: Any = {"font.size": 9, "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "ebmtrack"}
+_TEXTS = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+_PAGE_STYLE: Any = {**_PAPER_STYLE, **dict.fromkeys(_TEXTS, _SOFT)}
 
 _UNWANTED = (  # of matplotlib's SVG, inside a page
     r"<metadata>.*?</metadata>",
@@ -62,7 +56,7 @@ def paper_style() -> Iterator[None]:
     """Draw as a paper wants it while the block runs: text stays text, equal input gives equal bytes."""
     import matplotlib
 
-    with matplotlib.rc_context({**_PAPER_STYLE, "svg.fonttype": "none", "svg.hashsalt": "ebmtrack"}):
+    with matplotlib.rc_context(_PAPER_STYLE):
         yield
 
 
@@ -151,7 +145,7 @@ def _with_dashes_for_lone_values(line: Line) -> tuple[Array, Array]:
     return np.concatenate([xs, [np.nan], dashes]), np.concatenate([ys, [np.nan], values])
 
 
-def _stroke(color: int) -> dict[str, object]:
+def _stroke(color: int) -> dict[str, Any]:
     dashes = DASHES[color // len(COLORS) % len(DASHES)]
     return {"color": COLORS[color % len(COLORS)], "linestyle": dashes, "clip_on": False}
 
@@ -165,12 +159,12 @@ def _tidy(axes: Axes) -> None:
 
 
 @contextmanager
-def _page_figure(width: float, height: float, polar: bool = False) -> Iterator[tuple[Figure, Axes]]:
+def _page_figure(width: float, height: float, polar: bool = False) -> Iterator[tuple[Figure, Any]]:
     """Yield a figure of a size in inches, and axes in it, in the page's style."""
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: no window, no global state
 
-    with matplotlib.rc_context({**_PAGE_STYLE, "svg.fonttype": "none", "svg.hashsalt": "ebmtrack"}):
+    with matplotlib.rc_context(_PAGE_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot(projection="polar" if polar else None)
 

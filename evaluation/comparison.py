@@ -30,14 +30,21 @@ Array = np.ndarray
 
 @dataclass
 class TrackerScores:
-    """One tracker on one data set.
+    """The scores of one tracker on one data set.
 
-    runs: for each run, sequence -> score; empty where only figures are known. figures: sequence -> name (of
-    FIGURES) -> value, the mean over runs. means: figures over all sequences, as a file of figures gives them.
-    folder: where the boxes lie, None where only figures are known. made_by: the different things that made the
-    results. times_s: sequence -> seconds per frame of the first run; stages_s: seconds by stage, all sequences
-    of the first run together. failed: sequence -> traceback. refused: sequence -> why its result is left out.
-    numbers: what the runs are called in the folder.
+    Attributes:
+        runs: For each run, sequence -> score; empty if only figures are known.
+        figures: Sequence -> name (of FIGURES) -> value, the mean over runs.
+        means: Figures over all sequences, as a file of figures gives them.
+        folder: The folder of the boxes; None if only figures are known.
+        made_by: The different set-ups that made the results.
+        times_s: Sequence -> seconds per frame of the first run.
+        stages_s: Seconds by stage, all sequences of the first run together.
+        failed: Sequence -> traceback.
+        refused: Sequence -> why its result is left out.
+        numbers: Numbers of the runs in the folder.
+        lengths: Sequence -> number of boxes and of frames, if they differ.
+        workers: Number of workers that shared the cores while the results were made; 0 if unknown.
     """
 
     label: str
@@ -64,12 +71,11 @@ class TrackerScores:
         return None if self.folder is None or number is None else self.folder.read(name, number).boxes_xywh
 
     def values(self, figure: str) -> dict[str, float]:
-        """One figure for every sequence that has it."""
+        """Return one figure for every sequence that has it."""
         return {name: row[figure] for name, row in self.figures.items() if not np.isnan(row.get(figure, np.nan))}
 
     def mean(self, figure: str) -> float:
-        """A figure over all sequences: as the protocol averages, or the plain mean where only figures are
-        known."""
+        """Return a figure over all sequences: as the protocol averages, or the plain mean if only figures are known."""
         if figure != "fps" and self.summaries:
             return float(np.mean([summary_figure(summary, figure) for summary in self.summaries]))
         if figure == "fps" and self.runs:
@@ -87,12 +93,12 @@ class TrackerScores:
 
     @cached_property
     def summaries(self) -> list[metrics.Summary]:
-        """One summary per run."""
+        """The summaries of the runs in which some frame is judged."""
         judged = [[s for s in run.values() if s.denominator] for run in self.runs]
         return [metrics.summarise(scores) for scores in judged if scores]
 
     def curve(self, kind: str) -> tuple[Array, Array] | None:
-        """Thresholds and the mean curve of `success`, `precision` or `norm_precision`; None without boxes."""
+        """Return thresholds and mean curve of `success`, `precision` or `norm_precision`; None without boxes."""
         if not self.summaries:
             return None
         ys = np.mean([getattr(summary, kind) for summary in self.summaries], axis=0)
@@ -103,7 +109,7 @@ class TrackerScores:
 
 @dataclass
 class Comparison:
-    """All trackers on the selected sequences of a data set, under one protocol; the first tracker is ours."""
+    """All trackers on the selected sequences of a data set under one protocol; others are compared with the first."""
 
     dataset: DataSet
     protocol: metrics.Protocol
@@ -130,11 +136,11 @@ class Comparison:
         return shots(sequence.frame_paths(), sequence.boxes_xywh, overlap, boxes, frames, width)
 
     def missing(self, tracker: TrackerScores) -> tuple[str, ...]:
-        """Sequences of the comparison that a tracker has no score for."""
+        """Return the sequences for which a tracker has no score."""
         return tuple(name for name in self.sequences if name not in tracker.figures)
 
     def attributes(self) -> dict[str, tuple[str, ...]]:
-        """Attribute -> its sequences, for attributes that some sequence has."""
+        """Return attribute -> its sequences, for attributes that some sequence has."""
         table: dict[str, list[str]] = {}
         for name, sequence in self.sequences.items():
             for attribute in sequence.attributes:
@@ -142,28 +148,30 @@ class Comparison:
         return {attribute: tuple(names) for attribute, names in sorted(table.items())}
 
     def weights(self, tracker: TrackerScores) -> dict[str, float]:
-        """How much each sequence of a tracker counts: by its frames where the protocol pools them, else the same."""
+        """Return the weight of each sequence of a tracker: its frames if the protocol pools them, else 1."""
         counts: dict[str, float] = {name: 1.0 for name in tracker.figures}
         for run in tracker.runs if self.protocol.pooled else ():
             counts.update({name: float(score.denominator) for name, score in run.items()})
         return counts
 
     def mean_over(self, tracker: TrackerScores, names: Items[str]) -> float:
-        """A tracker's headline figure over some sequences, of which it may lack a part; NaN without any."""
+        """Return a tracker's headline figure over those of some sequences that it has; NaN without any."""
         values, weights = tracker.values(self.protocol.headline), self.weights(tracker)
         known = [name for name in names if name in values]
         shares = [weights[name] for name in known]
         return float(np.average([values[name] for name in known], weights=shares)) if known else float("nan")
 
     def interval(self, tracker: TrackerScores) -> metrics.Interval | None:
-        """The headline figure over sequences with its bootstrap interval; None without values."""
+        """Return the headline figure over sequences with its bootstrap interval; None without values."""
         known, weights = tracker.values(self.protocol.headline), self.weights(tracker)
         shares = np.array([weights[name] for name in known])
         return metrics.bootstrap(np.array(list(known.values())), weights=shares) if known else None
 
     def difference(self, tracker: TrackerScores) -> metrics.Interval | None:
-        """How much the first tracker's headline figure is above another's on the sequences that both have; None
-        without any."""
+        """Return by how much the first tracker's headline figure exceeds another's on the sequences that both have.
+
+        None without any.
+        """
         ours, theirs = (t.values(self.protocol.headline) for t in (self.trackers[0], tracker))
         weights = self.weights(self.trackers[0])
         return metrics.paired_difference(ours, theirs, weights=weights) if set(ours) & set(theirs) else None
@@ -178,12 +186,22 @@ def compare(
     peers: str | os.PathLike | None = None,
     allow_missing: bool = True,
 ) -> Comparison:
-    """Judge stored results (label -> folder, see `results.find_results`) and add the figures of a `peers`
-    file.
+    """Judge stored results and add figures known from elsewhere.
 
-    Sequences that a tracker has no result for are left out of its mean and reported by `Comparison.missing`; so are
-    those of which another tracker's file is malformed. Raises ResultError for a folder without results or a malformed
-    file of ours, DatasetError for the data set.
+    Sequences for which a tracker has no result, or another tracker has a malformed one, are left out of its mean.
+
+    Args:
+        dataset: The data set.
+        results: Label -> folder, see `foreign.find_results`.
+        protocol: Scoring rules; the data set's own by default.
+        sequences: Names of sequences; all if empty.
+        peers: A JSON file of figures (`read_peers`).
+        allow_missing: Whether the data set may lack sequences.
+
+    Raises:
+        ResultError: A folder without results, or a malformed file of ours.
+        DatasetError: The data set cannot be read.
+        ConfigError: There is nothing to compare, or the protocol is unknown.
     """
     chosen = metrics.protocol(protocol or dataset.protocol)
     loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
@@ -197,10 +215,17 @@ def compare(
 
 
 def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen: metrics.Protocol) -> TrackerScores:
-    """Judge every run that a folder has of the given sequences.
+    """Judge every run that a folder has of some sequences.
 
-    Another tracker's result that cannot be read or judged is left out, and the reason kept in `TrackerScores.refused`.
-    Raises ResultError for one of ours, and where nothing is left.
+    Another tracker's result that cannot be read or judged is left out, with the reason in `TrackerScores.refused`.
+
+    Args:
+        folder: The results.
+        sequences: Name -> sequence.
+        chosen: The protocol.
+
+    Raises:
+        ResultError: One of ours cannot be read or judged, or nothing is left.
     """
     numbers = sorted({number for name in sequences for number in folder.run_numbers(name)})
     tracker = TrackerScores(folder.label, [{} for _ in numbers], folder=folder, numbers=tuple(numbers))
@@ -228,7 +253,7 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
 def _read_and_judge(
     folder: ResultFolder, name: str, run: int, sequence: Sequence, chosen: metrics.Protocol
 ) -> tuple[Result, metrics.SequenceScore]:
-    """One run and its score. Raises ResultError for a malformed result, or one of another sequence of that name."""
+    """Return one run and its score; ResultError if it is malformed or of another sequence of that name."""
     result = folder.read(name, run)
     if result.made_by and not np.array_equal(result.boxes_xywh[0], sequence.boxes_xywh[0]):
         raise ResultError(f"{result.path}: made from another sequence of that name, with another first box")
@@ -251,11 +276,17 @@ def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, m
 
 
 def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerScores]:
-    """Figures known from elsewhere: JSON `{"trackers": {label: {"sequences": {name: {"auc": .., "op50":
-    ..}}}}}`.
+    """Read figures known from elsewhere, such as the output of `ebmtrack eval --json`.
 
-    Texts beside `trackers` (protocol, machine ..) are kept as what made the figures. names: the sequences wanted, all
-    without any. Raises ResultError for another content.
+    The file is JSON `{"trackers": {label: {"sequences": {name: {"auc": .., "op50": ..}}}}}`; texts beside `trackers`
+    (protocol, machine ..) are kept as what made the figures.
+
+    Args:
+        path: The file.
+        names: Sequences to take; all if empty.
+
+    Raises:
+        ResultError: Another content.
     """
     try:
         document = json.loads(read_text(path, ResultError))
@@ -280,10 +311,15 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
 
 
 def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()) -> dict[str, Path]:
-    """Our own results below `<out>/<dataset>`: name of the parameters -> folder for `find_results`.
+    """Return our own results below `<out>/<dataset>`: name of the set-up -> folder for `foreign.find_results`.
 
-    params_names: those wanted, in this order; all without any. Raises ResultError where there are none, or where one
-    is wanted that is not there.
+    Args:
+        out: Folder of results.
+        dataset: Name of the data set.
+        params_names: Set-ups in the order to return; all if empty.
+
+    Raises:
+        ResultError: There are no results, or none of a named set-up.
     """
     base = Path(out) / dataset
     names = []
@@ -299,7 +335,7 @@ def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()
 
 
 def _errors(path: Path) -> dict[str, str]:
-    """Tracebacks beside the results: `<params>_<run>/<sequence>.error`."""
+    """Return the tracebacks beside the results: `<params>_<run>/<sequence>.error`."""
     found = {}
     for error in sorted(path.parent.glob(f"{path.name}*/*.error")):
         if re.fullmatch(re.escape(path.name) + r"(_\d{3,})?", error.parent.name):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -30,18 +31,25 @@ from ebmtrack.errors import ConfigError, DatasetError, ResultError
 Array = np.ndarray
 
 OVERLAP_THRESHOLDS: Array = np.arange(21) * 0.05  # 0, 0.05 .. 1: OTB, pytracking, LaSOT, TrackingNet
-OVERLAP_THRESHOLDS_101: Array = np.linspace(0, 1, 101)  # got10k toolkit
 PIXEL_THRESHOLDS: Array = np.arange(51, dtype=np.float64)  # OTB, pytracking
 NORM_THRESHOLDS: Array = np.arange(51, dtype=np.float64) / 100  # TrackingNet, pytracking
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a toolkit does with boxes; see the table at the top of this file.
+    """The rules of a toolkit for boxes; see the table at the top of this file.
 
-    rule: which of pytracking's data set rules holds (`otb`, `uav`, `lasot`); read by `pytracking` only.
-    denominator: `all` frames, or the `valid` ones.
-    norm_headline: `at` for normalised precision at 0.2, `area` for the mean of its curve from 0 to 0.5.
+    Attributes:
+        name: Of PROTOCOLS.
+        skip_first: Leave out the first frame, which every tracker is given.
+        visible_only: Leave out frames without the target.
+        repeat_empty: Replace an empty box by the box before it.
+        clip_to_image: Limit boxes to the image.
+        pooled: Average over the frames of all sequences together.
+        rule: Which of pytracking's data set rules holds (`otb`, `uav`, `lasot`); read by `pytracking` only.
+        denominator: `all` frames, or the `valid` ones.
+        norm_headline: `at` for normalised precision at 0.2, `area` for the mean of its curve from 0 to 0.5.
+        thresholds: Number of overlap thresholds from 0 to 1.
     """
 
     name: str
@@ -63,16 +71,16 @@ class Protocol:
 
     @property
     def headline(self) -> str:
-        """The figure by which trackers are ranked: `average_overlap` (AO) where frames are pooled, else `auc`."""
+        """The figure by which trackers are ranked: `average_overlap` (AO) if frames are pooled, else `auc`."""
         return "average_overlap" if self.pooled else "auc"
 
     @property
     def headline_label(self) -> str:
-        """The same as people write it."""
+        """The abbreviation of that figure, AO or AUC."""
         return "AO" if self.pooled else "AUC"
 
     def norm_figure(self, curve: Array) -> float:
-        """The one number that stands for a curve of normalised precision (51,): see `norm_headline`."""
+        """Return the number that is quoted for a curve of normalised precision (51,): see `norm_headline`."""
         return float(curve.mean() if self.norm_headline == "area" else curve[20])
 
 
@@ -86,11 +94,15 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 
 
-def protocol(name: str | Protocol, **changes: object) -> Protocol:
-    """The protocol of that name, with fields replaced by `changes` (`rule="uav"`, `denominator="valid"`).
+def protocol(name: str | Protocol, **changes: Any) -> Protocol:
+    """Return the protocol of a name, with some fields replaced.
 
-    `pytracking:valid` is `pytracking` divided by the valid frames. Raises ConfigError for an unknown name, rule or
-    denominator.
+    Args:
+        name: Of PROTOCOLS, or `pytracking:valid`, which is `pytracking` divided by the valid frames; or a protocol.
+        **changes: Fields to replace, such as `rule="uav"` or `denominator="valid"`.
+
+    Raises:
+        ConfigError: Unknown name, rule or denominator.
     """
     if isinstance(name, str) and name.startswith("pytracking:"):
         name, changes = "pytracking", {"denominator": name.partition(":")[2], **changes}
@@ -107,10 +119,13 @@ def protocol(name: str | Protocol, **changes: object) -> Protocol:
 class SequenceScore:
     """The frames of one sequence, judged by one protocol.
 
-    overlap: (N,) intersection over union, -1 where the frame cannot be judged.
-    center: (N,) distance of the centres in pixels; center_norm: the same, x divided by the true width, y by
-    the height. valid: (N,) whether the frame can be judged. denominator: what counts are divided by; 0 makes
-    every score NaN.
+    Attributes:
+        overlap: Intersection over union (N,), -1 in frames that cannot be judged.
+        center: Distance of the centres in pixels (N,).
+        center_norm: The same (N,), with x divided by the true width and y by the height.
+        valid: Whether a frame can be judged (N,).
+        denominator: What counts are divided by; 0 makes every score NaN.
+        protocol: The rules.
     """
 
     overlap: Array
@@ -121,7 +136,7 @@ class SequenceScore:
     protocol: Protocol
 
     def op(self, threshold: float | Array) -> Array:
-        """Overlap precision: the share of frames whose overlap is strictly greater than each threshold."""
+        """Return overlap precision: the share of frames whose overlap is strictly greater than each threshold."""
         return _share(self.overlap[:, None] > np.atleast_1d(threshold), self.denominator)
 
     @property
@@ -146,7 +161,7 @@ class SequenceScore:
 
 
 def thresholds(chosen: Protocol) -> Array:
-    """The overlap thresholds of the protocol's success curve."""
+    """Return the overlap thresholds of a protocol's success curve."""
     return OVERLAP_THRESHOLDS if chosen.thresholds == 21 else np.linspace(0, 1, chosen.thresholds)
 
 
@@ -161,13 +176,20 @@ def score_sequence(
 ) -> SequenceScore:
     """Judge the boxes of one sequence.
 
-    pred_xywh (M, 4), anno_xywh (N, 4): x, y, width, height in pixels; the two need the same origin and
-    nothing else. M < N is padded with empty boxes and M > N cut under `pytracking` (its `lasot` rule refuses
-    M < N); elsewhere a ResultError. visible: (N,) bool, absent frames False. size_wh: image size, for
-    protocols that clip boxes to it. where: names the result in errors, usually its file.
-    Raises ResultError for a result that breaks the rules at the top of this file, DatasetError for an
-    annotation that does (NaN rows outside the `uav` rule, infinite numbers, nothing to judge at all is not
-    an error but NaN).
+    If there is nothing to judge, scores are NaN.
+
+    Args:
+        pred_xywh: Boxes of the tracker (M, 4) in pixels, with the origin of the annotation. Under `pytracking` M < N is
+            padded with empty boxes (its `lasot` rule refuses it) and M > N is cut; elsewhere M is N.
+        anno_xywh: Annotated boxes (N, 4).
+        chosen: The protocol.
+        visible: Whether the target is in sight (N,); None if the data set does not say.
+        size_wh: Image size, for protocols that clip boxes to it.
+        where: Name of the result in errors, usually its file.
+
+    Raises:
+        ResultError: The result breaks the rules at the top of this file.
+        DatasetError: The annotation does: NaN rows outside the `uav` rule, or infinite numbers.
     """
     chosen = protocol(chosen)
     anno = _checked_annotation(anno_xywh, chosen, where)
@@ -183,7 +205,7 @@ def score_sequence(
 
 
 def iou(first_xywh: Array, second_xywh: Array) -> Array:
-    """Intersection over union of boxes (N, 4) and (N, 4) -> (N,) in 0 .. 1; 0 where both are empty.
+    """Return the intersection over union (N,) of boxes (N, 4) and (N, 4), in 0 .. 1; 0 if both are empty.
 
     The smallest float is added to the union and the quotient limited to 1, as in got10k 0.1.3, so that a
     perfect box never exceeds the threshold 1 by rounding.
@@ -195,9 +217,9 @@ def iou(first_xywh: Array, second_xywh: Array) -> Array:
 
 
 def iou_inclusive(first_xywh: Array, second_xywh: Array) -> Array:
-    """The same with boxes that cover the pixels x .. x + w - 1, in pytracking's order of rounding -> (N,).
+    """Return intersection over union (N,) of boxes that cover the pixels x .. x + w - 1, as pytracking rounds it.
 
-    The order decides ties at thresholds: two equal boxes may come out at 1 + 2e-16. NaN where the union is 0.
+    The order of rounding decides ties at thresholds: two equal boxes may have 1 + 2e-16. NaN if the union is 0.
     """
     last = np.minimum(first_xywh[:, :2] + first_xywh[:, 2:] - 1.0, second_xywh[:, :2] + second_xywh[:, 2:] - 1.0)
     shared = np.maximum(last - np.maximum(first_xywh[:, :2], second_xywh[:, :2]) + 1.0, 0).prod(axis=1)
@@ -205,20 +227,19 @@ def iou_inclusive(first_xywh: Array, second_xywh: Array) -> Array:
 
 
 def center_error(first_xywh: Array, second_xywh: Array) -> Array:
-    """Distance of the centres x + (w - 1) / 2 of boxes (N, 4) and (N, 4) -> (N,), in pixels."""
+    """Return the distances (N,) in pixels of the centres x + (w - 1) / 2 of boxes (N, 4) and (N, 4)."""
     return np.sqrt(((_centers(first_xywh) - _centers(second_xywh)) ** 2).sum(axis=1))
 
 
 def norm_center_error(pred_xywh: Array, anno_xywh: Array) -> Array:
-    """Centre error with x divided by the true width and y by the true height -> (N,); infinite where those
-    are 0."""
+    """Return the centre error (N,), x divided by the true width and y by the height; infinite for empty boxes."""
     sizes = np.where(anno_xywh[:, 2:] > 0, anno_xywh[:, 2:], np.nan)
     error = np.sqrt(((_centers(pred_xywh) / sizes - _centers(anno_xywh) / sizes) ** 2).sum(axis=1))
     return np.where(np.isnan(error), np.inf, error)
 
 
 def clip_as_got10k(boxes_xywh: Array, size_wh: tuple[float, float]) -> Array:
-    """Boxes (N, 4) limited to the image as the got10k toolkit does it.
+    """Return boxes (N, 4) limited to the image as the got10k toolkit does it.
 
     The corner is moved into the image first, then the size is cut at the far edge: a box that sticks out on
     the left keeps its width. Source: got10k 0.1.3, utils/metrics.rect_iou.
@@ -233,12 +254,12 @@ def _centers(boxes_xywh: Array) -> Array:
 
 
 def _share(hits: Array, denominator: int) -> Array:
-    """Column sums of hits (N, T) over the denominator -> (T,); NaN where nothing is judged."""
+    """Return column sums (T,) of hits (N, T) over the denominator; NaN if nothing is judged."""
     return hits.sum(axis=0) / denominator if denominator else np.full(hits.shape[1], np.nan)
 
 
 def _as_boxes(boxes: Array, where: str, error: type[Exception]) -> Array:
-    """A float64 copy of boxes (N, 4), N at least 1."""
+    """Return a float64 copy of boxes (N, 4), N at least 1."""
     try:
         array = np.array(boxes, dtype=np.float64)
     except (TypeError, ValueError) as reason:
@@ -276,7 +297,7 @@ def _checked_annotation(anno_xywh: Array, chosen: Protocol, where: str) -> Array
 
 
 def _repeat_empty(pred: Array, anno: Array) -> Array:
-    """Boxes of zero width or height take the box before them, except where the truth is NaN."""
+    """Replace boxes of zero width or height by the box before them, except in frames whose truth is NaN."""
     empty = (pred[:, 2:] == 0).any(axis=1)
     known = ~np.isnan(anno).any(axis=1) if len(anno) == len(pred) else np.ones(len(pred), bool)
     for i in np.flatnonzero(empty[1:]) + 1:
@@ -286,8 +307,7 @@ def _repeat_empty(pred: Array, anno: Array) -> Array:
 
 
 def _fit_length(pred: Array, anno: Array, rule: str, where: str) -> Array:
-    """Cut a result that is too long and pad one that is too short with empty boxes (refused by the lasot
-    rule)."""
+    """Cut a result that is too long, and pad one that is too short with empty boxes; the lasot rule refuses it."""
     if len(pred) < len(anno) and rule == "lasot":
         raise ResultError(f"{where}: {len(pred)} boxes for {len(anno)} frames, refused by the lasot rule")
     return np.concatenate([pred[: len(anno)], np.zeros((max(len(anno) - len(pred), 0), 4))])
@@ -296,7 +316,7 @@ def _fit_length(pred: Array, anno: Array, rule: str, where: str) -> Array:
 def _score_pytracking(
     pred: Array, anno: Array, visible: Array, has_visible: bool, chosen: Protocol, where: str
 ) -> SequenceScore:
-    """pytracking's analysis: what stands for an invalid frame differs by data set and by measure.
+    """pytracking's analysis: the value for an invalid frame differs by data set and by measure.
 
     Where the truth is invalid the overlap is -1; the centre error is -1 (so a hit) under `uav` and infinite
     elsewhere; the normalised one is -1 (a hit) except for absent frames under `lasot`. Source: golden curves
@@ -351,13 +371,21 @@ def _score_plain(
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores over sequences: means of curves (or pooled frames) and the numbers that papers quote, all in 0
-    .. 1.
+    """The scores over sequences: mean curves (or those of pooled frames) and the numbers that papers quote, 0 .. 1.
 
-    success (T,), precision (51,), norm_precision (51,); auc is the mean of the success curve; op50 and op75
-    are OP at 0.5 and 0.75; precision_20 at 20 pixels; norm_precision_20 at 0.2, norm_precision_area the mean
-    from 0 to 0.5, norm_figure the one of the two that the protocol goes by; average_overlap GOT-10k's AO. sequences:
-    how many had a frame to judge.
+    Attributes:
+        success: Curve (T,).
+        precision: Curve (51,).
+        norm_precision: Curve (51,).
+        auc: Mean of the success curve.
+        op50: OP at 0.5.
+        op75: OP at 0.75.
+        precision_20: Precision at 20 pixels.
+        norm_precision_20: Normalised precision at 0.2.
+        norm_precision_area: Mean of its curve from 0 to 0.5.
+        norm_figure: Which of the two the protocol quotes.
+        average_overlap: GOT-10k's AO.
+        sequences: Number of sequences with a frame to judge.
     """
 
     success: Array
@@ -375,9 +403,9 @@ class Summary:
 
 
 def summarise(scores: Sequence[SequenceScore]) -> Summary:
-    """Average sequences: the mean over sequences, or over all frames where the protocol pools them (got10k).
+    """Average over sequences, or over all frames if the protocol pools them (got10k).
 
-    Sequences without a frame to judge are left out. Raises ResultError without any, ConfigError for mixed
+    Sequences without a frame to judge are left out. Raises ResultError without any other, ConfigError for mixed
     protocols.
     """
     judged = [score for score in scores if score.denominator]
@@ -410,7 +438,7 @@ def summarise(scores: Sequence[SequenceScore]) -> Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the interval that covers it at the given level."""
+    """A value with the interval that covers it at a level."""
 
     value: float
     low: float
@@ -421,10 +449,19 @@ class Interval:
 def bootstrap(
     values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0, weights: Array | None = None
 ) -> Interval:
-    """The mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
+    """Return the mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
 
-    weights (N,): numbers of frames, where a protocol pools them. NaN entries are left out. With one value the
-    interval is that value. Source: Efron and Tibshirani 1993, chapter 13. Raises ResultError without a value.
+    With one value the interval is that value. Source: Efron and Tibshirani 1993, chapter 13.
+
+    Args:
+        values: One per sequence (N,); NaN is left out.
+        level: Share of the draws inside the interval.
+        samples: Number of draws.
+        seed: Of the draws.
+        weights: Numbers of frames (N,), if the protocol pools them.
+
+    Raises:
+        ResultError: No value is known.
     """
     known = np.asarray(values, float)
     there = ~np.isnan(known)
@@ -444,9 +481,14 @@ def paired_difference(
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
 ) -> Interval:
-    """Mean of first - second over the sequences that both have, with its bootstrap interval over those sequences.
+    """Return the mean of first - second over the sequences that both have, with its bootstrap interval.
 
-    weights: as in `bootstrap`, by sequence.
+    Args:
+        first: Sequence -> value.
+        second: Sequence -> value.
+        level: Share of the draws inside the interval.
+        seed: Of the draws.
+        weights: Sequence -> number of frames, if the protocol pools them.
     """
     names = sorted(set(first) & set(second))
     shares = None if weights is None else np.array([weights[name] for name in names], float)
@@ -454,13 +496,13 @@ def paired_difference(
 
 
 def over_runs(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) over runs; the deviation of a single run is NaN."""
+    """Return mean and sample standard deviation (n - 1) over runs; the deviation of a single run is NaN."""
     known = np.asarray(values, float)
     return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else float("nan")
 
 
 def overall_speed(frames_per_s: Mapping[str, float], frames: Mapping[str, int]) -> float:
-    """Frames of all sequences over the time they took together; NaN where no speed is known.
+    """Return the frames of all sequences over the time that they took together; NaN if no speed is known.
 
     A plain mean of frames/s would let a short fast sequence outweigh a long slow one.
     """

@@ -40,8 +40,9 @@ def read_boxes(path: Path) -> Array:
 
 def _segments(path: Path) -> list[dict[str, Any]]:
     """Return the structs of `results`."""
-    found = _load(path).get("results")
-    segments = list(found) if isinstance(found, (list, np.ndarray)) and np.ndim(found) == 1 else [found]
+    found: Any = _load(path).get("results")
+    several = isinstance(found, (list, np.ndarray)) and np.ndim(found) == 1
+    segments: list[Any] = list(found) if several else [found]
     if not segments or not all(isinstance(segment, dict) and "res" in segment for segment in segments):
         raise ResultError(f"{path}: not a result file of the OTB benchmark: 'results' holds no structs with 'res'")
     return segments

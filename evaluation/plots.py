@@ -11,7 +11,7 @@ from ebmtrack.evaluation.charts import draw_curves, paper_style
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores
 from ebmtrack.files import replacing, write_text
 
-LEGEND_INSIDE = 4  # with more trackers the legend stands beside the plot, where it covers no curve
+LEGEND_INSIDE = 4  # with more trackers the legend is beside the plot, so that it covers no curve
 
 KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure_of`)
     "success": ("Overlap threshold", "Overlap precision", "auc"),
@@ -21,7 +21,7 @@ KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure
 
 
 def ranked(comparison: Comparison, kind: str) -> list[TrackerScores]:
-    """Trackers that have a curve of this kind, the best first. Raises ConfigError for an unknown kind."""
+    """Return the trackers that have a curve of this kind, the best first; ConfigError for an unknown kind."""
     if kind not in KINDS:
         raise ConfigError(f"unknown plot {kind!r}: choose one of {', '.join(KINDS)}")
     with_curve = [tracker for tracker in comparison.trackers if tracker.curve(kind) is not None]
@@ -29,7 +29,7 @@ def ranked(comparison: Comparison, kind: str) -> list[TrackerScores]:
 
 
 def figure_of(comparison: Comparison, kind: str) -> str:
-    """The figure that sorts a plot's legend: for success that by which the protocol ranks."""
+    """Return the figure that sorts a plot's legend: for success the one by which the protocol ranks."""
     return comparison.protocol.headline if kind == "success" else KINDS[kind][2]
 
 
@@ -41,8 +41,16 @@ def save_plots(
 ) -> list[Path]:
     """Write `<kind>.<format>` and `<kind>.csv` for every kind of plot into `folder`, and return the paths.
 
-    The legend is sorted by the score and shows it in percent. Text in PDF and SVG stays text. Raises ConfigError for
-    an unknown format, or where no tracker has curves.
+    The legend is sorted by the score and shows it in percent. Text in PDF and SVG stays text.
+
+    Args:
+        comparison: The trackers.
+        folder: Where to write.
+        formats: Of pdf, svg and png.
+        kinds: Of KINDS.
+
+    Raises:
+        ConfigError: Unknown format, or no tracker has curves.
     """
     unknown = set(formats) - {"pdf", "svg", "png"}
     if unknown:
@@ -58,7 +66,7 @@ def save_plots(
 
 
 def curves_csv(trackers: list[TrackerScores], kind: str) -> str:
-    """The curves as CSV: a column of thresholds and one per tracker, every digit kept."""
+    """Return the curves as CSV with every digit: a column of thresholds and one for each tracker."""
     curves = [curve for tracker in trackers if (curve := tracker.curve(kind)) is not None]
     header = ",".join(["threshold", *(_quoted(tracker.label) for tracker in trackers)])
     rows = [",".join([f"{x:g}", *(repr(float(ys[i])) for _, ys in curves)]) for i, x in enumerate(curves[0][0])]

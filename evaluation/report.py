@@ -15,26 +15,16 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import ConfigError, EbmtrackError, ResultError
-from ebmtrack.evaluation import charts, film, metrics, words
-from ebmtrack.evaluation.comparison import Comparison, TrackerScores, compare, discover
+from ebmtrack.evaluation import charts, film, report_tables, words
+from ebmtrack.evaluation.comparison import Comparison, compare, discover
 from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
-from ebmtrack.evaluation.score_tables import Cell, Table
+from ebmtrack.evaluation.report_tables import counted, percent
 from ebmtrack.evaluation.sequence_pages import entries, overlap_chart, write_sequence_pages
 from ebmtrack.files import write_text
 from ebmtrack.videos import open_dataset
 
 Array = np.ndarray
-
-COLUMNS = {
-    "average_overlap": "AO",
-    "auc": "AUC",
-    "op50": "OP 0.50",
-    "op75": "OP 0.75",
-    "precision_20": "Precision 20 px",
-    "norm_precision": "Norm. precision",
-    "fps": "frames/s",
-}
 
 PROTOCOL_TEXT = {
     "pytracking": "pytracking's rules; divided by {denominator} frames, the first one included",
@@ -145,7 +135,12 @@ def _writing(place: str | os.PathLike) -> Iterator[None]:
 
 def _save_tables(comparison: Comparison, folder: Path) -> None:
     """Write the tables of the page as CSV, JSON and LaTeX."""
-    for table in (_scores(comparison), _sequences(comparison, {}), _attributes(comparison), _speed(comparison)):
+    for table in (
+        report_tables.scores(comparison),
+        report_tables.sequences(comparison, {}),
+        report_tables.attributes(comparison),
+        report_tables.speed(comparison),
+    ):
         for end, text in table.files().items() if table else ():
             write_text(folder / f"{table.name}.{end}", text)
 
@@ -172,17 +167,17 @@ def render(
     """
     links = links or {}
     about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
-    subtitle = f"{_counted(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
+    subtitle = f"{counted(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
     frames = sum(len(sequence) for sequence in comparison.sequences.values())
     notes = _notes(comparison)
     parts: dict[str, object] = {
-        "scores": _scores(comparison),
+        "scores": report_tables.scores(comparison),
         "curves": _curves(comparison),
         "without_boxes": [t.label for t in comparison.trackers if t.curve("success") is None],
-        "sequences": _sequences(comparison, links),
-        "attributes": _attributes(comparison),
+        "sequences": report_tables.sequences(comparison, links),
+        "attributes": report_tables.attributes(comparison),
         "worst": _worst(comparison, worst, links),
-        "speed": _speed(comparison),
+        "speed": report_tables.speed(comparison),
         "failures": [(f"{t.label}: {name}", text) for t in comparison.trackers for name, text in t.failed.items()],
     }
     worst_heading = f"Worst sequences of {comparison.trackers[0].label}"
@@ -194,14 +189,14 @@ def render(
         notes=notes,
         notes_summary=_summary(notes),
         headings=_headings(parts, worst_heading),
-        scores_note=_scores_note(comparison),
+        scores_note=report_tables.scores_note(comparison),
         radar=_radar(comparison),
         attribute_curves=_attribute_curves(comparison),
         entries=entries(comparison),
         worst_heading=worst_heading,
-        speed_note=_speed_note(comparison),
-        stages=_stages(comparison),
-        counts=f"{_counted(len(comparison.sequences), 'sequence')}, {_counted(frames, 'annotated frame')}.",
+        speed_note=report_tables.speed_note(comparison),
+        stages=report_tables.stages(comparison),
+        counts=f"{counted(len(comparison.sequences), 'sequence')}, {counted(frames, 'annotated frame')}.",
         provenance=_provenance(comparison),
         words=_words(comparison),
         **parts,
@@ -215,83 +210,16 @@ def _headings(parts: Mapping[str, object], worst_heading: str) -> list[str]:
     return ["Scores", *(heading for part, heading in names.items() if parts[part]), "Provenance", "Words"]
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """Return a share as a percentage without its sign; a dash if it is not known."""
-    return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
 def _tiles(comparison: Comparison) -> list[dict[str, object]]:
     """Return the headline figure of the first trackers, for the first screen."""
     label, figure = comparison.protocol.headline_label, comparison.protocol.headline
     tiles: list[dict[str, object]] = []
     for position, tracker in enumerate(comparison.trackers[:_MOST_TILES]):
         interval = comparison.interval(tracker)
-        spread = f"95 %: {_range(interval)}" if interval else ""
+        spread = f"95 %: {report_tables.interval_text(interval)}" if interval else ""
         value = f"{label} {percent(tracker.mean(figure))}"
         tiles.append({"label": tracker.label, "value": value, "range": spread, "color": position})
     return tiles
-
-
-def _scores(comparison: Comparison) -> Table:
-    """Return the headline table: figures of every tracker with intervals, and the number of sequences if it differs."""
-    partial = len({len(tracker.figures) for tracker in comparison.trackers}) > 1
-    columns, label = _columns(comparison), comparison.protocol.headline_label
-    header = ["Tracker", *columns.values(), f"{label}, 95 % interval", f"{label}, first minus this"]
-    header += ["sequences"] * partial
-    rows = []
-    for tracker in comparison.trackers:
-        interval, difference = comparison.interval(tracker), comparison.difference(tracker)
-        own = tracker is comparison.trackers[0]
-        cells = [_figure(comparison, tracker, name) for name in columns]
-        cells += [Cell(_range(interval)), Cell("" if own else _signed(difference))]
-        cells += [Cell(str(len(tracker.figures)), len(tracker.figures))] * partial
-        rows.append([Cell(tracker.label), *cells])
-    return Table("scores", header, rows)
-
-
-def _scores_note(comparison: Comparison) -> str:
-    runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
-    spread = [_spread(tracker, comparison.protocol) for tracker in comparison.trackers if len(tracker.runs) > 1]
-    return (
-        "Percent. Intervals are bootstrapped over sequences; the difference is paired, on the sequences that both "
-        f"trackers have. Runs: {max(runs, default=0)}. {' '.join(spread)}"
-    )
-
-
-def _columns(comparison: Comparison) -> dict[str, str]:
-    """Return the figures to show: GOT-10k's under its names for them, without the precision that it does not have."""
-    if comparison.protocol.pooled:
-        return {"average_overlap": "AO", "op50": "SR 0.50", "op75": "SR 0.75", "auc": "AUC", "fps": "frames/s"}
-    return {name: label for name, label in COLUMNS.items() if name != "average_overlap"}
-
-
-def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
-    """Return one figure of one tracker, marked if it is the best of those that have all sequences."""
-    value = tracker.mean(name)
-    known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name)) and not comparison.missing(t)]
-    text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
-    best = len(known) > 1 and value == max(known) and not comparison.missing(tracker)
-    return Cell(text, value, None if name == "fps" else value, best=best)
-
-
-def _range(interval: metrics.Interval | None) -> str:
-    return f"{percent(interval.low)} to {percent(interval.high)}" if interval else "–"
-
-
-def _signed(interval: metrics.Interval | None) -> str:
-    if interval is None:
-        return "–"
-    return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
-
-
-def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
-    mean, deviation = metrics.over_runs([getattr(summary, chosen.headline) for summary in tracker.summaries])
-    spread = f"{percent(mean, 2)} with standard deviation {percent(deviation, 2)} over runs"
-    return f"{tracker.label}: {chosen.headline_label} {spread}."
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -351,30 +279,6 @@ def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, int, str]
     return parts
 
 
-def _sequences(comparison: Comparison, links: Mapping[str, str]) -> Table:
-    """Return the headline figure of every tracker on every sequence."""
-    header = ["Sequence", *(tracker.label for tracker in comparison.trackers), "frames"]
-    rows, figure = [], comparison.protocol.headline
-    for name, sequence in comparison.sequences.items():
-        values = [tracker.figures.get(name, {}).get(figure, float("nan")) for tracker in comparison.trackers]
-        best = np.nanmax(values) if np.isfinite(values).any() and len(values) > 1 else np.nan
-        cells = [Cell(percent(v), v, v, best=v == best) for v in values]
-        rows.append([Cell(name, link=links.get(name, "")), *cells, Cell(str(len(sequence)), len(sequence))])
-    caption = f"{comparison.protocol.headline_label} in percent; press a column's head to sort"
-    return Table("sequences", header, rows, caption)
-
-
-def _attributes(comparison: Comparison) -> Table:
-    """Return the headline figure over the sequences with each attribute, weighted as the protocol does."""
-    rows = []
-    for attribute, names in comparison.attributes().items():
-        values = [comparison.mean_over(tracker, names) for tracker in comparison.trackers]
-        rows.append([Cell(attribute), *(Cell(percent(v), v, v) for v in values), Cell(str(len(names)), len(names))])
-    header = ["Attribute", *(tracker.label for tracker in comparison.trackers), "sequences"]
-    caption = f"{comparison.protocol.headline_label} in percent over the sequences with an attribute"
-    return Table("attributes", header, rows, caption)
-
-
 def _radar(comparison: Comparison) -> str:
     """Return the headline figure by attribute as a radar; nothing with fewer than three attributes."""
     attributes = comparison.attributes()
@@ -424,44 +328,6 @@ def _thumbnails(comparison: Comparison, name: str) -> tuple[list[film.Shot], str
         return [], str(reason)
 
 
-def _speed(comparison: Comparison) -> Table:
-    """Return start and update times of every tracker whose times are known."""
-    rows = []
-    for tracker in comparison.trackers:
-        times = [t for t in tracker.times_s.values() if len(t) > 1]
-        if times:
-            start, later = np.array([t[0] for t in times]), np.concatenate([t[1:] for t in times])
-            cells = [np.median(start), np.median(later), np.quantile(later, 0.95), later.max()]
-            fps = len(later) / later.sum() if later.sum() else float("nan")
-            shown = [Cell(f"{1e3 * c:.1f}", float(c)) for c in cells]
-            rows.append([Cell(tracker.label), *shown, Cell(f"{fps:.1f}", float(fps))])
-    header = ["Tracker", "start, ms", "median frame, ms", "95 % of frames, ms", "slowest, ms", "frames/s"]
-    return Table("speed", header, rows)
-
-
-def _speed_note(comparison: Comparison) -> str:
-    shared = [f"{t.label}: {t.workers} workers" for t in comparison.trackers if t.workers > 1]
-    note = "Time of the tracker's calls alone; reading images is not counted. First run."
-    if shared:
-        note += f" Measured on cores that several workers shared ({', '.join(shared)}): alone a tracker is faster."
-    return note
-
-
-def _stages(comparison: Comparison) -> Table:
-    """Return milliseconds per frame by stage, for trackers that say."""
-    with_stages = [t for t in comparison.trackers if t.stages_s]
-    rows = []
-    for stage in dict.fromkeys(stage for t in with_stages for stage in t.stages_s):
-        cells = []
-        for tracker in with_stages:
-            frames = sum(len(times) - 1 for times in tracker.times_s.values() if len(times))
-            value = 1e3 * tracker.stages_s[stage] / max(frames, 1)
-            cells.append(Cell(f"{value:.2f}", value, tracker.stages_s[stage] / tracker.stages_s.total()))
-        rows.append([Cell(stage), *cells])
-    header = ["Stage", *(tracker.label for tracker in with_stages)]
-    return Table("stages", header, rows, "Milliseconds per frame by stage, mean over all frames of the first run")
-
-
 def _provenance(comparison: Comparison) -> list[tuple[str, list[tuple[str, object]], str]]:
     """Return labels of trackers, what made their results, and the parameters as JSON."""
     owners: dict[str, list[str]] = {}
@@ -478,7 +344,7 @@ def _provenance(comparison: Comparison) -> list[tuple[str, list[tuple[str, objec
 
 def _words(comparison: Comparison) -> list[tuple[str, str]]:
     """Return explanations of the abbreviations on the page."""
-    heads = " ".join([*_columns(comparison).values(), "95 % interval", "overlap"])
+    heads = " ".join([*report_tables.columns(comparison).values(), "95 % interval", "overlap"])
     figures = [(word, meaning) for word, meaning in words.FIGURES.items() if word in heads]
     attributes = [(name, words.ATTRIBUTES[name]) for name in comparison.attributes() if name in words.ATTRIBUTES]
     return [*figures, *attributes]
