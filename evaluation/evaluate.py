@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ from ebmtrack.evaluation.results import check_names, read_result
 from ebmtrack.evaluation.scoring import Evaluation, collect, headline, judge, print_table
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
+
+if TYPE_CHECKING:
+    from ebmtrack.tracking.params import TrackerParams
 
 OnScore = Callable[[jobs.Task, float], None]
 
@@ -47,12 +50,25 @@ class ParamsFactory:
 
     def describe(self, params: str) -> dict[str, object]:
         """Return the parameters and the SHA-256 of the weights file; CheckpointError if that is missing."""
-        from ebmtrack.checkpoints.native import resolve_weights
         from ebmtrack.tracking.params import load_params
 
-        values = load_params(params)
-        path = resolve_weights(values.weights if self.weights is None else self.weights)
-        return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return facts_of(load_params(params), self.weights)
+
+
+def facts_of(values: TrackerParams, weights: str | None = None) -> dict[str, object]:
+    """Return what results depend on: the parameters and the SHA-256 of the weights, as JSON values.
+
+    Args:
+        values: The parameters of a set-up.
+        weights: A file that replaces the one that the set-up names.
+
+    Raises:
+        CheckpointError: The file of weights is missing.
+    """
+    from ebmtrack.checkpoints.native import resolve_weights
+
+    path = resolve_weights(values.weights if weights is None else weights)
+    return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def as_json(value: Any) -> Any:

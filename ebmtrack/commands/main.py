@@ -614,6 +614,7 @@ def stress(
     weights: str | None = None,
     device: str = "cpu",
     seed: int = 0,
+    out: Path = Path("results/stress"),
 ) -> None:
     """Change sequences on purpose (jumps, occlusions, missing frames, grey, noise) and see what becomes of the boxes.
 
@@ -625,7 +626,11 @@ def stress(
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
         seed: Of the changes and the trackers.
+        out: Folder of trials, which are not run again, and of the page stress.html.
     """
+    from ebmtrack.evaluation.evaluate import facts_of
+    from ebmtrack.files import write_text
+    from ebmtrack.studies.stress import Store, stress_page
     from ebmtrack.studies.stress import stress as run
     from ebmtrack.tracking.params import load_params
     from ebmtrack.tracking.tracker import Tracker
@@ -636,7 +641,10 @@ def stress(
     if set:
         chosen |= {f"{name} {' '.join(set)}": override(load_params(name), set) for name in params}
     trackers = {name: Tracker.from_pretrained(one, weights, device) for name, one in chosen.items()}
-    run(trackers, open_dataset("folder", root), changes, seed)
+    store = Store(out / root.resolve().name, {name: facts_of(one, weights) for name, one in chosen.items()})
+    trials = run(trackers, open_dataset("folder", root), changes, seed, store=store)
+    write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{root.resolve().name}”"))
+    print(f"the page is {store.folder / 'stress.html'}")
 
 
 VERBS: dict[str, Callable[..., int | None]] = {

@@ -15,15 +15,22 @@ picture is full of decides there whether a tracker is of use.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.evaluation.jobs import seed_of
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
+from ebmtrack.evaluation.page import fill
+from ebmtrack.evaluation.score_tables import Cell, Table
+from ebmtrack.files import write_text
 from ebmtrack.images import read_rgb
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos.sequence import DataSet, Sequence
@@ -48,7 +55,7 @@ def jumping(frames: Frames, rng: np.random.Generator) -> Frames:
         moved = np.concatenate([box[:2] + shift, box[2:]])
         centre, size = moved[:2] + moved[2:] / 2, image.shape[1::-1]
         in_sight = (centre > 0).all() and (centre < size).all()  # NaN is not
-        matrix = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
         image = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT)
         yield image, moved if in_sight else np.array(ABSENT)
 
@@ -93,6 +100,15 @@ def noise(frames: Frames, rng: np.random.Generator) -> Frames:
         yield np.clip(np.rint(noisy), 0, 255).astype(np.uint8), box
 
 
+MEANINGS = {
+    "none": "nothing is changed",
+    "jump": "every 15 frames the picture moves by 2.5 target sizes in some direction",
+    "hidden": "in 20 of every 60 frames something else from the picture covers the target",
+    "gaps": "two of three frames are missing",
+    "grey": "no colours",
+    "noise": "normal noise of 20 grey levels",
+}
+
 CHANGES: dict[str, Change] = {
     "none": lambda frames, rng: frames,
     "jump": jumping,
@@ -103,35 +119,119 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@dataclass(frozen=True)
+class Trial:
+    """The score of one tracker on one changed sequence.
+
+    Attributes:
+        lost: Share of the frames in which the tracker says that the target is lost.
+    """
+
+    score: SequenceScore
+    lost: float
+
+
+Trials = dict[tuple[str, str], list[Trial]]  # (change, tracker) -> a trial for each sequence
+
+
 def stress(
     trackers: Mapping[str, TrackerLike],
     dataset: DataSet,
     changes: Items[str] = (),
     seed: int = 0,
     say: Callable[[str], None] = print,
-) -> dict[tuple[str, str], list[SequenceScore]]:
-    """Scores of each tracker (by name) under each change, a list over the sequences; rows are said as they come.
+    store: Store | None = None,
+) -> Trials:
+    """Track changed sequences; say a row for each tracker under each change as they come.
 
-    changes: of CHANGES, all by default. The same seed changes the pictures in the same way for every tracker. Raises
-    ConfigError for an unknown change, DatasetError for frames that cannot be read.
+    Args:
+        trackers: Name -> tracker.
+        dataset: The sequences.
+        changes: Of CHANGES; all if empty.
+        seed: Changes the pictures in the same way for every tracker.
+        say: Function that shows a line.
+        store: Where trials are kept; what is there is not tracked again.
+
+    Raises:
+        ConfigError: Unknown change.
+        DatasetError: Frames cannot be read.
     """
-    changes = list(changes) or list(CHANGES)
-    unknown = sorted(set(changes) - set(CHANGES))
+    chosen = list(changes) or list(CHANGES)
+    unknown = sorted(set(chosen) - set(CHANGES))
     if unknown:
         raise ConfigError(f"unknown change {unknown[0]!r}, known are {', '.join(CHANGES)}")
-    width, scores = max(map(len, trackers)), {}
+    width, trials = max(map(len, trackers)), {}
     say(f"{'change':8}  {'tracker':{width}}    AUC   OP50   lost")
-    for change in changes:
+    for change in chosen:
         for name, tracker in trackers.items():
-            found = [_track(tracker, dataset.load(sequence), change, seed) for sequence in dataset.select()]
-            scores[change, name] = [score for score, _ in found]
-            summary, lost = summarise(scores[change, name]), np.mean([share for _, share in found])
+            found = [_trial(tracker, dataset.load(one), change, seed, name, store) for one in dataset.select()]
+            trials[change, name] = found
+            summary, lost = summarise([trial.score for trial in found]), np.mean([trial.lost for trial in found])
             say(f"{change:8}  {name:{width}}  {summary.auc:.3f}  {summary.op50:.3f}  {lost:.3f}")
-    return scores
+    return trials
 
 
-def _track(tracker: TrackerLike, sequence: Sequence, change: str, seed: int) -> tuple[SequenceScore, float]:
-    """The score on one changed sequence, and the share of its frames in which the tracker says the target is lost."""
+@dataclass(frozen=True)
+class Store:
+    """A folder of trials, one file each, so that a run that was stopped goes on where it was.
+
+    Attributes:
+        folder: The folder.
+        made_by: Tracker -> what its trials depend on (parameters, hash of the weights), as JSON values.
+    """
+
+    folder: Path
+    made_by: Mapping[str, Mapping[str, object]]
+
+    def path(self, change: str, tracker: str, sequence: str) -> Path:
+        """Return the file of one trial."""
+        return self.folder / change / re.sub(r"[^A-Za-z0-9._-]+", "_", tracker) / f"{sequence}.json"
+
+    def read(self, path: Path, facts: Mapping[str, object]) -> Trial | None:
+        """Return a stored trial; None if there is none, it is damaged, or it was made by something else."""
+        try:
+            stored = json.loads(path.read_bytes())
+            boxes, truth = (np.array([r or ABSENT for r in stored[key]], float) for key in ("boxes", "truth"))
+            same = stored["made_by"] == json.loads(json.dumps(facts))
+            return Trial(score_sequence(boxes, truth, where=str(path)), float(stored["lost"])) if same else None
+        except (OSError, ValueError, KeyError, TypeError, EbmtrackError):
+            return None  # tracked anew
+
+    def write(self, path: Path, facts: Mapping[str, object], boxes: Array, truth: Array, lost: float) -> None:
+        """Write a trial: boxes and truth (N, 4), where null is a frame without the target."""
+        rows = [row.tolist() if np.isfinite(row).all() else None for row in truth]
+        content = {"made_by": facts, "lost": lost, "boxes": boxes.tolist(), "truth": rows}
+        write_text(path, json.dumps(content) + "\n")
+
+
+def stress_page(trials: Trials, title: str) -> str:
+    """Return a page with the area under the success curve, OP50 and the share of lost frames, for each change."""
+    changes, trackers = (list(dict.fromkeys(key[k] for key in trials)) for k in (0, 1))
+    tables = []
+    for name, heading, of in (
+        ("auc", "AUC in percent", lambda found: summarise([trial.score for trial in found]).auc),
+        ("op50", "OP 0.50 in percent", lambda found: summarise([trial.score for trial in found]).op50),
+        ("lost", "Frames in which the tracker says that the target is lost, in percent", _mean_lost),
+    ):
+        rows = []
+        for change in changes:
+            values = [float(of(trials[change, tracker])) for tracker in trackers]
+            rows.append([Cell(change), *(Cell(f"{100 * value:.1f}", value, value) for value in values)])
+        tables.append(Table(f"stress-{name}", ["Change", *trackers], rows, heading))
+    notes = [(name, meaning) for name, meaning in MEANINGS.items() if name in changes]
+    return fill("tables.html", title=title, subtitle="Sequences changed on purpose.", tables=tables, words=notes)
+
+
+def _mean_lost(found: Items[Trial]) -> float:
+    return float(np.mean([trial.lost for trial in found]))
+
+
+def _trial(tracker: TrackerLike, sequence: Sequence, change: str, seed: int, name: str, store: Store | None) -> Trial:
+    """Return a stored trial, or track a changed sequence and store it."""
+    facts = {} if store is None else {**store.made_by[name], "seed": seed, "frames": len(sequence)}
+    path = None if store is None else store.path(change, name, sequence.name)
+    if store is not None and path is not None and (known := store.read(path, facts)) is not None:
+        return known
     seed = seed_of(seed, 0, sequence.name)
     plain = ((read_rgb(path), box.copy()) for path, box in zip(sequence.frame_paths(), sequence.boxes_xywh))
     truth: list[Array] = []
@@ -144,4 +244,7 @@ def _track(tracker: TrackerLike, sequence: Sequence, change: str, seed: int) -> 
     where = f"{sequence.name}, {change}"
     track = track_frames(tracker, images(), sequence.boxes_xywh[0], name=where, seed=seed)
     score = score_sequence(track.boxes_xywh, np.array(truth), where=where)
-    return score, float(np.mean(~track.found[1:])) if len(truth) > 1 else 0.0
+    lost = float(np.mean(~track.found[1:])) if len(truth) > 1 else 0.0
+    if store is not None and path is not None:
+        store.write(path, facts, track.boxes_xywh, np.array(truth), lost)
+    return Trial(score, lost)

@@ -19,17 +19,17 @@ class Walker:
     def __init__(self, factory: StubFactory) -> None:
         self.factory, self.mark = factory, lambda stage: None
 
-    def init(self, image_rgb: np.ndarray, box_xywh: tuple, *, seed: int) -> None:
+    def init(self, image: np.ndarray, box_xywh: tuple, seed: int | None = None) -> None:
         """Start, and leave a line in the log of starts."""
         self.box, self.random, self.frame = np.array(box_xywh), np.random.default_rng(seed), 0
         if self.factory.log:
             with open(self.factory.log, "a") as file:
-                file.write(f"{image_rgb.shape[1]} {seed}\n")
+                file.write(f"{image.shape[1]} {seed}\n")
 
-    def update(self, image_rgb: np.ndarray) -> SimpleNamespace:
+    def update(self, image: np.ndarray) -> SimpleNamespace:
         """One step; fails, dies or returns nonsense where the factory says so (told by the image's width)."""
         self.frame += 1
-        if image_rgb.shape[1] == self.factory.trouble_width and self.frame == 2:
+        if image.shape[1] == self.factory.trouble_width and self.frame == 2:
             if self.factory.trouble == "raise":
                 raise RuntimeError("the stub was told to fail")
             if self.factory.trouble == "die":
@@ -39,7 +39,7 @@ class Walker:
             time.sleep(0.005)
         time.sleep(self.factory.frame_s)
         self.mark("walk")
-        self.box[:2] += self.random.normal(0, 1, 2) + image_rgb.mean() / 1e3
+        self.box[:2] += self.random.normal(0, 1, 2) + image.mean() / 1e3
         return SimpleNamespace(box_xywh=tuple(self.box), score=float(self.random.uniform()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.support.evaluation_stub import make_sequences
 BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1 / 3, 40]])
 
 
-def export_files(exported: dict, out: Path, layout: str, tracker: str = "ebmtrack", **options: object) -> None:
+def export_files(exported: dict, out: Path, layout: str, tracker: str = "ebmtrack", **options: Any) -> None:
     """Write results in a layout below a tracker's folder."""
     for files in layout_files(exported, layout, **options):
         for path, text in files.items():
@@ -109,7 +110,7 @@ def test_the_got10k_package_finds_every_sequence_of_otb(tmp_path: Path) -> None:
     tracker has a precision of 1 there in every sequence, and in our names the files are the same again."""
     otb, toolkit = pytest.importorskip("got10k.experiments.otb"), pytest.importorskip("got10k.datasets")
     found, root = _otb_with_results(tmp_path), tmp_path / "data"
-    experiment = object.__new__(otb.ExperimentOTB)
+    experiment: Any = object.__new__(otb.ExperimentOTB)
     experiment.dataset = toolkit.OTB(str(root), 2015, download=False)
     experiment.result_dir, experiment.report_dir = str(tmp_path / "got10k-otb"), str(tmp_path / "report")
     experiment.nbins_iou, experiment.nbins_ce, experiment.plot_curves = 21, 51, lambda names: None
@@ -166,7 +167,7 @@ def _toolkit_report(experiment_class: type, annotations: dict[str, np.ndarray], 
     class Annotated(list):
         seq_names = list(annotations)
 
-    experiment = object.__new__(experiment_class)
+    experiment: Any = object.__new__(experiment_class)
     experiment.dataset = Annotated((None, anno) for anno in annotations.values())
     experiment.result_dir, experiment.report_dir = str(folder / "results" / "OTB2015"), str(folder / "report")
     experiment.nbins_iou, experiment.nbins_ce = 21, 51

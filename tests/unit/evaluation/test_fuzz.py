@@ -163,7 +163,8 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def fuzz(name: str, folder: Path, count: int) -> Counter:
     """Parse `count` mutants; anything but the parser's own error escapes. Returns how many were refused or read."""
-    parser, rng, outcome = PARSERS[name], random.Random(name), Counter()
+    parser, rng = PARSERS[name], random.Random(name)
+    outcome: Counter[str] = Counter()
     good = parser.good.encode() if isinstance(parser.good, str) else parser.good
     make_benchmarks(folder)
     for other, content in parser.rest:

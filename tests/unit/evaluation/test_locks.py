@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
         f"lock = locks.claim(Path({str(tmp_path)!r}), 'walk'); print(lock is not None, flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout.readline() == "True\n" and locks.claim(tmp_path, "walk") is None
+    assert owner.stdout is not None and owner.stdout.readline() == "True\n" and locks.claim(tmp_path, "walk") is None
     locks.sweep(tmp_path)
     assert names(tmp_path) == ["walk.lock"]
     owner.kill()
@@ -43,8 +44,9 @@ def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
 
 def test_sweeping_keeps_what_is_held(tmp_path: Path) -> None:
     """Files that nobody holds go."""
-    held = locks.claim(tmp_path, "held")
-    locks.claim(tmp_path, "free").release()
+    held, free = locks.claim(tmp_path, "held"), locks.claim(tmp_path, "free")
+    assert held is not None and free is not None
+    free.release()
     locks.sweep(tmp_path)
     assert names(tmp_path) == ["held.lock"]
     held.release()
@@ -56,7 +58,7 @@ def test_a_claim_on_a_file_that_was_swept_is_none(tmp_path: Path, monkeypatch: p
     """A lock on a file that is gone excludes nobody, so it must not pass for a claim."""
     acquire = locks.FileLock.acquire
 
-    def acquire_and_lose(self: locks.FileLock, **options: object) -> object:
+    def acquire_and_lose(self: locks.FileLock, **options: Any) -> object:
         answer = acquire(self, **options)
         Path(self.lock_file).unlink()
         return answer

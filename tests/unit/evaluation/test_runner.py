@@ -9,6 +9,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +18,11 @@ import pytest
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.foreign import find_results
-from ebmtrack.evaluation.results import read_marker, read_result
+from ebmtrack.evaluation.results import read_result
 from tests.support.evaluation_stub import StubFactory, make_sequences
 
 
-def run(root: Path, out: Path, workers: int = 0, **changes: object) -> tuple[evaluate.Evaluation, str]:
+def run(root: Path, out: Path, workers: int = 0, **changes: Any) -> tuple[evaluate.Evaluation, str]:
     """Evaluate the stub on `root`, and what was printed."""
     stream, factory = io.StringIO(), changes.pop("factory", StubFactory())
     evaluation = evaluate.evaluate(
@@ -109,7 +110,7 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
         with pytest.raises(ResultError, match="made with other"):
             run(root, tmp_path, **changes)
     run(root, tmp_path, seed=1, overwrite=True)
-    assert read_marker(tmp_path / "folder" / "stub_000", "seq0")["made_by"]["seed"] == 1
+    assert read_result(tmp_path / "folder" / "stub_000", "seq0").made_by["seed"] == 1
 
 
 def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
@@ -222,9 +223,10 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
 
 def test_deaths_between_sequences_do_not_count(tmp_path: Path) -> None:
     """A worker that began something and was killed later has done its part; three that never began are an error."""
-    notes = []
-    crew = runner._Crew(SimpleNamespace(), notes.append)
-    dead = runner._Worker(SimpleNamespace(exitcode=-9), None, "cpu", began=True)
+    notes: list[tuple] = []
+    nothing: Any = SimpleNamespace(exitcode=-9)
+    crew = runner._Crew(nothing, notes.append)
+    dead = runner._Worker(nothing, nothing, "cpu", began=True)
     for _ in range(5):
         crew.count_death(dead)
     assert notes == [("died", None, "was killed by signal 9")] * 5
@@ -270,6 +272,7 @@ def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, refer
     (folder / ".claims" / "runner-0123.lock").touch()
     (folder / "seq2.error").write_text("Traceback of an attempt before the one that succeeded")
     living = locks.claim(folder, "seq3")
+    assert living is not None
     assert run(root, tmp_path, runs=2)[0].complete
     assert [p.name for p in (folder / ".claims").iterdir()] == ["seq3.lock"]
     living.release()

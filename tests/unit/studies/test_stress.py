@@ -91,10 +91,39 @@ def test_scores_and_what_is_said(folder):
     """By hand: a box that stays is perfect (20 of 21 thresholds) until the picture jumps after 15 of 21 frames."""
     rows = []
     scores = stress.stress({"still": Standing()}, open_dataset("folder", folder), ["none", "jump"], say=rows.append)
-    assert scores["none", "still"][0].success.mean() == pytest.approx(20 / 21)
-    overlaps = scores["jump", "still"][0].overlap
+    assert scores["none", "still"][0].score.success.mean() == pytest.approx(20 / 21)
+    overlaps = scores["jump", "still"][0].score.overlap
     assert (overlaps[1:15] == 1).all() and overlaps[15:].max() < 1
     assert rows[1].split() == ["none", "still", "0.952", "1.000", "0.050"]
+
+
+def test_what_is_stored_is_not_tracked_again(folder, tmp_path):
+    """Rows and scores are the same; another making, seed or damaged file is tracked anew."""
+    found, rows = open_dataset("folder", folder), []
+
+    class Counting(Standing):
+        starts = 0
+
+        def init(self, picture, box_xywh, seed):
+            super().init(picture, box_xywh, seed)
+            Counting.starts += 1
+
+    def run(facts="a", seed=0):
+        store = stress.Store(tmp_path / "out", {"still": {"weights": facts}})
+        return stress.stress({"still": Counting()}, found, ["none", "hidden"], seed, rows.append, store)
+
+    first, again = run(), run()
+    assert Counting.starts == 2 and rows[:3] == rows[3:]
+    for key, (trial,) in first.items():
+        np.testing.assert_array_equal(trial.score.overlap, again[key][0].score.overlap)
+    run("b")
+    run("b", seed=1)
+    assert Counting.starts == 6
+    (tmp_path / "out/none/still/walk.json").write_text("{half")
+    run("b", seed=1)
+    assert Counting.starts == 7
+    page = stress.stress_page(first, "Stress <b>")
+    assert "<h1>Stress &lt;b&gt;</h1>" in page and '<th scope="row">hidden</th>' in page and ">95.2</td>" in page
 
 
 def test_an_unknown_change_is_refused(folder):
@@ -102,11 +131,13 @@ def test_an_unknown_change_is_refused(folder):
         stress.stress({"still": Standing()}, open_dataset("folder", folder), ["jmp"])
 
 
-def test_the_command_compares_a_changed_set_up(folder, capsys):
-    assert cli.main(["stress", "--root", str(folder), "--changes", "gaps", "--set", "looks_around=0"]) == 0
-    first, plain, other = capsys.readouterr().out.splitlines()
+def test_the_command_compares_a_changed_set_up(folder, tmp_path, capsys):
+    where = ["stress", "--root", str(folder), "--out", str(tmp_path / "out")]
+    assert cli.main([*where, "--changes", "gaps", "--set", "looks_around=0"]) == 0
+    first, plain, other, page = capsys.readouterr().out.splitlines()
+    assert page == f"the page is {tmp_path / 'out' / folder.name / 'stress.html'}"
     assert first.split() == ["change", "tracker", "AUC", "OP50", "lost"]
     assert plain.split()[1] == "dimp18_nce_plus" and "looks_around=0" in other
     assert plain.split()[-3:] == other.split()[-3:]
-    assert cli.main(["stress", "--root", str(folder), "--set", "look_around=0"]) == 2
+    assert cli.main([*where, "--set", "look_around=0"]) == 2
     assert "did you mean 'looks_around'" in capsys.readouterr().err
