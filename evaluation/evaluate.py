@@ -21,7 +21,7 @@ from ebmtrack._version import __version__
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
-from ebmtrack.evaluation.scoring import Evaluation, collect, headline, judge, print_table
+from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, headline, judge, print_table
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
 
@@ -160,6 +160,7 @@ def evaluate(
     workers = _default_workers(devices) if chosen.workers is None else chosen.workers
     job = _job(params_names, dataset, root, chosen, devices, workers, factory)
     protocol = metrics.protocol(chosen.protocol or job.dataset.protocol)
+    check_annotations(job, protocol)
     whole = not chosen.sequences
     with runner.at_work(job) as mine:
         if chosen.overwrite:

@@ -192,7 +192,7 @@ def score_sequence(
         DatasetError: The annotation does: NaN rows outside the `uav` rule, or infinite numbers.
     """
     chosen = protocol(chosen)
-    anno = _checked_annotation(anno_xywh, chosen, where)
+    anno = check_annotation(anno_xywh, chosen, where)
     pred = _checked_result(pred_xywh, where)
     seen = np.ones(len(anno), bool) if visible is None else np.asarray(visible, bool).copy()
     if seen.shape != (len(anno),):
@@ -282,7 +282,17 @@ def _checked_result(pred_xywh: Array, where: str) -> Array:
     return pred
 
 
-def _checked_annotation(anno_xywh: Array, chosen: Protocol, where: str) -> Array:
+def check_annotation(anno_xywh: Array, chosen: Protocol, where: str) -> Array:
+    """Return a copy of annotated boxes (N, 4) that a protocol can use.
+
+    Args:
+        anno_xywh: The boxes.
+        chosen: The protocol.
+        where: Name of the annotation or the result in errors.
+
+    Raises:
+        DatasetError: Infinite numbers, or NaN under `pytracking`, where only the `uav` rule allows it.
+    """
     anno = _as_boxes(anno_xywh, where, DatasetError)
     bad = np.isinf(anno).any(axis=1)
     if chosen.name == "pytracking" and chosen.rule != "uav":

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
+from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation import jobs, metrics
 from ebmtrack.evaluation.results import read_result
 from ebmtrack.videos import Sequence as Video
@@ -139,16 +140,33 @@ def judge(sequence: Video, boxes_xywh: np.ndarray, chosen: metrics.Protocol, pat
         chosen: The protocol.
         path: The file of the boxes, for errors.
     """
-    if chosen.name == "pytracking":
-        chosen = metrics.protocol(chosen, rule=sequence.rule)
     return metrics.score_sequence(
         boxes_xywh,
         sequence.boxes_xywh,
-        chosen,
+        _for_sequence(chosen, sequence),
         visible=sequence.visible,
         size_wh=sequence.size_wh,
         where=str(path),
     )
+
+
+def check_annotations(job: jobs.Job, chosen: metrics.Protocol) -> None:
+    """Raise DatasetError if a protocol cannot use an annotation, before anything is tracked.
+
+    Sequences that cannot be read at all are left to the workers, which report them one by one.
+    """
+    for name in dict.fromkeys(task.sequence for task in job.tasks):
+        try:
+            sequence = job.dataset.load(name)
+        except DatasetError:
+            continue
+        where = str(sequence.annotation or f"{job.dataset.name}, sequence {name!r}")
+        metrics.check_annotation(sequence.boxes_xywh, _for_sequence(chosen, sequence), where)
+
+
+def _for_sequence(chosen: metrics.Protocol, sequence: Video) -> metrics.Protocol:
+    """Return the protocol with the rule of a sequence, if it asks for one."""
+    return metrics.protocol(chosen, rule=sequence.rule) if chosen.name == "pytracking" else chosen
 
 
 def headline(score: metrics.SequenceScore) -> float:

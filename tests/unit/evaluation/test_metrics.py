@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_annotations_that_cannot_be_used() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 4)), np.zeros(4), np.zeros((3, 5)), [["a"] * 4], None])
-def test_shapes_that_are_no_boxes(bad: object) -> None:
+def test_shapes_that_are_no_boxes(bad: Any) -> None:
     """Anything but rows of four numbers is a ResultError on the result's side and a DatasetError on the
     truth's."""
     with pytest.raises(ResultError):
@@ -309,3 +310,13 @@ def test_overall_speed() -> None:
     """100 frames at 100 per second and 100 at 25 take 1 + 4 seconds: 40 frames/s, not the mean of 62.5."""
     assert metrics.overall_speed({"a": 100, "b": 25, "c": float("nan")}, {"a": 100, "b": 100, "c": 9}) == 40
     assert np.isnan(metrics.overall_speed({}, {}))
+
+
+def test_empty_boxes_around_a_frame_without_truth() -> None:
+    """Under pytracking's `uav` rule an empty box repeats the box before it, but not in a frame whose truth is NaN: the
+    empty box there is what the next empty box repeats, which is a miss."""
+    truth = np.array([[10.0, 10, 20, 20]] * 4)
+    truth[2] = np.nan
+    boxes = np.array([[10.0, 10, 20, 20], [10, 10, 20, 20], [0, 0, 0, 0], [0, 0, 0, 0]])
+    score = metrics.score_sequence(boxes, truth, metrics.protocol("pytracking", rule="uav"))
+    np.testing.assert_array_equal(score.overlap, [1, 1, -1, 0])

@@ -161,6 +161,31 @@ def test_a_malformed_annotation_is_one_failure(tmp_path: Path) -> None:
     assert "groundtruth_rect.txt, line 1: 3 numbers" in printed and "mean PARTIAL" in printed
 
 
+def test_annotations_that_a_protocol_cannot_use(tmp_path: Path) -> None:
+    """NaN under `pytracking` is refused with the annotation's name before anything is tracked."""
+    root, log = make_sequences(tmp_path / "data", 2), tmp_path / "log"
+    path = root / "seq1" / "groundtruth_rect.txt"
+    path.write_text(path.read_text().replace("7,6,10,12", "nan,nan,nan,nan"))
+    with pytest.raises(DatasetError, match=r"seq1/groundtruth_rect\.txt, frame 2 \(from 0\): annotation"):
+        run(root, tmp_path / "out", protocol="pytracking", factory=StubFactory(log=str(log)))
+    assert not log.exists() and not (tmp_path / "out").exists()
+    assert run(root, tmp_path / "out", protocol="ope")[0].complete
+
+
+def test_a_tracker_that_failed_is_made_anew(root: Path, tmp_path: Path) -> None:
+    """Its state is unknown after an exception: the next sequence gets another tracker, and results are the same."""
+
+    class Counting(StubFactory):
+        made = 0
+
+        def __call__(self, params: str, device: str) -> Any:
+            Counting.made += 1
+            return super().__call__(params, device)
+
+    evaluation, _ = run(root, tmp_path, factory=Counting(trouble="raise", trouble_width=41))
+    assert [task.sequence for task in evaluation.failed] == ["seq1"] and Counting.made == 2
+
+
 def test_other_sequences_of_the_same_names(root: Path, tmp_path: Path) -> None:
     """Results of `car` in one folder of sequences are not taken for those of `car` in another."""
     run(root, tmp_path / "out")
