@@ -42,7 +42,9 @@ def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
         return _benchmark(info, folder)  # raises, or says that everything is missing
     table = best.root / "attributes.csv"
     found = with_attributes(best, table) if table.is_file() else best
-    return replace(found, opened_by=(open_dataset, (name, root))) if name.endswith(".py") else found
+    if not name.endswith(".py"):
+        return found
+    return replace(found, opened_by=(open_dataset, (str(Path(name).resolve()), str(folder.resolve()))))
 
 
 def find_datasets(root: str | os.PathLike) -> list[Found]:

@@ -318,6 +318,9 @@ def test_a_data_set_of_a_file_outside_the_package(tmp_path: Path, monkeypatch: p
             assert pool.apply(count_in, (pickle.dumps(found),)) == 4
         source = open_source(str(file), root)
         assert len(source) == 1 and source.frame(0, 3).shape == (30, 40, 3) and source.visible(0).all()
+        assert cli.main(["datasets", "check", str(file), str(root)]) == 0
+        assert cli.main(["pack", str(file), str(root), str(tmp_path / "pack"), "--png"]) == 0
+        assert open_source("pack", tmp_path / "pack").target_name(0) == "a"
         monkeypatch.setenv("EBMTRACK_DATA", str(tmp_path / "data"))
         assert open_source("mine_1").target_name(0) == "a"
     finally:
