@@ -287,9 +287,9 @@ class Objective:
         """Return the mean loss and its parts for the log; see `plan.StepObjective`."""
         device, n = next(net.parameters()).device, self.train_frames
         boxes = batch["boxes_xywh"].transpose(0, 1)  # (f, s, 4)
-        known = (
-            batch["has_target"].T[n:] if "has_target" in batch else torch.ones(boxes[n:].shape[:2], dtype=torch.bool)
-        )
+        known = torch.ones(boxes[n:].shape[:2], dtype=torch.bool, device=boxes.device)
+        if "has_target" in batch:
+            known = batch["has_target"].T[n:].to(boxes.device)
         placed = torch.where(known[..., None], boxes[n:], torch.tensor(PLACEHOLDER_XYWH).to(boxes))
         drawn = draw_candidates(placed, self.settings, generator, share)
         candidates = Candidates(*(getattr(drawn, field.name).to(device) for field in dataclasses.fields(drawn)))
