@@ -12,7 +12,6 @@ import pytest
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_rgb
 from ebmtrack.live import window
-from ebmtrack.viewers import demo_sequence as scene_module
 from ebmtrack.viewers import drawing, selection, video_file
 from ebmtrack.viewers import track_video as track_command
 from ebmtrack.viewers.demo import GRID, REACH, energy_view, run_demo
@@ -435,9 +434,12 @@ def test_the_truth_is_where_the_pixels_are(monkeypatch, index):
 
     The rim is soft over two pixels and some of the cup is as brown as the table: hence 2.5 pixels of slack.
     """
-    monkeypatch.setattr(scene_module, "SHADOW_DEPTH", 0.0)
-    monkeypatch.setattr(scene_module, "SHUTTER", 0.0)
-    scene = scene_module._Scene()
+    pytest.importorskip("skimage", reason="scikit-image, whose photographs the film is made of, is not installed")
+    from tools import render_demo
+
+    monkeypatch.setattr(render_demo, "SHADOW_DEPTH", 0.0)
+    monkeypatch.setattr(render_demo, "SHUTTER", 0.0)
+    scene = render_demo.Scene()
     (x, y, w, h), _ = scene.truth(index)
     scene.things = scene.things[:1]
     with_cup = scene.render(index).astype(int)
@@ -484,10 +486,23 @@ def test_the_sequence_is_too_hard_for_a_fixed_box_and_for_template_matching(sequ
     assert overlaps(np.array([(2 * left, 2 * top, w, h) for left, top in best], float), sequence).mean() < 0.4
 
 
-def test_without_the_photographs_the_error_names_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(scene_module.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="pip install scikit-image"):
-        demo_sequence()
+def test_the_film_is_what_its_generator_draws(sequence, frames):
+    """Frames that are drawn anew are those that ship, but for noise (2.5 grey levels) and the video's loss."""
+    pytest.importorskip("skimage", reason="scikit-image, whose photographs the film is made of, is not installed")
+    from tools import render_demo
+
+    scene = render_demo.Scene()
+    for index in (0, 78, 133):
+        np.testing.assert_allclose(scene.truth(index)[0], sequence.boxes_xywh[index], atol=0.001)
+        assert np.abs(scene.render(index).astype(int) - frames[index]).mean() < 6
+
+
+def test_a_film_of_another_length_is_refused(monkeypatch, tmp_path):
+    from ebmtrack.viewers import demo_sequence as module
+
+    monkeypatch.setattr(module, "FILM", plain_video(tmp_path / "short.mp4"))
+    with pytest.raises(DatasetError, match="20 frames instead of 165"):
+        module.demo_sequence().frames[0]
 
 
 # The demonstration
