@@ -7,20 +7,21 @@ import re
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
-from ebmtrack.files import write_text
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.live.window import ESCAPE, Window, require_screen
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
+from ebmtrack.viewers.follow import Span, Step, checked_span, first_frame, follow
 from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
+from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
 from ebmtrack.viewers.selection import parse_boxes, select_box
 from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
@@ -32,14 +33,30 @@ class Track:
     """What tracking has given so far: for each target a box for each frame, how often one was lost, time, files.
 
     Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
-    `unreadable` are the numbers, from 0, of frames that could not be read; their boxes are those of the frame before.
     """
 
     boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
-    lost: int = 0
+    rows: list[FrameResult] = field(default_factory=list)
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
-    unreadable: list[int] = field(default_factory=list)
+
+    def add(self, step: Step) -> None:
+        """Note down one more frame."""
+        self.rows += step.results
+        self.boxes_of += [[] for _ in range(len(step.results) - len(self.boxes_of))]
+        for boxes, row in zip(self.boxes_of, step.results):
+            boxes.append(row.box_xywh)
+        self.seconds += step.seconds
+
+    @property
+    def lost(self) -> int:
+        """How often a target was lost."""
+        return sum(row.verdict == "not_found" for row in self.rows)
+
+    @property
+    def unreadable(self) -> list[int]:
+        """The numbers, from 0, of frames that could not be read; their boxes are those of the frame before."""
+        return sorted({row.frame for row in self.rows if row.verdict == "unreadable"})
 
     @property
     def boxes_xywh(self) -> list[tuple[float, ...]]:
@@ -71,6 +88,10 @@ def track(
     show: bool = False,
     max_frames: int | None = None,
     visdom: str | None = None,
+    layout: str | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    every: int = 1,
 ) -> Track:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
@@ -78,7 +99,9 @@ def track(
     or drawn with the mouse (`select`, also where neither is given). `load_tracker` is called once the first frame
     is there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets
     have a file each, NAME_1.txt and so on.
-    `visdom` is the URL of a server that shows what the tracker sees. What was tracked is saved also where the user
+    `boxes` is written in the layout that its ending names (see results.py), or in `layout`. `start` and `end` are
+    frames, from 0, or times; the boxes are those in the frame `start`. `visdom` is the URL of a
+    server that shows what the tracker sees. What was tracked is saved also if the user
     interrupts or a frame cannot be read; then the error goes on. Frames that cannot be read in the middle of a video
     keep the last box and are passed over; a DatasetError at the end names them. Raises ConfigError and DatasetError.
     """
@@ -86,22 +109,24 @@ def track(
     if visdom is not None and len(starts_xywh) > 1:
         raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
     boxes_path, save_path = _checked_outputs(source, save, boxes, show, max_frames)
+    if boxes_path is not None:
+        layout = layout_of(boxes_path, layout)
     result = Track()
     with ExitStack() as stack:
         frames = stack.enter_context(open_frames(source))
-        first = next(frames, None)
-        if first is None:
-            raise DatasetError(f"{frames.name} holds no frames")
+        span = checked_span(start, end, every, frames.fps)
+        first = first_frame(frames, span)
         starts_xywh = starts_xywh or [select_box(first)]
         tracker = load_tracker()
         if visdom is not None:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
-        stack.enter_context(_kept(result, boxes_path))
-        outputs = [stack.enter_context(_video(result, save_path, frames.fps))] if save_path else []
+        info = _info(frames, first, tracker)
+        stack.enter_context(_kept(result, boxes_path, layout, info))
+        outputs = [stack.enter_context(_video(result, save_path, frames.fps / every))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
-        _follow(tracker, frames, first, starts_xywh, result, outputs, max_frames)
+        _follow(tracker, frames, first, starts_xywh, span, result, outputs, max_frames)
     if frames.note and frames.complete:
         print(f"note: {frames.note}")
     print(result.summary())
@@ -110,77 +135,28 @@ def track(
     return result
 
 
-def boxes_text(boxes_xywh: list[tuple[float, ...]]) -> str:
-    """Boxes as text, one line x,y,w,h for each frame, three decimals."""
-    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes_xywh)
-
-
 def _follow(
-    tracker,
+    tracker: Any,
     frames: FrameSource,
     first: np.ndarray,
     starts_xywh: list[tuple[float, ...]],
+    span: Span,
     result: Track,
     outputs: list[Callable[[np.ndarray], object]],
     max_frames: int | None,
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
-    update = _started(tracker, first, starts_xywh)
-    result.boxes_of = [[tuple(float(value) for value in box)] for box in starts_xywh]
     totals = [number for number in (frames.length, max_frames) if number is not None]
     with tqdm(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
-        bar.update()
-        if _shown(outputs, first, result, None):
-            return
-        while max_frames is None or len(result.boxes_xywh) < max_frames:
-            image = next(frames, None)
-            if image is None:
-                return
-            _keep_boxes(result, frames.position - 1)
-            found = _timed_update(update, image, result)
+        for step in follow(frames, first, tracker, starts_xywh, span):
+            result.add(step)
             bar.update()
-            if getattr(tracker, "watch", None):
-                tracker.watch(frames.name, len(result.boxes_xywh) - 1, image, found[0])
-            if _shown(outputs, image, result, found):
+            if step.answers and getattr(tracker, "watch", None):
+                tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
+            if step.image is not None and _shown(outputs, step.image, result, step.answers or None):
                 return
-
-
-def _keep_boxes(result: Track, number: int) -> None:
-    """Give the frames before frame `number` that could not be read the last boxes, and note them."""
-    while len(result.boxes_xywh) < number:
-        result.unreadable.append(len(result.boxes_xywh))
-        for boxes in result.boxes_of:
-            boxes.append(boxes[-1])
-
-
-def _started(tracker, first: np.ndarray, starts_xywh: list[tuple[float, ...]]) -> Callable[[np.ndarray], list]:
-    """Start on the targets; a function image -> their results. Several go through the tracker's network together."""
-    if len(starts_xywh) == 1:
-        tracker.init(first, starts_xywh[0])
-        return lambda image: [tracker.update(image)]
-    from ebmtrack.tracking.tracker import MultiTracker
-
-    several = MultiTracker(tracker.engine, tracker.params)
-    for number, box in enumerate(starts_xywh, 1):
-        try:
-            several.add(first, box)
-        except ConfigError as error:
-            raise ConfigError(f"target {number}: {error}") from error
-    return lambda image: list(several.update(image).values())
-
-
-def _timed_update(update: Callable[[np.ndarray], list], image: np.ndarray, result: Track) -> list:
-    """The results of all targets for one more frame, noted down; an error names the frame."""
-    began = time.perf_counter()
-    try:
-        found = update(image)
-    except EbmtrackError as error:
-        raise type(error)(f"frame {len(result.boxes_xywh)}: {error}") from error
-    result.seconds += time.perf_counter() - began
-    for boxes, one in zip(result.boxes_of, found):
-        boxes.append(tuple(float(value) for value in one.box_xywh))
-        result.lost += not one.found
-    return found
+            if max_frames is not None and len(result.boxes_xywh) >= max_frames:
+                return
 
 
 def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) -> bool:
@@ -190,8 +166,9 @@ def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) 
     """
     if not outputs:
         return False
-    drawn, several = image.copy(), len(result.boxes_of) > 1
-    for k, boxes in enumerate(result.boxes_of):
+    boxes_of = result.boxes_of
+    drawn, several = image.copy(), len(boxes_of) > 1
+    for k, boxes in enumerate(boxes_of):
         label = f"{k + 1} " * several + ("start" if found is None else f"{found[k].score:.2f}")
         lost = found is not None and not found[k].found
         draw_box(drawn, boxes[-1], label, colour=PALETTE[k % len(PALETTE)], lost=lost)
@@ -217,33 +194,30 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _kept(result: Track, boxes_path: Path | None) -> Iterator[None]:
+def _kept(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
     """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        _save_boxes(result, boxes_path)
+        _save_boxes(result, boxes_path, layout, info)
         if result.boxes_xywh:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
             print(f"{why}; kept what was tracked: {result.summary()}")
         raise
-    _save_boxes(result, boxes_path)
+    _save_boxes(result, boxes_path, layout, info)
 
 
-def _save_boxes(result: Track, boxes_path: Path | None) -> None:
-    """Write a file of boxes for each target, if wanted and if there are boxes."""
-    if boxes_path is None or not result.boxes_xywh:
-        return
-    paths = [boxes_path]
-    if len(result.boxes_of) > 1:
-        numbers = range(1, len(result.boxes_of) + 1)
-        paths = [boxes_path.with_name(f"{boxes_path.stem}_{number}{boxes_path.suffix}") for number in numbers]
-    for path, boxes in zip(paths, result.boxes_of):
-        try:
-            write_text(path, boxes_text(boxes))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
-        result.files.append(path)
+def _save_boxes(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
+    """Write the results, if wanted and if there are some."""
+    if boxes_path is not None and result.rows:
+        result.files += write_results(boxes_path, result.rows, info, layout)
+
+
+def _info(frames: FrameSource, first: np.ndarray, tracker: Any) -> ResultInfo:
+    """Return what a file of results says about its making."""
+    params = getattr(tracker, "params", None)
+    network, seed = str(getattr(params, "weights", "") or ""), getattr(params, "seed", None)
+    return ResultInfo(frames.name, frames.fps, (first.shape[1], first.shape[0]), network, seed)
 
 
 @contextmanager

@@ -1,0 +1,229 @@
+"""What tracking gives, frame by frame, and the files that other programs read it from.
+
+Rows are `frame, id, x, y, w, h, score, verdict`; frames and pixels count from 0, ids from 1. The kind of a file is
+chosen by its ending, or by the name of a layout.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.files import write_text
+
+COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
+ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
+LOST = ("not_found", "unreadable")  # verdicts under which the box is only the last one known
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """Where one target is in one frame.
+
+    Attributes:
+        frame: Number of the frame, from 0.
+        id: Number of the target, from 1.
+        box_xywh: Its box in pixels; if it is lost, the last one known.
+        score: Confidence; None in the frame in which tracking starts and for frames that cannot be read.
+        verdict: "start", "normal", "uncertain", "hard_negative", "not_found" or "unreadable".
+    """
+
+    frame: int
+    id: int
+    box_xywh: Box
+    score: float | None = None
+    verdict: str = "start"
+
+    @property
+    def found(self) -> bool:
+        """Whether the target was seen in this frame."""
+        return self.verdict not in LOST
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain numbers and texts, by the names in COLUMNS."""
+        numbers = [round(float(value), 3) for value in self.box_xywh]
+        score = None if self.score is None else round(float(self.score), 4)
+        return dict(zip(COLUMNS, (self.frame, self.id, *numbers, score, self.verdict)))
+
+
+@dataclass(frozen=True)
+class ResultInfo:
+    """What a file of results says about where they come from.
+
+    Attributes:
+        source: Name of the video or folder.
+        fps: Frames per second.
+        size_wh: Width and height of a frame in pixels.
+        network: Name of the weights; empty if it is not known.
+        seed: Seed of the tracker; None if it is not known.
+    """
+
+    source: str = ""
+    fps: float = 30.0
+    size_wh: tuple[int, int] = (0, 0)
+    network: str = ""
+    seed: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write_results(
+    path: str | os.PathLike, rows: Iterable[FrameResult], info: ResultInfo | None = None, layout: str | None = None
+) -> list[Path]:
+    """Write results to a file.
+
+    Args:
+        path: The file; for YOLO a folder, with one file for each frame.
+        rows: The results, in any order.
+        info: Where they come from. YOLO and COCO need the size of a frame.
+        layout: csv, json, mot, coco, cvat, yolo or pytracking; by default by the file's ending.
+
+    Returns:
+        The paths that were written: several for several targets in pytracking's layout, which holds one a file.
+
+    Raises:
+        ConfigError: On an unknown layout or ending, or if the file cannot be written.
+    """
+    path, info, layout = Path(path), info or ResultInfo(), layout_of(path, layout)
+    ordered = sorted(rows, key=lambda row: (row.frame, row.id))
+    try:
+        if layout == "pytracking":
+            return _write_pytracking(path, ordered)
+        if layout == "yolo":
+            return _write_yolo(path, ordered, info)
+        write_text(path, WRITERS[layout](ordered, info))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+    return [path]
+
+
+def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
+    """Return the layout of a file by its name, unless one is given; ConfigError if there is no such layout."""
+    known = (*WRITERS, "pytracking", "yolo")
+    if layout is not None:
+        if layout not in known:
+            raise ConfigError(f"there is no layout {layout!r} of results; there are {', '.join(known)}")
+        return layout
+    name = Path(path).name.lower()
+    for kind in ("mot", "coco", "yolo"):
+        if f".{kind}." in name:  # walk.mot.txt, walk.coco.json
+            return kind
+    return ENDINGS.get(Path(name).suffix, "csv")
+
+
+def csv_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
+    """Return rows as CSV with a header line; a score that is not known is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.to_dict() for row in rows)
+    return text.getvalue()
+
+
+def json_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
+    """Return rows as JSON: metadata (source, frame rate, size, network, seed) and `results`."""
+    head = {"source": info.source, "fps": info.fps, "width": info.size_wh[0], "height": info.size_wh[1]}
+    head |= {"network": info.network, "seed": info.seed, "box": "x, y, w, h in pixels, from 0", **info.extra}
+    return json.dumps({**head, "results": [row.to_dict() for row in rows]}, indent=1) + "\n"
+
+
+def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
+    """Return rows as MOTChallenge reads them: frame, id, left, top, w, h, confidence, -1, -1, -1, all counted from 1.
+
+    Frames in which a target is lost are left out, as the format asks. Source: motchallenge.net/instructions.
+    """
+    lines = []
+    for row in filter(lambda row: row.found, rows):
+        x, y, w, h = row.box_xywh
+        score = 1.0 if row.score is None else row.score
+        lines.append(f"{row.frame + 1},{row.id},{x + 1:.3f},{y + 1:.3f},{w:.3f},{h:.3f},{score:.4f},-1,-1,-1\n")
+    return "".join(lines)
+
+
+def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
+    """Return rows as COCO video (as in TAO and MMTracking): videos, images, tracks and annotations."""
+    width, height = info.size_wh
+    frames, ids = sorted({row.frame for row in rows}), sorted({row.id for row in rows})
+    images = [
+        {"id": frame, "video_id": 1, "frame_id": frame, "width": width, "height": height}
+        | {"file_name": f"{info.source}/{frame:06d}.jpg"}
+        for frame in frames
+    ]
+    annotations = []
+    for number, row in enumerate(filter(lambda row: row.found, rows), 1):
+        x, y, w, h = (round(float(value), 3) for value in row.box_xywh)
+        entry = {"id": number, "image_id": row.frame, "video_id": 1, "track_id": row.id, "instance_id": row.id}
+        entry |= {"category_id": 1, "bbox": [x, y, w, h], "area": round(w * h, 3), "iscrowd": 0, "score": row.score}
+        annotations.append(entry)
+    return (
+        json.dumps(
+            {
+                "videos": [{"id": 1, "name": info.source, "fps": info.fps, "width": width, "height": height}],
+                "images": images,
+                "tracks": [{"id": target, "video_id": 1, "category_id": 1} for target in ids],
+                "categories": [{"id": 1, "name": "target"}],
+                "annotations": annotations,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+def cvat_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
+    """Return rows as CVAT for video 1.1: a track for each target; a box is `outside` in frames in which it is lost."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    for target in sorted({row.id for row in rows}):
+        track = ElementTree.SubElement(root, "track", id=str(target - 1), label="target", source="auto")
+        for row in (row for row in rows if row.id == target):
+            x, y, w, h = row.box_xywh
+            corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
+            flags = {"frame": str(row.frame), "keyframe": "1", "outside": "0" if row.found else "1", "occluded": "0"}
+            ElementTree.SubElement(track, "box", {**flags, **{name: f"{v:.3f}" for name, v in corners.items()}})
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+WRITERS: dict[str, Callable[[Sequence[FrameResult], ResultInfo], str]] = {
+    "csv": csv_text,
+    "json": json_text,
+    "mot": mot_text,
+    "coco": coco_text,
+    "cvat": cvat_text,
+}
+
+
+def _write_pytracking(path: Path, rows: Sequence[FrameResult]) -> list[Path]:
+    """Write bare four columns x,y,w,h, a line for each frame; a file NAME_1 and so on for each of several targets."""
+    ids = sorted({row.id for row in rows})
+    paths = []
+    for target in ids:
+        text = "".join(",".join(f"{value:.3f}" for value in row.box_xywh) + "\n" for row in rows if row.id == target)
+        paths.append(path if len(ids) == 1 else path.with_name(f"{path.stem}_{target}{path.suffix}"))
+        write_text(paths[-1], text)
+    return paths
+
+
+def _write_yolo(path: Path, rows: Sequence[FrameResult], info: ResultInfo) -> list[Path]:
+    """Write a folder of YOLO labels, a file for each frame: class, middle x, y, width, height in parts of the frame."""
+    width, height = info.size_wh
+    if width < 1 or height < 1:
+        raise ConfigError(f"{path}: YOLO's labels are parts of the frame: its size must be known")
+    for frame in sorted({row.frame for row in rows}):
+        lines = []
+        for row in (row for row in rows if row.frame == frame and row.found):
+            x, y, w, h = row.box_xywh
+            values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            lines.append(f"{row.id - 1} " + " ".join(f"{value:.6f}" for value in values) + "\n")
+        write_text(path / f"frame_{frame:06d}.txt", "".join(lines))
+    return [path]

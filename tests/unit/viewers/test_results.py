@@ -1,0 +1,145 @@
+"""Files of results: each kind is read back by its own rules; spans of frames; results from Python."""
+
+import csv
+import io
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.images import write_picture
+from ebmtrack.viewers.follow import checked_span, frame_number, track
+from ebmtrack.viewers.results import COLUMNS, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.track_video import track as track_video
+
+ROWS = [
+    FrameResult(0, 1, (10.0, 20.0, 30.0, 40.0)),
+    FrameResult(0, 2, (50.5, 20.0, 10.0, 10.0)),
+    FrameResult(1, 1, (11.25, 20.0, 30.0, 40.0), 0.75, "normal"),
+    FrameResult(1, 2, (50.5, 20.0, 10.0, 10.0), 0.1, "not_found"),
+]
+INFO = ResultInfo("walk.mp4", 25.0, (200, 100), "ebm18_small", 1)
+
+
+def test_csv_has_a_header_and_says_what_is_lost(tmp_path):
+    write_results(tmp_path / "r.csv", reversed(ROWS), INFO)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
+    assert tuple(rows[0]) == COLUMNS == ("frame", "id", "x", "y", "w", "h", "score", "verdict")
+    assert rows[0] == dict(frame="0", id="1", x="10.0", y="20.0", w="30.0", h="40.0", score="", verdict="start")
+    assert [row["verdict"] for row in rows] == ["start", "start", "normal", "not_found"]
+
+
+def test_json_has_metadata(tmp_path):
+    write_results(tmp_path / "r.json", ROWS, INFO)
+    read = json.loads((tmp_path / "r.json").read_text())
+    head = {name: read[name] for name in ("source", "fps", "width", "height", "network", "seed")}
+    assert head == dict(source="walk.mp4", fps=25.0, width=200, height=100, network="ebm18_small", seed=1)
+    assert read["results"] == [row.to_dict() for row in ROWS]
+
+
+def test_mot_counts_from_one_and_leaves_lost_targets_out(tmp_path):
+    write_results(tmp_path / "r.mot.txt", ROWS, INFO)
+    lines = [[float(value) for value in line.split(",")] for line in (tmp_path / "r.mot.txt").read_text().split()]
+    assert [line[:6] for line in lines] == [[1, 1, 11, 21, 30, 40], [1, 2, 51.5, 21, 10, 10], [2, 1, 12.25, 21, 30, 40]]
+    assert all(len(line) == 10 for line in lines)
+
+
+def test_coco_video_links_images_tracks_and_annotations(tmp_path):
+    write_results(tmp_path / "r.coco.json", ROWS, INFO)
+    read = json.loads((tmp_path / "r.coco.json").read_text())
+    assert {image["id"] for image in read["images"]} == {one["image_id"] for one in read["annotations"]} == {0, 1}
+    assert [track["id"] for track in read["tracks"]] == [1, 2] and len(read["annotations"]) == 3
+    assert read["annotations"][2]["bbox"] == [11.25, 20.0, 30.0, 40.0]
+
+
+def test_cvat_marks_lost_frames_as_outside(tmp_path):
+    write_results(tmp_path / "r.xml", ROWS, INFO)
+    tracks = ElementTree.parse(tmp_path / "r.xml").getroot().findall("track")
+    assert [[box.get("outside") for box in track] for track in tracks] == [["0", "0"], ["0", "1"]]
+    assert tracks[0][1].get("xtl") == "11.250" and tracks[0][1].get("xbr") == "41.250"
+
+
+def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
+    write_results(tmp_path / "labels", ROWS, INFO, layout="yolo")
+    lines = (tmp_path / "labels" / "frame_000000.txt").read_text().splitlines()
+    assert lines == ["0 0.125000 0.400000 0.150000 0.400000", "1 0.277500 0.250000 0.050000 0.100000"]
+    assert len((tmp_path / "labels" / "frame_000001.txt").read_text().splitlines()) == 1
+    with pytest.raises(ConfigError, match="size must be known"):
+        write_results(tmp_path / "more", ROWS, layout="yolo")
+
+
+def test_the_bare_four_columns_hold_one_target_a_file(tmp_path):
+    paths = write_results(tmp_path / "r.dat", ROWS, INFO, layout="pytracking")
+    assert [path.name for path in paths] == ["r_1.dat", "r_2.dat"]
+    assert paths[0].read_text() == "10.000,20.000,30.000,40.000\n11.250,20.000,30.000,40.000\n"
+
+
+@pytest.mark.parametrize(
+    "name, layout",
+    [("a.csv", "csv"), ("a.JSON", "json"), ("a.coco.json", "coco"), ("a.xml", "cvat"), ("a.txt", "pytracking")],
+)
+def test_the_ending_says_what_kind(name, layout):
+    assert layout_of(name) == layout and layout_of(name, "mot") == "mot"
+    with pytest.raises(ConfigError, match="no layout 'tsv' of results; there are csv, json"):
+        layout_of(name, "tsv")
+
+
+@pytest.mark.parametrize(
+    "text, number", [("90", 90), ("3.5s", 88), ("1:02", 1550), ("1:02.52", 1563), ("0:01:02", 1550)]
+)
+def test_frames_are_given_as_numbers_or_times(text, number):
+    """At 25 frames/s: 3.5 s are 87.5 frames, 1:02.52 are 62.52 s."""
+    assert frame_number(text, 25.0, "--start") == number
+
+
+@pytest.mark.parametrize(
+    "start, end, every", [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1)]
+)
+def test_spans_without_a_frame_are_refused(start, end, every):
+    with pytest.raises(ConfigError, match="--(start|end|every)"):
+        checked_span(start, end, every)
+
+
+class Counter:
+    """A tracker whose box moves right by one pixel with each update."""
+
+    def init(self, image, box_xywh):
+        self.box_xywh, self.first = list(box_xywh), int(image[0, 0, 0])
+
+    def update(self, image):
+        self.box_xywh[0] += 1
+        verdict = "not_found" if self.box_xywh[0] == 3 else "normal"
+        values = dict(box_xywh=tuple(self.box_xywh), score=0.5, verdict=verdict, found=verdict == "normal")
+        return type("Answer", (), values)()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(12):
+        write_picture(tmp_path / "frames" / f"{number}.png", np.full((40, 60, 3), number, np.uint8))
+    return tmp_path / "frames"
+
+
+def test_from_python_results_come_frame_by_frame(folder):
+    rows = list(track(folder, (0, 0, 9, 9), Counter()))
+    assert [row.frame for row in rows] == list(range(12)) and rows[0].verdict == "start"
+    assert rows[3].to_dict() == dict(zip(COLUMNS, (3, 1, 3.0, 0.0, 9.0, 9.0, 0.5, "not_found")))
+    assert not rows[3].found and rows[4].found
+
+
+def test_a_span_of_frames_is_tracked(folder, tmp_path):
+    """Every third frame from 2 to 9: 2, 5, 8; the target is learned in frame 2."""
+    tracker = Counter()
+    rows = list(track(folder, (0, 0, 9, 9), tracker, start=2, end=9, every=3))
+    assert [row.frame for row in rows] == [2, 5, 8] and tracker.first == 2
+    track_video(folder, Counter, "0,0,9,9", boxes=tmp_path / "b.csv", start="2", end="9", every=3)
+    assert [line.split(",")[0] for line in (tmp_path / "b.csv").read_text().split()] == ["frame", "2", "5", "8"]
+    with pytest.raises(DatasetError, match="ends after 12 frames, before frame 50"):
+        list(track(folder, (0, 0, 9, 9), Counter(), start=50))
+
+
+def test_boxes_that_are_none_are_refused(folder):
+    with pytest.raises(ConfigError, match="four numbers"):
+        list(track(folder, (1, 2, 3), Counter()))
