@@ -33,8 +33,8 @@ SAMPLING = SamplingSettings(
     shares={"lasot": 1.0, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # ECCV, supplement D.1: these four
     train_frames=1,  # pairs of frames: ATOM, section 3.1
     test_frames=1,
-    max_gap=50,  # ATOM, section 3.1; here the test frame is always the later one
-    rule="dimp",
+    max_gap=200,  # atom_prob_ml, atom_gmm_sampl (pytracking); 50 in ATOM
+    rule="interval",  # the test frame is before or after the reference
 )
 LOOK = Look(grey=0.05, joint_flip=0.0, flip=0.0, brightness=0.2)  # ATOM (pytracking)
 CROPS = CropSettings(

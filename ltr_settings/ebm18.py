@@ -18,7 +18,7 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.augment import Look
 from ebmtrack.data.disturb import Disturbance
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.pool import open_pool
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -123,9 +123,12 @@ def data(settings: Settings) -> Data:
 
 def training_set(settings: Settings) -> Dataset:
     """Return the samples that CPU workers cut from the pool's files."""
-    pool = open_pool(ebm18_small.pool_folder(settings), "train", decoded_limit=5 * 2**30)
-    sampler = make_sampler(pool, settings.sampling, settings.seed)
-    return TrainingSet(sampler, settings.crops, settings.samples, material=pool["synthetic"])
+    pool = open_training_folder(ebm18_small.pool_folder(settings), "train", decoded_limit=5 * 2**30)
+    sampler = make_sampler(pool, ebm18_small.with_shares_of(settings.sampling, pool), settings.seed)
+    if "synthetic" in pool:
+        return TrainingSet(sampler, settings.crops, settings.samples, material=pool["synthetic"])
+    plain = dataclasses.replace(settings.crops.disturbance, occlude_train=0.0, occlude_test=0.0)  # nothing to cut out
+    return TrainingSet(sampler, dataclasses.replace(settings.crops, disturbance=plain), settings.samples)
 
 
 def held_back(settings: Settings) -> TrainingSet:

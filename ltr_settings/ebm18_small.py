@@ -2,14 +2,16 @@
 
     ebmtrack train ebm18_small --data POOL --backbone resnet18.safetensors --out runs/ebm18_small
 
-POOL holds got10k/, coco/, cutouts/ and backgrounds/; the backbone file holds torchvision's ImageNet weights (without
---backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set prepared=FOLDER` makes batches
-on the device, of packs that stay in its memory; POOL is then needed for validation alone.
+POOL holds got10k/, coco/, cutouts/ and backgrounds/, as far as there are any, or own sequences
+NAME/{img,groundtruth_rect.txt}, every tenth of which is held back for validation. The backbone file holds torchvision's
+ImageNet weights (without --backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set
+prepared=FOLDER` makes batches on the device, of packs that stay in its memory; POOL is then needed for validation alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from torch.utils.data import Dataset
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.device_batches import batches_from_packs
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.pool import open_pool
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -27,6 +29,7 @@ from ebmtrack.training.distributed import pick_device
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network
 from ebmtrack.training.settings import RunSettings
+from ebmtrack.videos.source import Source
 
 SHARES = {"video": 0.40, "stills": 0.25, "synthetic": 0.35}
 SAMPLING = SamplingSettings(
@@ -135,10 +138,17 @@ def training_set(settings: Settings) -> Dataset:
     """Return samples that CPU workers cut from the pool's files, or that the device cuts from packs in its memory."""
     sampling = settings.sampling
     if settings.prepared is None:
-        pool = open_pool(pool_folder(settings), "train", decoded_limit=6 * 2**30)
-        return TrainingSet(make_sampler(pool, sampling, settings.seed), settings.crops, settings.samples)
+        pool = open_training_folder(pool_folder(settings), "train", decoded_limit=6 * 2**30)
+        sampler = make_sampler(pool, with_shares_of(sampling, pool), settings.seed)
+        return TrainingSet(sampler, settings.crops, settings.samples)
     device = pick_device(settings.device)
     return batches_from_packs(settings.prepared, device, sampling, settings.crops, settings.seed, settings.samples)
+
+
+def with_shares_of(sampling: SamplingSettings, sources: Mapping[str, Source]) -> SamplingSettings:
+    """Return the settings without shares of kinds of data that are not there."""
+    shares = {name: share for name, share in sampling.shares.items() if name in sources}
+    return dataclasses.replace(sampling, shares=shares)
 
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:
@@ -159,7 +169,7 @@ def train_with_frozen_statistics(net: TrackerNet) -> None:
 
 def held_back(settings: Settings, samples: int = 60) -> TrainingSet:
     """Return samples of targets that are not trained on, the same ones each time."""
-    pool = open_pool(pool_folder(settings), "validation", decoded_limit=2**28)
-    sampling = dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3})
+    pool = open_training_folder(pool_folder(settings), "validation", decoded_limit=2**28)
+    sampling = with_shares_of(dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3}), pool)
     sources = {name: pool[name] for name in sampling.shares}
     return TrainingSet(make_sampler(sources, sampling, seed=1), settings.crops, samples)

@@ -19,7 +19,7 @@ from torch import nn
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.pool import open_pool
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.ltr_settings.atom18_ml_is import train_box_branch
@@ -103,9 +103,9 @@ def frozen_pairs(net: TrackerNet, settings: Settings) -> FrozenPairs:
     """Return the pairs of all rounds."""
     round_pairs = settings.round_steps * settings.batch * world_size()
     rounds = -(-settings.samples // round_pairs)
-    pool = open_pool(ebm18_small.pool_folder(settings), "train", decoded_limit=2 * 2**30)
-    samples = TrainingSet(
-        make_sampler(pool, settings.sampling, settings.seed + 1), settings.crops, rounds * settings.round_samples
-    )
+    pool = open_training_folder(ebm18_small.pool_folder(settings), "train", decoded_limit=2 * 2**30)
+    sampling = ebm18_small.with_shares_of(settings.sampling, pool)
+    sampler = make_sampler(pool, sampling, settings.seed + 1)
+    samples = TrainingSet(sampler, settings.crops, rounds * settings.round_samples)
     size = Rounds(settings.round_samples, round_pairs)
     return FrozenPairs(net, samples, size, settings.samples, settings.seed, settings.bfloat16, settings.workers)

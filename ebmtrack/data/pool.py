@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.videos import got10k
+from ebmtrack.videos import folder, got10k
 from ebmtrack.videos.coco import CocoSource
 from ebmtrack.videos.image_store import MEBIBYTE, ImageStore
 from ebmtrack.videos.source import Source, VideoSource
@@ -123,7 +123,7 @@ def open_pool(
 ) -> dict[str, Source]:
     """Open the pool under `root` (got10k/, coco/, cutouts/, backgrounds/): {"video", "stills", "synthetic"}.
 
-    Encoded files stay in memory (130 MB).
+    Kinds whose folder is missing are left out. Encoded files stay in memory (130 MB).
 
     Args:
         root: The pool's folder.
@@ -139,13 +139,46 @@ def open_pool(
     """
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
     keep, keep_material = _part(part, held_back), _part(part, held_back_material)
+    found: dict[str, Source] = {}
+    if (root / "coco").is_dir():
+        found["stills"] = CocoSource(root / "coco", name="stills", store=store, **STILLS).subset(keep)
+    if (root / "cutouts").is_dir():
+        material = (root / "cutouts", root / "backgrounds")
+        found["synthetic"] = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
+    if found and not (root / "got10k").is_dir():
+        return found
     video = VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store).subset(keep)
-    stills = CocoSource(root / "coco", name="stills", store=store, **STILLS).subset(keep)
-    material = (root / "cutouts", root / "backgrounds")
-    synthetic = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
     weighted = video.weighted(video_weights(video))
     weighted.cut_at = VIDEO_CUT_AT
-    return {"video": weighted, "stills": stills, "synthetic": synthetic}
+    return {"video": weighted, **found}
+
+
+def open_training_folder(
+    root: str | Path, part: str = "train", decoded_limit: int = 256 * MEBIBYTE
+) -> dict[str, Source]:
+    """Open a folder of training data: the kinds of the pool that are there, or own sequences as {"video"}.
+
+    Of own sequences every tenth, chosen by a checksum of its name, is held back for validation, and at least one.
+
+    Args:
+        root: A pool's folder, or a folder of NAME/{img, groundtruth_rect.txt}.
+        part: "train", "validation" or "all".
+        decoded_limit: Bytes of decoded images to keep, per process.
+
+    Raises:
+        ConfigError: For another part, or a single sequence, of which none can be held back.
+        DatasetError: If data are missing or malformed.
+    """
+    root = Path(root)
+    if any((root / name).is_dir() for name in ("got10k", "coco", "cutouts")):
+        return open_pool(root, part, decoded_limit)
+    sequences = folder.find(root)
+    names = sorted(sequences.names, key=lambda name: (zlib.crc32(name.encode()), name))
+    if len(names) < 2:
+        raise ConfigError(f"{root}: training needs two sequences or more, one of which is held back for validation")
+    held = set(names[: max(1, len(names) // 10)])
+    video = VideoSource(sequences, "video", ImageStore(512 * MEBIBYTE, decoded_limit))
+    return {"video": video.subset(_part(part, held.__contains__))}
 
 
 def _part(part: str, held: Callable[[str], bool]) -> Callable[[str], bool]:

@@ -11,7 +11,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 from ebmtrack.videos.source import Source
 
-FrameRule = Literal["dimp", "any"]
+FrameRule = Literal["dimp", "interval", "any"]
 LEAST_FRAMES = 20  # of a video in DiMP's training (pytracking)
 
 
@@ -92,17 +92,36 @@ def dimp_frames(
     return (base, *earlier), tuple(rng.choice(after, test).tolist())
 
 
+def interval_frames(
+    visible: np.ndarray, train: int, test: int, max_gap: int, rng: np.random.Generator
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draw frames of a video as ATOM does: all others on either side of the first one, with replacement.
+
+    visible: (n,) bool. The first train frame is uniform over the visible ones, the others come from those in
+    [first - max_gap, first + max_gap), the first one included. Raises ConfigError if none is visible.
+    """
+    where = np.flatnonzero(visible)
+    if len(where) == 0:
+        raise ConfigError("cannot sample frames: the target is visible in none")
+    first = int(rng.choice(where))
+    near = where[(where >= first - max_gap) & (where < first + max_gap)]
+    return (first, *rng.choice(near, train - 1).tolist()), tuple(rng.choice(near, test).tolist())
+
+
 def long_enough(visible: np.ndarray, train: int, test: int) -> bool:
     """Return whether DiMP would use a video: 20 frames or more, over 2 (train + test) visible (12 for 3 + 3)."""
     return len(visible) >= LEAST_FRAMES and int(visible.sum()) > 2 * (train + test)
+
+
+FRAME_RULES = {"dimp": dimp_frames, "interval": interval_frames, "any": causal_frames}
 
 
 class Sampler:
     """A sampler that draws a source by its share, a target by its weight, and frames causally; any index, any order.
 
     rule "dimp" takes frames by `dimp_frames` from videos that are `long_enough` and repeats photographs; it draws
-    another target of the same source if one is not. rule "any" takes what there is, also of short clips, by
-    `causal_frames`.
+    another target of the same source if one is not. rule "interval" does so by `interval_frames`. rule "any" takes what
+    there is, also of short clips, by `causal_frames`.
     """
 
     def __init__(
@@ -149,7 +168,7 @@ class Sampler:
         return int(np.searchsorted(self.cumulative_weights[number], rng.random(), side="right"))
 
     def _usable(self, source: Source, visible: np.ndarray) -> bool:
-        if self.rule == "dimp" and source.is_video:
+        if self.rule != "any" and source.is_video:
             return long_enough(visible, self.train, self.test)
         return bool(visible.any())
 
@@ -160,7 +179,7 @@ class Sampler:
 
     def _frames(self, source: Source, visible: np.ndarray, rng: np.random.Generator):
         """Draw train and test frames of a usable target."""
-        draw = dimp_frames if self.rule == "dimp" and source.is_video else causal_frames
+        draw = FRAME_RULES[self.rule] if source.is_video else causal_frames
         return draw(visible, self.train, self.test, self.max_gap, rng)
 
 

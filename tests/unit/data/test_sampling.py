@@ -7,7 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ebmtrack.data.sampling import Sampler, SamplingSettings, causal_frames, dimp_frames, long_enough, make_sampler
+from ebmtrack.data.sampling import (
+    Sampler,
+    SamplingSettings,
+    causal_frames,
+    dimp_frames,
+    interval_frames,
+    long_enough,
+    make_sampler,
+)
 from ebmtrack.errors import ConfigError
 from ebmtrack.videos.source import Source
 
@@ -145,3 +153,15 @@ def test_the_rule_any_draws_source_target_and_frames_in_this_order(index):
     target = int(rng.random() * len(source))
     assert (choice.source, choice.target) == (source, target)
     assert (choice.train_frames, choice.test_frames) == causal_frames(source.visible(target), 2, 2, 30, rng)
+
+
+def test_interval_frames_are_on_either_side():
+    """ATOM's pairs: within 200 frames before or after the first one, visible, and about as often on each side."""
+    visible = np.ones(1000, bool)
+    visible[300:500] = False
+    rng = np.random.default_rng(0)
+    gaps = [test[0] - train[0] for train, test in (interval_frames(visible, 1, 1, 200, rng) for _ in range(2000))]
+    assert min(gaps) < -150 and max(gaps) > 150 and max(map(abs, gaps)) <= 200
+    assert 0.4 < np.mean(np.array(gaps) < 0) < 0.6
+    drawn = [frame for _ in range(200) for part in interval_frames(visible, 2, 3, 200, rng) for frame in part]
+    assert visible[drawn].all()

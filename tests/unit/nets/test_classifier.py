@@ -16,6 +16,7 @@ from ebmtrack.nets.classifier import (
     filter_gradient,
     instance_l2_norm,
 )
+from ebmtrack.nets.tracker_net import ARCHITECTURES, TrackerNet
 
 DOUBLE = torch.float64
 
@@ -132,3 +133,18 @@ def test_a_sample_of_weight_zero_does_not_exist(data, kind):
         with_it = optimizer(filters, features, BOXES, weights)[-1]
         without = optimizer(filters, features[:2], BOXES[:2], weights[:2])[-1]
     assert torch.allclose(with_it, without)
+
+
+@pytest.mark.parametrize("name, deviation", [("dimp18", 0.0295), ("dimp50", 0.0208), ("prdimp18", 0.0295)])
+def test_starting_weights_of_the_classifier_are_those_of_pytracking(name, deviation):
+    """Normal with variance 2 / (9 out) in all convolutions of the features; PrDiMP's initializer is zero."""
+    classifier = TrackerNet(name).classifier
+    for module in classifier.feature_extractor.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert module.weight.std().item() == pytest.approx(deviation, rel=0.01)
+            assert abs(module.weight.mean().item()) < 0.001
+            kurtosis = (module.weight / module.weight.std()).pow(4).mean().item()
+            assert kurtosis == pytest.approx(3, abs=0.1)
+    initializer = classifier.filter_initializer.filter_conv.weight
+    assert (initializer == 0).all() if name.startswith("prdimp") else initializer.std() > 0.02
+    assert ARCHITECTURES["prdimp50"].label_sigma == 0.9

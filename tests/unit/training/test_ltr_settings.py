@@ -40,6 +40,7 @@ from tests.support.trees import (
     trackingnet_tree,
 )
 from tests.unit.data.test_dimp_crops import Block
+from tests.unit.training.test_validation import write_sequence
 
 PUBLIC = [name for name in list_runs() if hasattr(settings_for(name), "vot_list")]
 ON_POOL = [name for name in list_runs() if name not in PUBLIC]
@@ -443,3 +444,18 @@ def test_the_command_line(monkeypatch, tmp_path, capsys):
     assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 0
     assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume", "--restart"]) == 2
     assert cli.main(["train", "dimp50_ncee"]) == 2 and "did you mean 'dimp50_nce'" in capsys.readouterr().err
+
+
+def test_own_sequences_are_training_data(tmp_path):
+    """A folder of NAME/{img,groundtruth_rect.txt}: one of three is held back; kinds that are missing have no share."""
+    for name in ("cat", "dog", "cow"):
+        write_sequence(tmp_path / name, 8, 3)
+    settings = settings_for("ebm18_small", {"data": tmp_path, "steps": 1, "batch": 2}, ["crops.output=64"])
+    data = load_run("ebm18_small").data(settings)
+    train, held_back = data.train.sampler.sources, data.held_back.samples.sampler.sources
+    assert [len(source) for source in train] == [2] and [len(source) for source in held_back] == [1]
+    names = {source.target_name(index) for source in train for index in range(2)}
+    assert names | {held_back[0].target_name(0)} == {"cat", "dog", "cow"}
+    assert data.train[0]["crops"].shape == (4, 64, 64, 3)
+    with pytest.raises(ConfigError, match="two sequences or more"):
+        load_run("ebm18_small").data(dataclasses.replace(settings, data=tmp_path / "cat"))
