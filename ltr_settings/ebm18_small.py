@@ -5,7 +5,7 @@
 POOL holds got10k/, coco/, cutouts/ and backgrounds/, as far as there are any, or own sequences
 NAME/{img,groundtruth_rect.txt}, every tenth of which is held back for validation. The backbone file holds torchvision's
 ImageNet weights (without --backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set
-prepared=FOLDER` makes batches on the device, of packs that stay in its memory; POOL is then needed for validation alone.
+prepared=FOLDER` makes batches on the device, of packs in its memory; POOL is then needed for validation alone.
 """
 
 from __future__ import annotations
