@@ -65,9 +65,9 @@ def facts_of(values: TrackerParams, weights: str | None = None) -> dict[str, obj
     Raises:
         CheckpointError: The file of weights is missing.
     """
-    from ebmtrack.checkpoints.native import resolve_weights
+    from ebmtrack.engines import weights_file
 
-    path = resolve_weights(values.weights if weights is None else weights)
+    path = weights_file(values.weights if weights is None else weights)
     return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

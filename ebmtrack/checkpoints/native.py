@@ -36,9 +36,9 @@ from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import replacing
 from ebmtrack.nets.backbone import BLOCKS, ResNetTrunk
 from ebmtrack.nets.tracker_net import ARCHITECTURES, NetConfig, TrackerNet
+from ebmtrack.weights import DEFAULT_WEIGHTS
 
 FORMAT_VERSION = 1
-DEFAULT_WEIGHTS = "ebm18_small"
 DTYPES = {torch.float16: "float16", torch.float32: "float32"}
 
 

@@ -22,6 +22,7 @@ from ebmtrack.errors import ConfigError, EbmtrackError
 
 VISDOM_SERVER = "http://localhost:8097"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about
+Engine = Literal["auto", "torch", "onnx"]
 ABOUT = "Track any object in a video by climbing an energy."
 
 
@@ -92,6 +93,7 @@ def track(
     params: str | None = None,
     weights: str | None = None,
     device: str | None = None,
+    engine: Engine = "auto",
     save: str | None = None,
     boxes: str | None = None,
     show: bool = False,
@@ -109,6 +111,7 @@ def track(
         params: Tracker set-up, such as dimp18_nce_plus.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
+        engine: torch, onnx (no torch needed), or auto.
         save: Write a video with the boxes drawn, such as out.mp4.
         boxes: Write the boxes as text, a line x,y,w,h for each frame; a file for each of several targets.
         show: Show the frames in a window while tracking; q ends it.
@@ -118,7 +121,7 @@ def track(
     """
     from ebmtrack.viewers.track_video import track as run
 
-    load = partial(_tracker, params, weights, device)
+    load = partial(_tracker, params, weights, device, engine=engine)
     run(source, load, init, select, save, boxes, show, max_frames, visdom_server if visdom else None)
 
 
@@ -133,6 +136,7 @@ def webcam(
     params: str | None = None,
     weights: str | None = None,
     device: str | None = None,
+    engine: Engine = "auto",
 ) -> None:
     """Track live: draw boxes with the mouse in the picture of a camera; the keys are shown in the window.
 
@@ -147,13 +151,14 @@ def webcam(
         params: Tracker set-up, such as dimp18_nce_plus.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: cpu, cuda or cuda:N.
+        engine: torch, onnx (no torch needed), or auto.
     """
     from ebmtrack.live.webcam import webcam as run
 
     def load():
         from ebmtrack.tracking.tracker import MultiTracker
 
-        return _tracker(params, weights, device, MultiTracker)
+        return _tracker(params, weights, device, MultiTracker, engine)
 
     run(load, camera, source, init, save, headless, loop, seconds)
 
@@ -186,6 +191,7 @@ def bench(
     weights: str | None = None,
     device: str = "cpu",
     precision: str = "auto",
+    engine: Engine = "auto",
     threads: int | None = None,
     frames: int = 100,
     width: int = 640,
@@ -200,6 +206,7 @@ def bench(
         weights: Network weights (.safetensors) instead of those of the set-up.
         device: cpu, cuda or cuda:N.
         precision: auto, float32 or bfloat16.
+        engine: torch, onnx (no torch needed), or auto.
         threads: CPU threads (torch's own choice by default).
         frames: Frames to measure.
         width: Their width in pixels.
@@ -209,7 +216,7 @@ def bench(
     """
     from ebmtrack.studies import bench_tracker as measuring
 
-    report = measuring.bench(params, weights, device, precision, threads, frames, width, height, targets)
+    report = measuring.bench(params, weights, device, precision, threads, frames, width, height, targets, engine)
     measuring.print_report(report, json)
 
 
@@ -425,6 +432,28 @@ def export(
     written = export_stored(dataset, locate(dataset, root), layout, out, **options)
     what = "archives" if layout.endswith("-server") else "files of boxes"
     print(f"{len(written)} {what} are in {out}")
+
+
+def export_network(
+    weights: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    /,
+    out: Path = Path("exported"),
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    calibration: Path | None = None,
+    params: str = "dimp18_nce_plus",
+) -> None:
+    """Write a trained network for ONNX Runtime, which tracks without torch, and print how far it is from PyTorch.
+
+    Args:
+        weights: A .safetensors file or the name of a network that comes with ebmtrack.
+        out: Folder to write to; give it as --weights when tracking.
+        precision: float32; float16 (half the size, arithmetic in float32); int8 (convolutions in 8 bits).
+        calibration: Folder of sequences (pictures with groundtruth.txt) that int8 is calibrated on.
+        params: Tracker set-up whose search regions are cut from them.
+    """
+    from ebmtrack.commands.export_network import export_network as run
+
+    run(weights, out, precision, calibration, params)
 
 
 def datasets(
@@ -658,6 +687,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "stress": stress,
     "report": report,
     "export": export,
+    "export-network": export_network,
     "datasets": datasets,
     "paths": paths,
     "pack": pack,
@@ -681,11 +711,11 @@ def _check(name: str | None, path: Path | None, every_frame: bool) -> int:
     return 1 if damaged else 0
 
 
-def _tracker(params: str | None, weights: str | None, device: str | None, kind=None):
+def _tracker(params: str | None, weights: str | None, device: str | None, kind=None, engine: str | None = None):
     """Return the tracker (or one of another class) with what the user chose, and its own defaults for the rest."""
     from ebmtrack.tracking.tracker import Tracker
 
-    chosen = {"params": params, "weights": weights, "device": device}
+    chosen = {"params": params, "weights": weights, "device": device, "engine": engine}
     return (kind or Tracker).from_pretrained(**{name: value for name, value in chosen.items() if value is not None})
 
 

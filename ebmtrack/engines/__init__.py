@@ -5,18 +5,59 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebmtrack.engines.base import Engine
+from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, is_exported
+from ebmtrack.errors import ConfigError
 
-__all__ = ["Engine", "load_engine"]
+__all__ = ["ENGINES", "Engine", "load_engine", "weights_file"]
+
+ENGINES = ("auto", "torch", "onnx")
 
 
-def load_engine(weights: str | Path | None, device: str = "cpu", precision: str = "auto") -> Engine:
-    """Return the engine for a file of weights.
+def load_engine(
+    weights: str | Path | None, device: str = "cpu", precision: str = "auto", engine: str = "auto"
+) -> Engine:
+    """Return the engine for a network.
 
     Args:
-        weights: a file, the name of a network that ships, or None for the default one.
-        device: "cpu", "cuda", "cuda:1" or "mps".
-        precision: "float32", "bfloat16" or "auto".
+        weights: a .safetensors file, the folder of an exported network, the name of a network that ships, or None for
+            the default one.
+        device: "cpu", "cuda", "cuda:1" or "mps"; on ONNX Runtime also "openvino", "tensorrt", "coreml", "directml".
+        precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
+        engine: "torch", "onnx" or "auto": ONNX Runtime for the folder of an exported network and where torch is not
+            installed, torch otherwise.
+
+    Raises:
+        ConfigError: on an unknown engine, device or precision.
+        CheckpointError: on a network that is missing or damaged.
     """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not _has_torch())):
+        from ebmtrack.engines.onnx_engine import load_onnx_engine
+
+        return load_onnx_engine(weights, device, precision)
     from ebmtrack.engines.torch_engine import load_torch_engine
 
     return load_torch_engine(weights, device, precision)
+
+
+def weights_file(weights: str | Path | None) -> Path:
+    """Return the file that identifies a network: its .safetensors file, or an exported network's network.json.
+
+    Raises:
+        CheckpointError: if there is no such network.
+    """
+    if is_exported(weights) or not _has_torch():
+        return existing_exported(weights) / DESCRIPTION
+    from ebmtrack.checkpoints.native import resolve_weights
+
+    return resolve_weights(weights)
+
+
+def _has_torch() -> bool:
+    """Return whether PyTorch can be imported."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True

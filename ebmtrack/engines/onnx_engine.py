@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,13 @@ import numpy as np
 from ebmtrack.engines.base import Ascent, Climb, EngineInfo, FirstFrame, InnerLook, Look, Mark, Sight, no_mark
 from ebmtrack.engines.box_ascent import climb_boxes, corners
 from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy, modulation_vectors
-from ebmtrack.engines.onnx_files import DEFAULT_NETWORK, ExportedNetwork, find_exported, open_sessions, read_exported
+from ebmtrack.engines.onnx_files import (
+    ExportedNetwork,
+    existing_exported,
+    open_sessions,
+    read_exported,
+    short_name,
+)
 from ebmtrack.engines.onnx_filter import STRIDE, FilterDescent, apply_filter, first_filter, normalize_features
 from ebmtrack.errors import CheckpointError, ConfigError
 
@@ -85,7 +90,7 @@ class OnnxEngine:
             classifier=self.config["filter_optimizer"],
             channels=self.config["classifier_channels"],
             stride=STRIDE,
-            device=self.sessions["look"].get_providers()[0],
+            device=short_name(self.sessions["look"].get_providers()[0]),
             precision=self.precision,
         )
 
@@ -181,24 +186,24 @@ class OnnxEngine:
         return session.run(None, {one.name: value for one, value in zip(session.get_inputs(), values)})
 
 
-def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu") -> OnnxEngine:
+def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", precision: str = "auto") -> OnnxEngine:
     """Return the engine of an exported network.
 
     Args:
         weights: its folder or network.json, the name of one that ships, or None for the default one.
         provider: "cpu", "openvino", "cuda" ...: see `open_sessions`.
+        precision: the one that the network was exported with, or "auto".
 
     Raises:
         CheckpointError: on a network that is not there or damaged.
-        ConfigError: on a provider that is not there.
+        ConfigError: on a provider that is not there, or another precision.
     """
-    folder = find_exported(weights)
-    if folder is None:
-        raise CheckpointError(
-            f"no exported network {str(weights or DEFAULT_NETWORK)!r}: give a folder with network.json; "
-            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[train,export])"
-        )
-    return OnnxEngine(read_exported(Path(folder)), provider)
+    folder = existing_exported(weights)
+    network = read_exported(folder)
+    if precision not in ("auto", network.description["precision"]):
+        found = network.description["precision"]
+        raise ConfigError(f"{folder}: is a network in {found}, not {precision}; export it with --precision {precision}")
+    return OnnxEngine(network, provider)
 
 
 def _padded(maps: np.ndarray, cells: int) -> np.ndarray:

@@ -25,7 +25,6 @@ FORMAT_VERSION = 1
 DESCRIPTION = "network.json"
 ARRAYS = "arrays.npz"
 FOLDER_SUFFIX = ".onnx"  # of the folder of a network that ships: weights/ebm18_small.onnx/
-DEFAULT_NETWORK = "ebm18_small"
 INPUTS = {  # of each graph, by file name
     "look.onnx": ("patches",),
     "reference.onnx": ("layer2", "layer3"),
@@ -54,6 +53,11 @@ class ExportedNetwork:
     graphs: dict[str, bytes]
 
 
+def is_exported(weights: str | os.PathLike | None) -> bool:
+    """Return whether `weights` is the path of an exported network: its folder, or its network.json."""
+    return weights is not None and (Path(weights).name == DESCRIPTION or (Path(weights) / DESCRIPTION).is_file())
+
+
 def find_exported(weights: str | os.PathLike | None) -> Path | None:
     """Return the folder of an exported network.
 
@@ -64,10 +68,21 @@ def find_exported(weights: str | os.PathLike | None) -> Path | None:
         The folder, or None if there is none of this name.
     """
     if weights is None:
-        weights = DEFAULT_NETWORK
+        weights = packaged.DEFAULT_WEIGHTS
     path, shipped = Path(weights), Path(packaged.__file__).parent / f"{weights}{FOLDER_SUFFIX}"
     folders = (path.parent if path.name == DESCRIPTION else path, shipped)
     return next((folder for folder in folders if (folder / DESCRIPTION).is_file()), None)
+
+
+def existing_exported(weights: str | os.PathLike | None) -> Path:
+    """Return the folder of an exported network as `find_exported` does, or raise CheckpointError."""
+    folder = find_exported(weights)
+    if folder is None:
+        raise CheckpointError(
+            f"no exported network {str(weights or packaged.DEFAULT_WEIGHTS)!r}: give a folder with network.json; "
+            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[train,export])"
+        )
+    return folder
 
 
 def read_exported(folder: Path) -> ExportedNetwork:
@@ -171,10 +186,14 @@ def _providers(name: str, available: list[str]) -> list[str]:
     """Return ONNX Runtime's names of a provider and of the CPU behind it."""
     wanted = PROVIDERS.get(name.lower(), name)
     if wanted not in available:
-        short = {long: ours for ours, long in PROVIDERS.items()}
-        known = ", ".join(short.get(one, one) for one in available)
+        known = ", ".join(map(short_name, available))
         raise ConfigError(f"the installed ONNX Runtime has no provider {name!r}; it has {known}")
     return list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
+
+
+def short_name(provider: str) -> str:
+    """Return our name of a provider, such as "cpu", or ONNX Runtime's if we have none."""
+    return next((ours for ours, theirs in PROVIDERS.items() if theirs == provider), provider)
 
 
 def _default_threads() -> int:

@@ -162,6 +162,7 @@ def bench(
     width: int = 640,
     height: int = 480,
     targets: int = 1,
+    engine: str = "auto",
 ) -> dict:
     """Measure a tracker set-up on this machine; returns what `ebmtrack bench --json` prints.
 
@@ -173,7 +174,7 @@ def bench(
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    tracker = Tracker.from_pretrained(params, weights, device, precision)
+    tracker = Tracker.from_pretrained(params, weights, device, precision, engine)
     if targets == 1:
         report = measure(tracker, frames, (width, height))
     else:

@@ -59,9 +59,10 @@ class MultiTracker:
         device: str = "cpu",
         precision: str = "auto",
         inner_looks: int = INNER_LOOKS,
+        engine: str = "auto",
     ) -> MultiTracker:
         """Return the tracker of a set-up with its weights or those of another file; see Tracker.from_pretrained."""
-        return cls(*engine_and_params(params, weights, device, precision), inner_looks)
+        return cls(*engine_and_params(params, weights, device, precision, engine), inner_looks)
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -143,20 +144,22 @@ class Tracker:
         weights: str | Path | None = None,
         device: str = "cpu",
         precision: str = "auto",
+        engine: str = "auto",
     ) -> Tracker:
         """Return the tracker of a set-up with its weights or those of another file.
 
         Args:
             params: a set-up in tracker_params by name, or one as a value.
-            weights: a file, or the name of a network that ships, instead of the set-up's.
+            weights: a file, an exported network's folder or the name of a network that ships, instead of the set-up's.
             device: "cpu", "cuda", "cuda:1" or "mps".
             precision: "float32", "bfloat16" or "auto".
+            engine: "torch", "onnx", or "auto": ONNX Runtime for an exported network and if torch is not installed.
 
         Raises:
             ConfigError: on an unknown set-up or device, or one that does not fit the network.
             CheckpointError: on a file that is missing or damaged.
         """
-        return cls(*engine_and_params(params, weights, device, precision))
+        return cls(*engine_and_params(params, weights, device, precision, engine))
 
     def init(self, image: np.ndarray, box_xywh: Any, seed: int | None = None) -> None:
         """Start on a target.
@@ -206,15 +209,15 @@ class Tracker:
 
 
 def engine_and_params(
-    params: str | TrackerParams, weights: str | Path | None, device: str, precision: str
+    params: str | TrackerParams, weights: str | Path | None, device: str, precision: str, engine: str = "auto"
 ) -> tuple[Engine, TrackerParams]:
     """Return the network and the set-up of a tracker; see Tracker.from_pretrained."""
     params = load_params(params) if isinstance(params, str) else params
-    engine = load_engine(params.weights if weights is None else weights, device, precision)
-    if params.softmax_scores != (engine.info.classifier == "prdimp"):
+    loaded = load_engine(params.weights if weights is None else weights, device, precision, engine)
+    if params.softmax_scores != (loaded.info.classifier == "prdimp"):
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
-    return engine, params
+    return loaded, params
 
 
 def check_image(image: Any) -> np.ndarray:

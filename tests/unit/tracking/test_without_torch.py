@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 
@@ -33,3 +35,44 @@ print(tracker.update(image).verdict, "torch" in sys.modules)
 def test_tracking_imports_and_runs_without_torch_and_onnxruntime():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["normal", "False"], done.stderr[-3000:]
+
+
+ON_ONNX = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from ebmtrack import Tracker
+from ebmtrack.errors import EbmtrackError
+import numpy as np
+
+yy, xx = np.mgrid[:240, :320]
+inside = (abs(xx - 130) < 30) & (abs(yy - 105) < 25)
+scene = np.stack([np.where(inside, (xx * 13 + yy * k) % 256, 120 + xx // 8) for k in (3, 7, 11)], axis=-1)
+scene = scene.astype(np.uint8)
+tracker = Tracker.from_pretrained()
+tracker.init(scene, (100, 80, 60, 50))
+boxes = [tracker.update(scene).box_xywh for _ in range(2)]
+print(tracker.engine.info.device, tracker.engine.info.precision, "torch" in sys.modules)
+print(*boxes[-1])
+try:
+    Tracker.from_pretrained(weights="mine.safetensors")
+except EbmtrackError as error:
+    print(error)
+"""
+
+
+def test_the_network_that_ships_tracks_without_torch():
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, "-c", ON_ONNX], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    info, box, refusal = done.stdout.splitlines()
+    device, precision, has_torch = info.split()
+    assert (device, has_torch) == ("cpu", "False") and precision in ("float32", "float16", "int8")
+    x, y, w, h = map(float, box.split())
+    assert 60 < x < 140 and 40 < y < 120 and 20 < w < 140 and 20 < h < 140
+    assert "no exported network 'mine.safetensors'" in refusal
