@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation import intervals, metrics
 from ebmtrack.evaluation.charts import Line
 from ebmtrack.evaluation.film import Shot, shots
 from ebmtrack.evaluation.foreign import ResultFolder, find_results
@@ -80,7 +80,7 @@ class TrackerScores:
             return float(np.mean([summary_figure(summary, figure) for summary in self.summaries]))
         if figure == "fps" and self.runs:
             frames = {name: len(score.overlap) - 1 for run in self.runs for name, score in run.items()}
-            return metrics.overall_speed(self.values("fps"), frames)
+            return intervals.overall_speed(self.values("fps"), frames)
         if figure in self.means:
             return self.means[figure]
         known = list(self.values(figure).values())
@@ -161,20 +161,20 @@ class Comparison:
         shares = [weights[name] for name in known]
         return float(np.average([values[name] for name in known], weights=shares)) if known else float("nan")
 
-    def interval(self, tracker: TrackerScores) -> metrics.Interval | None:
+    def interval(self, tracker: TrackerScores) -> intervals.Interval | None:
         """Return the headline figure over sequences with its bootstrap interval; None without values."""
         known, weights = tracker.values(self.protocol.headline), self.weights(tracker)
         shares = np.array([weights[name] for name in known])
-        return metrics.bootstrap(np.array(list(known.values())), weights=shares) if known else None
+        return intervals.bootstrap(np.array(list(known.values())), weights=shares) if known else None
 
-    def difference(self, tracker: TrackerScores) -> metrics.Interval | None:
+    def difference(self, tracker: TrackerScores) -> intervals.Interval | None:
         """Return by how much the first tracker's headline figure exceeds another's on the sequences that both have.
 
         None without any.
         """
         ours, theirs = (t.values(self.protocol.headline) for t in (self.trackers[0], tracker))
         weights = self.weights(self.trackers[0])
-        return metrics.paired_difference(ours, theirs, weights=weights) if set(ours) & set(theirs) else None
+        return intervals.paired_difference(ours, theirs, weights=weights) if set(ours) & set(theirs) else None
 
 
 def compare(

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.evaluation.overlap import center_error, clip_as_got10k, iou, iou_inclusive, norm_center_error
 
 Array = np.ndarray
 
@@ -202,55 +203,6 @@ def score_sequence(
     if len(pred) != len(anno):
         raise ResultError(f"{where}: {len(pred)} boxes for {len(anno)} frames; run the sequence again")
     return _score_plain(pred, anno, seen, size_wh, chosen)
-
-
-def iou(first_xywh: Array, second_xywh: Array) -> Array:
-    """Return the intersection over union (N,) of boxes (N, 4) and (N, 4), in 0 .. 1; 0 if both are empty.
-
-    The smallest float is added to the union and the quotient limited to 1, as in got10k 0.1.3, so that a
-    perfect box never exceeds the threshold 1 by rounding.
-    """
-    high = np.minimum(first_xywh[:, :2] + first_xywh[:, 2:], second_xywh[:, :2] + second_xywh[:, 2:])
-    shared = np.maximum(high - np.maximum(first_xywh[:, :2], second_xywh[:, :2]), 0).prod(axis=1)
-    union = first_xywh[:, 2:].prod(axis=1) + second_xywh[:, 2:].prod(axis=1) - shared
-    return np.clip(shared / (union + np.finfo(float).eps), 0.0, 1.0)
-
-
-def iou_inclusive(first_xywh: Array, second_xywh: Array) -> Array:
-    """Return intersection over union (N,) of boxes that cover the pixels x .. x + w - 1, as pytracking rounds it.
-
-    The order of rounding decides ties at thresholds: two equal boxes may have 1 + 2e-16. NaN if the union is 0.
-    """
-    last = np.minimum(first_xywh[:, :2] + first_xywh[:, 2:] - 1.0, second_xywh[:, :2] + second_xywh[:, 2:] - 1.0)
-    shared = np.maximum(last - np.maximum(first_xywh[:, :2], second_xywh[:, :2]) + 1.0, 0).prod(axis=1)
-    return shared / (first_xywh[:, 2:].prod(axis=1) + second_xywh[:, 2:].prod(axis=1) - shared)
-
-
-def center_error(first_xywh: Array, second_xywh: Array) -> Array:
-    """Return the distances (N,) in pixels of the centres x + (w - 1) / 2 of boxes (N, 4) and (N, 4)."""
-    return np.sqrt(((_centers(first_xywh) - _centers(second_xywh)) ** 2).sum(axis=1))
-
-
-def norm_center_error(pred_xywh: Array, anno_xywh: Array) -> Array:
-    """Return the centre error (N,), x divided by the true width and y by the height; infinite for empty boxes."""
-    sizes = np.where(anno_xywh[:, 2:] > 0, anno_xywh[:, 2:], np.nan)
-    error = np.sqrt(((_centers(pred_xywh) / sizes - _centers(anno_xywh) / sizes) ** 2).sum(axis=1))
-    return np.where(np.isnan(error), np.inf, error)
-
-
-def clip_as_got10k(boxes_xywh: Array, size_wh: tuple[float, float]) -> Array:
-    """Return boxes (N, 4) limited to the image as the got10k toolkit does it.
-
-    The corner is moved into the image first, then the size is cut at the far edge: a box that sticks out on
-    the left keeps its width. Source: got10k 0.1.3, utils/metrics.rect_iou.
-    """
-    corner = np.clip(boxes_xywh[:, :2], 0, size_wh)
-    sizes = np.clip(boxes_xywh[:, 2:], 0, np.asarray(size_wh, float) - corner)
-    return np.concatenate([corner, sizes], axis=1)
-
-
-def _centers(boxes_xywh: Array) -> Array:
-    return boxes_xywh[:, :2] + 0.5 * (boxes_xywh[:, 2:] - 1.0)
 
 
 def _share(hits: Array, denominator: int) -> Array:
@@ -444,77 +396,3 @@ def summarise(scores: Sequence[SequenceScore]) -> Summary:
         average_overlap=float(mean(lambda s: s.average_overlap if s.valid.any() else 0.0)),
         sequences=len(judged),
     )
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with the interval that covers it at a level."""
-
-    value: float
-    low: float
-    high: float
-    level: float = 0.95
-
-
-def bootstrap(
-    values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0, weights: Array | None = None
-) -> Interval:
-    """Return the mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
-
-    With one value the interval is that value. Source: Efron and Tibshirani 1993, chapter 13.
-
-    Args:
-        values: One per sequence (N,); NaN is left out.
-        level: Share of the draws inside the interval.
-        samples: Number of draws.
-        seed: Of the draws.
-        weights: Numbers of frames (N,), if the protocol pools them.
-
-    Raises:
-        ResultError: No value is known.
-    """
-    known = np.asarray(values, float)
-    there = ~np.isnan(known)
-    known, shares = known[there], (np.ones(len(known)) if weights is None else np.asarray(weights, float))[there]
-    if not len(known):
-        raise ResultError("no values to draw from: every sequence is missing")
-    draws = np.random.default_rng(seed).integers(0, len(known), (samples, len(known)))
-    means = (known * shares)[draws].sum(axis=1) / shares[draws].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.average(known, weights=shares)), float(low), float(high), level)
-
-
-def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    level: float = 0.95,
-    seed: int = 0,
-    weights: Mapping[str, float] | None = None,
-) -> Interval:
-    """Return the mean of first - second over the sequences that both have, with its bootstrap interval.
-
-    Args:
-        first: Sequence -> value.
-        second: Sequence -> value.
-        level: Share of the draws inside the interval.
-        seed: Of the draws.
-        weights: Sequence -> number of frames, if the protocol pools them.
-    """
-    names = sorted(set(first) & set(second))
-    shares = None if weights is None else np.array([weights[name] for name in names], float)
-    return bootstrap(np.array([first[name] - second[name] for name in names], float), level, seed=seed, weights=shares)
-
-
-def over_runs(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation (n - 1) over runs; the deviation of a single run is NaN."""
-    known = np.asarray(values, float)
-    return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else float("nan")
-
-
-def overall_speed(frames_per_s: Mapping[str, float], frames: Mapping[str, int]) -> float:
-    """Return the frames of all sequences over the time that they took together; NaN if no speed is known.
-
-    A plain mean of frames/s would let a short fast sequence outweigh a long slow one.
-    """
-    known = {name: v for name, v in frames_per_s.items() if v > 0 and frames.get(name, 0) > 0}
-    return sum(frames[n] for n in known) / sum(frames[n] / v for n, v in known.items()) if known else float("nan")

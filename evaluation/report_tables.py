@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation import intervals, metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores
 from ebmtrack.evaluation.score_tables import Cell, Table
 
@@ -72,18 +72,18 @@ def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
     return Cell(text, value, None if name == "fps" else value, best=best)
 
 
-def interval_text(interval: metrics.Interval | None) -> str:
+def interval_text(interval: intervals.Interval | None) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}" if interval else "–"
 
 
-def _signed(interval: metrics.Interval | None) -> str:
+def _signed(interval: intervals.Interval | None) -> str:
     if interval is None:
         return "–"
     return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
 def _spread(tracker: TrackerScores, chosen: metrics.Protocol) -> str:
-    mean, deviation = metrics.over_runs([getattr(summary, chosen.headline) for summary in tracker.summaries])
+    mean, deviation = intervals.over_runs([getattr(summary, chosen.headline) for summary in tracker.summaries])
     spread = f"{percent(mean, 2)} with standard deviation {percent(deviation, 2)} over runs"
     return f"{tracker.label}: {chosen.headline_label} {spread}."
 

@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.evaluation import jobs, metrics
+from ebmtrack.evaluation import intervals, jobs, metrics
 from ebmtrack.evaluation.results import read_result
 from ebmtrack.videos import Sequence as Video
 
@@ -67,7 +67,7 @@ class Evaluation:
         if not summaries:
             return {}
         frames = {name: len(score.overlap) - 1 for run in self.scores[params] for name, score in run.items()}
-        speeds = [metrics.overall_speed(run, frames) for run in self.frames_per_s[params] if run]
+        speeds = [intervals.overall_speed(run, frames) for run in self.frames_per_s[params] if run]
         found = {name: float(np.mean([summary_figure(s, name) for s in summaries])) for name in FIGURES[:-1]}
         return {**found, "fps": float(np.mean(speeds))}
 
@@ -219,7 +219,7 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
     label = "mean" if evaluation.complete else "mean PARTIAL"
     print(_line(label, width, means, _columns(evaluation.protocol)), file=stream)
     values = evaluation.headlines(params)
-    mean, spread = metrics.over_runs(values)
+    mean, spread = intervals.over_runs(values)
     if len(values) > 1:
         figure = evaluation.protocol.headline_label
         print(f"{figure} over {len(values)} runs: {mean:.4f}, standard deviation {spread:.4f}", file=stream)

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from ebmtrack import files
 from ebmtrack.errors import ConfigError, ResultError
-from ebmtrack.evaluation.metrics import Interval, bootstrap, paired_difference
+from ebmtrack.evaluation.intervals import Interval, bootstrap, paired_difference
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import ObjectiveSettings, box_loss, draw_candidates

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
-from ebmtrack.evaluation import metrics
+from ebmtrack.evaluation import intervals, metrics
 from tests.support import DATA
 
 PYTRACKING = np.load(DATA / "metrics_pytracking.npz")
@@ -260,22 +260,22 @@ def test_intervals() -> None:
     """The normal interval of the mean of 400 numbers, mean +- 1.96 s / 20, is what the bootstrap must come
     near."""
     values = np.random.default_rng(0).normal(0.5, 0.2, 400)
-    interval = metrics.bootstrap(values)
+    interval = intervals.bootstrap(values)
     half = 1.96 * values.std(ddof=1) / 20
     assert interval.value == pytest.approx(values.mean())
     assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    assert metrics.bootstrap(values) == interval
+    assert intervals.bootstrap(values) == interval
 
 
 def test_weighted_intervals() -> None:
     """Weights 1 and 3 of 0 and 1: mean 3/4; equal weights change nothing; a draw of one sequence alone gives 0 or 1."""
-    interval = metrics.bootstrap(np.array([0.0, 1.0]), weights=np.array([1.0, 3.0]))
+    interval = intervals.bootstrap(np.array([0.0, 1.0]), weights=np.array([1.0, 3.0]))
     assert (interval.low, interval.value, interval.high) == (0.0, 0.75, 1.0)
     values = np.random.default_rng(0).uniform(size=30)
-    same = metrics.bootstrap(values, weights=np.full(30, 7.0))
-    assert same.low == pytest.approx(metrics.bootstrap(values).low, abs=1e-12)
-    pairs = metrics.paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, weights={"a": 1.0, "b": 3.0})
+    same = intervals.bootstrap(values, weights=np.full(30, 7.0))
+    assert same.low == pytest.approx(intervals.bootstrap(values).low, abs=1e-12)
+    pairs = intervals.paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, weights={"a": 1.0, "b": 3.0})
     assert pairs.value == 0.75
 
 
@@ -294,22 +294,22 @@ def test_paired_difference_is_narrower_than_its_parts() -> None:
     widely."""
     first = {str(i): i / 100 + 0.01 for i in range(100)}
     second = {str(i): i / 100 for i in range(100)} | {"only here": 0.0}
-    interval = metrics.paired_difference(first, second)
+    interval = intervals.paired_difference(first, second)
     assert (interval.low, interval.value, interval.high) == pytest.approx((0.01, 0.01, 0.01))
     with pytest.raises(ResultError, match="no values"):
-        metrics.paired_difference(first, {})
+        intervals.paired_difference(first, {})
 
 
 def test_over_runs() -> None:
     """Mean 2 and sample deviation 1 of 1, 2, 3; one run has no spread."""
-    assert metrics.over_runs([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    assert np.isnan(metrics.over_runs([1.0])[1])
+    assert intervals.over_runs([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert np.isnan(intervals.over_runs([1.0])[1])
 
 
 def test_overall_speed() -> None:
     """100 frames at 100 per second and 100 at 25 take 1 + 4 seconds: 40 frames/s, not the mean of 62.5."""
-    assert metrics.overall_speed({"a": 100, "b": 25, "c": float("nan")}, {"a": 100, "b": 100, "c": 9}) == 40
-    assert np.isnan(metrics.overall_speed({}, {}))
+    assert intervals.overall_speed({"a": 100, "b": 25, "c": float("nan")}, {"a": 100, "b": 100, "c": 9}) == 40
+    assert np.isnan(intervals.overall_speed({}, {}))
 
 
 def test_empty_boxes_around_a_frame_without_truth() -> None:
