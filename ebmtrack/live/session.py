@@ -15,6 +15,7 @@ import numpy as np
 from ebmtrack.errors import EbmtrackError
 from ebmtrack.live.capture import Capture, Frame
 from ebmtrack.live.statistics import Statistics
+from ebmtrack.viewers.corner_map import corner_map
 
 GRID = 25  # points of the live heat map in each direction; 41 as in the demonstration take 80 ms of processor time
 REACH = 0.45  # of the heat map to each side of the corner, in box widths and heights
@@ -332,9 +333,5 @@ def corner_heat(log_density: Callable[[np.ndarray], np.ndarray], box_xywh: Box) 
 
     `log_density` gives f for corners (n, 2), up to a constant.
     """
-    x, y, w, h = box_xywh
-    area = (x + w * (1 - REACH), y - h * REACH, 2 * w * REACH, 2 * h * REACH)
-    steps = np.linspace(0, 1, GRID)
-    points_xy = np.stack(np.meshgrid(area[0] + steps * area[2], area[1] + steps * area[3]), axis=-1)
-    f = np.asarray(log_density(points_xy.reshape(-1, 2)), dtype=np.float64)
-    return Heat(np.exp(f - f.max()).reshape(GRID, GRID), area)
+    log_values, area_xywh = corner_map(log_density, box_xywh, GRID, REACH)
+    return Heat(np.exp(log_values), area_xywh)

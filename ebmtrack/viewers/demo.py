@@ -9,11 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from ebmtrack.boxes import iou_xywh
 from ebmtrack.errors import ConfigError
 from ebmtrack.images import write_picture
+from ebmtrack.viewers.corner_map import corner_map
 from ebmtrack.viewers.demo_sequence import DemoSequence, demo_sequence
 from ebmtrack.viewers.drawing import WHITE, contact_sheet, draw_box, draw_text, overlay_heat
 from ebmtrack.viewers.video_file import VideoWriter
@@ -80,19 +79,18 @@ def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = 
     shift = np.array(TILE) / 2 - zoom * np.array([x + w / 2, y + h / 2])
     view = cv2.warpAffine(image, np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]]), TILE)
     if found:
-        heat, (left, top, width, height) = corner_heat(tracker, box_xywh)
+        log_values, (left, top, width, height) = corner_map(tracker.corner_log_density, box_xywh, GRID, REACH)
+        heat = np.exp(log_values)
         overlay_heat(view, heat, (zoom * left + shift[0], zoom * top + shift[1], zoom * width, zoom * height))
     return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), lost=not found)
 
 
-def corner_heat(tracker, box_xywh: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-    """exp(f - max f) on a grid (GRID, GRID) around the box's top right corner; the grid's area x, y, w, h."""
-    x, y, w, h = box_xywh
-    area = (x + w * (1 - REACH), y - h * REACH, 2 * w * REACH, 2 * h * REACH)
-    steps = np.linspace(0, 1, GRID)
-    points_xy = np.stack(np.meshgrid(area[0] + steps * area[2], area[1] + steps * area[3]), axis=-1)
-    log_density = np.asarray(tracker.corner_log_density(points_xy.reshape(-1, 2)), dtype=np.float64)
-    return np.exp(log_density - log_density.max()).reshape(GRID, GRID), area
+def overlaps(boxes_xywh: np.ndarray, true_xywh: np.ndarray) -> np.ndarray:
+    """Return the intersection over union (n,) of boxes with the true ones, both (n, 4)."""
+    low = np.maximum(boxes_xywh[:, :2], true_xywh[:, :2])
+    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], true_xywh[:, :2] + true_xywh[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    return shared / (np.prod(boxes_xywh[:, 2:], axis=1) + np.prod(true_xywh[:, 2:], axis=1) - shared)
 
 
 def _step(tracker, image: np.ndarray, index: int, start_xywh: np.ndarray):
@@ -119,7 +117,7 @@ def _report(
     sequence: DemoSequence, boxes_xywh: np.ndarray, seconds: list[float], files: tuple[Path, Path]
 ) -> DemoReport:
     """Overlaps and speed; the first frame, whose box is given, counts in neither."""
-    overlap = iou_xywh(torch.from_numpy(boxes_xywh), torch.from_numpy(sequence.boxes_xywh)).numpy()
+    overlap = overlaps(boxes_xywh, sequence.boxes_xywh)
     parts = {name: float(overlap[max(first, 1) : last + 1].mean()) for name, first, last in sequence.parts}
     fps = (len(seconds) - 1) / sum(seconds[1:])
     return DemoReport(parts, float(overlap[1:].mean()), fps, *files)

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ebmtrack.viewers.corner_map import corner_map
 from ebmtrack.viewers.drawing import GREY, ORANGE, SKY, WHITE, draw_box
 from ebmtrack.viewers.visdom import DEFAULT_SERVER, VisdomPanel
 
@@ -68,11 +69,7 @@ def energy_map(tracker: Any, box_xywh: Sequence[float]) -> np.ndarray:
 
     Their bottom left corner stays (ECCV 2020, figure 1). Row 0 is the top.
     """
-    x, y, w, h = box_xywh
-    steps = np.linspace(-REACH, REACH, GRID)
-    points_xy = np.stack(np.meshgrid(x + w + steps * w, y + steps * h), axis=-1)
-    f = np.asarray(tracker.corner_log_density(points_xy.reshape(-1, 2)), dtype=np.float64).reshape(GRID, GRID)
-    return np.maximum(f - f.max(), FLOOR)
+    return np.maximum(corner_map(tracker.corner_log_density, box_xywh, GRID, REACH)[0], FLOOR)
 
 
 def candidates_picture(
