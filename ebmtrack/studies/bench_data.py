@@ -124,8 +124,8 @@ def main() -> None:
         data = TrainingSet(sampler, CROPS, options.samples)
         for name in ("from files, read for the first time", "from files, kept decoded"):
             print(bench_files(data, options.samples, name).line(), flush=True)
-    data = batches_from_packs(options.packs, options.device, SAMPLING, CROPS, 0, options.samples + options.batch)
-    print(bench_device(data, options.samples, options.batch).line(), flush=True)
+    batches = batches_from_packs(options.packs, options.device, SAMPLING, CROPS, 0, options.samples + options.batch)
+    print(bench_device(batches, options.samples, options.batch).line(), flush=True)
 
 
 def _options() -> argparse.Namespace:

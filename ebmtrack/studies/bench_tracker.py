@@ -34,7 +34,8 @@ class StageClock:
     """Collects the time since the last mark under the name of the stage that it ends."""
 
     def __init__(self, device: torch.device):
-        self.device, self.seconds, self.last = device, defaultdict(list), 0.0
+        self.device, self.last = device, 0.0
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def start(self) -> None:
         """Begin a frame."""
@@ -126,9 +127,10 @@ def measure_targets(
         for box, seed in zip(boxes[0], seeds):
             tracker.add(images[0], box, seed)
     times = defaultdict(list)
+    trackers: dict[str, Tracker | MultiTracker] = {"one": one, **several}
     for number, image in enumerate(images[1:]):
-        for name, tracker in {"one": one, **several}.items():
-            spent = _timed(lambda: tracker.update(image), torch.device(engine.info.device))  # noqa: B023 (called at once)
+        for name, either in trackers.items():
+            spent = _timed(lambda: either.update(image), torch.device(engine.info.device))  # noqa: B023 (called at once)
             if number >= WARMUP:
                 times[name].append(spent)
     medians = {name: 1000 * np.median(spent, axis=0) for name, spent in times.items()}

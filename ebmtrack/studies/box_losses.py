@@ -23,12 +23,17 @@ from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation.intervals import Interval, bootstrap, paired_difference
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
-from ebmtrack.training.objective import ObjectiveSettings, box_loss, draw_candidates
+from ebmtrack.training.objective import BoxLossName, ObjectiveSettings, box_loss, draw_candidates
 from ebmtrack.training.validation import overlaps_after_ascent
 
 STEP_LENGTHS = tuple(2.5e-4 * 2**k for k in range(8))  # for the ascent; each run takes the best on its training pairs
 CANDIDATES = 5  # starts for each pair
-LOSSES = {"nce+": "nce_plus", "nce": "nce", "kld-is": "kld_is", "ml-is": "ml_is"}  # name here: in ObjectiveSettings
+LOSSES: dict[str, BoxLossName] = {  # name here: in ObjectiveSettings
+    "nce+": "nce_plus",
+    "nce": "nce",
+    "kld-is": "kld_is",
+    "ml-is": "ml_is",
+}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -68,7 +69,9 @@ def train(
     optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
     x_all, y_all = _stacked_data(pairs, settings, device)
     saved = time.monotonic()
-    fast = _compiled(net) if compiled and cell.method not in UNCOMPILED else net
+    fast: nn.Module = net
+    if compiled and cell.method not in UNCOMPILED and isinstance(net, ManyEnergies):
+        fast = _compiled(net)
     for epoch in range(_resume(checkpoint, pairs, net, optimiser, generator), settings.epochs):
         for rows in _batches(x_all, settings.batch, generator):
             x, y = x_all.gather(1, rows), y_all.gather(1, rows)
@@ -84,7 +87,7 @@ def train(
 def _compiled(net: ManyEnergies) -> nn.Module:
     """The same network with compiled passes; older networks' code is forgotten, because torch keeps only a few."""
     torch._dynamo.reset()
-    fast = torch.compile(net, dynamic=False)
+    fast: Any = torch.compile(net, dynamic=False)
     fast.value_and_slope = torch.compile(net.value_and_slope, dynamic=False)
     return fast
 
@@ -147,7 +150,8 @@ def divergences(net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, c
 def _stacked_data(pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> tuple[Tensor, Tensor]:
     """The examples of every run, x and y (R, N)."""
     data = {d: make_data(d, settings.examples, settings.seed) for d, _ in pairs}
-    return tuple(torch.stack([data[d][i] for d, _ in pairs]).to(device) for i in (0, 1))
+    x, y = (torch.stack([data[d][i] for d, _ in pairs]).to(device) for i in (0, 1))
+    return x, y
 
 
 def _batches(x_all: Tensor, batch: int, generator: Generator) -> Iterable[Tensor]:

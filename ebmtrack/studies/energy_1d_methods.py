@@ -86,9 +86,8 @@ class ManyLinear(nn.Module):
     def __init__(self, runs: int, inputs: int, outputs: int, generator: Generator) -> None:
         super().__init__()
         bound = 1 / math.sqrt(inputs)
-        options = {"generator": generator, "device": generator.device}
-        self.weight = nn.Parameter(bound * (2 * torch.rand(runs, outputs, inputs, **options) - 1))
-        self.bias = nn.Parameter(bound * (2 * torch.rand(runs, outputs, 1, **options) - 1))
+        self.weight = nn.Parameter(bound * (2 * _uniform(runs, outputs, inputs, generator) - 1))
+        self.bias = nn.Parameter(bound * (2 * _uniform(runs, outputs, 1, generator) - 1))
 
     def forward(self, h: Tensor) -> Tensor:
         """Run r's layer applied to h[r]."""
@@ -97,6 +96,11 @@ class ManyLinear(nn.Module):
     def linear(self, h: Tensor) -> Tensor:
         """The same without the bias."""
         return torch.bmm(self.weight, h.flatten(2)).unflatten(2, h.shape[2:])
+
+
+def _uniform(runs: int, rows: int, columns: int, generator: Generator) -> Tensor:
+    """Return numbers from [0, 1) on the generator's device, (runs, rows, columns)."""
+    return torch.rand(runs, rows, columns, generator=generator, device=generator.device)
 
 
 def _tanh(h: Tensor) -> Tensor:
@@ -235,7 +239,7 @@ class _InY:
 def _ml_mcmc(steps: int) -> Callable[..., Tensor]:
     """ML-MCMC with alpha = 0.05 and `steps` Langevin steps; every example has its own chains."""
 
-    def per_example(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
+    def per_example(net: ManyEnergies, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
         start = y[..., None, None].expand(*y.shape, M, 1)
         samples = losses.langevin(_InY(net, x), start, 0.05, steps, generator)
         f = net(x, torch.cat([y[..., None], samples.squeeze(-1)], dim=-1))
@@ -249,7 +253,7 @@ def _sm(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> T
     return losses.score_matching(lambda v: net(x, v).squeeze(-1), y[..., None], reduction="none")
 
 
-def _dsm(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
+def _dsm(net: ManyEnergies, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
     """DSM, sigma = 0.2, as the paper states; the authors' scripts have 0.075 on data set 2 (docs/energy.md)."""
     sigma, label = 0.2, y[..., None]
     noisy = label[..., None] + _mixture((sigma,), x.device).sample((len(x), 1, M), generator)

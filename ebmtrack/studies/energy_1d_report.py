@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from ebmtrack.studies.energy_1d_methods import (
     StudySettings,
     log_density,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PAPER = {  # BMVC 2020, Table 1
     "ml-is": 0.062,
@@ -170,7 +174,7 @@ def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _draw_one(axes: object, log_p: Tensor, title: str) -> None:
+def _draw_one(axes: Axes, log_p: Tensor, title: str) -> None:
     """One density (x, y) as an image, every x scaled to its own peak so that narrow parts do not hide wide
     ones."""
     p = (log_p - log_p.amax(dim=1, keepdim=True)).exp()

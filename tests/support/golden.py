@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import zlib
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from ebmtrack.nets.tracker_net import TrackerNet
 from tests.support import DATA
+
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 SCALES = {
     "bias": (0.0, 0.01),
@@ -59,7 +62,7 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(file[key]) for key in file if file[key].dtype.kind in "fi"}
 
 
-def fill(net: torch.nn.Module, state: dict[str, torch.Tensor] | None = None) -> torch.nn.Module:
+def fill(net: Net, state: dict[str, torch.Tensor] | None = None) -> Net:
     """Give every entry of `net` the value that its name determines (`state` overrides by key); eval mode."""
     values = dict(state or {})
     for key, value in net.state_dict().items():

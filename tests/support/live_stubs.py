@@ -23,13 +23,13 @@ class ListSource(FrameSource):
 
     def __init__(self, count: int, fps: float = 1000.0, error: Exception | None = None, name: str = "list"):
         super().__init__(name, fps, count)
-        self.error, self.closed = error, threading.Event()
+        self.count, self.error, self.closed = count, error, threading.Event()
 
     def close(self) -> None:
         self.closed.set()
 
     def _read(self) -> np.ndarray | None:
-        if self.frames_read < self.length:
+        if self.frames_read < self.count:
             return picture(self.frames_read % 256)
         if self.error is not None:
             raise self.error

@@ -7,6 +7,8 @@ operation on tensors of both devices is an error (single numbers and index tenso
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,7 +22,7 @@ INDEXING = {aten.index.Tensor, *WRITING}  # GPU tensors take indices that are on
 
 def set_up() -> None:
     """Make "pretend" known to PyTorch; for the rest of the process."""
-    module = backend_registration._DummyBackendModule()
+    module: Any = backend_registration._DummyBackendModule()
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     backend_registration._setup_privateuseone_for_python_backend("pretend", module)
 
@@ -30,15 +32,20 @@ class GpuTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor):
-        options = {"dtype": held.dtype, "layout": held.layout, "device": "pretend:0"}
         return torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), **options
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
+            device=torch.device("pretend:0"),
         )
 
     def __init__(self, held: torch.Tensor):
         self.held = held
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"GpuTensor({self.held!r})"
 
     def __reduce_ex__(self, protocol):

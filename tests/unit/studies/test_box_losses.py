@@ -32,8 +32,8 @@ def make_pairs(count: int, seed: int = 0) -> Features:
     generator = torch.Generator().manual_seed(seed)
     corner = 20 + 20 * torch.rand(count, 2, 2, generator=generator)
     boxes = torch.cat([corner, 24 + 16 * torch.rand(count, 2, 2, generator=generator)], dim=-1)
-    layers = [inside(boxes, stride)[:, :, None].repeat(1, 1, 2, 1, 1).bfloat16() for stride in (8, 16)]
-    return Features(*layers, boxes)
+    layer2, layer3 = (inside(boxes, stride)[:, :, None].repeat(1, 1, 2, 1, 1).bfloat16() for stride in (8, 16))
+    return Features(layer2, layer3, boxes)
 
 
 def inside(boxes_xywh: torch.Tensor, stride: int) -> torch.Tensor:
