@@ -37,7 +37,7 @@ class Rate:
 
 
 def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
-    """The on-device pipeline, in batches of `batch`, after one batch that is not counted."""
+    """Measure the on-device pipeline, in batches of `batch`, after one batch that is not counted."""
     clock = _clock(data.frames.device)
     watched = {"draw": (data, "draw"), "read": (data.frames, "_read"), "look": (device_batches, "change_looks")}
     watched["resample"] = (data.frames, "cut")

@@ -204,7 +204,7 @@ def setup_of(tracker: Tracker, params: str) -> dict:
 
 
 def cpu_name() -> str:
-    """The processor's name as far as the system tells."""
+    """Return the processor's name as far as the system tells."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -214,7 +214,7 @@ def cpu_name() -> str:
 
 
 def as_table(report: dict) -> str:
-    """The report for the screen."""
+    """Return the report for the screen."""
     setup = report["setup"]
     lines = [f"{setup['params']} on {setup['device_name']}, {setup['threads']} threads, {setup['precision']}"]
     if "targets" in report:
@@ -225,7 +225,7 @@ def as_table(report: dict) -> str:
 
 
 def _target_lines(report: dict) -> list[str]:
-    """The comparison of several targets with one."""
+    """Return the comparison of several targets with one."""
     lines = []
     for row in report["by_side"]:
         lines.append(f"  targets of {row['side']} pixels{'':<10}wall ms  processor ms  times one target")

@@ -73,7 +73,7 @@ class Run:
 def batch_loss(
     run: Run, settings: BoxStudySettings, energies: Callable[[Tensor], Tensor], boxes_xywh: Tensor, generator: Generator
 ) -> Tensor:
-    """The loss of one batch; energies: boxes_xyxy (n, P, 4) -> (n, P). boxes_xywh (n, 4): the truth."""
+    """Return the loss of one batch; energies: boxes_xyxy (n, P, 4) -> (n, P). boxes_xywh (n, 4): the truth."""
     objective = ObjectiveSettings(
         box_loss=LOSSES[run.loss],
         sigmas=settings.sigmas,
@@ -130,7 +130,7 @@ def overlaps(branch: BoxEnergy, pairs: Features, step_length: float, bfloat16: b
 
 
 def best_step_length(branch: BoxEnergy, pairs: Features) -> float:
-    """The step length of STEP_LENGTHS with the highest mean overlap on `pairs`."""
+    """Return the step length of STEP_LENGTHS with the highest mean overlap on `pairs`."""
     return max(STEP_LENGTHS, key=lambda length: overlaps(branch, pairs, length).mean().item())
 
 
@@ -190,7 +190,7 @@ def _claim_folder(out: Path, settings: BoxStudySettings) -> None:
 
 
 def load_records(out: Path) -> list[dict]:
-    """The finished runs under `out`; ResultError names a damaged file."""
+    """Return the finished runs under `out`; ResultError names a damaged file."""
     records = []
     for path in sorted((out / "runs").glob("*.json")):
         try:
@@ -236,7 +236,7 @@ def _row(group: list[dict], reference: list[dict]) -> str:
 
 
 def _columns(ours: dict[str, float], reference: dict[str, float]) -> list[str]:
-    """The mean with its interval, and the paired difference to the reference with its own."""
+    """Return the mean with its interval, and the paired difference to the reference with its own."""
     if not ours:
         return ["", ""]
     mean = _text(bootstrap(np.array(list(ours.values()))), ".3f")

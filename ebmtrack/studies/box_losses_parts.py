@@ -37,7 +37,7 @@ def study_boxes(
     track_on: Path | None = None,
     changes: Sequence[str] = (),
 ) -> str:
-    """The study with the small pool at `data` and the backbone of `weights`; returns its table.
+    """Run the study with the small pool at `data` and the backbone of `weights`; return its table.
 
     changes: of the settings of ebm18_small, "key=value", for the training pairs: shares of the sources and crops.
     """

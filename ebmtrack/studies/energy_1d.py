@@ -148,14 +148,14 @@ def divergences(net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, c
 
 
 def _stacked_data(pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> tuple[Tensor, Tensor]:
-    """The examples of every run, x and y (R, N)."""
+    """Return the examples of every run, x and y (R, N)."""
     data = {d: make_data(d, settings.examples, settings.seed) for d, _ in pairs}
     x, y = (torch.stack([data[d][i] for d, _ in pairs]).to(device) for i in (0, 1))
     return x, y
 
 
 def _batches(x_all: Tensor, batch: int, generator: Generator) -> Iterable[Tensor]:
-    """Indices (R, batch) of one epoch's full batches, every run shuffled on its own."""
+    """Return indices (R, batch) of one epoch's full batches, every run shuffled on its own."""
     order = torch.rand(x_all.shape, generator=generator, device=x_all.device).argsort(dim=1)
     return order[:, : x_all.shape[1] // batch * batch].split(batch, dim=1)
 
@@ -227,7 +227,7 @@ def _best_of(net: nn.Module, results: list[dict], dataset: int) -> dict | None:
 
 
 def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[Cell]:
-    """What to train, the cheap ones first."""
+    """Return the cells to train, the cheap ones first."""
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ConfigError(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}")
@@ -240,7 +240,7 @@ def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[
 
 
 def _cost(cell: Cell) -> int:
-    """Evaluations of the energy for one example, roughly."""
+    """Return evaluations of the energy for one example, roughly."""
     passes = {"ml-mcmc-1": 2, "ml-mcmc-16": 17, "ml-mcmc-256": 257, "dsm": 3}
     return passes.get(cell.method, 1) * max(1, cell.samples)
 
@@ -251,7 +251,7 @@ def _group_size(cell: Cell, device: str) -> int:
 
 
 def _pick_device(device: str) -> str:
-    """The device named, or for "auto" a GPU where there is one."""
+    """Return the device named, or for "auto" a GPU if there is one."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 

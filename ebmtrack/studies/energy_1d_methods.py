@@ -56,7 +56,7 @@ def log_density(dataset: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def make_data(dataset: int, number: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`number` examples x, y (number,) of data set 1 or 2, x uniform on [-3, 3]; float32, on the CPU."""
+    """Return `number` examples x, y (number,) of data set 1 or 2, x uniform on [-3, 3]; float32, on the CPU."""
     generator = Generator().manual_seed(seed_of(seed, "data", dataset))
     x = LOW + (HIGH - LOW) * torch.rand(number, generator=generator)
     z = torch.randn(number, generator=generator)
@@ -94,7 +94,7 @@ class ManyLinear(nn.Module):
         return torch.baddbmm(self.bias, self.weight, h.flatten(2)).unflatten(2, h.shape[2:])
 
     def linear(self, h: Tensor) -> Tensor:
-        """The same without the bias."""
+        """Return the same without the bias."""
         return torch.bmm(self.weight, h.flatten(2)).unflatten(2, h.shape[2:])
 
 
@@ -143,12 +143,12 @@ class ManyEnergies(nn.Module):
         return self.last(h).squeeze(1), self.last.linear(slope).squeeze(1)
 
     def _of_x(self, x: Tensor) -> Tensor:
-        """What x adds to the joining layer, its bias included: (R, 10, B, 1)."""
+        """Return the part of x in the joining layer, its bias included: (R, 10, B, 1)."""
         h_x = self.x2(self.x1(x[:, None, :, None]).relu()).relu()
         return self._join(h_x, 0) + self.join.bias.unsqueeze(-1)
 
     def _join(self, h: Tensor, first: int) -> Tensor:
-        """The part of the joining layer that reads h as its inputs number `first` and following: no copies of
+        """Return the part of the joining layer that reads h as its inputs number `first` and following: no copies of
         x."""
         weight = self.join.weight[:, :, first : first + WIDTH]
         return torch.bmm(weight, h.flatten(2)).unflatten(2, h.shape[2:])
@@ -183,7 +183,7 @@ class ManyGaussians(nn.Module):
 
 @lru_cache(maxsize=32)
 def _mixture(sigmas: tuple[float, ...], device: torch.device) -> GaussianMixture:
-    """The mixture of these widths in one dimension, built once."""
+    """Return the mixture of these widths in one dimension, built once."""
     return GaussianMixture.isotropic(sigmas, device=device)
 
 
@@ -232,7 +232,7 @@ class _InY:
         return f, slope.unsqueeze(-1)
 
     def gradient(self, y: Tensor) -> Tensor:
-        """The gradient (R, B, M, 1), differentiable in the weights."""
+        """Return the gradient (R, B, M, 1), differentiable in the weights."""
         return self._net.value_and_slope(self._x, y.squeeze(-1))[1].unsqueeze(-1)
 
 

@@ -54,7 +54,7 @@ def write_report(out: Path, settings: StudySettings) -> str:
 
 
 def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
-    """The records of finished runs under `out`, of one cell or of all, in the order of their names."""
+    """Return the records of finished runs under `out`, of one cell or of all, in the order of their names."""
     records = []
     for path in sorted((Path(out) / "runs").glob("*.json")):
         try:
@@ -151,13 +151,13 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
 
 
 def _averaged(records: list[dict], cell: Cell) -> float:
-    """The table's number: best quarter of each data set, averaged."""
+    """Return the table's number: best quarter of each data set, averaged."""
     records = [r for r in records if Cell(r["method"], r["samples"]) == cell]
     return statistics.fmean(best_quarter(divergences_of(records, d)) for d in (1, 2))
 
 
 def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
-    """True density and the best network of each method, one row per data set, at the largest M."""
+    """Return true density and the best network of each method, one row per data set, at the largest M."""
     from matplotlib.figure import Figure
 
     names = [name for name in METHODS if any(r["method"] == name for r in records)]

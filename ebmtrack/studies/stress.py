@@ -61,7 +61,7 @@ def jumping(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def hidden(frames: Frames, rng: np.random.Generator) -> Frames:
-    """A piece of the picture of 1.2 target sizes from a place that stays the same covers the target now and then."""
+    """Cover the target now and then by a piece of the picture of 1.2 target sizes from a place that stays the same."""
     place = rng.random(2)
     for number, (image, box) in enumerate(frames):
         if number % PERIOD == 0:
@@ -72,7 +72,7 @@ def hidden(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def _covered(image: Array, box: Array, place: Array) -> Array:
-    """A copy of the image with a piece from `place` (x, y from 0 to 1) over the box."""
+    """Return a copy of the image with a piece from `place` (x, y from 0 to 1) over the box."""
     size = np.array(image.shape[1::-1])
     side = np.minimum(np.ceil(1.2 * box[2:]), size).astype(int)
     x, y = np.clip(box[:2] - 0.1 * box[2:], 0, size - side).astype(int)
@@ -83,7 +83,7 @@ def _covered(image: Array, box: Array, place: Array) -> Array:
 
 
 def gaps(frames: Frames, rng: np.random.Generator) -> Frames:
-    """The first of every three frames."""
+    """Return the first of every three frames."""
     yield from (frame for number, frame in enumerate(frames) if number % 3 == 0)
 
 

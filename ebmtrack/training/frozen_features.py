@@ -42,8 +42,8 @@ class Features:
 
     def take(self, rows: Tensor) -> Features:
         """Return some of the samples, float32, channels last."""
-        layers = (_float_channels_last(layer[rows]) for layer in (self.layer2, self.layer3))
-        return Features(*layers, self.boxes_xywh[rows])
+        layer2, layer3 = (_float_channels_last(layer[rows]) for layer in (self.layer2, self.layer3))
+        return Features(layer2, layer3, self.boxes_xywh[rows])
 
     def pairs(self, rows: Tensor, frames: Tensor) -> Features:
         """Return samples of two frames, the reference and one other: rows (s,), frames (s,) from 1."""
@@ -103,7 +103,8 @@ def pair_energies(branch: BoxEnergy, pairs: Features, in_float32: bool = False) 
     modulation = branch.modulation(pairs.layer2[:, 0], pairs.layer3[:, 0], reference)
     features = branch.features(pairs.layer2[:, 1], pairs.layer3[:, 1])
     if in_float32:
-        modulation, features = ([tensor.float() for tensor in tensors] for tensors in (modulation, features))
+        modulation = modulation[0].float(), modulation[1].float()
+        features = features[0].float(), features[1].float()
     return lambda boxes_xyxy: branch(modulation, features, boxes_xyxy)
 
 
@@ -197,7 +198,7 @@ class FrozenObjective(Objective):
     ) -> tuple[list[Tensor], Tensor]:
         """Return no scores, and energies (1, s, P)."""
         device = candidates_xyxy.device
-        layers = (_float_channels_last(batch[name].to(device)) for name in ("layer2", "layer3"))
-        pairs = Features(*layers, batch["boxes_xywh"].to(device))
+        layer2, layer3 = (_float_channels_last(batch[name].to(device)) for name in ("layer2", "layer3"))
+        pairs = Features(layer2, layer3, batch["boxes_xywh"].to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             return [], pair_energies(net.bb_regressor, pairs)(candidates_xyxy[0])[None]

@@ -47,12 +47,12 @@ class CsvLog:
 
     def add(self, row: Row) -> None:
         """Append one row; a new column rewrites the file."""
-        row = {key: value if isinstance(value, int) else f"{value:.6g}" for key, value in row.items()}
+        texts = {key: value if isinstance(value, int) else f"{value:.6g}" for key, value in row.items()}
         if set(row) <= set(self.columns):
             with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(row)
+                csv.DictWriter(file, self.columns).writerow(texts)
         else:
-            self._write_all([*_rows_up_to(self.path, row["step"] - 1), row])
+            self._write_all([*_rows_up_to(self.path, int(row["step"]) - 1), texts])
 
     def close(self) -> None:
         """Do nothing: every row has been written."""

@@ -35,7 +35,7 @@ class Validation:
         """Return val_loss, val_box, val_last (losses) and val_iou (mean overlap after ascent from jittered boxes)."""
         net.eval()
         self.batches = self.batches or self._read()
-        rows = []
+        rows: list[dict[str, float]] = []
         for batch in self.batches:
             generator = torch.Generator().manual_seed(7)
             loss, logs = self.objective(net, batch, generator, Share())
