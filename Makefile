@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types clean
+.PHONY: exported demo test test-slow lint types clean
 
 demo: .venv/ready  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
@@ -12,6 +12,10 @@ test: .venv/ready  ## the unit tests, under 5 minutes on two cores
 
 test-slow: .venv/ready  ## the checks that take minutes each
 	$(BIN)/python -m pytest -q -m slow --timeout 3600
+
+exported: .venv/ready  ## make the shipped network for ONNX Runtime anew from its .safetensors file, after each change of it
+	name=$$($(BIN)/python -c "from ebmtrack.weights import DEFAULT_WEIGHTS; print(DEFAULT_WEIGHTS)") && \
+	$(BIN)/ebmtrack export-network $$name --precision float16 --out ebmtrack/weights/$$name.onnx
 
 lint: .venv/ready
 	$(BIN)/ruff check .

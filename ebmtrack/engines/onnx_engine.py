@@ -119,7 +119,7 @@ class OnnxEngine:
         mark("backbone")
         features = [normalize_features(raw, self.norm_scale) for _, _, raw in looked]
         mark("classifier features")
-        return [self._sight(look, *maps[:2], one) for look, maps, one in zip(looks, looked, features)]
+        return [self._sight(look, maps[0], maps[1], one) for look, maps, one in zip(looks, looked, features)]
 
     def climb(
         self, regions: Sequence[OnnxRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark

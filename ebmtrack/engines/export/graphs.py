@@ -5,7 +5,8 @@ Every graph is float32 with the batch norms folded in; sides of images and maps 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -18,6 +19,10 @@ from ebmtrack.nets.tracker_net import TrackerNet
 
 OPSET = 17
 IR_VERSION = 8  # of ONNX 1.12 and ONNX Runtime 1.13, the first with opset 17
+
+
+Shapes: TypeAlias = Mapping[str, Sequence[int | str]]
+"""Shapes by name; a free side is a text."""
 
 
 class GraphBuilder:
@@ -46,7 +51,7 @@ class GraphBuilder:
         inputs = [x, self.constant(layer.weight)] + ([] if layer.bias is None else [self.constant(layer.bias)])
         return self.add("Conv", *inputs, name=name, kernel_shape=layer.kernel_size, strides=layer.stride, pads=pads)
 
-    def residual(self, x: str, block: nn.Module) -> str:
+    def residual(self, x: str, block: Any) -> str:
         """Add a residual block with folded batch norms."""
         if not isinstance(block, BasicBlock | Bottleneck):
             raise TypeError(f"cannot export a {type(block).__name__}")
@@ -58,22 +63,24 @@ class GraphBuilder:
         shortcut = x if block.downsample is None else self.convolve(x, block.downsample[0])
         return self.add("Relu", self.add("Add", y, shortcut))
 
-    def model(self, inputs: dict[str, Sequence], outputs: dict[str, Sequence]) -> onnx.ModelProto:
+    def model(self, inputs: Shapes, outputs: Shapes) -> onnx.ModelProto:
         """Return the checked model; shapes by name, free sides as texts."""
-        ports = [
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in side.items()]
-            for side in (inputs, outputs)
-        ]
-        graph = helper.make_graph(self.nodes, "ebmtrack", *ports, initializer=self.weights)
+        ends = (_ports(inputs), _ports(outputs))
+        graph = helper.make_graph(self.nodes, "ebmtrack", ends[0], ends[1], initializer=self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="ebmtrack")
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return model
 
 
+def _ports(shapes: Shapes) -> list[onnx.ValueInfoProto]:
+    """Return the inputs or outputs of a graph."""
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in shapes.items()]
+
+
 def network_graphs(net: TrackerNet) -> dict[str, onnx.ModelProto]:
     """Return the graphs of a network whose batch norms are folded, by file name."""
-    box, (c2, c3) = net.bb_regressor, net.feature_extractor.channels
+    box, (c2, c3) = _untyped(net.bb_regressor), net.feature_extractor.channels
     return {
         "look.onnx": look_graph(net),
         "reference.onnx": reference_graph(net),
@@ -83,16 +90,22 @@ def network_graphs(net: TrackerNet) -> dict[str, onnx.ModelProto]:
     }
 
 
+def _untyped(module: nn.Module) -> Any:
+    """Return a module whose parts torch's stubs call `Tensor | Module`."""
+    return module
+
+
 def look_graph(net: TrackerNet) -> onnx.ModelProto:
     """Return patches (n, h, w, 3), RGB 0..255 -> layer2, layer3, and classification features before normalisation."""
     build, trunk = GraphBuilder(), net.feature_extractor
+    classifier = list(_untyped(net.classifier.feature_extractor))
     mean, std = (255 * np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     x = build.add("Transpose", "patches", perm=(0, 3, 1, 2))
     x = build.add("Div", build.add("Sub", x, build.constant(mean)), build.constant(std))
     layer2 = _trunk(build, x, trunk)
     layer3 = _stage(build, layer2, trunk.layer3)
-    y = _stage(build, layer3, list(net.classifier.feature_extractor)[:-1])
-    build.convolve(y, net.classifier.feature_extractor[-1], name="features")
+    y = _stage(build, layer3, classifier[:-1])
+    build.convolve(y, classifier[-1], name="features")
     for name, value in (("layer2", layer2), ("layer3", layer3)):
         build.add("Identity", value, name=name)
     c2, c3 = trunk.channels
@@ -111,7 +124,7 @@ def _trunk(build: GraphBuilder, x: str, trunk: ResNetTrunk) -> str:
     return _stage(build, _stage(build, x, trunk.layer1), trunk.layer2)
 
 
-def _stage(build: GraphBuilder, x: str, blocks: Sequence[nn.Module] | nn.Sequential) -> str:
+def _stage(build: GraphBuilder, x: str, blocks: Iterable[nn.Module]) -> str:
     """Add residual blocks."""
     for block in blocks:
         x = build.residual(x, block)
@@ -120,7 +133,7 @@ def _stage(build: GraphBuilder, x: str, blocks: Sequence[nn.Module] | nn.Sequent
 
 def reference_graph(net: TrackerNet) -> onnx.ModelProto:
     """Return layer2, layer3 -> the reference branch's features at strides 8 and 16."""
-    build, box, (c2, c3) = GraphBuilder(), net.bb_regressor, net.feature_extractor.channels
+    build, box, (c2, c3) = GraphBuilder(), _untyped(net.bb_regressor), net.feature_extractor.channels
     build.add("Relu", build.convolve("layer2", box.conv3_1r[0]), name="reference8")
     build.add("Relu", build.convolve("layer3", box.conv4_1r[0]), name="reference16")
     widths = (box.conv3_1r[0].out_channels, box.conv4_1r[0].out_channels)
@@ -150,7 +163,7 @@ def box_graph(first: nn.Conv2d, second: nn.Conv2d, channels: int) -> onnx.ModelP
 
 def network_arrays(net: TrackerNet) -> dict[str, np.ndarray]:
     """Return what the engine computes in NumPy: modulation, energy head and filter optimiser, float32."""
-    box, optimizer = net.bb_regressor, net.classifier.filter_optimizer
+    box, optimizer = _untyped(net.bb_regressor), _untyped(net.classifier.filter_optimizer)
     tensors = {
         "reference/fc3_weight": box.fc3_1r[0].weight.flatten(1),
         "reference/fc3_bias": box.fc3_1r[0].bias,

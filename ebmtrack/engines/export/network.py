@@ -78,7 +78,8 @@ def export_network(
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     path = resolve_weights(weights)
     net = load_checkpoint(path)
-    folded = fold_batch_norm(copy.deepcopy(net).eval()).requires_grad_(False)
+    folded = copy.deepcopy(net).eval().requires_grad_(False)
+    fold_batch_norm(folded)
     graphs, arrays = network_graphs(folded), network_arrays(folded)
     if precision == "int8":
         graphs = quantize_graphs(graphs, list(regions), note)

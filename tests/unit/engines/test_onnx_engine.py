@@ -11,7 +11,14 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from ebmtrack.checkpoints.native import save_checkpoint
+from ebmtrack.checkpoints.native import (
+    load_checkpoint,
+    read_metadata,
+    resolve_weights,
+    save_checkpoint,
+    tensors_sha256,
+)
+from ebmtrack.engines import load_engine, weights_file
 from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.onnx_energy import BoxMaps
@@ -253,3 +260,49 @@ def test_a_network_that_is_not_there_is_named():
     assert find_exported("no_such_network") is None
     with pytest.raises(CheckpointError, match="no exported network 'no_such_network'"):
         load_onnx_engine("no_such_network")
+
+
+def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path):
+    """Weights in half precision; convolutions in 8 bits but for the stem and layer1."""
+    regions = [image(name, 288, 288) for name in ("walk", "train0", "test0")]
+    patch, found, sizes = image("walk", 288, 288), {}, {}
+    for precision in ("float16", "int8"):
+        lines: list[str] = []
+        export_network(folder / "net.safetensors", tmp_path / precision, precision, regions, lines.append)
+        assert any(line.startswith("largest differences from PyTorch in float32, your regions") for line in lines)
+        other = load_onnx_engine(tmp_path / precision)
+        assert other.info.precision == precision
+        model, _ = other.start(first_frame())
+        found[precision] = other.look([WholeLook(model, patch)])[0].scores
+        sizes[precision] = sum(file.stat().st_size for file in (tmp_path / precision).iterdir())
+    expected = engine.look([WholeLook(engine.start(first_frame())[0], patch)])[0].scores
+    for precision, limit in (("float16", 0.01), ("int8", 0.1)):
+        assert 0 < np.abs(found[precision] - expected).max() < limit * np.abs(expected).max()
+    assert sizes["int8"] < 0.85 * sizes["float16"] < 0.45 * sum(f.stat().st_size for f in (folder / "out").iterdir())
+    with pytest.raises(ConfigError, match="float16, not float32; export it with --precision float32"):
+        load_onnx_engine(tmp_path / "float16", precision="float32")
+
+
+def test_int8_needs_pictures_and_precisions_are_known(folder, engine, tmp_path):
+    with pytest.raises(ConfigError, match="--calibration"):
+        export_network(folder / "net.safetensors", tmp_path / "out", "int8", note=lambda line: None)
+    with pytest.raises(ConfigError, match="precision must be one of float32, float16, int8"):
+        export_network(folder / "net.safetensors", tmp_path / "out", "int4")
+
+
+def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
+    assert isinstance(load_engine(folder / "out"), OnnxEngine)
+    assert isinstance(load_engine(None, engine="onnx"), OnnxEngine)
+    assert isinstance(load_engine(folder / "net.safetensors"), TorchEngine)
+    assert weights_file(folder / "out") == folder / "out" / "network.json"
+    assert weights_file(folder / "net.safetensors") == folder / "net.safetensors"
+    with pytest.raises(ConfigError, match="engine must be one of auto, torch, onnx"):
+        load_engine(None, engine="tensorflow")
+
+
+def test_the_exported_network_that_ships_is_the_one_of_pytorch():
+    """Made anew by `make exported` after each change of the default network."""
+    header = read_metadata(resolve_weights(None))
+    shipped = read_exported(find_exported(None)).description
+    assert shipped["config"] == header["config"]
+    assert shipped["source_sha256"] == tensors_sha256(load_checkpoint(resolve_weights(None)).state_dict())
