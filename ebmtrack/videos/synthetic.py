@@ -113,8 +113,11 @@ class SyntheticSource(Source):
         return self._clips.get(index, lambda: self._compose(index), _clip_bytes)
 
     def draw_cutout(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a random solid cut-out (h, w, 4) uint8 RGBA."""
-        return self._usable_cutout(rng, None)[1]
+        """Return a random solid cut-out (h, w, 4) uint8 RGBA, not premultiplied."""
+        cutout = self._usable_cutout(rng, None)[1]
+        alpha = cutout[..., 3:]
+        straight = np.where(alpha > 0, cutout[..., :3] / np.maximum(alpha, 1e-6), 0)
+        return np.dstack([np.clip(straight, 0, 255), alpha * 255]).round().astype(np.uint8)
 
     def draw_photograph(self, rng: np.random.Generator) -> np.ndarray:
         """Return a random background (H, W, 3) uint8 RGB."""

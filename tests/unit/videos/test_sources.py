@@ -446,6 +446,18 @@ def test_cutouts_are_cleaned_of_specks() -> None:
     assert clean_cutout(np.zeros((9, 9, 4), np.uint8)) is None
 
 
+def test_cut_outs_for_occluders_are_straight_bytes(material: tuple[Path, Path]) -> None:
+    """The solid part of a drawn cut-out is opaque (alpha 255) and has the colours of its file."""
+    source = SyntheticSource(*material)
+    cutout = source.draw_cutout(np.random.default_rng(0))
+    assert cutout.dtype == np.uint8 and cutout.shape[2] == 4 and cutout[..., 3].max() == 255
+    solid = cutout[cutout[..., 3] == 255][:, :3]
+    files = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(material[0].iterdir())]
+    colours = [np.median(file[file[..., 3] == 255][:, 2::-1], axis=0) for file in files]
+    assert min(np.abs(np.median(solid, axis=0) - colour).max() for colour in colours) <= 2
+    assert source.draw_photograph(np.random.default_rng(0)).dtype == np.uint8
+
+
 def test_clips_follow_from_seed_and_index_alone(material: tuple[Path, Path]) -> None:
     """The same clip from another object, asked for in another order, is equal to the bit; others differ."""
     first, second = SyntheticSource(*material, seed=3), SyntheticSource(*material, seed=3)
