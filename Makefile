@@ -26,7 +26,7 @@ types: .venv/ready  ## mypy over package, tests and tools; links show it the thr
 	find build/types -type l -delete
 	ln -s $(CURDIR)/ebmtrack/* $(CURDIR)/ltr_settings $(CURDIR)/tracker_params $(CURDIR)/evaluation build/types/ebmtrack
 	ln -s $(CURDIR)/tests $(CURDIR)/tools build/types
-	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools
+	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
