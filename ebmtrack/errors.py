@@ -19,7 +19,7 @@ class CheckpointError(EbmtrackError):
     """A weights file is hostile, truncated, of an unknown kind, or does not fit the network."""
 
 
-class ConfigError(EbmtrackError):
+class ConfigError(EbmtrackError, ValueError):
     """A setting, argument, path or input value given by the user cannot be used."""
 
 

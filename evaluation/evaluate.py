@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from ebmtrack._version import __version__
+from ebmtrack.device import pick_devices
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
@@ -156,7 +157,7 @@ def evaluate(
     if not params_names:
         raise ConfigError("name at least one set of parameters")
     stream = stream or sys.stdout
-    devices = runner.pick_devices(chosen.device)
+    devices = pick_devices(chosen.device)
     workers = _default_workers(devices) if chosen.workers is None else chosen.workers
     job = _job(params_names, dataset, root, chosen, devices, workers, factory)
     protocol = metrics.protocol(chosen.protocol or job.dataset.protocol)

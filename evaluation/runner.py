@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -236,25 +235,3 @@ def _how_it_ended(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"was killed by signal {-exitcode}"
     return f"ended with exit code {exitcode}"
-
-
-def pick_devices(device: str) -> tuple[str, ...]:
-    """Devices for the workers: `cpu`, `cuda` (all of them), `cuda:0,cuda:2`, or `auto` (GPUs if there are any).
-
-    Under torchrun, `cuda` and `auto` mean the GPU of this process alone (LOCAL_RANK). Raises ConfigError for `cuda`
-    without a GPU, and for anything that is no device.
-    """
-    if device in ("auto", "cuda"):
-        import torch
-
-        count = torch.cuda.device_count()
-        if device == "cuda" and not count:
-            raise ConfigError("device 'cuda': PyTorch sees no GPU here; use --device cpu")
-        if count and "LOCAL_RANK" in os.environ:
-            return (f"cuda:{int(os.environ['LOCAL_RANK']) % count}",)
-        return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
-    devices = tuple(part.strip() for part in device.split(","))
-    for name in devices:
-        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-            raise ConfigError(f"unknown device {name!r}: use auto, cpu, mps, cuda or cuda:0,cuda:1")
-    return devices

@@ -14,14 +14,15 @@ ENGINES = ("auto", "torch", "onnx")
 
 
 def load_engine(
-    weights: str | Path | None, device: str = "cpu", precision: str = "auto", engine: str = "auto"
+    weights: str | Path | None, device: str = "auto", precision: str = "auto", engine: str = "auto"
 ) -> Engine:
     """Return the engine for a network.
 
     Args:
         weights: a .safetensors file, the folder of an exported network, the name of a network that ships, or None for
             the default one.
-        device: "cpu", "cuda", "cuda:1" or "mps"; on ONNX Runtime also "openvino", "tensorrt", "coreml", "directml".
+        device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; on ONNX
+            Runtime also "openvino", "tensorrt", "coreml", "directml".
         precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
         engine: "torch", "onnx" or "auto": ONNX Runtime for the folder of an exported network and where torch is not
             installed, torch otherwise.
@@ -35,7 +36,7 @@ def load_engine(
     if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not _has_torch())):
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
-        return load_onnx_engine(weights, device, precision)
+        return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
     from ebmtrack.engines.torch_engine import load_torch_engine
 
     return load_torch_engine(weights, device, precision)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.device import pick_device
 from ebmtrack.engines.base import (
     Ascent,
     Climb,
@@ -25,7 +26,6 @@ from ebmtrack.engines.base import (
 )
 from ebmtrack.engines.box_ascent import climb_boxes, corners
 from ebmtrack.engines.torch_energy import BoxFeatures, EnergyMap, JointEnergy, TargetEnergy, target_energy
-from ebmtrack.errors import ConfigError
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
 
@@ -200,12 +200,5 @@ def _padded(values: Tensor, capacity: int) -> Tensor:
 
 
 def check_device(device: str) -> torch.device:
-    """Return the device if this machine has it, else raise ConfigError."""
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}: use cpu, cuda, cuda:1 or mps") from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (chosen.index or 0) >= there.get(chosen.type, 0):
-        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
-    return chosen
+    """Return the device if this machine has it ("auto" is a GPU if there is one), else raise ConfigError."""
+    return torch.device(pick_device(device))

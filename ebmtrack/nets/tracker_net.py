@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 import torch
 from torch import Tensor, nn
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import check_name
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.classifier import NewtonDescent, SteepestDescent, TargetClassifier, apply_filter
@@ -108,11 +108,7 @@ class TrackerNet(nn.Module):
 
 def architecture(name: str) -> NetConfig:
     """Return the configuration of a named architecture; ConfigError names the nearest one when there is none."""
-    if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown architecture {name!r}, known are {', '.join(ARCHITECTURES)}{hint}")
-    return ARCHITECTURES[name]
+    return ARCHITECTURES[check_name("architecture", name, ARCHITECTURES)]
 
 
 def _filter_optimizer(config: NetConfig) -> nn.Module:

@@ -27,7 +27,7 @@ class EbmTracker(ToolkitTracker):
         self,
         params: str | TrackerParams = "dimp18_nce_plus",
         weights: str | Path | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         name: str | None = None,
     ):
         label = params if isinstance(params, str) else "custom"

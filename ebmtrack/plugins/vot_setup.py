@@ -23,7 +23,7 @@ MASKS = (
 
 
 def init(
-    params: str, workspace: Path, name: str | None = None, weights: Path | None = None, device: str = "cpu"
+    params: str, workspace: Path, name: str | None = None, weights: Path | None = None, device: str = "auto"
 ) -> str:
     """Add or replace our entry in `workspace`/trackers.ini, keep the others, and say what was done and what comes next.
 
@@ -47,7 +47,7 @@ def init(
     return "\n".join([f"{path} has the tracker {name}", *_advice(workspace, name)])
 
 
-def entry(params: str, name: str, weights: Path | None = None, device: str = "cpu") -> str:
+def entry(params: str, name: str, weights: Path | None = None, device: str = "auto") -> str:
     """The section of trackers.ini that runs this tracker with the Python that is running now."""
     command = [sys.executable, "-m", MODULE, "--params", params, "--device", device]
     command += [] if weights is None else ["--weights", str(weights.absolute())]

@@ -157,7 +157,7 @@ def _rounded(wall_cpu: np.ndarray) -> dict[str, float]:
 def bench(
     params: str = "dimp18_nce_plus",
     weights: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     frames: int = 100,

@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ebmtrack import files
+from ebmtrack.device import pick_device
 from ebmtrack.energy.density import kl_divergence_grid
 from ebmtrack.errors import ConfigError
 from ebmtrack.studies.energy_1d_methods import (
@@ -182,7 +183,7 @@ def study_1d(
     other calls with the same settings stay in the table. Raises ConfigError for unknown methods and for an
     `out` with other settings. compiled: about twice as fast, where there is a C++ compiler.
     """
-    out, device = Path(out), _pick_device(device)
+    out, device = Path(out), pick_device(device)
     _claim_folder(out, settings)
     for cell in _cells(methods, samples, device):
         done = {(run["dataset"], run["run"]) for r in load_records(out, cell) for run in r["runs"]}
@@ -248,11 +249,6 @@ def _cost(cell: Cell) -> int:
 def _group_size(cell: Cell, device: str) -> int:
     """How many runs to train at once: what fits a CPU's cache, or a good part of a GPU's memory."""
     return max(1, (1 << 11 if device == "cpu" else 1 << 17) // max(64, cell.samples))
-
-
-def _pick_device(device: str) -> str:
-    """Return the device named, or for "auto" a GPU if there is one."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _claim_folder(out: Path, settings: StudySettings) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
+import os
 import pkgutil
+import runpy
+from pathlib import Path
 from typing import Any
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.names import check_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +78,7 @@ class TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"unknown tracker parameter {name!r}{hint}")
+            check_name("tracker parameter", name, known)
         return dataclasses.replace(self, **changes)
 
 
@@ -89,11 +89,39 @@ def list_params() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-def load_params(name: str) -> TrackerParams:
-    """Return the set-up `name` of tracker_params. On an unknown name ConfigError lists the known ones."""
-    known = list_params()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown tracker set-up {name!r}, known are {', '.join(known)}{hint}")
+def load_params(name: str | os.PathLike[str]) -> TrackerParams:
+    """Return a set-up.
+
+    Args:
+        name: The name of a file in tracker_params, or the path of a file like those: ending in .py, with a function
+            `parameters()` that returns TrackerParams.
+
+    Raises:
+        ConfigError: If the name is unknown, or the file is missing, fails, or has no such function.
+    """
+    if str(name).endswith(".py"):
+        return _from_file(Path(name).expanduser())
+    check_name("tracker set-up", str(name), list_params())
     return importlib.import_module(f"ebmtrack.tracker_params.{name}").parameters()
+
+
+def set_up_name(name: str | os.PathLike[str]) -> str:
+    """Return the name of a set-up for results and titles: of a path the file's stem."""
+    return Path(name).stem if str(name).endswith(".py") else str(name)
+
+
+def _from_file(path: Path) -> TrackerParams:
+    """Run a user's file and return the set-up that its `parameters()` makes."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of a tracker set-up")
+    try:
+        params = runpy.run_path(str(path))["parameters"]()
+    except EbmtrackError:
+        raise
+    except KeyError as error:
+        raise ConfigError(f"{path}: defines no function parameters(); see docs/extending.md ({error})") from error
+    except Exception as error:  # whatever a user's file may do
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(params, TrackerParams):
+        raise ConfigError(f"{path}: parameters() must return TrackerParams, got {type(params).__name__}")
+    return params

@@ -56,7 +56,7 @@ class MultiTracker:
         cls,
         params: str | TrackerParams = DEFAULT_SET_UP,
         weights: str | Path | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         precision: str = "auto",
         inner_looks: int = INNER_LOOKS,
         engine: str = "auto",
@@ -142,7 +142,7 @@ class Tracker:
         cls,
         params: str | TrackerParams = DEFAULT_SET_UP,
         weights: str | Path | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         precision: str = "auto",
         engine: str = "auto",
     ) -> Tracker:
@@ -151,7 +151,7 @@ class Tracker:
         Args:
             params: a set-up in tracker_params by name, or one as a value.
             weights: a file, an exported network's folder or the name of a network that ships, instead of the set-up's.
-            device: "cpu", "cuda", "cuda:1" or "mps".
+            device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
             precision: "float32", "bfloat16" or "auto".
             engine: "torch", "onnx", or "auto": ONNX Runtime for an exported network and if torch is not installed.
 

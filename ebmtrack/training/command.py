@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -17,6 +16,7 @@ import torch
 
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import unknown
 from ebmtrack.training.distributed import is_leader
 from ebmtrack.training.overrides import as_json, differences, override, parse
 from ebmtrack.training.run import train
@@ -55,12 +55,7 @@ def load_run(name: str) -> ModuleType:
 def _shipped_module(name: str) -> ModuleType:
     """Return the module ebmtrack.ltr_settings.<name>."""
     if name not in list_runs():
-        near = difflib.get_close_matches(name, list_runs(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"unknown training run {name!r}, known are {', '.join(list_runs())}{hint}; your own file is given by its "
-            "path, with .py"
-        )
+        raise ConfigError(f"{unknown('training run', name, list_runs())}; your own file is given by its path, with .py")
     return importlib.import_module(f"ebmtrack.ltr_settings.{name}")
 
 

@@ -30,6 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from ebmtrack.device import count_gpus
+from ebmtrack.device import pick_device as find_device
 from ebmtrack.errors import ConfigError, EbmtrackError
 
 T = TypeVar("T")
@@ -154,14 +156,10 @@ def _part() -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device of a name: `auto` is a GPU if there is one; under torchrun `cuda` is the GPU of LOCAL_RANK."""
-    from ebmtrack.engines.torch_engine import check_device
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and world_size() > 1:
+    """Return the device of this process; under torchrun `cuda` and `auto` mean the GPU of LOCAL_RANK."""
+    if world_size() > 1 and (device == "cuda" or (device == "auto" and count_gpus())):
         device = f"cuda:{_from_environment('LOCAL_RANK', 0)}"
-    chosen = check_device(device)
+    chosen = torch.device(find_device(device))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return chosen

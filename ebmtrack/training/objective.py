@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -15,6 +14,7 @@ from ebmtrack.data.pipeline import displaced_boxes
 from ebmtrack.energy import losses
 from ebmtrack.energy.noise import BetaReading, GaussianMixture, nce_plus_samples
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import check_name
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.classifier import FEATURE_STRIDE, distance_maps
 from ebmtrack.training.plan import Batch, Logs, Share
@@ -76,7 +76,7 @@ class ObjectiveSettings:
             ("statistics", Statistics),
             ("proposals", Proposals),
         ):
-            _check_name(key, getattr(self, key), get_args(known))
+            check_name(key, getattr(self, key), get_args(known))
         if self.samples < 1 or self.label_sigma <= 0 or self.target_sigma <= 0:
             raise ConfigError(
                 f"objective: samples must be at least 1, label_sigma and target_sigma positive, got {self.samples}, "
@@ -356,11 +356,3 @@ def box_energies(
     modulation = tuple(vector.repeat(t, 1) for vector in modulation)
     features = net.bb_regressor.features(*rest)
     return net.bb_regressor(modulation, features, candidates_xyxy.flatten(0, 1)).unflatten(0, (t, s))
-
-
-def _check_name(key: str, name: str, known: tuple[str, ...]) -> None:
-    """Raise a ConfigError that names the nearest right one unless `name` is known."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown {key} {name!r}, known are {', '.join(known)}{hint}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import types
 import typing
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import nearest
 
 S = TypeVar("S")
 TYRO = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
@@ -65,8 +65,17 @@ def _refuse_misfit(settings: Any, change: str, words: list[str]) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             parse(settings, words)
     except SystemExit as error:
+        if refused := _refused_by_settings(error):
+            raise refused from None
         kind = _kind_name(leaf_type(settings, change.partition("=")[0].strip()))
         raise ConfigError(f"{change}: expected {kind}") from error
+
+
+def _refused_by_settings(error: BaseException | None) -> ConfigError | None:
+    """Return the ConfigError of a settings class that made tyro exit, if there is one (tyro catches ValueErrors)."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _arguments(settings: Any, change: str) -> list[str]:
@@ -94,9 +103,9 @@ def _refuse_key(key: str, known: Mapping[str, Any]) -> typing.NoReturn:
     if group:
         raise ConfigError(f"{key} is a group of settings: set one of {', '.join(group)}")
     tails = {name.rpartition(".")[2]: name for name in reversed(list(known))}
-    near = difflib.get_close_matches(key, known, n=1)
-    near = near or [tails[n] for n in difflib.get_close_matches(key.rpartition(".")[2], tails, n=1, cutoff=0.7)]
-    hint = f", did you mean {near[0]!r}" if near else ""
+    last = nearest(key.rpartition(".")[2], tails, cutoff=0.7)
+    near = nearest(key, known) or (tails[last] if last else None)
+    hint = f", did you mean {near!r}" if near else ""
     raise ConfigError(f"unknown setting {key!r}{hint}; --show lists all of them")
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.videos.registry import datasets, find_info, plain, unknown
+from ebmtrack.names import unknown
+from ebmtrack.videos.registry import datasets, find_info, plain
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,17 +9,17 @@ It is known from then on to training and evaluation alike. `ebmtrack eval --data
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import unknown
 from ebmtrack.videos import coco, dtb, folder, got10k, lasot, nfs, otb, synthetic, tcolor, trackingnet, uav, vot
 from ebmtrack.videos.image_store import ImageStore
 from ebmtrack.videos.sequence import DataSet
@@ -114,13 +114,6 @@ def load_file(path: Path) -> str:
     if not found:
         raise ConfigError(f"{path}: registers no data set; call ebmtrack.videos.register(DataSetInfo(...)) in it")
     return found[0]
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for an unknown name, with the nearest known one or all of them."""
-    near = difflib.get_close_matches(name, known := list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-    return ConfigError(f"unknown {kind} {name!r}{hint}")
 
 
 def plain(name: str) -> str:

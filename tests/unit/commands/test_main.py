@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 
 from ebmtrack import __version__
 from ebmtrack.commands import main as cli
+from ebmtrack.commands.evaluate import Evaluate
+from ebmtrack.commands.options import DatasetOptions, TrackerOptions
+from ebmtrack.commands.track import Demo, Track
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
 
@@ -47,7 +51,7 @@ def folder(tmp_path):
 def still(monkeypatch):
     """What the commands ask of the tracker's loader, which gives a still one."""
     asked = []
-    monkeypatch.setattr(cli, "_tracker", lambda *chosen: asked.append(chosen) or Still())
+    monkeypatch.setattr(TrackerOptions, "load", lambda options: asked.append(options) or Still())
     return asked
 
 
@@ -63,7 +67,7 @@ def test_threads_that_wait_leave_the_cores_to_others(own, expected):
     """Set before PyTorch is loaded, unless the user has chosen."""
     ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    code = "import os, sys; from ebmtrack.commands.main import main; main(['--version']); print('torch' in sys.modules)"
+    code = "import os, sys, ebmtrack; print('torch' in sys.modules)"
     done = python(["-c", code + "; print(os.environ.get('GOMP_SPINCOUNT'))"], env={**environment, **own})
     assert done.stdout.split()[-2:] == ["False", str(expected)]
 
@@ -90,8 +94,17 @@ def test_wrong_options_are_code_2(line, capsys):
 def test_every_verb_says_what_it_does():
     """Help is made of docstrings: each verb has a sentence, and a line for each of its options."""
     for verb in cli.VERBS.values():
-        options = verb.__code__.co_varnames[: verb.__code__.co_argcount]
+        options = [field.name for field in dataclasses.fields(verb) if not field.type.startswith("Flat[")]
         assert verb.__doc__ and all(f"{option}: " in verb.__doc__ for option in options)
+
+
+def test_options_are_not_forwarded_by_position():
+    """Each verb can be made from Python, with the defaults of the command line."""
+    assert cli.parse(["track", "a.mp4", "--device", "cpu"]) == Track(
+        source="a.mp4", tracker=TrackerOptions(device="cpu")
+    )
+    assert cli.parse(["demo"]) == Demo()
+    assert cli.parse(["eval", "--dataset", "folder"]) == Evaluate(data=DatasetOptions("folder"))
 
 
 @pytest.mark.parametrize("init", [["--init", "1,2,3,4", "--init", "5,6,7,8"], ["--init", "1,2,3,4;5,6,7,8"]])
@@ -100,7 +113,7 @@ def test_webcam_takes_several_targets_as_track_does(init, monkeypatch):
     from ebmtrack.viewers import selection
 
     asked = []
-    monkeypatch.setattr(webcam, "webcam", lambda load, camera, source, init, *rest: asked.append(init))
+    monkeypatch.setattr(webcam, "webcam", lambda load, init, **_: asked.append(init))
     assert cli.main(["webcam", *init]) == 0
     assert selection.parse_boxes(asked[0]) == [(1, 2, 3, 4), (5, 6, 7, 8)]
 
@@ -110,16 +123,16 @@ def test_track(folder, still, capsys):
     argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]
     assert cli.main([*argv, "--max-frames", "3", "--device", "cpu"]) == 0
     assert out.read_text() == "1.000,2.000,3.000,4.000\n" * 3
-    assert still == [(None, None, "cpu")] and "3 frames" in capsys.readouterr().out
+    assert still == [TrackerOptions(device="cpu")] and "3 frames" in capsys.readouterr().out
 
 
 def test_bench_prints_json(monkeypatch, capsys):
     from ebmtrack.studies import bench_tracker as bench
 
     asked = []
-    monkeypatch.setattr(bench, "bench", lambda *chosen: asked.append(chosen) or {"frame_ms": 12.5})
+    monkeypatch.setattr(bench, "bench", lambda **chosen: asked.append(chosen) or {"frame_ms": 12.5})
     assert cli.main(["bench", "--threads", "1", "--width", "320", "--json"]) == 0
-    assert asked == [("dimp18_nce_plus", None, "cpu", "auto", 1, 100, 320, 480, 1)]
+    assert asked[0].items() >= {"params": "dimp18_nce_plus", "threads": 1, "width": 320, "height": 480}.items()
     assert json.loads(capsys.readouterr().out) == {"frame_ms": 12.5}
 
 
@@ -134,7 +147,7 @@ def test_an_error_of_many_lines_is_made_one(monkeypatch, folder, capsys):
     def refuse(*_):
         raise CheckpointError("first line\n  second line")
 
-    monkeypatch.setattr(cli, "_tracker", refuse)
+    monkeypatch.setattr(TrackerOptions, "load", refuse)
     assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 2
     assert capsys.readouterr().err == "ebmtrack: error: first line second line\n"
 
@@ -143,7 +156,7 @@ def test_ctrl_c_is_code_130(monkeypatch, folder, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_tracker", interrupt)
+    monkeypatch.setattr(TrackerOptions, "load", interrupt)
     assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.txt")]) == 130
 
 
@@ -158,7 +171,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(monkeypatch, capsys):
     def refused(*_):
         raise PermissionError(13, "Permission denied", "/data/out.safetensors")
 
-    monkeypatch.setattr(cli, "_tracker", refused)
+    monkeypatch.setattr(TrackerOptions, "load", refused)
     assert cli.main(["demo"]) == 2
     assert capsys.readouterr().err == "ebmtrack: error: /data/out.safetensors: Permission denied\n"
 
@@ -173,7 +186,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_a_broken_pipe_elsewhere_is_not_hidden(tmp_path):
     program = "import ebmtrack.studies.bench_tracker as b\n"
-    program += "def fails(*_): raise BrokenPipeError('a server')\nb.bench = fails"
+    program += "def fails(**_): raise BrokenPipeError('a server')\nb.bench = fails"
     done = python(["-c", f"{program}\nfrom ebmtrack.commands.main import main; main(['bench'])"])
     assert done.returncode == 1 and "BrokenPipeError: a server" in done.stderr
 
@@ -189,9 +202,10 @@ def test_help_does_not_load_what_is_heavy():
 def test_signals_from_outside_keep_the_boxes(folder, name):
     """Ctrl-C, `kill` or `timeout`, a closed terminal, while the second frame is tracked: the first box is on disk."""
     code = (
-        "import signal, sys; sys.path.insert(0, sys.argv.pop(1)); from tests.unit.commands.test_main import Still, cli;"
+        "import signal, sys; sys.path.insert(0, sys.argv.pop(1));"
+        "from tests.unit.commands.test_main import Still, TrackerOptions, cli;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # jobs in the background inherit none
-        "cli._tracker = lambda *_: Still(120.0); sys.exit(cli.main())"
+        "TrackerOptions.load = lambda _: Still(120.0); sys.exit(cli.main())"
     )
     out = folder / "b.txt"
     argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ebmtrack.device import pick_devices
 from ebmtrack.errors import ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.foreign import find_results
@@ -275,18 +276,18 @@ def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are taken as given; `cuda` means all GPUs, or under torchrun the one of this process."""
     torch = pytest.importorskip("torch")
-    assert runner.pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    assert pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
     for name in ("tpu", "cuda:", "cpu,", ""):
         with pytest.raises(ConfigError, match="unknown device"):
-            runner.pick_devices(name)
+            pick_devices(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert runner.pick_devices("auto") == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    assert pick_devices("auto") == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert runner.pick_devices("cuda") == ("cuda:2",)
+    assert pick_devices("cuda") == ("cuda:2",)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert runner.pick_devices("auto") == ("cpu",)
+    assert pick_devices("auto") == ("cpu",)
     with pytest.raises(ConfigError, match="no GPU"):
-        runner.pick_devices("cuda")
+        pick_devices("cuda")
 
 
 def test_what_killed_processes_left_is_removed(root: Path, tmp_path: Path, reference: dict) -> None:

@@ -573,11 +573,11 @@ def test_weights_that_cannot_be_loaded_close_the_window_with_the_reason(tmp_path
     (tmp_path / "frames").mkdir()
     cv2.imwrite(str(tmp_path / "frames" / "0.png"), picture(9))
     script = NOTING.format(tests=TESTS) + (
-        "from ebmtrack import cli\n"
+        "from ebmtrack.commands import main as cli\n"
         "from ebmtrack.errors import CheckpointError\n"
         "def load():\n"
         "    raise CheckpointError('none.safetensors: no such file')\n"
-        f"cli.VERBS['webcam'] = lambda: webcam.webcam(load, source={str(tmp_path / 'frames')!r}, loop=True)\n"
+        f"cli.Webcam.run = lambda _: webcam.webcam(load, source={str(tmp_path / 'frames')!r}, loop=True)\n"
         "sys.exit(cli.main(['webcam']))\n"
     )
     with Screen(sys.executable, "-c", script) as screen:

@@ -1,0 +1,151 @@
+"""Verbs about data on disk: datasets, paths, pack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ebmtrack.commands.options import Positional
+from ebmtrack.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ebmtrack.videos.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """List the benchmarks found below a folder, or check one data set: counts, what is missing, what is damaged.
+
+    Attributes:
+        action: list benchmarks, or check a data set; what is damaged gives exit code 1.
+        name: The data set to check: lasot, got10k, trackingnet, coco, pool, pack, or a benchmark such as otb100.
+        path: Its folder; by default that which `ebmtrack paths` says.
+        root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
+        every_frame: Read every frame when checking, not only the first and the last of a sequence.
+    """
+
+    action: Positional[Literal["list", "check"]] = "list"
+    name: Annotated[Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    path: Annotated[Positional[Path | None], tyro.conf.arg(metavar="PATH")] = None
+    root: Path | None = None
+    every_frame: bool = False
+
+    def run(self) -> int:
+        """List or check; return 1 if the data set is damaged."""
+        return self._check() if self.action == "check" else self._list()
+
+    def _list(self) -> int:
+        """Print the benchmarks below the folder."""
+        from ebmtrack.videos.opening import describe_datasets
+        from ebmtrack.videos.paths import data_root
+
+        place = None if self.root else data_root()
+        root = self.root or (place.path if place else None)
+        if root is None:
+            raise ConfigError("give --root, or set EBMTRACK_DATA to the folder that holds your data sets")
+        print(describe_datasets(root), end="")
+        return 0
+
+    def _check(self) -> int:
+        """Print the findings about a data set."""
+        from ebmtrack.data.checking import check
+
+        if self.name is None:
+            raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
+        damaged = 0
+        for finding in check(self.name, self.path, self.every_frame):
+            damaged += finding.kind != "info"
+            print(finding.line)
+        print(f"{damaged} faults" if damaged else "no fault found")
+        return 1 if damaged else 0
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Show the folder that each data set would be read from, who says so, and whether it is there."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from ebmtrack.videos.paths import describe_paths
+
+        print(describe_paths())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Write a training source into a pack: target-centred crops with boxes; interrupted, it goes on where it was.
+
+    Attributes:
+        name: lasot, got10k, trackingnet, coco, synthetic, pack, pool (three packs), or the file of a data set.
+        path: Folder of the source.
+        out: Folder of the pack.
+        context: Side of a crop in target sizes; the picture's end cuts it.
+        output: Side of a crop in pixels at most; larger ones are scaled down.
+        quality: JPEG quality, 1 to 100.
+        png: Store PNG instead: no loss, several times as large.
+        every: Keep every N-th visible frame.
+        most_frames: Keep at most N frames of a video, evenly spread; 0 keeps all.
+        targets: Keep the first N targets only.
+        skip_damaged: Leave out what cannot be read, instead of stopping there.
+        split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
+        exclude: File of sequences to leave out.
+        part: Of the small pool: what is trained on, what is held back, or all.
+        clips: Number of the pool's compositions.
+        seed: Seed of the compositions.
+        threads: Threads that read and cut.
+    """
+
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    path: Annotated[Positional[Path], tyro.conf.arg(metavar="PATH")]
+    out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")]
+    context: float = 10.0
+    output: int = 576
+    quality: int = 90
+    png: bool = False
+    every: int = 1
+    most_frames: int = 0
+    targets: int | None = None
+    skip_damaged: bool = False
+    split: str | None = None
+    exclude: Path | None = None
+    part: Literal["train", "validation", "all"] = "train"
+    clips: int = 2000
+    seed: int = 0
+    threads: int | None = None
+
+    def run(self) -> None:
+        """Write the packs and print what they hold."""
+        from ebmtrack.data.packing import PackSettings, write_pack
+
+        settings = PackSettings(
+            self.context,
+            self.output,
+            self.quality,
+            self.png,
+            self.every,
+            self.most_frames,
+            self.targets,
+            skip_damaged=self.skip_damaged,
+        )
+        exclude = str(self.exclude) if self.exclude else None
+        origin = {"path": str(self.path.resolve()), "split": self.split, "exclude": exclude}
+        for place, source in self._sources().items():
+            out = self.out / place
+            facts = write_pack(source, out, settings, self.threads, progress=True, origin=origin)
+            megabytes = facts["bytes"] / 1e6
+            print(f"{facts['frames']} crops of {facts['targets']} targets, {megabytes:.1f} MB, are in {out}")
+            for line in facts["left_out"]:
+                print(f"left out: {line}")
+
+    def _sources(self) -> Mapping[str, Source]:
+        """Return the sources to pack, each with its folder below `out`."""
+        from ebmtrack.data.catalogue import open_source
+        from ebmtrack.data.pool import open_pool
+
+        if self.name == "pool":
+            return open_pool(self.path, self.part, seed=self.seed, clips=self.clips)
+        return {"": open_source(self.name, self.path, self.split, self.exclude)}

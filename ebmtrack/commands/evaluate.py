@@ -1,0 +1,212 @@
+"""Verbs that evaluate trackers: eval, stress, report, export."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from json import dumps
+from pathlib import Path
+from typing import Any, Literal
+
+from ebmtrack.commands.options import DEFAULT_SET_UP, DatasetOptions, Flat, VisdomOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Run trackers over a benchmark and score them; what is finished is not run again.
+
+    Attributes:
+        params: Tracker set-ups, one or more: names in tracker_params, or paths of files like those.
+        sequences: Names of sequences, all by default.
+        runs: Runs with different seeds.
+        workers: Processes (one per GPU or core by default).
+        threads: CPU threads of each worker.
+        device: auto (all GPUs if there are any), cpu, cuda or cuda:N.
+        weights: Network weights instead of those of the set-ups.
+        protocol: Scoring rules (the data set's own by default).
+        seed: First seed.
+        allow_missing: Go on with the sequences that are there.
+        overwrite: Remove what is finished and run it again; no other runner may be at work there.
+        out: Folder of results.
+        json: Print the scores as JSON (which `ebmtrack report --peers` reads), and the progress to stderr.
+    """
+
+    data: Flat[DatasetOptions]
+    params: tuple[str, ...] = (DEFAULT_SET_UP,)
+    sequences: tuple[str, ...] = ()
+    runs: int = 1
+    workers: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    weights: Path | None = None
+    protocol: str | None = None
+    seed: int = 0
+    allow_missing: bool = False
+    overwrite: bool = False
+    out: Path = Path("results")
+    json: bool = False
+    panel: Flat[VisdomOptions] = field(default_factory=VisdomOptions)
+
+    def run(self) -> int:
+        """Run, score and print a table; return 1 if a sequence failed."""
+        from ebmtrack.evaluation.evaluate import EvaluateOptions, evaluate
+
+        options = EvaluateOptions(
+            sequences=self.sequences,
+            runs=self.runs,
+            workers=self.workers,
+            threads=self.threads,
+            device=self.device,
+            weights=self.weights,
+            protocol=self.protocol,
+            seed=self.seed,
+            allow_missing=self.allow_missing,
+            overwrite=self.overwrite,
+            out=self.out,
+        )
+        shown = self._shown() if self.panel.visdom else {}
+        stream = sys.stderr if self.json else sys.stdout
+        evaluation = evaluate(self.params, self.data.dataset, self.data.locate(), options, stream=stream, **shown)
+        if self.json:
+            print(dumps(evaluation.as_json(), indent=1))
+        return evaluation.exit_code
+
+    def _shown(self) -> dict[str, Any]:
+        """Return the arguments that make `evaluate` show its trackers and scores on a visdom server."""
+        from ebmtrack.evaluation.evaluate import ParamsFactory
+        from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
+        from ebmtrack.viewers.visdom import VisdomPanel
+
+        inner = ParamsFactory(None if self.weights is None else str(self.weights.absolute()))
+        curves = ScoreCurves(VisdomPanel("ebmtrack_eval", self.panel.visdom_server))
+        return {"factory": ShowingFactory(inner, self.panel.visdom_server), "on_score": curves}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stress:
+    """Change sequences on purpose (jumps, occlusions, missing frames, grey, noise) and see what becomes of the boxes.
+
+    Attributes:
+        root: Folder of sequences, as for `ebmtrack eval --dataset folder`.
+        params: Tracker set-ups, one or more.
+        changes: none, jump, hidden, gaps, grey, noise; all by default.
+        set: A change of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
+        weights: Network weights (.safetensors) instead of those that come with ebmtrack.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        seed: Seed of the changes and the trackers.
+        out: Folder of trials, which are not run again, and of the page stress.html.
+    """
+
+    root: Path
+    params: tuple[str, ...] = (DEFAULT_SET_UP,)
+    changes: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    weights: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    out: Path = Path("results/stress")
+
+    def run(self) -> None:
+        """Track, print a row for each set-up and change, and write the page."""
+        from ebmtrack.evaluation.evaluate import facts_of
+        from ebmtrack.files import write_text
+        from ebmtrack.studies.stress import Store, stress, stress_page
+        from ebmtrack.tracking.params import load_params
+        from ebmtrack.tracking.tracker import Tracker
+        from ebmtrack.training.overrides import override
+        from ebmtrack.videos import open_dataset
+
+        chosen = {name: load_params(name) for name in self.params}
+        if self.set:
+            chosen |= {f"{name} {' '.join(self.set)}": override(load_params(name), self.set) for name in self.params}
+        trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
+        folder = self.root.resolve().name
+        store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})
+        trials = stress(trackers, open_dataset("folder", self.root), self.changes, self.seed, store=store)
+        write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{folder}”"))
+        print(f"the page is {store.folder / 'stress.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Compare stored results on one HTML page: tables, curves, the worst sequences.
+
+    Attributes:
+        results: Folder of results of `ebmtrack eval`.
+        page: The page to write.
+        params: Tracker set-ups to show, all by default.
+        sequences: Names of sequences, all by default.
+        others: Other trackers' raw results (pytracking, got10k, pysot, OTB): NAME FOLDER NAME FOLDER ...
+        peers: JSON file with other trackers' figures.
+        protocol: Scoring rules (the data set's own by default).
+        worst: How many of the first tracker's worst sequences are shown in detail.
+        plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column, and for the tables as
+            CSV, JSON and LaTeX.
+        pages: Also write a page for each sequence, with a film strip around each failure.
+    """
+
+    data: Flat[DatasetOptions]
+    results: Path = Path("results")
+    page: Path = Path("report.html")
+    params: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+    others: dict[str, Path] | None = None
+    peers: Path | None = None
+    protocol: str | None = None
+    worst: int = 5
+    plots: Path | None = None
+    pages: bool = True
+
+    def run(self) -> None:
+        """Write the page."""
+        from ebmtrack.evaluation.report import ReportOptions, report
+
+        options = ReportOptions(
+            out=self.results,
+            params_names=self.params,
+            results=self.others or {},
+            peers=self.peers,
+            protocol=self.protocol,
+            sequences=self.sequences,
+            worst=self.worst,
+            plots=self.plots,
+            pages=self.pages,
+        )
+        print(f"the report is in {report(self.data.dataset, self.data.locate(), self.page, options)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write stored results in the layout of another toolkit.
+
+    Attributes:
+        layout: pytracking; got10k (the toolkit's GOT-10k); got10k-otb (its other data sets); got10k-server or
+            trackingnet-server (an archive to upload).
+        results: Folder of results of `ebmtrack eval`.
+        params: Tracker set-ups, all by default.
+        integers: Cut fractions off, as pytracking does.
+        out: Folder to write to.
+    """
+
+    data: Flat[DatasetOptions]
+    layout: Literal["pytracking", "got10k", "got10k-otb", "got10k-server", "trackingnet-server"]
+    results: Path = Path("results")
+    params: tuple[str, ...] = ()
+    integers: bool = False
+    out: Path = Path("export")
+
+    def run(self) -> None:
+        """Write the files."""
+        from ebmtrack.evaluation.export import export_stored
+
+        written = export_stored(
+            self.data.dataset,
+            self.data.locate(),
+            self.layout,
+            self.out,
+            out=self.results,
+            params_names=self.params,
+            integers=self.integers,
+        )
+        what = "archives" if self.layout.endswith("-server") else "files of boxes"
+        print(f"{len(written)} {what} are in {self.out}")

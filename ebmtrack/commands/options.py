@@ -1,0 +1,102 @@
+"""Options that several verbs share, and what every verb is.
+
+A verb is a frozen dataclass: its fields are the options, its docstring is the help, and `run` does the work. What is
+heavy is imported inside `run`, so that `ebmtrack --help` stays quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+
+import tyro
+
+if TYPE_CHECKING:
+    from ebmtrack.tracking.tracker import MultiTracker, Tracker
+
+VISDOM_SERVER = "http://localhost:8097"
+DEFAULT_SET_UP = "dimp18_nce_plus"
+
+T = TypeVar("T")
+Positional = Annotated[T, tyro.conf.Positional]
+Repeated = Annotated[tuple[T, ...], tyro.conf.UseAppendAction]  # an option that is given once for each value
+Flat = Annotated[T, tyro.conf.arg(name="")]  # a group of options without a prefix
+
+
+class Verb(Protocol):
+    """A verb of the command line with the values of its options."""
+
+    def run(self) -> int | None:
+        """Do the work and return the exit code (None is 0)."""
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """The tracker: its set-up, its network and the device that computes.
+
+    Attributes:
+        params: Tracker set-up: a name in tracker_params, such as dimp18_nce_plus, or the path of a file like those.
+        weights: Network weights (.safetensors), or the name of a network that comes with ebmtrack, instead of those
+            of the set-up.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        engine: torch, onnx (no torch needed), or auto.
+    """
+
+    params: str = DEFAULT_SET_UP
+    weights: str | None = None
+    device: str = "auto"
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+
+    def load(self) -> Tracker:
+        """Return a tracker of one target."""
+        from ebmtrack.tracking.tracker import Tracker
+
+        return Tracker.from_pretrained(**self._values())
+
+    def load_multi(self) -> MultiTracker:
+        """Return a tracker of several targets."""
+        from ebmtrack.tracking.tracker import MultiTracker
+
+        return MultiTracker.from_pretrained(**self._values())
+
+    def _values(self) -> dict[str, Any]:
+        """Return the options as arguments of from_pretrained."""
+        return {"params": self.params, "weights": self.weights, "device": self.device, "engine": self.engine}
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """A data set for evaluation.
+
+    Attributes:
+        dataset: folder (any directory of sequences), otb100, uav123, nfs30, lasot ...: see `ebmtrack datasets`.
+        root: The data set's folder; by default it is looked for below the folder in EBMTRACK_DATA.
+    """
+
+    dataset: str
+    root: Path | None = None
+
+    def locate(self) -> Path:
+        """Return the folder of the data set."""
+        from ebmtrack.videos.opening import locate
+
+        return locate(self.dataset, self.root)
+
+
+@dataclass(frozen=True)
+class VisdomOptions:
+    """A visdom server that shows what happens.
+
+    Attributes:
+        visdom: Show on a visdom server what the tracker sees: frame, score map, energy, candidate boxes, and scores.
+        visdom_server: The server's URL.
+    """
+
+    visdom: bool = False
+    visdom_server: str = VISDOM_SERVER
+
+    @property
+    def url(self) -> str | None:
+        """The server's URL, or None if nothing is to be shown."""
+        return self.visdom_server if self.visdom else None

@@ -1,0 +1,146 @@
+"""Verbs that train networks: train, study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ebmtrack.commands.options import Positional
+
+SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Run a training of ltr_settings, or go on with it where it was stopped.
+
+    Attributes:
+        name: File in ltr_settings, such as ebm18_small.
+        data: Folder of the training data, for runs on a pool; the others ask `ebmtrack paths`.
+        backbone: File of torchvision's ImageNet weights (they are downloaded by default).
+        out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).
+        steps: Optimiser steps (the run's own number by default).
+        batch: Sequences in a step of each process (torchrun starts several).
+        workers: Processes that read and cut the data.
+        seed: Seed of samples, weights and noise.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        float32: Compute in float32 throughout, not partly in bfloat16.
+        resume: Insist on a checkpoint to go on from, instead of starting afresh if there is none.
+        restart: Start afresh even if there is a checkpoint.
+        track_on: Folder of sequences; their beginnings are tracked every few steps, the mean AUC goes to the log.
+        tensorboard: Write curves for TensorBoard into the run's folder, besides log.csv.
+        visdom: Show curves on a visdom server as well.
+        set: Changes of the run's settings, key=value, one or more.
+        show: Print all that --set can change, with its values, and stop.
+    """
+
+    name: Positional[str]
+    data: Path | None = None
+    backbone: str | None = None
+    out: Path | None = None
+    steps: int | None = None
+    batch: int | None = None
+    workers: int | None = None
+    seed: int | None = None
+    device: str | None = None
+    float32: bool = False
+    resume: bool = False
+    restart: bool = False
+    track_on: Path | None = None
+    tensorboard: bool = False
+    visdom: bool = False
+    set: tuple[str, ...] = ()
+    show: bool = False
+
+    def run(self) -> None:
+        """Train, or print the settings."""
+        from ebmtrack.training.command import check_resume, settings_for, train_named
+        from ebmtrack.training.distributed import is_leader
+        from ebmtrack.training.overrides import describe
+
+        settings = settings_for(self.name, self._chosen(), self.set)
+        if self.show:
+            print(describe(settings))
+            return
+        if self.resume:
+            check_resume(settings)
+        path = train_named(self.name, settings)
+        if is_leader():
+            print(f"the network is in {path}")
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return the fields of RunSettings that the user has chosen."""
+        values = {name: getattr(self, name) for name in SAME_NAME}
+        values |= {"bfloat16": False if self.float32 else None, "resume": False if self.restart else None}
+        values |= {"tensorboard": self.tensorboard or None, "visdom": self.visdom or None}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Compare ways to train an energy: 1d is the BMVC 2020 paper's regression study, boxes trains box branches.
+
+    Attributes:
+        name: 1d, or boxes (with the backbone of a trained network, on a pool of training data).
+        methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
+        runs: Networks for each method (and data set): 20 in 1d, 3 in boxes.
+        samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, 128 in boxes.
+        out: Folder of results; what it holds is not trained again. Default: study1d or study_boxes.
+        seed: Seed of data and networks; another seed needs another folder (1d).
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N (1d).
+        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler (1d).
+        data: The training pool, as for the run ebm18_small (boxes).
+        weights: Network whose backbone is used instead of the one that comes with ebmtrack (boxes).
+        steps: Optimiser steps of each training (boxes).
+        track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
+        set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1 (boxes).
+    """
+
+    name: Positional[Literal["1d", "boxes"]]
+    methods: tuple[str, ...] = ()
+    runs: int | None = None
+    samples: tuple[int, ...] = ()
+    out: Path | None = None
+    seed: int = 0
+    device: str = "auto"
+    compile: bool = False
+    data: Path = Path("data/train")
+    weights: str | None = None
+    steps: int = 1000
+    track_on: Path | None = None
+    set: tuple[str, ...] = ()
+
+    def run(self) -> None:
+        """Train what is missing and print a table."""
+        print(self._study_1d() if self.name == "1d" else self._study_boxes())
+
+    def _study_1d(self) -> str:
+        """Return the table of the regression study."""
+        from ebmtrack.studies.energy_1d import StudySettings, study_1d
+
+        return study_1d(
+            self.out or Path("study1d"),
+            self.methods,
+            self.runs or 20,
+            self.samples or (1, 4, 16, 64, 256, 1024),
+            self.device,
+            StudySettings(seed=self.seed),
+            compiled=self.compile,
+        )
+
+    def _study_boxes(self) -> str:
+        """Return the table of the study of box losses."""
+        from ebmtrack.studies.box_losses_parts import study_boxes
+
+        return study_boxes(
+            self.out or Path("study_boxes"),
+            self.data,
+            self.weights,
+            self.methods,
+            self.runs or 3,
+            self.samples or (128,),
+            self.steps,
+            self.track_on,
+            self.set,
+        )

@@ -1,0 +1,73 @@
+"""The device that computes, by name. torch is imported only if a GPU is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+
+from ebmtrack.errors import ConfigError
+
+KNOWN = "auto, cpu, mps, cuda or cuda:N"
+
+
+def pick_device(device: str = "auto") -> str:
+    """Return the name of a device that this machine has.
+
+    Args:
+        device: "cpu", "mps", "cuda", "cuda:1", or "auto": a CUDA GPU if there is one, else the CPU.
+
+    Returns:
+        "cpu", "mps", "cuda" or "cuda:N", as torch.device takes it.
+
+    Raises:
+        ConfigError: If this is no device, or none of this machine.
+    """
+    if device == "auto":
+        device = "cuda" if count_gpus() else "cpu"
+    match = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", str(device))
+    if match is None:
+        raise ConfigError(f"unknown device {str(device)!r}: use {KNOWN}")
+    if int(match[2] or 0) >= _count(match[1]):
+        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
+    return str(device)
+
+
+def pick_devices(devices: str = "auto") -> tuple[str, ...]:
+    """Return the devices for the workers of an evaluation.
+
+    Args:
+        devices: "cpu", "cuda" (all GPUs), "cuda:0,cuda:2", or "auto" (all GPUs if there are any, else the CPU).
+            Under torchrun "cuda" and "auto" mean the GPU of this process alone (LOCAL_RANK).
+
+    Raises:
+        ConfigError: If "cuda" is asked for without a GPU, and for anything that is no device.
+    """
+    if devices in ("auto", "cuda"):
+        count = count_gpus()
+        if devices == "cuda" and not count:
+            raise ConfigError("device 'cuda': PyTorch sees no GPU here; use --device cpu")
+        if count and "LOCAL_RANK" in os.environ:
+            return (f"cuda:{int(os.environ['LOCAL_RANK']) % count}",)
+        return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
+    names = tuple(part.strip() for part in devices.split(","))
+    for name in names:
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+            raise ConfigError(f"unknown device {name!r}: use auto, cpu, mps, cuda or cuda:0,cuda:1")
+    return names
+
+
+def count_gpus() -> int:
+    """Return the number of CUDA GPUs that PyTorch sees, 0 without PyTorch."""
+    return _count("cuda")
+
+
+def _count(kind: str) -> int:
+    """Return how many devices of a kind this machine has."""
+    if kind == "cpu":
+        return 1
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())

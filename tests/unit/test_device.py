@@ -1,0 +1,41 @@
+"""The device that computes, by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ebmtrack.device import pick_device
+from ebmtrack.errors import ConfigError
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("gpus, expected", [(0, "cpu"), (2, "cuda")])
+def test_auto_is_a_gpu_if_there_is_one(gpus, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert pick_device() == pick_device("auto") == expected
+    assert pick_device("cpu") == "cpu"
+
+
+def test_devices_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match="this machine has no device 'cuda:2'"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cpu:7", "CPU", "cuda:-1"])
+def test_what_is_no_device_is_refused(name):
+    with pytest.raises(ConfigError, match="device"):
+        pick_device(name)
+
+
+def test_the_cpu_is_picked_without_torch():
+    """Nothing is imported for it; without torch `auto` is the CPU."""
+    code = "import sys; from ebmtrack.device import pick_device; pick_device('cpu'); print('torch' in sys.modules);"
+    code += "import importlib.util as u; u.find_spec = lambda name: None; print(pick_device('auto'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["False", "cpu"], done.stderr
