@@ -57,8 +57,9 @@ def quantize_graphs(
 ) -> dict[str, onnx.ModelProto]:
     """Return the graphs with the convolutions of every frame in 8 bits, but for the stem and layer1.
 
-    Those two lose most: with them in 8 bits boxes in 12 search regions of held-back video ended 0.37 pixels (median)
-    from those in float32, without them 0.13; bfloat16 is at 0.06 (ebm18_small, 28 November 2026).
+    Those two lose most. In 12 search regions of held-back video that had no part in this choice, boxes ended 0.35
+    pixels (median) from those in float32 with them in 8 bits, 0.19 without; bfloat16 is at 0.08 (ebm18_small,
+    28 November 2026).
 
     Args:
         graphs: in float32, by file name.
