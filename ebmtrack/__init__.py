@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Any
-
 from ebmtrack._version import __version__
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError, ResultError
 
+TYPE_CHECKING = False  # true for type checkers; typing, os and the like are not loaded by plugins/hook.py's import
 if TYPE_CHECKING:
+    from typing import Any
+
     from ebmtrack.tracking.tracker import MultiTracker, Tracker, TrackResult
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load the tracker only when it is asked for, so that `import ebmtrack` stays instant."""
     if name in ("MultiTracker", "Tracker", "TrackResult"):
+        share_the_cores()
         from ebmtrack.tracking import tracker
 
         return getattr(tracker, name)
@@ -39,15 +39,15 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _share_the_cores() -> None:
+def share_the_cores() -> None:
     """Let PyTorch's threads spin only briefly while they wait for one another, unless the user has chosen.
 
     PyTorch reads this when it is loaded. By default its threads spin for milliseconds: beside one other busy process on
     two cores this leaves a twentieth of the speed, with this setting two fifths, and a quiet machine loses nothing
     (docs/results.md).
     """
+    import os
+    import sys
+
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "3000"
-
-
-_share_the_cores()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from ebmtrack import share_the_cores
 from ebmtrack._version import __version__
 from ebmtrack.commands.data import Datasets, Pack, Paths
 from ebmtrack.commands.evaluate import Evaluate, Export, Report, Stress
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An EbmtrackError is one line on stderr and code 2, as is a wrong option; Ctrl-C is code 130.
     """
+    share_the_cores()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in (["--version"], ["-V"]):
         print(f"ebmtrack {__version__}")

@@ -67,7 +67,7 @@ def test_threads_that_wait_leave_the_cores_to_others(own, expected):
     """Set before PyTorch is loaded, unless the user has chosen."""
     ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    code = "import os, sys, ebmtrack; print('torch' in sys.modules)"
+    code = "import os, sys; from ebmtrack import Tracker; print('torch' in sys.modules)"
     done = python(["-c", code + "; print(os.environ.get('GOMP_SPINCOUNT'))"], env={**environment, **own})
     assert done.stdout.split()[-2:] == ["False", str(expected)]
 
