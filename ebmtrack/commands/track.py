@@ -17,7 +17,11 @@ class Track:
             each of several targets.
         select: Draw the target's box with the mouse (this is done as well if --init is not given).
         save: Write a video with the boxes drawn, such as out.mp4.
-        boxes: Write the boxes as text, a line x,y,w,h for each frame; a file for each of several targets.
+        boxes: Write the boxes. The ending names the layout (.txt, .csv, .json ...); a file for each of several targets.
+        layout: Layout of the file of boxes if its ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
+        start: First frame to track, a number from 0 or a time such as 12.5s or 1:02.5; the boxes are those in this frame.
+        end: Last frame to track, a number or a time.
+        every: Track one of this many frames.
         show: Show the frames in a window while tracking; q ends it.
         max_frames: Stop after this many frames.
     """
@@ -27,6 +31,10 @@ class Track:
     select: bool = False
     save: str | None = None
     boxes: str | None = None
+    layout: str | None = None
+    start: str | None = None
+    end: str | None = None
+    every: int = 1
     show: bool = False
     max_frames: int | None = None
     tracker: Flat[TrackerOptions] = field(default_factory=TrackerOptions)
@@ -46,6 +54,10 @@ class Track:
             show=self.show,
             max_frames=self.max_frames,
             visdom=self.panel.url,
+            layout=self.layout,
+            start=self.start,
+            end=self.end,
+            every=self.every,
         )
 
 
