@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ebmtrack.tracking.tracker import MultiTracker, Tracker, TrackResult
+    from ebmtrack.viewers.follow import track
 
 __all__ = [
     "CheckpointError",
@@ -21,6 +22,7 @@ __all__ = [
     "TrackResult",
     "Tracker",
     "__version__",
+    "track",
 ]
 
 
@@ -31,6 +33,11 @@ def __getattr__(name: str) -> Any:
         from ebmtrack.tracking import tracker
 
         return getattr(tracker, name)
+    if name == "track":
+        share_the_cores()
+        from ebmtrack.viewers.follow import track
+
+        return track
     raise AttributeError(f"module 'ebmtrack' has no attribute {name!r}")
 
 

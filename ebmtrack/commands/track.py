@@ -17,9 +17,9 @@ class Track:
             each of several targets.
         select: Draw the target's box with the mouse (this is done as well if --init is not given).
         save: Write a video with the boxes drawn, such as out.mp4.
-        boxes: Write the boxes. The ending names the layout (.txt, .csv, .json ...); a file for each of several targets.
-        layout: Layout of the file of boxes if its ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
-        start: First frame to track, a number from 0 or a time such as 12.5s or 1:02.5; the boxes are those in this frame.
+        boxes: Write the boxes in the layout that the ending names (.txt, .csv, .json ...).
+        layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
+        start: First frame, a number from 0 or a time such as 12.5s or 1:02.5; the boxes are those in this frame.
         end: Last frame to track, a number or a time.
         every: Track one of this many frames.
         show: Show the frames in a window while tracking; q ends it.

@@ -143,3 +143,11 @@ def test_a_span_of_frames_is_tracked(folder, tmp_path):
 def test_boxes_that_are_none_are_refused(folder):
     with pytest.raises(ConfigError, match="four numbers"):
         list(track(folder, (1, 2, 3), Counter()))
+
+
+def test_the_package_offers_track():
+    """`ebmtrack.track` is the generator of viewers/follow.py, also in dir(ebmtrack)."""
+    import ebmtrack
+    from ebmtrack.viewers import follow
+
+    assert ebmtrack.track is follow.track and "track" in dir(ebmtrack)
