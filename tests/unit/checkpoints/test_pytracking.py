@@ -60,7 +60,7 @@ PRDIMP18 = {
     "normalize_label": True,
     "init_initializer": "zero",
 }
-PRDIMP50 = {**PRDIMP18, "clf_feat_blocks": 0, "out_feature_dim": 512, "gauss_sigma": 0.25 / 6 * 22}
+PRDIMP50 = {**PRDIMP18, "clf_feat_blocks": 0, "out_feature_dim": 512, "gauss_sigma": 0.9}
 KNOWN = {
     "dimp18": ("dimpnet18", DIMP18),
     "dimp50": ("dimpnet50", DIMP50),
@@ -501,7 +501,7 @@ def test_pictures_folders_and_our_own_format_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder"):
         import_pytracking(tmp_path)
     save_checkpoint(tmp_path / "ours.safetensors", dimp18(), run={}, dtype=torch.float16)
-    with pytest.raises(CheckpointError, match="a safetensors file, where a PyTorch"):
+    with pytest.raises(CheckpointError, match="a safetensors file, but a PyTorch"):
         import_pytracking(tmp_path / "ours.safetensors")
 
 

@@ -8,6 +8,7 @@ import torch
 
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.checkpoints.native import default_weights, read_metadata
+from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
 from tests.support import SEQUENCES
@@ -20,7 +21,8 @@ def overlaps(got, truth) -> np.ndarray:
 def test_the_file_says_what_it_is():
     metadata = read_metadata(default_weights())
     assert metadata["architecture"] == "dimp18" and metadata["dtype"] == "float16"
-    assert metadata["run"]["steps"] > 0 and "seed" in metadata["run"]
+    assert sum(part["share"] for part in metadata["run"]["mean of"]) == pytest.approx(1)
+    assert metadata["settings"]["search_factor"] == load_params("dimp18_nce_plus").search_factor
     assert default_weights().stat().st_size < 23e6
     assert default_weights().with_suffix(".md").exists()
 
