@@ -121,7 +121,8 @@ def read_pages(path: str | os.PathLike) -> tuple[list[np.ndarray], list[float]]:
     data = np.frombuffer(read_picture_bytes(path), np.uint8)
     if Path(path).suffix.lower() in (".tif", ".tiff"):
         with quiet_opencv():
-            done, pages = cv2.imdecodemulti(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            read_pages = cv2.imdecodemulti(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else (False, ())
+        done, pages = read_pages
         if not done or not pages:
             raise DatasetError(f"{path}: not a readable image ({data.size} bytes); is it damaged?")
         return list(pages), []

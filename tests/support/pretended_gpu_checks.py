@@ -23,6 +23,7 @@ from ebmtrack.studies import energy_1d as study1d
 from ebmtrack.studies import energy_1d_methods as methods
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
+from ebmtrack.training import distributed
 from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan
@@ -53,6 +54,8 @@ BOXES = [(90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)]
 def known_device(monkeypatch):
     """Let the program take the pretended GPU for one that is there."""
     monkeypatch.setattr(torch_engine, "check_device", torch.device)
+    monkeypatch.setattr(distributed, "find_device", str)
+    monkeypatch.setattr(study1d, "pick_device", str)
 
 
 def test_it_finds_tensors_on_the_wrong_device():

@@ -35,6 +35,15 @@ OURS = Path(ebmtrack.__file__).parent
 LAUNCH = (sys.executable, "-m", "ebmtrack.plugins.launch")
 
 
+@pytest.fixture(autouse=True)
+def own_environment():
+    """Take back the folders of data sets that a training run of the host has set for its process."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A checkout with a network of random weights and two short sequences."""
@@ -355,8 +364,6 @@ def test_training_takes_the_folders_of_the_host(host, checkout, tmp_path, monkey
     assert os.environ["EBMTRACK_GOT10K"] == str(folders["got10k"])
     assert os.environ["EBMTRACK_COCO"] == str(tmp_path) and "EBMTRACK_TRACKINGNET" not in os.environ
     assert asked[0].backbone == str(folders["networks"] / "resnet50-0676ba61.pth") and "backbone from" in shown
-    for name in ("LASOT", "GOT10K"):
-        monkeypatch.delenv(f"EBMTRACK_{name}")
 
 
 def test_runs_of_a_data_set_have_seeds_of_their_own(host, checkout):
