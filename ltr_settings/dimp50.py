@@ -2,7 +2,8 @@
 
     ebmtrack train dimp50 --device cuda --workers 8
 
-The first half of the backbone stays as it is, and learning rates and batch are those of SuperDiMP. The network fits
+Assumptions, because no source was at hand: batch, learning rates and the frozen first half of the backbone are those of
+SuperDiMP, the largest gap between frames (30) is that of dimp18. The network fits
 `ebmtrack track --params dimp50`.
 """
 

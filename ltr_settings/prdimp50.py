@@ -2,7 +2,8 @@
 
     ebmtrack train prdimp50 --device cuda --workers 8
 
-The first half of the backbone stays as it is, and learning rates and batch are those of SuperDiMP. The network fits
+Assumptions, because no source was at hand: batch, learning rates and the frozen first half of the backbone are those of
+SuperDiMP. The network fits
 `ebmtrack track --params prdimp50`.
 """
 
