@@ -115,11 +115,12 @@ def _from_file(path: Path) -> TrackerParams:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file of a tracker set-up")
     try:
-        params = runpy.run_path(str(path))["parameters"]()
+        make = runpy.run_path(str(path)).get("parameters")
+        if make is None:
+            raise ConfigError(f"{path}: defines no function parameters(); see docs/extending.md")
+        params = make()
     except EbmtrackError:
         raise
-    except KeyError as error:
-        raise ConfigError(f"{path}: defines no function parameters(); see docs/extending.md ({error})") from error
     except Exception as error:  # whatever a user's file may do
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(params, TrackerParams):
