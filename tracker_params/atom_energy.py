@@ -7,5 +7,5 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The papers' set-up with the ECCV paper's step lengths (section 5.4)."""
+    """Return the papers' set-up with the ECCV paper's step lengths (section 5.4)."""
     return dimp18_nce_plus_paper.parameters().replace(position_step=2e-4, size_step=1e-3)

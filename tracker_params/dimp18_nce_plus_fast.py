@@ -7,5 +7,5 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value."""
+    """Return the set-up as a value."""
     return dimp18_nce_plus.parameters().replace(inner_looks=4)

@@ -10,7 +10,7 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value."""
+    """Return the set-up as a value."""
     return dimp18_nce_plus.parameters().replace(
         position_step=2.5e-3,  # BMVC 2020, supplement D.1
         size_step=2.5e-3,

@@ -6,7 +6,7 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value; `parameters().replace(...)` changes it."""
+    """Return the set-up as a value; `parameters().replace(...)` changes it."""
     return TrackerParams(
         weights="prdimp18",
         sample_size=288,

@@ -6,5 +6,5 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value; `parameters().replace(...)` changes it."""
+    """Return the set-up as a value; `parameters().replace(...)` changes it."""
     return TrackerParams(weights="prdimp50", softmax_scores=True, not_found_threshold=0.04)

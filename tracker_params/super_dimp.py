@@ -6,5 +6,5 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """The set-up as a value; `parameters().replace(...)` changes it."""
+    """Return the set-up as a value; `parameters().replace(...)` changes it."""
     return TrackerParams(weights="super_dimp")

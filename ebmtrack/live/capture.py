@@ -98,7 +98,7 @@ class Capture:
         return self._rate.per_s(time.monotonic())
 
     def newest(self, after: int = 0, timeout_s: float = 0.0) -> Frame | None:
-        """The newest frame if its number is above `after`, else one that arrives in time, else None.
+        """Return the newest frame if its number is above `after`, else one that arrives in time, else None.
 
         Where the reading thread met an error that is not the source's, that error is raised here.
         """
@@ -125,7 +125,7 @@ class Capture:
             self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
-        """The thread: play the source, and again where it is to be opened again."""
+        """Run the thread: play the source, again if it is to be opened again."""
         source: FrameSource | None = self._source
         try:
             while source is not None and not self._stop.is_set():
@@ -209,5 +209,5 @@ def open_capture(
 
 
 def _ending(source: FrameSource) -> str:
-    """A sentence on a source that was played to its end."""
+    """Return a sentence on a source that was played to its end."""
     return source.note or f"{source.name} has ended after {source.frames_read} frames"

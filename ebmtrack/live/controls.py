@@ -93,7 +93,7 @@ class Controls:
             self._begin_xywh, self.live.paused = (), False
 
     def key(self, code: int) -> None:
-        """A key was pressed: its code as from cv2.waitKey, -1 for none."""
+        """Handle a pressed key: its code as from cv2.waitKey, -1 for none."""
         if code < 0:
             return
         name = chr(code & 0xFF).lower()
@@ -103,18 +103,18 @@ class Controls:
             self._acts[name]()
 
     def press(self, x: float, y: float) -> None:
-        """The left button went down: a box or a click begins."""
+        """Begin a box or a click: the left button went down."""
         if self.shown is not None:
             self.frozen, self._start_xy = self.shown, (x, y)
             self.box_xywh = self._box(x, y)
 
     def move(self, x: float, y: float) -> None:
-        """The mouse moved."""
+        """Follow the mouse."""
         if self._start_xy is not None:
             self.box_xywh = self._box(x, y)
 
     def release(self, x: float, y: float) -> None:
-        """The left button came up: the box is complete, or it was a click."""
+        """Complete the box, or take it for a click: the left button came up."""
         if self._start_xy is None:
             return
         box, image = self._box(x, y), self.frozen.frame.image
@@ -128,14 +128,14 @@ class Controls:
         self._leave()
 
     def draw(self, box_xywh: Box) -> None:
-        """A box is complete on the picture that is shown: learn its target."""
+        """Learn the target of a box that is complete on the picture that is shown."""
         self.frozen = self.shown
         learned = self.live.ask(Session.draw, self.frozen.frame.image, box_xywh, self.again)
         self._learning.append((box_xywh, learned))
         self.again = None
 
     def _box(self, x: float, y: float) -> Box:
-        """The box between the point where the button went down and this one, inside the picture."""
+        """Return the box between the point where the button went down and this one, inside the picture."""
         height, width = self.frozen.frame.image.shape[:2]
         (left, right), (top, bottom) = [
             sorted(min(max(0, value), side) for value in pair)

@@ -69,7 +69,7 @@ class LoadingTracker:
         return self._future.result().corner_log_density(target, points_xy)
 
     def _run(self, load: Callable[[], ManyTracker]) -> None:
-        """The thread."""
+        """Run the thread."""
         try:
             self._future.set_result(load())
         except BaseException as error:
@@ -176,7 +176,7 @@ class Session:
             self._targets[number] = Target(number, result.box_xywh, result.score, lost, result.search_xywh)
 
     def _with_heat(self, target: Target) -> Target:
-        """The target with its heat map, where that is wanted and there is an energy: not before the first update."""
+        """Return the target with its heat map if that is wanted and there is an energy (after the first update)."""
         if not self.energy or target.number != self.selected or target.lost or target.score is None:
             return target
         identity = self._id_of[target.number]
@@ -238,7 +238,7 @@ class Live:
         future.result()
 
     def newest(self, after: int = 0, timeout_s: float = 0.0) -> View | None:
-        """The newest view if its number is above `after`, else one that comes in time, else None."""
+        """Return the newest view if its number is above `after`, else one that comes in time, else None."""
         with self._changed:
             self._changed.wait_for(lambda: self._error or self._number() > after, timeout_s)
             if self._error is not None:
@@ -259,7 +259,7 @@ class Live:
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
-        """The thread."""
+        """Run the thread."""
         try:
             frame = None
             while not self._stop.is_set():
@@ -290,7 +290,7 @@ class Live:
         return count
 
     def _next(self, last: Frame | None) -> tuple[Frame | None, bool]:
-        """The frame to work on, and whether it is a new one; without one this takes up to WAIT_S."""
+        """Return the frame to work on, and whether it is a new one; without one this takes up to WAIT_S."""
         if self._paused and last is not None:
             self._stop.wait(WAIT_S / 2)
             return last, False
@@ -309,12 +309,12 @@ class Live:
             self._changed.notify_all()
 
     def _number(self) -> int:
-        """The newest view's number, 0 before the first."""
+        """Return the newest view's number, 0 before the first."""
         return self._view.number if self._view else 0
 
 
 def fresh_frame(capture: Capture, after: int) -> Frame | None:
-    """The newest frame with a number above `after`, or None where none comes within WAIT_S.
+    """Return the newest frame with a number above `after`, or None where none comes within WAIT_S.
 
     One that is older than half the time between two frames is left for the next, which is nearer; unless that is late.
     So a tracker that needs T begins with a frame at most half a frame old and is done T + 1/2 frame after its arrival.
@@ -329,7 +329,7 @@ def fresh_frame(capture: Capture, after: int) -> Frame | None:
 
 
 def corner_heat(log_density: Callable[[np.ndarray], np.ndarray], box_xywh: Box) -> Heat:
-    """The heat map around a box's top right corner while its bottom left one stays (ECCV 2020, figure 1).
+    """Return the heat map around a box's top right corner while its bottom left one stays (ECCV 2020, figure 1).
 
     `log_density` gives f for corners (n, 2), up to a constant.
     """

@@ -45,7 +45,7 @@ class Histogram:
         self.counts[min(max(0, round(value / self.step)), len(self.counts) - 1)] += 1
 
     def quantile(self, q: float) -> float:
-        """The smallest value, to the precision of the bins, that a part q of all does not exceed; nan without any."""
+        """Return the smallest value, as precise as the bins, that a part q of all does not exceed; nan if empty."""
         total = int(self.counts.sum())
         if not total:
             return float("nan")
@@ -93,7 +93,7 @@ class Statistics:
         self.newer.add(newest - number)
 
     def text(self, frames_arrived: int) -> str:
-        """The summary for the screen: one line, and one on the delay where something was shown."""
+        """Return the summary for the screen: one line, and one on the delay if something was shown."""
         seconds = self._last_used_s - self._first_used_s
         per_s = (self.frames_used - 1) / seconds if seconds > 0 else 0.0
         used = f"{seconds:.1f} s, {frames_arrived} frames arrived, {self.frames_used} used ({per_s:.1f} frames/s)"

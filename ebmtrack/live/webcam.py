@@ -153,7 +153,7 @@ class LiveWindow(Window):
 
 
 def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray, float]:
-    """What the window shows (h, w, 3): the view, the box that is being drawn, lines on top, help at the bottom.
+    """Return the picture of the window (h, w, 3): the view, the box being drawn, lines on top, help at the bottom.
 
     Also its zoom: pixels on the screen for each of the frame, so that small and very large frames are readable.
     """
@@ -172,7 +172,7 @@ def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray
 
 
 def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray:
-    """A copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost"; energy where it is known.
+    """Return a copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost", energy.
 
     The selected target, if there are several, has handles at its corners. `search` adds its search region.
     """
@@ -214,7 +214,7 @@ def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: boo
 
 
 def _with_lines(picture: np.ndarray, top: Sequence[Line], bottom: Sequence[str]) -> np.ndarray:
-    """The picture with lines of text at its top, and items at its bottom, as many in a line as fit."""
+    """Return the picture with lines of text at its top, and items at its bottom, as many in a line as fit."""
     height = _text_size(picture, "Ag")[1]
     rows = [(row, colour) for text, colour in top for row in _wrapped(picture, text.split(), " ")]
     for index, (row, colour) in enumerate(rows):
@@ -250,7 +250,7 @@ def _zoom(image: np.ndarray) -> float:
 
 
 def _zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
-    """A box of the frame on the zoomed picture; pixel centres lie at whole numbers in both."""
+    """Return a box of the frame on the zoomed picture; pixel centres lie at whole numbers in both."""
     x, y, w, h = box_xywh
     return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom
 
@@ -321,7 +321,7 @@ def _status(live: Live) -> list[Line]:
 
 
 def _matter(live: Live) -> str:
-    """What is the matter with the source, in words; nothing where it runs."""
+    """Return the trouble of the source in words; nothing if it runs."""
     state = live.capture.state()
     if state.kind == "waiting":
         return f"waiting for {live.capture.name}"

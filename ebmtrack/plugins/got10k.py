@@ -39,5 +39,5 @@ class EbmTracker(ToolkitTracker):
         self.tracker.init(np.array(image), box)
 
     def update(self, image: Image) -> np.ndarray:
-        """The box (4,) in the next image."""
+        """Return the box (4,) in the next image."""
         return np.array(self.tracker.update(np.array(image)).box_xywh)

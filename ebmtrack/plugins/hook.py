@@ -19,7 +19,7 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        """The spec of a module that exists only here, or of the host's one with an addition; else None."""
+        """Return the spec of a module that exists only here, or of the host's one with an addition; else None."""
         if not name.startswith(("pytracking.", "ltr.")):
             return None
         if name == HOST:
@@ -36,7 +36,7 @@ class Loader:
 
     @staticmethod
     def create_module(spec):
-        """An ordinary empty module."""
+        """Return an ordinary empty module."""
         return None
 
     @staticmethod
@@ -71,7 +71,7 @@ def complete(host) -> None:
 
 
 def _package_spec(name, path):
-    """A package of ours, whose modules may also lie in the host's own folder of that name."""
+    """Return the spec of a package of ours, whose modules may also lie in the host's own folder of that name."""
     import os
     from importlib.machinery import ModuleSpec
 
@@ -81,14 +81,14 @@ def _package_spec(name, path):
 
 
 def _set_up_spec(name, path):
-    """The user's own file in the checkout if there is one, else ours."""
+    """Return the spec of the user's own file in the checkout if there is one, else of ours."""
     from importlib.machinery import ModuleSpec, PathFinder
 
     return PathFinder.find_spec(name, path) or ModuleSpec(name, Loader, origin="ebmtrack")
 
 
 def _host_spec(name, path):
-    """The host's module, completed after it has run."""
+    """Return the spec of the host's module, which is completed after it has run."""
     from importlib.machinery import PathFinder
 
     spec = PathFinder.find_spec(name, path)
@@ -134,7 +134,7 @@ def _make(kind, *arguments):
 
 
 def _with_note(run):
-    """A video method that notes, while it runs, that its frames are BGR (unless it converts them by itself)."""
+    """Return a video method that notes, while it runs, that its frames are BGR (unless it converts them by itself)."""
     from functools import wraps
 
     @wraps(run)

@@ -52,7 +52,7 @@ class HostParams:
         self.object_presence_score_threshold = params.not_found_threshold  # the host hides objects below it
 
     def get(self, name: str, *default: Any) -> Any:
-        """The value of `name`; where it is absent the default, or AttributeError without one."""
+        """Return the value of `name`; where it is absent the default, or AttributeError without one."""
         if len(default) > 1:
             raise ConfigError(f"get({name!r}) takes one default, got {len(default)}")
         return getattr(self, name, *default)
@@ -102,7 +102,7 @@ class EbmTracker:
             return {"target_bbox": [float(value) for value in box], "object_presence_score": 1.0}
 
     def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The next frame: target_bbox, and object_presence_score from 0 to 1 (the highest classifier score)."""
+        """Return the next frame: target_bbox, and object_presence_score from 0 to 1 (the highest classifier score)."""
         self.frame += 1
         with told(f"in frame {self.frame}"):
             result = self.tracker.update(self._rgb(image))
@@ -119,7 +119,7 @@ class EbmTracker:
         self.visdom.register((image, *boxes, *masks), "Tracking", 1, "Tracking")
 
     def _rgb(self, image: np.ndarray) -> np.ndarray:
-        """The image as RGB: from videos and cameras the host hands on BGR."""
+        """Return the image as RGB: from videos and cameras the host hands on BGR."""
         if getattr(self.params, "frames_are_bgr", False) and np.ndim(image) == 3:
             return np.ascontiguousarray(image[:, :, ::-1])
         return image
@@ -146,7 +146,7 @@ def fill(module: ModuleType) -> None:
 
 
 def parameters_of(name: str, device: str | None = None, **changes: Any) -> HostParams:
-    """The set-up `name` of tracker_params for the host, with changes to its fields."""
+    """Return the set-up `name` of tracker_params for the host, with changes to its fields."""
     with told(f"when the parameters {name!r} were read"):
         return HostParams(load_params(name).replace(**changes), device)
 
@@ -240,7 +240,7 @@ def _tracker_params(params: Any) -> TrackerParams:
 
 
 def _network(params: Any) -> TorchEngine:
-    """The network of the parameters on its device, shared by all trackers of a process."""
+    """Return the network of the parameters on its device, shared by all trackers of a process."""
     path = find_weights(getattr(params, "weights", None))
     device = getattr(params, "device", None) or _default_device()
     engine = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
@@ -250,19 +250,19 @@ def _network(params: Any) -> TorchEngine:
 
 
 def _default_device() -> str:
-    """The GPU that the host chose for this process, else the CPU."""
+    """Return the GPU that the host chose for this process, else the CPU."""
     return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(path: Path, changed_ns: int, device: str) -> TorchEngine:
-    """The network of a file of either kind; the time of change is part of its name."""
+    """Return the network of a file of either kind; the time of change is part of its name."""
     net = load_checkpoint(path) if kind_of(path) == "safetensors" else import_pytracking(path)[0]
     return TorchEngine(InferenceNet(net, check_device(device)))
 
 
 def find_weights(name: str | os.PathLike | None) -> Path:
-    """The file of weights: a path, a network that comes with ebmtrack, or one in the host's network_path."""
+    """Return the file of weights: a path, a network that comes with ebmtrack, or one in the host's network_path."""
     folders = _network_folders()
     files = [folder / f"{name}{ending}" for folder in folders for ending in ("", *ENDINGS)] if name else []
     try:
@@ -286,7 +286,7 @@ def _network_folders() -> list[Path]:
 
 
 def _common_folder(env: Any) -> str:
-    """The folder that holds the host's tracking data sets together, "" where fewer than two are set."""
+    """Return the folder that holds the host's tracking data sets together, "" where fewer than two are set."""
     names = ("got10k_dir", "coco_dir", "lasot_dir", "trackingnet_dir")
     folders = [os.path.abspath(folder) for folder in (getattr(env, name, "") for name in names) if folder]
     return os.path.commonpath(folders) if len(folders) > 1 else ""

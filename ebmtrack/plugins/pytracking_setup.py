@@ -89,7 +89,7 @@ def launch(script: str | Path, arguments: Sequence[str] = ()) -> None:
 
 
 def install_folder() -> Path:
-    """The site folder in which ebmtrack is installed (as a wheel or editable)."""
+    """Return the site folder in which ebmtrack is installed (as a wheel or editable)."""
     for folder in site_folders():
         installed = any(importlib.metadata.distributions(name="ebmtrack", path=[str(folder)]))
         if installed or (folder / "ebmtrack" / "__init__.py").is_file():

@@ -87,7 +87,7 @@ def serve(server: Any, tracker: Any) -> None:
 
 
 def region_to_xywh(region: Any) -> Box:
-    """The upright box around a TraX rectangle, polygon or mask; at least one pixel wide and high.
+    """Return the upright box around a TraX rectangle, polygon or mask; at least one pixel wide and high.
 
     Mask pixels count from edge to edge: one pixel is a box of width 1. ConfigError where there is no area.
     """
@@ -110,7 +110,7 @@ def region_to_xywh(region: Any) -> Box:
 
 
 def image_of(images: dict[str, Any]) -> np.ndarray:
-    """The colour channel of TraX images as RGB (h, w, 3). DatasetError where it is missing or cannot be read."""
+    """Return the colour channel of TraX images as RGB (h, w, 3). DatasetError where it is missing or cannot be read."""
     image = images.get("color")
     if image is None:
         raise DatasetError(f"the toolkit gave no colour image, but {', '.join(images) or 'none at all'}")
@@ -127,14 +127,14 @@ def image_of(images: dict[str, Any]) -> np.ndarray:
 
 
 def _state(box_xywh: Box, score: float) -> tuple[Any, dict[str, float]]:
-    """A target's rectangle and confidence for the toolkit."""
+    """Return a target's rectangle and confidence as the toolkit takes them."""
     from trax import Rectangle
 
     return Rectangle.create(*box_xywh), {"confidence": score}
 
 
 def _load(options: argparse.Namespace) -> Any:
-    """A MultiTracker of the chosen set-up, weights and device."""
+    """Return a MultiTracker of the chosen set-up, weights and device."""
     from ebmtrack.tracking.tracker import MultiTracker
 
     return MultiTracker.from_pretrained(options.params, options.weights, options.device, inner_looks=0)
@@ -151,7 +151,7 @@ def _explain(server: Any, error: Exception) -> None:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line of a trackers.ini entry."""
+    """Return the command line of a trackers.ini entry."""
     parser = argparse.ArgumentParser(prog="python -m ebmtrack.plugins.vot", description=__doc__)
     parser.add_argument("--params", default="dimp18_nce_plus", help=f"one of {', '.join(list_params())}")
     parser.add_argument("--weights", help="a .safetensors file instead of the network of the set-up")

@@ -48,7 +48,7 @@ def init(
 
 
 def entry(params: str, name: str, weights: Path | None = None, device: str = "auto") -> str:
-    """The section of trackers.ini that runs this tracker with the Python that is running now."""
+    """Return the section of trackers.ini that runs this tracker with the Python that is running now."""
     command = [sys.executable, "-m", MODULE, "--params", params, "--device", device]
     command += [] if weights is None else ["--weights", str(weights.absolute())]
     line = shlex.join(command).replace("%", "%%")  # the toolkit's reader of .ini files expands %(name)s
@@ -56,7 +56,7 @@ def entry(params: str, name: str, weights: Path | None = None, device: str = "au
 
 
 def _present(path: Path) -> str:
-    """The text of trackers.ini, empty where there is none."""
+    """Return the text of trackers.ini, empty where there is none."""
     if not path.exists():
         return ""
     try:
@@ -66,7 +66,7 @@ def _present(path: Path) -> str:
 
 
 def _with_entry(text: str, path: Path, name: str, new: str) -> str:
-    """The file's text with the entry in the place of its older self, or at the end; all else stays as it is."""
+    """Return the file's text with the entry in the place of its older self, or at the end; all else stays as it is."""
     parser = ConfigParser(interpolation=None)
     try:
         parser.read_string(text)
@@ -80,7 +80,7 @@ def _with_entry(text: str, path: Path, name: str, new: str) -> str:
 
 
 def _replaced(text: str, name: str, new: str) -> str:
-    """The text with another section `name`; a section ends where the next one or a comment begins."""
+    """Return the text with another section `name`; a section ends where the next one or a comment begins."""
     lines = text.splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.strip() == f"[{name}]")
     after = (number for number in range(start + 1, len(lines)) if lines[number][0] in "[#;")
@@ -90,7 +90,7 @@ def _replaced(text: str, name: str, new: str) -> str:
 
 
 def _advice(workspace: Path, name: str) -> list[str]:
-    """What to know about this workspace and what to do next."""
+    """Return notes on this workspace and the next commands."""
     lines = []
     if not (workspace / "config.yaml").is_file():
         lines.append(f"{workspace} is no workspace yet: vot initialize STACK --workspace {shlex.quote(str(workspace))}")
@@ -102,6 +102,6 @@ def _advice(workspace: Path, name: str) -> list[str]:
 
 
 def _first_letter(path: Path) -> str:
-    """The first character of a file; "m" begins a mask in VOT's files."""
+    """Return the first character of a file; "m" begins a mask in VOT's files."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read(1)

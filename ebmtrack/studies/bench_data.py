@@ -59,7 +59,7 @@ def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
 
 
 def bench_files(data, samples: int, name: str = "from files") -> Rate:
-    """The pipeline of CPU workers (a `pipeline.TrainingSet`) in this process; to draw a clip is to compose it."""
+    """Return the pipeline of CPU workers (a `pipeline.TrainingSet`) in this process; drawing a clip composes it."""
     from ebmtrack.data import pipeline
 
     clock = _clock(torch.device("cpu"))

@@ -53,7 +53,7 @@ class StageClock:
 
 
 def moving_square(frames: int, size_wh: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[float, ...]]]:
-    """A textured patch wandering over a texture: images and boxes; enough to keep every stage of the tracker busy."""
+    """Return a textured patch that wanders over a texture: images and boxes that keep every stage busy."""
     images, boxes = moving_squares(frames, size_wh, 1, max(8, min(size_wh) // 8))
     return images, [tuple(box) for box in boxes[:, 0].tolist()]
 
@@ -114,7 +114,7 @@ def measure(tracker: Tracker, frames: int = 100, size_wh: tuple[int, int] = (640
 def measure_targets(
     engine: Engine, params: TrackerParams, count: int, side: int, frames: int, size_wh: tuple[int, int]
 ) -> dict:
-    """What several targets of `side` pixels cost: medians over frames, and how many times the cost of one target.
+    """Return the cost of several targets of `side` pixels: medians over frames, and the ratio to one target.
 
     In every frame a Tracker of one target, a MultiTracker and one without inner looks take their turns, so that other
     work on the machine disturbs all of them alike. Wall time and processor time of this process, in milliseconds.

@@ -86,7 +86,7 @@ def train(
 
 
 def _compiled(net: ManyEnergies) -> nn.Module:
-    """The same network with compiled passes; older networks' code is forgotten, because torch keeps only a few."""
+    """Return the same network with compiled passes; older code is forgotten, because torch keeps only a few."""
     torch._dynamo.reset()
     fast: Any = torch.compile(net, dynamic=False)
     fast.value_and_slope = torch.compile(net.value_and_slope, dynamic=False)

@@ -35,7 +35,7 @@ class DemoReport:
     picture: Path
 
     def text(self) -> str:
-        """The report for the screen."""
+        """Return the report for the screen."""
         rows = [f"  {name:<12}{overlap:.3f}" for name, overlap in self.overlap_of.items()]
         return "\n".join(
             ["overlap with the truth", *rows, f"  {'mean':<12}{self.mean_overlap:.3f}"]
@@ -69,7 +69,7 @@ def run_demo(out_dir: str | os.PathLike, tracker, sequence: DemoSequence | None 
 
 
 def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = True) -> np.ndarray:
-    """A close-up (h, w, 3) of the box, and the energy as a heat map over where its top right corner could be.
+    """Return a close-up (h, w, 3) of the box, and the energy as a heat map over where its top right corner could be.
 
     The heat is exp(f - max f): proportional to the density p(y | x) of ECCV 2020, equation 3, along
     boxes y whose bottom left corner is that of the box. Where the target was not `found`, there is none.
@@ -94,14 +94,14 @@ def overlaps(boxes_xywh: np.ndarray, true_xywh: np.ndarray) -> np.ndarray:
 
 
 def _step(tracker, image: np.ndarray, index: int, start_xywh: np.ndarray):
-    """The tracker's result for a frame (None for the first, which starts it) and the time in seconds."""
+    """Return the tracker's result for a frame (None for the first, which starts it) and the time in seconds."""
     began = time.perf_counter()
     result = tracker.update(image) if index else tracker.init(image, tuple(start_xywh.tolist()))
     return (result if index else None), time.perf_counter() - began
 
 
 def _drawn(image: np.ndarray, box_xywh: np.ndarray, true_xywh: np.ndarray, result) -> np.ndarray:
-    """A copy of the frame with the true box, dashed, and the tracked one."""
+    """Return a copy of the frame with the true box, dashed, and the tracked one."""
     drawn = draw_box(image.copy(), true_xywh, colour=WHITE, dashed=True)
     if result is None:
         return draw_box(drawn, box_xywh, "start")
@@ -109,7 +109,7 @@ def _drawn(image: np.ndarray, box_xywh: np.ndarray, true_xywh: np.ndarray, resul
 
 
 def _part(sequence: DemoSequence, index: int) -> str:
-    """The name of the part that a frame belongs to."""
+    """Return the name of the part that a frame belongs to."""
     return next((name for name, first, last in sequence.parts if first <= index <= last), "")
 
 
@@ -124,7 +124,7 @@ def _report(
 
 
 def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarray]) -> Path:
-    """The contact sheet, rows of frames with their close-ups below, as a PNG file."""
+    """Write the contact sheet, rows of frames with their close-ups below, as a PNG file."""
     rows = [group[at : at + COLUMNS] for at in range(0, len(views), COLUMNS) for group in (views, energies)]
     rows = [row + [np.zeros_like(row[0])] * (COLUMNS - len(row)) for row in rows]
     sheet = contact_sheet([tile for row in rows for tile in row], columns=COLUMNS, tile_width=TILE[0])
@@ -133,7 +133,7 @@ def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarra
 
 
 def _made(folder: str | os.PathLike) -> Path:
-    """The folder, made where it is missing."""
+    """Return the folder, made where it is missing."""
     folder = Path(folder).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ _SHIFT = 4  # coordinates are given to OpenCV in sixteenths of a pixel
 
 
 def line_width(image: np.ndarray) -> int:
-    """The width of lines that suits an image: 2 pixels at 640 x 480 and below, more in larger ones."""
+    """Return the width of lines that suits an image: 2 pixels at 640 x 480 and below, more in larger ones."""
     return max(2, round(min(image.shape[:2]) / 240))
 
 
@@ -135,7 +135,7 @@ def contact_sheet(
 
 
 def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A copy of the image, scaled to fit into (height, width, 3), its proportions kept, black beside it."""
+    """Return a copy of the image, scaled to fit into (height, width, 3), its proportions kept, black beside it."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -146,7 +146,7 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _score_text(score: float | None) -> str:
-    """A score with two decimals, or nothing."""
+    """Return a score with two decimals, or nothing."""
     return "" if score is None or not np.isfinite(score) else f"{score:.2f}"
 
 
@@ -163,7 +163,7 @@ def _outline(image: np.ndarray, corners: np.ndarray, colour: Colour, width: int,
 
 
 def _dashes(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: int, dash: int) -> None:
-    """A dashed line; its ends are drawn, so that corners close."""
+    """Draw a dashed line; its ends are drawn, so that corners close."""
     count = 2 * max(1, int(np.hypot(*(end - start)) / dash / 2)) + 1
     stops = start + np.linspace(0, 1, count + 1)[:, None] * (end - start)
     fixed = np.rint(stops * 2**_SHIFT).astype(int)

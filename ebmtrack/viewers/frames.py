@@ -275,12 +275,12 @@ def is_url(source: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The URL without user and password, for messages and file names."""
+    """Return the URL without user and password, for messages and file names."""
     return re.sub(r"//[^/@]*@", "//", url, count=1)
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What lies in a folder."""
+    """Return the entries of a folder."""
     try:
         return list(folder.iterdir())
     except OSError as error:
@@ -288,7 +288,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _opened(source: str | int) -> cv2.VideoCapture | None:
-    """An open capture, or None; OpenCV's own messages are kept off the screen."""
+    """Return an open capture, or None; OpenCV's own messages are kept off the screen."""
     try:
         with quiet_opencv():
             capture = cv2.VideoCapture(source)
@@ -310,7 +310,7 @@ def _no_video(source: str, is_stream: bool) -> str:
 
 
 def _next_rgb(capture: cv2.VideoCapture) -> np.ndarray | None:
-    """The next frame of a capture as RGB, or None."""
+    """Return the next frame of a capture as RGB, or None."""
     try:
         with quiet_opencv():
             there, frame = capture.read()

@@ -15,7 +15,7 @@ MAX_SIDE = 1400  # pixels; larger frames are shown smaller, so that they fit the
 
 
 def select_box(image: np.ndarray, title: str = "Draw a box around the target, then press Enter") -> tuple:
-    """The box (x, y, w, h) that the user draws on an RGB frame.
+    """Return the box (x, y, w, h) that the user draws on an RGB frame.
 
     Raises ConfigError where there is no screen, saying what to do instead, or where no box was drawn.
     """
@@ -35,7 +35,7 @@ def select_box(image: np.ndarray, title: str = "Draw a box around the target, th
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """The box (x, y, w, h) written as "x,y,w,h"; ConfigError where that is not four numbers with w, h > 0."""
+    """Return the box (x, y, w, h) written as "x,y,w,h"; ConfigError where that is not four numbers with w, h > 0."""
     parts = text.replace(",", " ").split()
     try:
         numbers = [float(part) for part in parts]
@@ -49,7 +49,7 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
 
 
 def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]:
-    """The boxes of all texts, each "x,y,w,h" or several of them with semicolons between; ConfigError as parse_box."""
+    """Return the boxes of all texts, each "x,y,w,h" or several separated by semicolons; ConfigError as parse_box."""
     return [parse_box(part) for text in texts for part in text.split(";")]
 
 

@@ -222,7 +222,7 @@ def _info(frames: FrameSource, first: np.ndarray, tracker: Any) -> ResultInfo:
 
 @contextmanager
 def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that adds a frame to a video, which is finished however the block ends."""
+    """Return a function that adds a frame to a video, which is finished however the block ends."""
     writer = VideoWriter(path, fps)
     try:
         yield writer.write
@@ -233,7 +233,7 @@ def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarr
 
 
 def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tuple[float, ...]]:
-    """The boxes to begin with; none where one is to be drawn on the first frame."""
+    """Return the boxes to begin with; none where one is to be drawn on the first frame."""
     texts = [init] if isinstance(init, str) else list(init or ())
     if texts and select:
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
@@ -244,7 +244,7 @@ def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tupl
 
 
 def _checked_outputs(source, save, boxes, show: bool, max_frames: int | None) -> tuple[Path | None, Path | None]:
-    """The paths for boxes and video, checked before work begins."""
+    """Return the paths for boxes and video, checked before work begins."""
     if max_frames is not None and max_frames < 1:
         raise ConfigError(f"--max-frames is a number of frames, at least 1, not {max_frames}")
     if show:
@@ -277,7 +277,7 @@ def _check_writable(path: str | os.PathLike | None) -> None:
 
 
 def _plain_name(source: str | os.PathLike | int) -> str:
-    """A name for files made from a source: a file's stem, a folder's name, a camera's number."""
+    """Return a name for files made from a source: a file's stem, a folder's name, a camera's number."""
     text = os.fspath(source) if not isinstance(source, int) else str(source)
     if is_url(text):
         place = without_password(text).split("://", 1)[1].split("?")[0]

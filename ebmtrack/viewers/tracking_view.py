@@ -55,7 +55,7 @@ class TrackingView:
 
 
 def drawn_frame(image_rgb: np.ndarray, result: Any) -> np.ndarray:
-    """A copy of the frame with the box and, dashed, the search region."""
+    """Return a copy of the frame with the box and, dashed, the search region."""
     drawn = image_rgb.copy()
     if hasattr(result, "search_xywh"):
         draw_box(drawn, result.search_xywh, colour=GREY, dashed=True)
@@ -75,7 +75,7 @@ def energy_map(tracker: Any, box_xywh: Sequence[float]) -> np.ndarray:
 def candidates_picture(
     image_rgb: np.ndarray, before_xywh: np.ndarray, after_xywh: np.ndarray, box_xywh: Sequence[float]
 ) -> np.ndarray:
-    """A close-up (CLOSE_UP, CLOSE_UP, 3) with candidate boxes (R, 4) before and after their climb, and the result."""
+    """Return a close-up (CLOSE_UP, CLOSE_UP, 3) with candidate boxes (R, 4) before and after the climb."""
     boxes = np.concatenate([before_xywh, after_xywh, [box_xywh]]).astype(np.float64)
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     zoom = CLOSE_UP / (1.1 * max(*(high - low), 8.0))
@@ -101,7 +101,7 @@ class ShowingFactory:
     server: str = DEFAULT_SERVER
 
     def __call__(self, params: str, device: str) -> Any:
-        """A tracker of the inner factory, with a `watch` that the runner calls after each frame."""
+        """Return a tracker of the inner factory, with a `watch` that the runner calls after each frame."""
         tracker = self.inner(params, device)
         number = current_process().name.rpartition("-")[2]
         env = f"ebmtrack_eval_{number}" if number.isdigit() else "ebmtrack_eval"
@@ -115,7 +115,7 @@ class ShowingFactory:
 
 @cache
 def _panel(env: str, server: str) -> VisdomPanel:
-    """The one panel of this process for an environment: trackers come and go, where sequences fail."""
+    """Return the one panel of this process for an environment: trackers come and go, where sequences fail."""
     return VisdomPanel(env, server)
 
 

@@ -128,7 +128,7 @@ class _OpenCvEncoder:
 
 
 def checked_video_path(path: str | os.PathLike) -> Path:
-    """The path of a video to write; ConfigError where its ending is not that of a video or it is a folder."""
+    """Return the path of a video to write; ConfigError where its ending is not that of a video or it is a folder."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: a video's name ends in one of {' '.join(SUFFIXES)}")
@@ -156,7 +156,7 @@ def has_h264() -> bool:
 
 
 def _encoder_kind(suffix: str) -> type[_AvEncoder] | type[_OpenCvEncoder]:
-    """The best encoder there is for a file, with a note where browsers will not play the result."""
+    """Return the best encoder there is for a file, with a note where browsers will not play the result."""
     if has_h264():
         return _AvEncoder
     if suffix != ".avi":

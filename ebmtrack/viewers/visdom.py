@@ -121,7 +121,7 @@ class VisdomPanel:
                 self._wake.notify_all()
 
     def _send_all(self) -> None:
-        """The thread's life: greet the server, then send what there is, until told to end or the server fails."""
+        """Run the thread: greet the server, then send all panels until it is asked to end or the server fails."""
         try:
             self._line.post(f"env/{quote(self.env)}", {"eid": self.env})
             while self._send_round():
@@ -154,11 +154,11 @@ class VisdomPanel:
         print(f"{text} (`python -m visdom.server` starts a server)", file=sys.stderr, flush=True)
 
     def _message(self, window: str, data: dict, opts: dict, layout: dict | None = None) -> dict:
-        """What the server wants to know about a window."""
+        """Return the message that describes a window to the server."""
         return {"eid": self.env, "win": window, "data": [data], "opts": opts, "layout": layout or {}}
 
     def _picture_message(self, window: str, picture: np.ndarray, caption: str) -> dict:
-        """A picture as JPEG, scaled down where it is large."""
+        """Return a picture as JPEG, scaled down where it is large."""
         scale = min(1.0, LARGEST_SIDE / max(picture.shape[:2]))
         if scale < 1:
             picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -167,7 +167,7 @@ class VisdomPanel:
         return self._message(window, {"type": "image", "content": {"src": source, "caption": caption}}, opts)
 
     def _heat_message(self, window: str, values: np.ndarray, title: str) -> dict:
-        """A heat map; pixels are square, rows go downwards."""
+        """Return a heat map; pixels are square, rows go downwards."""
         data = {"type": "heatmap", "z": [_finite(row) for row in values.tolist()], "colorscale": "Viridis"}
         axes = {
             "xaxis": {"constrain": "domain"},
@@ -177,7 +177,7 @@ class VisdomPanel:
         return self._message(window, data, {"title": window, "width": 380, "height": 360}, layout)
 
     def _curve_request(self, window: str, line: str, points: list[tuple[float, float]]) -> Request:
-        """New points of a line: appended where the server has the window, a new window elsewhere."""
+        """Return new points of a line: appended if the server has the window, a new window otherwise."""
         x, y = (_finite(values) for values in zip(*points))
         data = {"type": "scatter", "mode": "lines", "name": line, "x": x, "y": y}
         layout = {"title": _below_buttons(window), "showlegend": True, "legend": {"orientation": "h", "y": -0.12}}
@@ -220,7 +220,7 @@ class _Line:
 
 
 def _picture(image_rgb: np.ndarray) -> np.ndarray:
-    """A copy of a picture that can be sent, else ConfigError."""
+    """Return a copy of a picture that can be sent, else ConfigError."""
     picture = np.array(image_rgb)
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
         raise ConfigError(f"a picture must be (h, w, 3) of uint8, got {picture.shape} of {picture.dtype}")
@@ -228,7 +228,7 @@ def _picture(image_rgb: np.ndarray) -> np.ndarray:
 
 
 def _below_buttons(title: str) -> dict:
-    """A plot's title where the buttons of the plot do not cover it."""
+    """Return a plot's title where the buttons of the plot do not cover it."""
     return {"text": title, "yref": "container", "y": 0.87, "font": {"size": 14}}
 
 
