@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def known(self) -> bool:
-        """Whether there is a finite value to sort by."""
+        """Return whether there is a finite value to sort by."""
         return self.value is not None and math.isfinite(self.value)
 
     @property

@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing failed and nothing is missing, so that means are those of the whole selection."""
+        """Return whether nothing failed and nothing is missing, so that means are those of the whole selection."""
         return not self.failed and not self.missing and not self.shortfall
 
     @property

@@ -226,7 +226,7 @@ def _refuse_bottlenecks(config: NetConfig, path: str | os.PathLike) -> None:
 
 
 def _same(value: Any, ours: Any) -> bool:
-    """Whether a stored value, of whatever type, is the plain value `ours` (lists count as tuples)."""
+    """Return whether a stored value, of whatever type, is the plain value `ours` (lists count as tuples)."""
     if isinstance(ours, tuple):
         return type(value) in (list, tuple) and len(value) == len(ours) and all(map(_same, value, ours))
     return type(value) in (bool, int, float, str, type(None)) and value == ours

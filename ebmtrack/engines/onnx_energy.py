@@ -80,7 +80,7 @@ class BoxMaps:
         return values[first[1] - y : end[1] - y, first[0] - x : end[0] - x], first
 
     def _holds(self, level: int, first: np.ndarray, end: np.ndarray) -> bool:
-        """Whether the computed part holds the cells from first to end."""
+        """Return whether the computed part holds the cells from first to end."""
         known = self.parts[level]
         if known is None:
             return False
@@ -134,7 +134,7 @@ class Projection:
         self.z = np.ascontiguousarray(z.reshape(-1, z.shape[-1]))
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
-        """Whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
+        """Return whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
         end_xy = self.first_xy + self.length
         return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
 

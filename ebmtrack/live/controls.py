@@ -190,6 +190,6 @@ class Controls:
 
 
 def _holds(target: Target, x: float, y: float) -> bool:
-    """Whether a point lies in a target's box."""
+    """Return whether a point lies in a target's box."""
     left, top, width, height = target.box_xywh
     return left <= x <= left + width and top <= y <= top + height

@@ -212,7 +212,7 @@ class Live:
 
     @property
     def paused(self) -> bool:
-        """Whether the picture stands still, after a first one; commands are still obeyed."""
+        """Return whether the picture stands still, after a first one; commands are still obeyed."""
         return self._paused
 
     @paused.setter
@@ -246,7 +246,7 @@ class Live:
             return self._view if self._number() > after else None
 
     def is_last(self, frame: int) -> bool:
-        """Whether no view of a frame with a higher number will come: the source is done, the rest is too old."""
+        """Return whether no view of a frame with a higher number will come: the source is done, the rest is too old."""
         return self.capture.state().final and max(frame, self._stale) >= self.capture.frames
 
     def shown(self, view: View) -> None:

@@ -189,7 +189,7 @@ def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray
 
 
 def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float) -> None:
-    """One target on a zoomed picture."""
+    """Draw one target on a zoomed picture."""
     colour = PALETTE[(target.number - 1) % len(PALETTE)]
     if target.heat is not None:
         overlay_heat(picture, target.heat.values, _zoomed(target.heat.area_xywh, zoom))
@@ -244,7 +244,7 @@ def _text_size(picture: np.ndarray, text: str) -> tuple[int, int]:
 
 
 def _zoom(image: np.ndarray) -> float:
-    """How much larger a frame is shown, so that its longer side lies between MIN_SIDE and MAX_SIDE."""
+    """Return the factor by which a frame is enlarged, so that its longer side lies between MIN_SIDE and MAX_SIDE."""
     side = max(image.shape[:2])
     return MAX_SIDE / side if side > MAX_SIDE else max(1.0, MIN_SIDE / side)
 
@@ -344,7 +344,7 @@ def _report(live: Live, save_path: Path | None) -> None:
 
 
 def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str | os.PathLike | int:
-    """Where frames come from: the camera's number or the source, not both; the first camera by default."""
+    """Return the source of frames: the camera's number or the source, not both; the first camera by default."""
     if source is None:
         return 0 if camera is None else camera
     if camera is not None:
@@ -353,7 +353,7 @@ def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str
 
 
 def _checked_headless(headless: bool, save_path: Path | None, has_boxes: bool) -> bool:
-    """Whether to go without a window: by wish, or where there is no screen but all that is needed without one."""
+    """Return whether to go without a window: on request, or without a screen if all that is needed is given."""
     complete = save_path is not None and has_boxes
     if headless and not complete:
         raise ConfigError(f"without a window the targets and the result need files and boxes; {HEADLESS}")

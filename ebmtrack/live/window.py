@@ -52,7 +52,7 @@ class Window:
 
     @property
     def closed(self) -> bool:
-        """Whether the user has closed the window."""
+        """Return whether the user has closed the window."""
         try:
             return self._sized and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error:  # Qt, once its last window is gone
@@ -86,7 +86,7 @@ def _why_no_screen() -> str | None:
 
 
 def _answers(display: str) -> bool:
-    """Whether an X server takes connections at a display name, [host]:number[.screen]."""
+    """Return whether an X server takes connections at a display name, [host]:number[.screen]."""
     found = re.fullmatch(r"(?:unix/?)?([^:/]*):(\d+)(?:\.\d+)?", display)
     if found is None:
         return True  # a form that we do not know: let the window library try
@@ -102,7 +102,7 @@ def _answers(display: str) -> bool:
 
 
 def _connects(address: str) -> bool:
-    """Whether something listens at the address of a Unix socket."""
+    """Return whether something listens at the address of a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(3)
         try:
@@ -113,6 +113,6 @@ def _connects(address: str) -> bool:
 
 
 def _has_wayland() -> bool:
-    """Whether OpenCV can draw without an X server: its wheels bring Qt with the plugin for X only."""
+    """Return whether OpenCV can draw without an X server: its wheels bring Qt with the plugin for X only."""
     plugins = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
     return not plugins.is_dir() or any("wayland" in plugin.name for plugin in plugins.iterdir())

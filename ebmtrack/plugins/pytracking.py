@@ -58,7 +58,7 @@ class HostParams:
         return getattr(self, name, *default)
 
     def has(self, name: str) -> bool:
-        """Whether there is a value for `name`."""
+        """Return whether there is a value for `name`."""
         return hasattr(self, name)
 
     def set_default_values(self, values: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def disable() -> list[Path]:
 
 
 def status() -> Status:
-    """How it stands for this Python."""
+    """Describe the state of the hook for this Python."""
     return Status(tuple(_files()), _active(), sys.executable)
 
 
@@ -114,7 +114,7 @@ def _files() -> list[Path]:
 
 
 def _active() -> bool:
-    """Whether a fresh Python has the hook at once."""
+    """Return whether a fresh Python has the hook at once."""
     code = "import sys; print('ebmtrack.plugins.hook' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     return done.stdout.strip() == "True"

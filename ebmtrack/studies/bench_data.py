@@ -30,7 +30,7 @@ class Rate:
     parts_s: dict[str, float]
 
     def line(self) -> str:
-        """One line of text: the rate, then each part's share of the time."""
+        """Return one line of text: the rate, then each part's share of the time."""
         parts = {**self.parts_s, "rest": max(0.0, self.seconds - sum(self.parts_s.values()))}
         shares = ", ".join(f"{name} {100 * value / self.seconds:.0f} %" for name, value in parts.items())
         return f"{self.pipeline}: {self.samples / self.seconds:.1f} samples/s ({shares})"

@@ -224,7 +224,7 @@ def make_table(records: list[dict], settings: BoxStudySettings) -> str:
 
 
 def _row(group: list[dict], reference: list[dict]) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     lengths = sorted({f"{record['step_length']:g}" for record in group}, key=float)
     means = [statistics.fmean(record["iou"]) for record in group]
     deviation = f"{statistics.stdev(means):.3f}" if len(means) > 1 else ""

@@ -37,7 +37,7 @@ class TrackResult:
 
     @property
     def found(self) -> bool:
-        """Whether the target was seen in this frame."""
+        """Return whether the target was seen in this frame."""
         return self.verdict != "not_found"
 
 
@@ -51,12 +51,12 @@ class Located:
 
     @property
     def is_found(self) -> bool:
-        """Whether the target is in the view."""
+        """Return whether the target is in the view."""
         return self.found.verdict != "not_found"
 
     @property
     def is_sure(self) -> bool:
-        """Whether the frame may be learned."""
+        """Return whether the frame may be learned."""
         return self.found.verdict in ("normal", "hard_negative")
 
 

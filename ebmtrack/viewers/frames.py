@@ -270,7 +270,7 @@ def _unreadable_text(numbers: list[int]) -> str:
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is a URL (scheme://...) rather than a path."""
+    """Return whether a source is a URL (scheme://...) rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 

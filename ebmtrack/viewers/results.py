@@ -46,7 +46,7 @@ class FrameResult:
 
     @property
     def found(self) -> bool:
-        """Whether the target was seen in this frame."""
+        """Return whether the target was seen in this frame."""
         return self.verdict not in LOST
 
     def to_dict(self) -> dict[str, Any]:

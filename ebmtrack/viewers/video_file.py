@@ -147,7 +147,7 @@ def check_is_not_source(output: str | os.PathLike | None, source: str | os.PathL
 
 
 def has_h264() -> bool:
-    """Whether PyAV with an H.264 encoder is installed."""
+    """Return whether PyAV with an H.264 encoder is installed."""
     try:
         import av
     except ImportError:

@@ -70,12 +70,12 @@ class VisdomPanel:
 
     @property
     def ready(self) -> bool:
-        """Whether another picture is worth making: none is waiting to be sent, and there is a server."""
+        """Return whether another picture is worth making: none is waiting to be sent, and there is a server."""
         return self.alive and not self._jobs
 
     @property
     def idle(self) -> bool:
-        """Whether all is sent, or will never be."""
+        """Return whether all is sent, or will never be."""
         return not self.alive or not (self._busy or self._jobs or self._points)
 
     def curve(self, window: str, line: str, step: float, value: float) -> None:
