@@ -7,7 +7,7 @@ import doctest
 import pytest
 import torch
 
-from ebmtrack.energy import ascent, density, losses, noise
+from ebmtrack.energy import ascent, density, losses, noise, proposals
 from ebmtrack.studies import energy_1d, energy_1d_methods
 from tests.support import REPOSITORY
 
@@ -23,6 +23,6 @@ def test_page_for_outsiders_runs_as_written():
     assert len(first_block) - 1 <= 30
 
 
-@pytest.mark.parametrize("module", [noise, losses, ascent, density, energy_1d, energy_1d_methods])
+@pytest.mark.parametrize("module", [noise, losses, ascent, density, proposals, energy_1d, energy_1d_methods])
 def test_docstrings_run_as_written(module):
     assert doctest.testmod(module).failed == 0
