@@ -9,14 +9,13 @@ decay, dropout, a moving average of the weights, occluders, look-alikes and smal
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.augment import Look
-from ebmtrack.data.disturb import Disturbance
+from ebmtrack.data.disturb import Disturbance, Material
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
@@ -25,7 +24,6 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
 from ebmtrack.training.objective import ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
-from ebmtrack.training.settings import RunSettings
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, shares={"video": 0.40, "stills": 0.35, "synthetic": 0.25})
 CROPS = dataclasses.replace(
@@ -45,7 +43,7 @@ RATES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(ebm18_small.PoolSettings):
     """The settings of the run.
 
     Attributes:
@@ -54,13 +52,9 @@ class Settings(RunSettings):
         dropout: of the box branch's last hidden layer.
         average: decay of the moving average of the weights.
         compile: whether parts of the network are compiled, which needs a C++ compiler.
-        sampling: sources and frames of a sample.
-        crops: search regions and disturbances.
-        objective: losses.
         rates: learning rate of each part.
     """
 
-    data: Path | None = Path("data/train")
     start: str | None = None
     steps: int = 6000
     checkpoint_every: int = 100
@@ -125,8 +119,9 @@ def training_set(settings: Settings) -> Dataset:
     """Return the samples that CPU workers cut from the pool's files."""
     pool = open_training_folder(ebm18_small.pool_folder(settings), "train", decoded_limit=5 * 2**30)
     sampler = make_sampler(pool, ebm18_small.with_shares_of(settings.sampling, pool), settings.seed)
-    if "synthetic" in pool:
-        return TrainingSet(sampler, settings.crops, settings.samples, material=pool["synthetic"])
+    material = pool.get("synthetic")
+    if isinstance(material, Material):
+        return TrainingSet(sampler, settings.crops, settings.samples, material=material)
     plain = dataclasses.replace(settings.crops.disturbance, occlude_train=0.0, occlude_test=0.0)  # nothing to cut out
     return TrainingSet(sampler, dataclasses.replace(settings.crops, disturbance=plain), settings.samples)
 

@@ -63,22 +63,31 @@ OBJECTIVE = ObjectiveSettings(statistics="together")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
-    """The settings of the run.
+class PoolSettings(RunSettings):
+    """The settings of every run on the pool.
 
     Attributes:
         sampling: sources and frames of a sample.
         crops: search regions.
         objective: losses.
-        rates: Adam's learning rate of each part.
-        thaw: part of the steps for which conv1, layer1 and layer2 stay as they are.
-        prepared: folder of packs to keep in the device's memory, where batches are made.
     """
 
     data: Path | None = Path("data/train")
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
     objective: ObjectiveSettings = OBJECTIVE
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(PoolSettings):
+    """The settings of the run.
+
+    Attributes:
+        rates: Adam's learning rate of each part.
+        thaw: part of the steps for which conv1, layer1 and layer2 stay as they are.
+        prepared: folder of packs to keep in the device's memory, where batches are made.
+    """
+
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
     thaw: float = 0.88
     prepared: Path | None = None
@@ -118,12 +127,12 @@ def network(settings: Settings) -> Network:
     return Network(net, groups, thaw=(settings.thaw, early), set_mode=train_with_frozen_statistics)
 
 
-def objective(settings: Settings) -> Objective:
+def objective(settings: PoolSettings) -> Objective:
     """Return the losses."""
     return Objective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
 
 
-def validation(settings: Settings) -> Objective:
+def validation(settings: PoolSettings) -> Objective:
     """Return the losses of validation, which are the same in all runs on the pool: in bfloat16 on a CPU."""
     on_cpu = pick_device(settings.device).type == "cpu"
     return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu)
@@ -153,12 +162,14 @@ def with_shares_of(sampling: SamplingSettings, sources: Mapping[str, Source]) ->
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:
     """Let the classifier begin as a correlation on layer3, which its block and convolution pass through."""
-    block, final = net.classifier.feature_extractor
-    nn.init.zeros_(block.bn2.weight)
-    for conv, noise, gain in ((final, 0.0012, 1.0), (net.classifier.filter_initializer.filter_conv, 0.00074, 0.25)):
-        nn.init.normal_(conv.weight, std=noise)
+    classifier = net.classifier
+    last_norm = classifier.feature_extractor.get_parameter("0.bn2.weight")
+    final, first = classifier.feature_extractor.get_parameter("1.weight"), classifier.filter_initializer.filter_conv
+    nn.init.zeros_(last_norm)
+    for weight, noise, gain in ((final, 0.0012, 1.0), (first.weight, 0.00074, 0.25)):
+        nn.init.normal_(weight, std=noise)
         with torch.no_grad():
-            conv.weight[:, :, 1, 1] += gain * torch.eye(conv.weight.shape[0])
+            weight[:, :, 1, 1] += gain * torch.eye(weight.shape[0])
 
 
 def train_with_frozen_statistics(net: TrackerNet) -> None:
@@ -167,7 +178,7 @@ def train_with_frozen_statistics(net: TrackerNet) -> None:
     net.feature_extractor.eval()
 
 
-def held_back(settings: Settings, samples: int = 60) -> TrainingSet:
+def held_back(settings: PoolSettings, samples: int = 60) -> TrainingSet:
     """Return samples of targets that are not trained on, the same ones each time."""
     pool = open_training_folder(pool_folder(settings), "validation", decoded_limit=2**28)
     sampling = with_shares_of(dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3}), pool)

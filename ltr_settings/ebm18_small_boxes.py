@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
-from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pipeline import TrainingSet
 from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.ltr_settings import ebm18_small
@@ -28,14 +27,13 @@ from ebmtrack.training.distributed import pick_device, world_size
 from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
-from ebmtrack.training.settings import RunSettings
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, train_frames=1, test_frames=2)
 OBJECTIVE = ObjectiveSettings(box_weight=1.0, classifier_loss="none", statistics="together")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(ebm18_small.PoolSettings):
     """The settings of the run.
 
     Attributes:
@@ -44,12 +42,8 @@ class Settings(RunSettings):
         round_samples: samples of a round, of three frames, 1.5 MB each in memory; each pair is used about once.
         rate: learning rate of the box branch.
         start_share: part of the start's weights in the box branch that is returned.
-        sampling: sources and frames of a sample.
-        crops: search regions.
-        objective: losses.
     """
 
-    data: Path | None = Path("data/train")
     steps: int = 1800
     batch: int = 16
     validate_every: int = 800
@@ -58,7 +52,6 @@ class Settings(RunSettings):
     rate: float = 3e-4
     start_share: float = 0.4
     sampling: SamplingSettings = SAMPLING
-    crops: CropSettings = ebm18_small.CROPS
     objective: ObjectiveSettings = OBJECTIVE
 
 
@@ -66,7 +59,7 @@ def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`, from the weights `start`, or those that come with ebmtrack."""
     ebm18_small.pool_folder(settings)
     net = load_checkpoint(resolve_weights(settings.start))
-    net.to(pick_device(settings.device), memory_format=torch.channels_last)
+    net.to(pick_device(settings.device)).to(memory_format=torch.channels_last)
     samples = HeldBack(ebm18_small.held_back(settings, samples=240), train_frames=1, number=240)
     return Plan(
         network(net, settings),

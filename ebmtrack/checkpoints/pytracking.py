@@ -147,7 +147,7 @@ def import_pytracking(path: str | os.PathLike) -> tuple[TrackerNet, dict[str, An
     epoch = content.get("epoch")
     source = {
         "format": "pytracking",
-        "function": constructor.fun_name,
+        "function": vars(constructor)["fun_name"],
         "epoch": epoch if type(epoch) is int else None,
     }
     return build_net(config, tensors, path), source
@@ -161,7 +161,7 @@ def export_pytracking(path: str | os.PathLike, net: TrackerNet, *, epoch: int = 
     CheckpointError if pytracking has no function that builds this network.
     """
     name, kwds = _keywords_of(net.config, path)
-    content = {
+    content: dict[str, Any] = {
         "epoch": epoch,
         "actor_type": "DiMPActor" if net.config.filter_optimizer == "dimp" else "KLDiMPActor",
         "net_type": "DiMPnet",
@@ -266,7 +266,7 @@ def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[
         if name.startswith(UNUSED)
     }
     entries = fitted(net.state_dict(), expected_entries(net.config), path)
-    return OrderedDict({**{name: entries.get(name, zeros.get(name)) for name in whole}, **entries})
+    return OrderedDict({**{name: entries[name] if name in entries else zeros[name] for name in whole}, **entries})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
@@ -27,7 +27,7 @@ from ebmtrack.errors import EbmtrackError
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about
 ABOUT = "Track any object in a video by climbing an energy."
-VERBS: dict[str, type[Verb]] = {
+VERBS: dict[str, Callable[..., Verb]] = {
     "track": Track,
     "webcam": Webcam,
     "demo": Demo,

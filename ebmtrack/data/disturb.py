@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
 
+@runtime_checkable
 class Material(Protocol):
     """A store of pictures that occluders are made of."""
 

@@ -89,7 +89,8 @@ def score_matching(energy: Energy, y: Tensor, *, reduction: Reduction = "mean") 
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
         score = grad_y(energy(y), y, create_graph=True)  # (..., D)
-        trace = sum(grad_y(score[..., d], y, create_graph=True)[..., d] for d in range(y.shape[-1]))
+        diagonal = [grad_y(score[..., d], y, create_graph=True)[..., d] for d in range(y.shape[-1])]  # D times (...)
+        trace = torch.stack(diagonal).sum(dim=0)
         trace, score = _at_least_float32(trace, score)
         return _reduce(trace + 0.5 * score.square().sum(dim=-1), reduction)
 

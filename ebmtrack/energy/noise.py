@@ -62,9 +62,9 @@ class GaussianMixture:
     def sample(self, shape: Sequence[int], generator: Generator | None = None) -> Tensor:
         """Offsets (*shape, D), independent draws; the generator must live on the mixture's device."""
         shape, (K, D) = tuple(shape), self.sigmas.shape
-        like = {"generator": generator, "device": self.sigmas.device}
-        component = torch.randint(K, shape, **like)
-        return self.sigmas[component] * torch.randn((*shape, D), dtype=self.sigmas.dtype, **like)
+        device, dtype = self.sigmas.device, self.sigmas.dtype
+        component = torch.randint(K, shape, generator=generator, device=device)
+        return self.sigmas[component] * torch.randn((*shape, D), generator=generator, device=device, dtype=dtype)
 
     def sample_around(self, target: Tensor, num_samples: int, generator: Generator | None = None) -> Tensor:
         """Return samples (..., M, D) around targets (..., D), `num_samples` = M independent ones for each target."""

@@ -153,11 +153,11 @@ class Capture:
 
     def _after_failure(self, message: str) -> FrameSource | None:
         """Say what failed; then try to open the source again until that works or the capture is closed."""
-        again = self._reopen is not None and self._retry_s is not None
-        self._say(CaptureState("failed", message, final=not again))
-        while again and not self._stop.wait(self._retry_s):
+        reopen = self._reopen if self._retry_s is not None else None
+        self._say(CaptureState("failed", message, final=reopen is None))
+        while reopen is not None and not self._stop.wait(self._retry_s):
             try:
-                return self._reopen()
+                return reopen()
             except EbmtrackError as error:
                 self._say(CaptureState("failed", str(error)))
         return None
@@ -204,7 +204,7 @@ def open_capture(
     The errors of `open_frames` are raised here. Streams that announce their length are played as videos.
     """
     frames = open_frames(source)
-    live = isinstance(frames, CameraFrames) or (frames.length is None and is_url(os.fspath(source)))
+    live = isinstance(frames, CameraFrames) or (frames.length is None and is_url(str(source)))
     return Capture(frames, live, lambda: open_frames(source), loop, retry_s, stall_s)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from ebmtrack.errors import EbmtrackError
 from ebmtrack.live.session import Box, Live, Session, Target, View
-from ebmtrack.live.window import ESCAPE
+from ebmtrack.viewers.window import ESCAPE
 
 HELP = (
     "drag: new target",
@@ -117,10 +117,10 @@ class Controls:
         """Complete the box, or take it for a click: the left button came up."""
         if self._start_xy is None:
             return
-        box, image = self._box(x, y), self.frozen.frame.image
-        least = CLICK_FRAC * max(image.shape[:2])
+        box, view = self._box(x, y), self._frozen_view()
+        least = CLICK_FRAC * max(view.frame.image.shape[:2])
         if max(box[2:]) < least:
-            self._click(self.frozen, x, y)
+            self._click(view, x, y)
         elif min(box[2:]) < least:
             self._say("that box is too narrow: drag from one corner of the object to the other")
         else:
@@ -130,16 +130,23 @@ class Controls:
     def draw(self, box_xywh: Box) -> None:
         """Learn the target of a box that is complete on the picture that is shown."""
         self.frozen = self.shown
-        learned = self.live.ask(Session.draw, self.frozen.frame.image, box_xywh, self.again)
+        learned = self.live.ask(Session.draw, self._frozen_view().frame.image, box_xywh, self.again)
         self._learning.append((box_xywh, learned))
         self.again = None
 
+    def _frozen_view(self) -> View:
+        """Return the view that a box is being drawn on."""
+        if self.frozen is None:
+            raise EbmtrackError("a box was drawn before there was a picture")
+        return self.frozen
+
     def _box(self, x: float, y: float) -> Box:
         """Return the box between the point where the button went down and this one, inside the picture."""
-        height, width = self.frozen.frame.image.shape[:2]
+        height, width = self._frozen_view().frame.image.shape[:2]
+        start_x, start_y = self._start_xy or (x, y)
         (left, right), (top, bottom) = [
             sorted(min(max(0, value), side) for value in pair)
-            for pair, side in (((self._start_xy[0], x), width), ((self._start_xy[1], y), height))
+            for pair, side in (((start_x, x), width), ((start_y, y), height))
         ]
         return float(left), float(top), float(right - left), float(bottom - top)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
@@ -25,12 +25,28 @@ WAIT_S = 0.05  # how long the tracking thread waits for a frame before it looks 
 Box = tuple[float, float, float, float]
 
 
+class Answer(Protocol):
+    """A tracker's answer for one target in one frame: `ebmtrack.TrackResult` is one."""
+
+    @property
+    def box_xywh(self) -> Box: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def found(self) -> bool: ...
+
+    @property
+    def search_xywh(self) -> Box | None: ...
+
+
 class ManyTracker(Protocol):
     """What a session needs of a tracker: `ebmtrack.tracking.multi.MultiTracker` has it."""
 
     def add(self, image_rgb: np.ndarray, box_xywh: Box) -> int: ...
 
-    def update(self, image_rgb: np.ndarray) -> dict[int, object]: ...
+    def update(self, image_rgb: np.ndarray) -> Mapping[int, Answer]: ...
 
     def remove(self, target: int) -> None: ...
 
@@ -56,7 +72,7 @@ class LoadingTracker:
         """See ManyTracker."""
         return self._future.result().add(image_rgb, box_xywh)
 
-    def update(self, image_rgb: np.ndarray) -> dict[int, object]:
+    def update(self, image_rgb: np.ndarray) -> Mapping[int, Answer]:
         """See ManyTracker."""
         return self._future.result().update(image_rgb)
 
@@ -140,7 +156,8 @@ class Session:
         else:
             number = next(n for n in range(1, len(self._id_of) + 2) if n not in self._id_of)
         self._id_of[number] = identity
-        self._targets[number] = Target(number, tuple(float(value) for value in box_xywh))
+        x, y, w, h = (float(value) for value in box_xywh)
+        self._targets[number] = Target(number, (x, y, w, h))
         self.selected = number
 
     def remove(self, number: int | None) -> None:
@@ -261,14 +278,16 @@ class Live:
     def _run(self) -> None:
         """Run the thread."""
         try:
-            frame = None
+            frame: Frame | None = None
             while not self._stop.is_set():
                 obeyed = self._obey()
                 frame, fresh = self._next(frame)
+                if frame is None:
+                    continue
                 if fresh:
                     self._session.step(frame.image)
                     self.statistics.used(time.monotonic())
-                if frame is not None and (fresh or obeyed):
+                if fresh or obeyed:
                     self._publish(frame)
         except BaseException as error:
             with self._changed:

@@ -17,7 +17,6 @@ from ebmtrack.live.capture import RETRY_S, open_capture
 from ebmtrack.live.controls import HELP, Controls
 from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, Target, View
 from ebmtrack.live.statistics import Statistics
-from ebmtrack.live.window import Window, require_screen
 from ebmtrack.viewers.drawing import (
     GREY,
     ORANGE,
@@ -32,6 +31,7 @@ from ebmtrack.viewers.drawing import (
 )
 from ebmtrack.viewers.selection import MAX_SIDE, parse_boxes
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
+from ebmtrack.viewers.window import Window, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
 LISTEN_MS = 1  # how long it then gives its window library to hand them over
@@ -69,17 +69,17 @@ def webcam(
     with ExitStack() as stack:
         capture = open_capture(place, loop, None if headless else RETRY_S)
         stack.callback(capture.close)
-        tracker = load_tracker() if headless else LoadingTracker(load_tracker)
-        live = Live(capture, Session(tracker))
+        loading = None if headless else LoadingTracker(load_tracker)
+        live = Live(capture, Session(loading or load_tracker()))
         stack.callback(_report, live, save_path)
         recorder = stack.enter_context(Recorder(save_path, capture.fps)) if save_path else None
         until_s = time.monotonic() + (seconds or float("inf"))
         live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
         with capture, live:
-            if headless:
+            if loading is None:
                 _run_headless(live, recorder, until_s, boxes_xywh)
             else:
-                _run_window(live, recorder, until_s, boxes_xywh, tracker.check)
+                _run_window(live, recorder, until_s, boxes_xywh, loading.check)
     return live.statistics
 
 

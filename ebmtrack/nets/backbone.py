@@ -5,12 +5,16 @@ Source: He et al., CVPR 2016; names and shapes as torchvision's, so that its wei
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 from ebmtrack.errors import ConfigError
+
+Net = TypeVar("Net", bound=nn.Module)
 
 BLOCKS = {"resnet18": (BasicBlock, (2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6))}
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1] (torchvision)
@@ -46,7 +50,7 @@ class ResNetTrunk(nn.Module):
         return layer2, self.layer3(layer2)
 
 
-def _stage(block: type, inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
+def _stage(block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
     """Return `depth` residual blocks; the first changes stride and channels, with a projection if the shape changes."""
     outplanes = planes * block.expansion
     projection = None
@@ -64,7 +68,7 @@ def normalize_images(images: Tensor) -> Tensor:
     return (images.to(dtype) - mean) / std
 
 
-def fold_batch_norm(net: nn.Module) -> nn.Module:
+def fold_batch_norm(net: Net) -> Net:
     """Merge every batch norm of `net`, in place, into the convolution or linear layer defined just before it.
 
     `net` must be in eval mode; values stay the same up to rounding. Returns `net`.

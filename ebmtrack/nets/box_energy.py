@@ -90,7 +90,8 @@ def _initialize(module: nn.Module) -> None:
     """Kaiming normal weights, zero biases, and batch norm weights drawn from U(0, 1) (ATOM's choice)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_in")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.uniform_(module.weight)
         nn.init.zeros_(module.bias)

@@ -57,7 +57,8 @@ class FilterInitializer(nn.Module):
         self.filter_size = filter_size
         self.filter_conv = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.normal_(self.filter_conv.weight, std=math.sqrt(2 / (9 * channels)))
-        nn.init.zeros_(self.filter_conv.bias)
+        if self.filter_conv.bias is not None:
+            nn.init.zeros_(self.filter_conv.bias)
 
     def forward(self, features: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """features (n, s, c, h, w), boxes (n, s, 4) in crop pixels -> filters (s, c, k, k)."""

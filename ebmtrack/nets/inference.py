@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import fold_batch_norm, normalize_images
@@ -60,10 +60,10 @@ class InferenceNet:
         net = fold_batch_norm(copy.deepcopy(net).to(self.device).float().eval()).requires_grad_(False)
         self.backbone, self.classifier, self.box_energy = net.feature_extractor, net.classifier, net.bb_regressor
         box = self.box_energy
-        convolutions = [self.backbone, self.classifier.feature_extractor]
+        convolutions: list[nn.Module] = [self.backbone, self.classifier.feature_extractor]
         convolutions += [box.conv3_1t, box.conv3_2t, box.conv4_1t, box.conv4_2t, box.conv3_1r, box.conv4_1r]
         for module in convolutions:
-            module.to(dtype=self.dtype, memory_format=torch.channels_last)
+            module.to(dtype=self.dtype).to(memory_format=torch.channels_last)
 
     def __deepcopy__(self, memo: dict) -> InferenceNet:
         return self

@@ -86,9 +86,9 @@ class TrackerNet(nn.Module):
             both = self._look(torch.cat([train_images, test_images]))
             train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
         scores = self._scores(train[2], train_boxes_xyxy, test[2])
-        modulation = self.bb_regressor.modulation(train[0][0], train[1][0], train_boxes_xyxy[0])
+        vectors = self.bb_regressor.modulation(train[0][0], train[1][0], train_boxes_xyxy[0])
         features = self.bb_regressor.features(test[0].flatten(0, 1), test[1].flatten(0, 1))
-        modulation = tuple(vector.repeat(t, 1) for vector in modulation)
+        modulation = (vectors[0].repeat(t, 1), vectors[1].repeat(t, 1))
         energies = self.bb_regressor(modulation, features, candidate_boxes_xyxy.flatten(0, 1))
         return scores, energies.unflatten(0, test_images.shape[:2])
 

@@ -74,7 +74,8 @@ class EbmTracker:
     multiobj_mode = "parallel"  # the host makes one copy for each object; they share the network
 
     def __init__(self, params: Any):
-        self.params, self.visdom, self.frame = params, None, 0
+        self.params, self.frame = params, 0
+        self.visdom: Any = None  # the host sets it
         with told("when the tracker was made"):
             self.tracker = Tracker(_network(params), _tracker_params(params))
 
@@ -136,13 +137,13 @@ def fill(module: ModuleType) -> None:
     """Give a module that the hook made what the host looks for in it."""
     package, _, name = module.__name__.rpartition(".")
     if module.__name__ == TRACKER:
-        module.get_tracker_class = lambda: EbmTracker
+        vars(module)["get_tracker_class"] = lambda: EbmTracker
     elif package == PARAMETERS:
         with told(f"when the parameters {name!r} were looked up"):
             load_params(name)
-        module.parameters = functools.partial(parameters_of, name)
+        vars(module)["parameters"] = functools.partial(parameters_of, name)
     elif package == TRAINING:
-        module.run = functools.partial(train, name)
+        vars(module)["run"] = functools.partial(train, name)
 
 
 def parameters_of(name: str, device: str | None = None, **changes: Any) -> HostParams:
@@ -179,14 +180,14 @@ def train(name: str, settings: Any) -> Path:
         )
     gpu = getattr(settings, "use_gpu", True) and torch.cuda.is_available()
     out = Path(env.workspace_dir) / "checkpoints" / "ltr" / NAME / name  # as the host's own runs
-    options = {"out": out, "data": Path(data or taken[0][1]), "device": "cuda" if gpu else "cpu"}
+    run = RunSettings(out=out, data=Path(data or taken[0][1]), device="cuda" if gpu else "cpu")
     backbone = _backbone_file(env, str(load_run(name).Settings().backbone))
     if backbone is not None:
-        options["backbone"] = str(backbone)
+        run = dataclasses.replace(run, backbone=str(backbone))
         taken.append(("backbone", str(backbone)))
     for what, path in taken:
         print(f"ebmtrack: {what} from {path} (ltr/admin/local.py)")
-    return train_named(name, RunSettings(**options))
+    return train_named(name, run)
 
 
 DATA_FOLDERS = {"lasot": "lasot_dir", "got10k": "got10k_dir", "trackingnet": "trackingnet_dir", "coco": "coco_dir"}
@@ -230,7 +231,7 @@ def told(where: str) -> Iterator[None]:
             kind = type(error).__name__
             line = f"ebmtrack: error {where}: {kind}: {text} ({place.filename}, line {place.lineno})"
             print(line, file=sys.stderr, flush=True)
-            error.told_by_ebmtrack = True
+            vars(error)["told_by_ebmtrack"] = True
         raise
 
 

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.errors import ConfigError
 from ebmtrack.names import unknown
+from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader
 from ebmtrack.training.overrides import as_json, differences, override, parse
 from ebmtrack.training.run import train
@@ -122,7 +123,7 @@ def train_named(name: str, settings: RunSettings) -> Path:
         settings = module.Settings(**differences(settings, RunSettings()))
     if settings.steps < 1 or settings.batch < 1 or settings.workers < 0:
         raise ConfigError("steps and batch must be at least 1, and workers at least 0")
-    net = train(module.plan(settings), settings)
+    net = cast(TrackerNet, train(module.plan(settings), settings))  # the network that a training file's plan holds
     path = settings.out / f"{Path(name).stem}.safetensors"
     if is_leader():
         facts = {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(RunSettings)}

@@ -31,14 +31,15 @@ def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
         net.classifier.feature_extractor.compile()
         branch = net.bb_regressor
         branch.compile()
-        branch.features, branch.modulation = torch.compile(branch.features), torch.compile(branch.modulation)
+        for name in ("features", "modulation"):
+            setattr(branch, name, torch.compile(getattr(branch, name)))
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             layer1 = stem(images.to(torch.bfloat16) if torch.is_autocast_enabled(images.device.type) else images)
         return body(layer1)
 
-    trunk.forward = forward
+    vars(trunk)["forward"] = forward
 
 
 def trunk_stem(trunk: ResNetTrunk):

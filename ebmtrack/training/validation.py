@@ -39,7 +39,9 @@ class Validation:
         for batch in self.batches:
             generator = torch.Generator().manual_seed(7)
             loss, logs = self.objective(net, batch, generator, Share())
-            parts = {key: SCALES.get(key, 1.0) * logs[key].item() for key in ("box", "last") if key in logs}
+            parts: dict[str, float] = {
+                key: SCALES.get(key, 1.0) * logs[key].item() for key in ("box", "last") if key in logs
+            }
             overlap = overlap_after_ascent(net, batch, self.held_back.train_frames, generator)
             rows.append({"loss": loss.item(), **parts, "iou": overlap})
         return {f"val_{key}": sum(row[key] for row in rows) / len(rows) for key in rows[0]}

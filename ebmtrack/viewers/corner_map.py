@@ -8,7 +8,10 @@ import numpy as np
 
 
 def corner_map(
-    log_density: Callable[[np.ndarray], np.ndarray], box_xywh: Sequence[float], points: int, reach_frac: float
+    log_density: Callable[[np.ndarray], np.ndarray],
+    box_xywh: Sequence[float] | np.ndarray,
+    points: int,
+    reach_frac: float,
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Return f - max f of boxes whose bottom left corner is that of a box, by the place of their top right corner.
 

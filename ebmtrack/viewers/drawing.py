@@ -34,7 +34,7 @@ def line_width(image: np.ndarray) -> int:
 
 def draw_box(
     image: np.ndarray,
-    box_xywh: Sequence[float],
+    box_xywh: Sequence[float] | np.ndarray,
     label: str = "",
     score: float | None = None,
     colour: Colour = SKY,

@@ -75,7 +75,8 @@ def track(
         ConfigError: On boxes that cannot be tracked.
         DatasetError: If the source cannot be read; after the last frame, if some frames could not be read.
     """
-    starts = [_as_box(box) for box in ([boxes] if np.ndim(boxes[0]) == 0 else boxes)]
+    several: Sequence[Any] = [boxes] if np.ndim(boxes[0]) == 0 else boxes
+    starts = [_as_box(box) for box in several]
     if tracker is None:
         from ebmtrack.tracking.tracker import Tracker
 

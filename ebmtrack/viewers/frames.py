@@ -140,9 +140,10 @@ class VideoFrames(FrameSource):
         self._is_stream = is_url(self._source)
         if not self._is_stream and os.path.isfile(self._source) and is_text(self._source):
             raise DatasetError(f"{self._source}: a text file, not a video")
-        self._capture = _opened(self._source)
-        if self._capture is None:
+        capture = _opened(self._source)
+        if capture is None:
             raise DatasetError(_no_video(self._source, self._is_stream))
+        self._capture = capture
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         length = int(announced) if math.isfinite(announced) and 0 < announced < 2**31 else None
         name = without_password(self._source) if self._is_stream else Path(self._source).name
@@ -159,7 +160,8 @@ class VideoFrames(FrameSource):
             failures += 1
             left = STREAM_FAILURES if self.length is None else min(MOST_FAILURES, self.length - self.position)
             if failures > left or not self._capture.isOpened():
-                return self._end()
+                self._end()
+                return None
         self.unreadable += range(self.position, self.position + failures)
         if self.unreadable:
             self.complete, self.note = False, f"{self.name}: {_unreadable_text(self.unreadable)} could not be read"
@@ -195,9 +197,10 @@ class CameraFrames(FrameSource):
     """The frames of a camera, by its number; it has no last frame, and one that goes away is an error."""
 
     def __init__(self, index: int):
-        self._capture = _opened(index)
-        if self._capture is None:
+        capture = _opened(index)
+        if capture is None:
             raise DatasetError(f"no camera number {index}: is it plugged in, and free?")
+        self._capture = capture
         super().__init__(f"camera{index}", self._capture.get(cv2.CAP_PROP_FPS), None)
 
     def close(self) -> None:

@@ -161,7 +161,13 @@ def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     annotations = []
     for number, row in enumerate(filter(lambda row: row.found, rows), 1):
         x, y, w, h = (round(float(value), 3) for value in row.box_xywh)
-        entry = {"id": number, "image_id": row.frame, "video_id": 1, "track_id": row.id, "instance_id": row.id}
+        entry: dict[str, Any] = {
+            "id": number,
+            "image_id": row.frame,
+            "video_id": 1,
+            "track_id": row.id,
+            "instance_id": row.id,
+        }
         entry |= {"category_id": 1, "bbox": [x, y, w, h], "area": round(w * h, 3), "iscrowd": 0, "score": row.score}
         annotations.append(entry)
     return (

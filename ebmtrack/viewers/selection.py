@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.live.window import open_window, require_screen
+from ebmtrack.viewers.window import open_window, require_screen
 
 MAX_SIDE = 1400  # pixels; larger frames are shown smaller, so that they fit the screen
 
@@ -45,7 +45,8 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
         raise ConfigError(f"a box is four numbers x,y,w,h in pixels, such as 120,80,64,48, not {text!r}")
     if numbers[2] <= 0 or numbers[3] <= 0:
         raise ConfigError(f"a box needs a width and a height above zero, unlike {text!r}")
-    return tuple(numbers)
+    x, y, w, h = numbers
+    return x, y, w, h
 
 
 def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]:

@@ -17,15 +17,15 @@ import numpy as np
 from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.live.window import ESCAPE, Window, require_screen
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
-from ebmtrack.viewers.follow import Span, Step, checked_span, first_frame, follow
+from ebmtrack.viewers.follow import Box, Span, Step, checked_span, first_frame, follow
 from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
 from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
 from ebmtrack.viewers.selection import parse_boxes, select_box
 from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.visdom import VisdomPanel
+from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Track:
 
 def track(
     source: str | os.PathLike | int,
-    load_tracker: Callable[[], object],
+    load_tracker: Callable[[], Any],
     init: str | Sequence[str] | None = None,
     select: bool = False,
     save: str | os.PathLike | None = None,
@@ -124,7 +124,8 @@ def track(
         stack.enter_context(_interrupted_by_signals())
         info = _info(frames, first, tracker)
         stack.enter_context(_kept(result, boxes_path, layout, info))
-        outputs = [stack.enter_context(_video(result, save_path, frames.fps / every))] if save_path else []
+        outputs: list[Callable[[np.ndarray], object]] = []
+        outputs += [stack.enter_context(_video(result, save_path, frames.fps / every))] if save_path else []
         outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
         _follow(tracker, frames, first, starts_xywh, span, result, outputs, max_frames)
     if frames.note and frames.complete:
@@ -139,10 +140,10 @@ def _follow(
     tracker: Any,
     frames: FrameSource,
     first: np.ndarray,
-    starts_xywh: list[tuple[float, ...]],
+    starts_xywh: list[Box],
     span: Span,
     result: Track,
-    outputs: list[Callable[[np.ndarray], object]],
+    outputs: Sequence[Callable[[np.ndarray], object]],
     max_frames: int | None,
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
@@ -159,7 +160,9 @@ def _follow(
                 return
 
 
-def _shown(outputs: list, image: np.ndarray, result: Track, found: list | None) -> bool:
+def _shown(
+    outputs: Sequence[Callable[[np.ndarray], object]], image: np.ndarray, result: Track, found: list | None
+) -> bool:
     """Draw the newest boxes on a copy of the frame for all outputs; whether one of them got the key to end.
 
     found: the targets' results, or None where tracking starts.
@@ -232,7 +235,7 @@ def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarr
             result.files.append(path)
 
 
-def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[tuple[float, ...]]:
+def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[Box]:
     """Return the boxes to begin with; none where one is to be drawn on the first frame."""
     texts = [init] if isinstance(init, str) else list(init or ())
     if texts and select:
@@ -264,11 +267,11 @@ def _checked_outputs(source, save, boxes, show: bool, max_frames: int | None) ->
 
 def _check_writable(path: str | os.PathLike | None) -> None:
     """ConfigError, before any work is done, where a file cannot be made in the folder of `path`."""
-    folder = Path(path).absolute().parent if path is not None else None
-    while folder is not None and not folder.exists():
+    if path is None or (Path(path).exists() and not Path(path).is_file()):
+        return  # nothing asked for, or a pipe or device
+    folder = Path(path).absolute().parent
+    while not folder.exists():
         folder = folder.parent
-    if folder is None or (Path(path).exists() and not Path(path).is_file()):
-        return  # a pipe or device
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

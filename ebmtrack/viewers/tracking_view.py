@@ -50,7 +50,8 @@ class TrackingView:
             energy = energy_map(self.tracker, result.box_xywh)
             self.panel.heat_map("energy", energy, "energy, by top right corner")
         if hasattr(self.tracker, "candidates"):
-            picture = candidates_picture(image_rgb, *self.tracker.candidates(), result.box_xywh)
+            before, after = self.tracker.candidates()
+            picture = candidates_picture(image_rgb, before, after, result.box_xywh)
             self.panel.image("candidates", picture, "dashed: before the climb, blue: after it, white: the result")
 
 

@@ -34,7 +34,7 @@ class VideoWriter:
             raise ConfigError(f"a video's frame rate lies between 0 and 1000 frames/s, not at {fps}")
         self.fps = fps
         self.frames_written = 0
-        self._encoder = None
+        self._encoder: _AvEncoder | _OpenCvEncoder | None = None
         self._stack = ExitStack()
         self._size = (0, 0)
 
@@ -48,14 +48,13 @@ class VideoWriter:
         """Add a frame, RGB uint8 (h, w, 3)."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a video frame is RGB uint8 (h, w, 3), not {image.dtype} {image.shape}")
-        if self._encoder is None:
-            self._open(image.shape[1], image.shape[0])
+        encoder = self._encoder or self._open(image.shape[1], image.shape[0])
         width, height = self._size
         if image.shape[:2] != (height, width):
             image = fit(image, width, height)
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
-            self._encoder.write(np.ascontiguousarray(image))
+            encoder.write(np.ascontiguousarray(image))
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{self.path}: cannot write frame {self.frames_written}: {reason}") from None
@@ -72,8 +71,8 @@ class VideoWriter:
             except OSError as error:
                 raise ConfigError(f"{self.path}: cannot be finished: {error.strerror or error}") from None
 
-    def _open(self, width: int, height: int) -> None:
-        """Start the encoder on a temporary file beside the final one."""
+    def _open(self, width: int, height: int) -> _AvEncoder | _OpenCvEncoder:
+        """Start the encoder on a temporary file beside the final one and return it."""
         self._size = (width, height)
         even = (width + width % 2, height + height % 2)
         kind = _encoder_kind(self.path.suffix.lower())
@@ -82,8 +81,9 @@ class VideoWriter:
                 temporary = stack.enter_context(replacing(self.path))
             except OSError as error:
                 raise ConfigError(f"{self.path}: cannot write here: {error.strerror or error}") from None
-            self._encoder = kind(temporary, even, self.fps)
+            self._encoder = encoder = kind(temporary, even, self.fps)
             self._stack = stack.pop_all()
+        return encoder
 
 
 class _AvEncoder:
@@ -116,7 +116,7 @@ class _OpenCvEncoder:
 
     def __init__(self, path: Path, size_wh: tuple[int, int], fps: float):
         code = "MJPG" if path.suffix.lower() == ".avi" else "mp4v"
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), fps, size_wh)
+        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size_wh)
         if not self._writer.isOpened():
             raise EbmtrackError(f"OpenCV cannot write {path.suffix} here: pip install 'ebmtrack[video]'")
 

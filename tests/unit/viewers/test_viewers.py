@@ -11,8 +11,7 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_rgb
-from ebmtrack.live import window
-from ebmtrack.viewers import drawing, selection, video_file
+from ebmtrack.viewers import drawing, selection, video_file, window
 from ebmtrack.viewers import track_video as track_command
 from ebmtrack.viewers.demo import GRID, REACH, energy_view, run_demo
 from ebmtrack.viewers.demo_sequence import PARTS, demo_sequence

@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 
 ESCAPE = 27
+SomeWindow = TypeVar("SomeWindow", bound="Window")
 
 
 def require_screen(wish: str, instead: str) -> None:
@@ -34,7 +36,7 @@ class Window:
         open_window(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized = False
 
-    def __enter__(self) -> Window:
+    def __enter__(self: SomeWindow) -> SomeWindow:
         return self
 
     def __exit__(self, *_) -> None:
