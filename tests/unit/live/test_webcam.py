@@ -17,10 +17,11 @@ import pytest
 
 from ebmtrack.commands.main import main
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.live import capture, webcam, window
+from ebmtrack.live import capture, webcam
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import Controls
 from ebmtrack.live.session import Heat, Target, View
+from ebmtrack.viewers import window
 from ebmtrack.viewers.drawing import GREY, PALETTE
 from ebmtrack.viewers.frames import open_frames
 from ebmtrack.viewers.video_file import VideoWriter
