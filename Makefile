@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: exported demo test test-slow lint types clean
 
-demo: .venv/ready  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
+demo: $(if $(wildcard .venv/ready),.venv/ready,.venv/small)  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
 
 test: .venv/ready  ## the unit tests, under 5 minutes on two cores
@@ -28,11 +28,16 @@ types: .venv/ready  ## mypy over package, tests and tools; links show it the thr
 	ln -s $(CURDIR)/tests $(CURDIR)/tools build/types
 	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py
 
-.venv/ready: setup.cfg pyproject.toml
+.venv/small: setup.cfg pyproject.toml  # what tracks: no torch, half a minute
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/ready: setup.cfg pyproject.toml  # everything
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@
+	touch $@ .venv/small
 
 clean:
 	rm -rf .venv build dist *.egg-info out

@@ -23,6 +23,24 @@ class ConfigError(EbmtrackError, ValueError):
     """A setting, argument, path or input value given by the user cannot be used."""
 
 
-def missing_extra(package: str, extra: str, why: str) -> ConfigError:
-    """Return the error for an optional package that is not installed, naming the extra that brings it."""
-    return ConfigError(f"{why} needs the package {package!r}, which is not installed: pip install 'ebmtrack[{extra}]'")
+EXTRAS = {  # the extra of setup.cfg that brings a module of another project
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "lmdb", "got10k", "six"), "train"),
+    "onnx": "export",
+    "scipy": "mat",
+    "av": "video",
+    "tensorboard": "tensorboard",
+    "trax": "vot",
+    "jpeg4py": "jpeg",
+    "pycocotools": "detection",
+    "visdom": "live",
+}
+
+
+def missing_extra(module: str, why: str) -> ConfigError:
+    """Return the error for an optional module that cannot be found, naming the extra that brings it.
+
+    Args:
+        module: one of EXTRAS.
+        why: the verb or the task that needs it.
+    """
+    return ConfigError(f"{why} needs {module!r}, which is not installed: pip install 'ebmtrack[{EXTRAS[module]}]'")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ebmtrack.errors import ResultError
+from ebmtrack.errors import ResultError, missing_extra
 
 Array = np.ndarray
 
@@ -22,7 +22,7 @@ def read_boxes(path: Path) -> Array:
     `annoBegin` and `startFrame`. The first segment is taken if it is the only one or the longest (temporal robustness,
     TRE: it begins at the first frame, the others later). Segments of one length, or with a `shiftType`, are runs from
     shifted boxes (spatial robustness, SRE) and no one-pass evaluation. Rows of NaN or without a positive size repeat
-    the row before, as in the benchmark's toolkit. Raises ResultError for everything else, and without SciPy.
+    the row before, as in the benchmark's toolkit. Raises ResultError for everything else, ConfigError without SciPy.
     """
     segments = _segments(path)
     lengths = [len(_res(segment, path)) for segment in segments]
@@ -52,8 +52,8 @@ def _load(path: Path) -> dict[str, Any]:
     """Return the variables of a MAT-file; cells are lists and structs are dicts."""
     try:
         from scipy.io import loadmat
-    except ImportError as reason:
-        raise ResultError(f"{path}: MAT-files need SciPy; install it with: pip install 'ebmtrack[mat]'") from reason
+    except ImportError as error:
+        raise missing_extra("scipy", f"{path}: a MAT-file") from error
     if not path.is_file():
         raise ResultError(f"{path}: no such file")
     if path.stat().st_size > LARGEST_BYTES:

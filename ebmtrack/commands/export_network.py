@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.data.crops import crop_around
-from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
+from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.images import read_rgb
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.videos.folder import find
@@ -27,12 +27,10 @@ def export_network(weights: str | None, out: Path, precision: str, calibration: 
         params: the set-up whose search regions are cut from them.
 
     Raises:
-        ConfigError: without the packages of the extra `export`, or for int8 without a folder.
+        ConfigError: for int8 without a folder.
     """
-    try:
-        from ebmtrack.engines.export.network import export_network as export
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "onnx", "train,export", "export of a network") from error
+    from ebmtrack.engines.export.network import export_network as export
+
     regions = [] if calibration is None else search_regions(calibration, load_params(params))
     export(weights, out, precision, regions)
 

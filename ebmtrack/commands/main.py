@@ -23,7 +23,7 @@ from ebmtrack.commands.live import Webcam
 from ebmtrack.commands.options import Verb
 from ebmtrack.commands.track import Bench, Demo, Track
 from ebmtrack.commands.train import Study, Train
-from ebmtrack.errors import EbmtrackError
+from ebmtrack.errors import EXTRAS, EbmtrackError, missing_extra
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about
 ABOUT = "Track any object in a video by climbing an energy."
@@ -68,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except EbmtrackError as error:
         print(f"ebmtrack: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        print(f"ebmtrack: error: {missing_extra(module, f'`ebmtrack {argv[0]}`')}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.filename is None or error.errno not in REFUSED:

@@ -298,7 +298,7 @@ def load_lmdb() -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise missing_extra("lmdb", "train", "a pack") from error
+        raise missing_extra("lmdb", "a pack") from error
     return lmdb
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 from ebmtrack.engines.base import Engine
 from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, is_exported
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, missing_extra
 
 __all__ = ["ENGINES", "Engine", "load_engine", "weights_file"]
 
@@ -37,6 +39,8 @@ def load_engine(
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
+    if not _has_torch():
+        raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine
 
     return load_torch_engine(weights, device, precision)
@@ -57,8 +61,9 @@ def weights_file(weights: str | Path | None) -> Path:
 
 def _has_torch() -> bool:
     """Return whether PyTorch can be imported."""
+    if "torch" in sys.modules:
+        return True
     try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError:
+        return importlib.util.find_spec("torch") is not None
+    except ModuleNotFoundError:  # of an import hook that hides it
         return False
-    return True

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack import weights as packaged
-from ebmtrack.errors import CheckpointError, ConfigError, missing_extra
+from ebmtrack.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
 DESCRIPTION = "network.json"
@@ -75,12 +75,23 @@ def find_exported(weights: str | os.PathLike | None) -> Path | None:
 
 
 def existing_exported(weights: str | os.PathLike | None) -> Path:
-    """Return the folder of an exported network as `find_exported` does, or raise CheckpointError."""
+    """Return the folder of an exported network as `find_exported` does.
+
+    Raises:
+        CheckpointError: if there is none of this name; of a file for PyTorch it says how to export it.
+    """
     folder = find_exported(weights)
+    if folder is None and weights is not None and Path(weights).is_file():
+        raise CheckpointError(
+            f"{weights}: ONNX Runtime tracks with exported networks only, and this is a file for PyTorch: "
+            f"pip install 'ebmtrack[export]', then either give it without --engine onnx, or export it once with "
+            f"`ebmtrack export-network {weights} --out FOLDER` (after `ebmtrack convert` if it is one of pytracking's) "
+            "and give --weights FOLDER here"
+        )
     if folder is None:
         raise CheckpointError(
             f"no exported network {str(weights or packaged.DEFAULT_WEIGHTS)!r}: give a folder with network.json; "
-            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[train,export])"
+            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[export])"
         )
     return folder
 
@@ -150,13 +161,11 @@ def open_sessions(network: ExportedNetwork, provider: str = "cpu", threads: int 
         threads: of each session; None: OMP_NUM_THREADS if it is set, else one for each core.
 
     Raises:
-        ConfigError: on a provider that the installed ONNX Runtime does not have, or without ONNX Runtime.
+        ConfigError: on a provider that the installed ONNX Runtime does not have.
         CheckpointError: on a graph that ONNX Runtime cannot load, or that does not fit the description.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("onnxruntime", "all", "an exported network") from error
+    import onnxruntime
+
     providers = _providers(provider, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads or _default_threads(), 1

@@ -58,7 +58,7 @@ def open_server(name: str) -> Any:
         from trax import Image, Region
         from trax.server import Server
     except ImportError as error:
-        raise missing_extra("vot-trax", "vot", "tracking for the VOT toolkit") from error
+        raise missing_extra("trax", "tracking for the VOT toolkit") from error
     formats = [Region.RECTANGLE, Region.POLYGON, Region.MASK]
     images = [Image.PATH, Image.MEMORY, Image.BUFFER]
     return Server(formats, images, ["color"], name, "boxes climb an energy", "ebmtrack", multiobject=True)

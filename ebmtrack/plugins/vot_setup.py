@@ -32,7 +32,7 @@ def init(
     """
     load_params(params)
     if importlib.util.find_spec("trax") is None:
-        raise missing_extra("vot-trax", "vot", "a tracker for the VOT toolkit")
+        raise missing_extra("trax", "a tracker for the VOT toolkit")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"{weights}: no such file of weights")
     name = name or f"ebmtrack_{params}"

@@ -82,7 +82,7 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise missing_extra("tensorboard", "tensorboard", "--tensorboard") from error
+            raise missing_extra("tensorboard", "--tensorboard") from error
         self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def add(self, row: Row) -> None:

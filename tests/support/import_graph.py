@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,24 @@ def import_graph() -> Graph:
     return {name: set(_imports(path, set(files))) - {name} for name, path in files.items()}
 
 
+def foreign_imports() -> dict[str, tuple[set[str], set[str]]]:
+    """Return for every module what it imports of other projects when it is imported, and later, by the first name."""
+    files = {name: path for package, folder in FOLDERS.items() for name, path in _modules(package, REPOSITORY / folder)}
+    return {name: _foreign(ast.parse(path.read_text("utf-8"))) for name, path in files.items()}
+
+
+def top_level_graph() -> Graph:
+    """Return for every module the modules of the package that are imported with it, the packages above included."""
+    files = {name: path for package, folder in FOLDERS.items() for name, path in _modules(package, REPOSITORY / folder)}
+    graph = {name: set(_imports(path, set(files), late=False)) for name, path in files.items()}
+    return {name: targets | {name.rpartition(".")[0]} & set(files) for name, targets in graph.items()}
+
+
+def reachable(graph: Graph, start: str) -> set[str]:
+    """Return `start` and all that it imports, directly or through others."""
+    return _reachable(graph, start) | {start}
+
+
 def circles(graph: Graph) -> list[str]:
     """Return the modules that can be reached from themselves."""
     return sorted(name for name in graph if name in _reachable(graph, name))
@@ -30,9 +49,34 @@ def _modules(package: str, folder: Path) -> Iterator[tuple[str, Path]]:
         yield ".".join((package, *(part for part in parts if part != "__init__"))), path
 
 
-def _imports(path: Path, names: set[str]) -> Iterator[str]:
+def _early(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements that run when a module is imported: not those in functions, nor those for types alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            continue
+        yield child
+        yield from _early(child)
+
+
+def _foreign(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """Return what a module imports of other projects when it is imported, and all that it ever imports of them."""
+    both = []
+    for nodes in (_early(tree), ast.walk(tree)):
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        both.append(names)
+    for found, nodes in zip(both, (_early(tree), ast.walk(tree))):
+        found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    own = {"ebmtrack", "pytracking", "ltr"} | sys.stdlib_module_names  # the plugin runs in the host's process
+    early, every = ({name.partition(".")[0] for name in found} - own for found in both)
+    return early, every - early
+
+
+def _imports(path: Path, names: set[str], late: bool = True) -> Iterator[str]:
     """Yield those of `names` that a file imports; `from a import b` is a.b if that is a module, else a."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree) if late else _early(tree):
         if isinstance(node, ast.Import):
             yield from names & {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

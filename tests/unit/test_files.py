@@ -49,7 +49,7 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path):
 
 
 def test_the_error_for_a_missing_package_names_its_extra():
-    error = errors.missing_extra("av", "video", "writing H.264")
+    error = errors.missing_extra("av", "writing H.264")
     assert isinstance(error, errors.EbmtrackError) and "ebmtrack[video]" in str(error) and "'av'" in str(error)
 
 

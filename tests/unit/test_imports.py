@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import configparser
+import re
+
 import pytest
 
-from tests.support.import_graph import circles, import_graph
+from ebmtrack.errors import EXTRAS
+from tests.support import REPOSITORY
+from tests.support.import_graph import circles, foreign_imports, import_graph, reachable, top_level_graph
 
 GRAPH = import_graph()
 GROUND = ("boxes", "errors", "files", "images", "device", "names", "_version")
@@ -59,3 +64,57 @@ BELOW = {"nets": {"energy"}, "videos": set(), "checkpoints": {"energy", "nets", 
 def test_a_room_imports_what_is_below_it(name: str, below: set[str]) -> None:
     """Besides the ground, which everybody may use."""
     assert imported_rooms(name) - set(GROUND) <= below
+
+
+# What `pip install ebmtrack` brings, and what needs an extra.
+
+FOREIGN = foreign_imports()
+AT_ONCE = top_level_graph()
+BROUGHT = {"markupsafe", "PIL"}  # by jinja2 and matplotlib
+MODULES = {"opencv_python": "cv2", "vot_trax": "trax"}  # whose project has another name
+SMALL = (
+    "",
+    "tracking",
+    "tracker_params",
+    "videos",
+    "viewers",
+    "live",
+    "evaluation",
+    "commands",
+    "images",
+    "files",
+    "device",
+)
+SMALL_MODULES = ("engines", "engines.base", "engines.onnx_engine", "studies.stress")
+
+
+def requirements() -> dict[str, set[str]]:
+    """Return the modules that setup.cfg's requirements bring, by extra; "" for the plain installation."""
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    lines = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
+    found = {extra: re.findall(r"^\s*([A-Za-z0-9_-]+)(?!.*\[)", text, re.M) for extra, text in lines.items()}
+    named = {extra: {name.lower().replace("-", "_") for name in names} for extra, names in found.items()}
+    return {extra: {MODULES.get(name, name) for name in names} for extra, names in named.items()}
+
+
+def is_small(module: str) -> bool:
+    """Return whether a module must be importable after the plain installation."""
+    return room(module) in SMALL or module.removeprefix("ebmtrack.") in SMALL_MODULES
+
+
+@pytest.mark.parametrize("module", sorted(filter(is_small, GRAPH)))
+def test_the_plain_installation_is_enough(module: str) -> None:
+    """Of what is imported at once: torch, lmdb and the like are loaded by the functions that need them."""
+    needed = {name: source for source in reachable(AT_ONCE, module) for name in FOREIGN[source][0]}
+    assert {name: needed[name] for name in set(needed) - requirements()[""] - BROUGHT} == {}
+
+
+def test_every_package_is_required_or_belongs_to_an_extra() -> None:
+    used = set().union(*(early | late for early, late in FOREIGN.values()))
+    assert used <= requirements()[""] | set(EXTRAS) | BROUGHT
+
+
+@pytest.mark.parametrize("module, extra", EXTRAS.items())
+def test_messages_name_the_extra_that_brings_a_package(module: str, extra: str) -> None:
+    assert module in requirements()[extra] and module not in requirements()[""]

@@ -152,6 +152,26 @@ def test_an_error_of_many_lines_is_made_one(monkeypatch, folder, capsys):
     assert capsys.readouterr().err == "ebmtrack: error: first line second line\n"
 
 
+@pytest.mark.parametrize("module, extra", [("torch.nn", "train"), ("onnx", "export"), ("av", "video")])
+def test_a_verb_that_needs_an_extra_names_it(module, extra, monkeypatch, capsys):
+    def run(verb):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(Demo, "run", run)
+    assert cli.main(["demo"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "`ebmtrack demo` needs" in line and f"pip install 'ebmtrack[{extra}]'" in line
+
+
+def test_a_module_that_no_extra_brings_is_a_bug(monkeypatch):
+    def run(verb):
+        raise ModuleNotFoundError("No module named 'nonsense'", name="nonsense")
+
+    monkeypatch.setattr(Demo, "run", run)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["demo"])
+
+
 def test_ctrl_c_is_code_130(monkeypatch, folder, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt

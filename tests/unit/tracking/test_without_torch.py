@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 PROGRAM = """
 import sys
 
@@ -59,20 +57,24 @@ tracker.init(scene, (100, 80, 60, 50))
 boxes = [tracker.update(scene).box_xywh for _ in range(2)]
 print(tracker.engine.info.device, tracker.engine.info.precision, "torch" in sys.modules)
 print(*boxes[-1])
-try:
-    Tracker.from_pretrained(weights="mine.safetensors")
-except EbmtrackError as error:
-    print(error)
+for wrong in ({"weights": "mine.safetensors"}, {"weights": __import__("sys").argv[1]}, {"engine": "torch"}):
+    try:
+        Tracker.from_pretrained(**wrong)
+    except EbmtrackError as error:
+        print(error)
 """
 
 
-def test_the_network_that_ships_tracks_without_torch():
-    pytest.importorskip("onnxruntime")
-    done = subprocess.run([sys.executable, "-c", ON_ONNX], capture_output=True, text=True, timeout=200)
+def test_the_network_that_ships_tracks_without_torch(tmp_path):
+    (tmp_path / "there.safetensors").touch()
+    program = [sys.executable, "-c", ON_ONNX, str(tmp_path / "there.safetensors")]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
-    info, box, refusal = done.stdout.splitlines()
+    info, box, absent, not_exported, no_torch = done.stdout.splitlines()
     device, precision, has_torch = info.split()
     assert (device, has_torch) == ("cpu", "False") and precision in ("float32", "float16", "int8")
     x, y, w, h = map(float, box.split())
     assert 60 < x < 140 and 40 < y < 120 and 20 < w < 140 and 20 < h < 140
-    assert "no exported network 'mine.safetensors'" in refusal
+    assert "no exported network 'mine.safetensors'" in absent
+    assert "there.safetensors --out FOLDER" in not_exported and "ebmtrack[export]" in not_exported
+    assert "ebmtrack[train]" in no_torch
