@@ -17,7 +17,7 @@ exported: .venv/ready  ## make the shipped network for ONNX Runtime anew from it
 	name=$$($(BIN)/python -c "from ebmtrack.weights import DEFAULT_WEIGHTS; print(DEFAULT_WEIGHTS)") && \
 	$(BIN)/ebmtrack export-network $$name --precision float16 --out ebmtrack/weights/$$name.onnx
 
-lint: .venv/ready
+lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 

@@ -211,7 +211,8 @@ class Scene:
         *gain, x, y = self.light(index)
         left, top = int(x * WIDTH), int(y * HEIGHT)
         glow = self.glow[HEIGHT - top : 2 * HEIGHT - top, WIDTH - left : 2 * WIDTH - left]
-        frame = cv2.multiply(cv2.multiply(frame, glow), (*gain, 0))
+        light = (*gain, 0)
+        frame = cv2.multiply(cv2.multiply(frame, glow), light)  # type: ignore[call-overload]  # OpenCV takes a scalar
         return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
 
 
@@ -302,8 +303,8 @@ def _print(name: str, width: int) -> np.ndarray:
     height = round(width * picture.shape[0] / picture.shape[1])
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     border = 10
-    edge = dict(borderType=cv2.BORDER_CONSTANT, value=(236, 232, 224))
-    picture = cv2.copyMakeBorder(picture, border, border, border, border, **edge)
+    sides = (border, border, border, border)
+    picture = cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=(236, 232, 224))
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
 
 
@@ -369,8 +370,8 @@ def _curve(keys: list[tuple]) -> Callable[[float], np.ndarray]:
     slopes = np.gradient(values, times, axis=0)
 
     def at(time: float) -> np.ndarray:
-        time = np.clip(time, times[0], times[-1])
-        left = min(np.searchsorted(times, time, side="right") - 1, len(times) - 2)
+        time = min(max(time, times[0]), times[-1])
+        left = min(int(np.searchsorted(times, time, side="right")) - 1, len(times) - 2)
         span = times[left + 1] - times[left]
         s = (time - times[left]) / span
         start, end = values[left], values[left + 1]

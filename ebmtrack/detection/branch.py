@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,10 @@ class DetectionEnergy(nn.Module):
     def start_from(self, host: Host) -> bool:
         """Copy the two hidden layers of the host's box head; return whether it has two that fit."""
         head = getattr(getattr(host.detector, "roi_heads", None), "box_head", None)
-        pairs = [(self.fc1, getattr(head, "fc6", None)), (self.fc2, getattr(head, "fc7", None))]
+        pairs: list[tuple[nn.Linear, Any]] = [
+            (self.fc1, getattr(head, "fc6", None)),
+            (self.fc2, getattr(head, "fc7", None)),
+        ]
         if any(theirs is None or theirs.weight.shape != ours.weight.shape for ours, theirs in pairs):
             return False
         for ours, theirs in pairs:

@@ -45,7 +45,7 @@ class GpuTensor(torch.Tensor):
     def __init__(self, held: torch.Tensor):
         self.held = held
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch leaves it untyped
         return f"GpuTensor({self.held!r})"
 
     def __reduce_ex__(self, protocol):

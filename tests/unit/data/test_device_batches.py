@@ -26,8 +26,8 @@ from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.source import Source
 
 LOOK = Look(grey=0.2, flip=0.2, brightness=0.3, contrast=0.3, saturation=0.4, blur=0.3, motion_blur=0.3)
-JITTERS = {"train_jitter": Jitter(2.0, 0.2, 0.1), "test_jitter": Jitter(3.0, 0.3, 0.2)}
-CROPS = CropSettings(output=64, **JITTERS, look=LOOK, still_look=Look(flip=0.5))
+TRAIN_JITTER, TEST_JITTER = Jitter(2.0, 0.2, 0.1), Jitter(3.0, 0.3, 0.2)
+CROPS = CropSettings(64, 5.0, TRAIN_JITTER, TEST_JITTER, look=LOOK, still_look=Look(flip=0.5))
 
 
 def picture(seed: int, height: int = 230, width: int = 300) -> np.ndarray:
@@ -35,7 +35,8 @@ def picture(seed: int, height: int = 230, width: int = 300) -> np.ndarray:
     rng, x = np.random.default_rng(seed), np.zeros((height, width, 3), np.float32)
     for cells in (3, 6, 12, 24, 48, 96):
         noise = rng.normal(size=(cells, cells, 3)).astype(np.float32)
-        x += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) * 60 / math.sqrt(cells)
+        detail = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        x += np.asarray(detail, np.float32) * (60 / math.sqrt(cells))
     return np.clip(127 + 2 * x, 0, 255).astype(np.uint8)
 
 

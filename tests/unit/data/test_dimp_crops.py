@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -112,10 +113,10 @@ class Block(Source):
         return picture
 
 
-def block_set(border: str, flip: float = 0.0) -> TrainingSet:
+def block_set(border: Literal["replicate", "inside", "inside_major"], flip: float = 0.0) -> TrainingSet:
     look = Look(grey=0, joint_flip=0, flip=flip, brightness=0)
-    jitters = {"train_jitter": Jitter.per_side(3.0, 0.25), "test_jitter": Jitter.per_side(4.5, 0.3)}
-    settings = CropSettings(output=288, look=look, still_look=look, rule="dimp", border=border, **jitters)
+    train, test = Jitter.per_side(3.0, 0.25), Jitter.per_side(4.5, 0.3)
+    settings = CropSettings(288, 5.0, train, test, look, look, rule="dimp", border=border)
     return TrainingSet(make_sampler({"block": Block()}, SamplingSettings({"block": 1.0}), 3), settings, 100)
 
 

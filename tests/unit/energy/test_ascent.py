@@ -45,6 +45,7 @@ def value_and_slope(energy, y: Tensor) -> tuple[float, Tensor]:
     y = y.clone().requires_grad_(True)
     f = energy(y)
     f.backward()
+    assert y.grad is not None
     return f.item(), y.grad
 
 

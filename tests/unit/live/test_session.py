@@ -32,9 +32,11 @@ def wait_for(what, timeout_s: float = WAIT_S):
 
 def frames_of(capture: Capture, count: int) -> list:
     """That many frames, each the newest when it was asked for."""
-    frames = [capture.newest(0, WAIT_S)]
+    frames: list[Frame] = []
     while len(frames) < count:
-        frames.append(capture.newest(frames[-1].number, WAIT_S))
+        frame = capture.newest(frames[-1].number if frames else 0, WAIT_S)
+        assert frame is not None, "waited in vain"
+        frames.append(frame)
     return frames
 
 
@@ -337,7 +339,8 @@ class StubCapture:
     frames_per_s = 2.0
 
     def __init__(self, age_s: float, has_next: bool):
-        self.frame, self.has_next, self.waits_s = Frame(picture(0), 1, time.monotonic() - age_s), has_next, []
+        self.frame, self.has_next = Frame(picture(0), 1, time.monotonic() - age_s), has_next
+        self.waits_s: list[float] = []
 
     def newest(self, after: int, timeout_s: float):
         if after < 1:

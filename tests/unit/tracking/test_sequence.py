@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ class Script:
     """A tracker that gives the answers of a list and remembers its calls."""
 
     def __init__(self, *answers: object) -> None:
-        self.answers, self.calls = list(answers), []
+        self.answers = list(answers)
+        self.calls: list[Any] = []
 
     def init(self, image: np.ndarray, box_xywh: tuple, seed: int | None = None) -> None:
         """Remember the start."""

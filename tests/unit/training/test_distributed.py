@@ -109,10 +109,10 @@ class TeamBatchNorm2d(nn.BatchNorm2d):
         """Move the running statistics; `count` values for each channel."""
         if not self.track_running_stats:
             return
-        self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(var * count / max(1, count - 1), share)
+        count_of_steps = self.get_buffer("num_batches_tracked").add_(1)
+        share = 1 / count_of_steps.item() if self.momentum is None else self.momentum
+        self.get_buffer("running_mean").lerp_(mean, share)
+        self.get_buffer("running_var").lerp_(var * count / max(1, count - 1), share)
 
 
 class _Gather(torch.autograd.Function):
@@ -144,7 +144,7 @@ def work(out: Path, rank: int) -> None:
     """What each of two processes does for the tests below; process 1 has a folder of its own."""
     folder = out if rank == 0 else out / "other machine"
     distributed.SYNCHRONIZED["cpu"] = TeamBatchNorm2d
-    results = {"straight": state_of(train(plan_of(), settings_in(folder / "straight")))}
+    results: dict[str, Any] = {"straight": state_of(train(plan_of(), settings_in(folder / "straight")))}
     results["ddp"] = state_of(train(plan_of(gradients="ddp"), settings_in(folder / "ddp")))
     plan = plan_of(gradients="ddp")
     plan.network.gradients = "average"
@@ -188,7 +188,7 @@ def tracker_gradients(out: Path, batch: int) -> dict[str, torch.Tensor]:
     twins = mock.patch.dict(distributed.SYNCHRONIZED, cpu=TeamBatchNorm2d)
     with as_double, twins, mock.patch("ebmtrack.training.run.save_checkpoint"):
         train(plan, settings_in(out, steps=1, batch=batch))
-    return {name: p.grad.clone() for name, p in net.named_parameters()}
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
 def launch(code: str, out: Path) -> list[subprocess.Popen]:

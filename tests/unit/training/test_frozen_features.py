@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,7 +43,7 @@ def samples():
 
 
 def frozen_pairs(net: TrackerNet, **changes) -> FrozenPairs:
-    settings = dict(rounds=Rounds(3, 4), length=12, seed=1, bfloat16=False)
+    settings: dict[str, Any] = dict(rounds=Rounds(3, 4), length=12, seed=1, bfloat16=False)
     return FrozenPairs(net, samples(), **(settings | changes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ class Whole(Numbers):
     """Makes whole batches itself."""
 
     def __init__(self, length: int = 10_000):
-        self.length, self.asked = length, []
+        self.length = length
+        self.asked: list[Any] = []
 
     def __len__(self):
         return self.length
@@ -121,7 +123,7 @@ def gradient_after(out, **changes) -> torch.Tensor:
     plan = tiny_plan()
     plan.network.thaw = (1.0, [])
     train(plan, settings_in(out, steps=1, **changes))
-    return torch.cat([p.grad.flatten() for p in plan.network.net.parameters()])
+    return torch.cat([p.grad.flatten() for p in plan.network.net.parameters() if p.grad is not None])
 
 
 def test_clipping_shortens_long_gradients_alone(tmp_path):
@@ -185,7 +187,9 @@ def stop_after(settings, step: int) -> dict:
     """The checkpoint of a run that fails in the step after `step`."""
     with pytest.raises(EbmtrackError):
         train(tiny_plan(bad_at=step), settings)
-    return read_checkpoint(settings.out / "checkpoint.pt")
+    checkpoint = read_checkpoint(settings.out / "checkpoint.pt")
+    assert checkpoint is not None
+    return checkpoint
 
 
 def test_a_data_set_that_is_too_short_is_refused(tmp_path):

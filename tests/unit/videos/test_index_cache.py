@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from tests.support.trees import (
     trackingnet_tree,
 )
 
-TREES = [
+TREES: list[tuple[Callable[[Path], Path], Callable[[Path], Source], str, bytes]] = [
     (got10k_tree, got10k_source, "GOT-10k_Train_000001/groundtruth.txt", b"3,4,"),
     (got10k_tree, got10k_source, "GOT-10k_Train_000002/absence.label", b"1"),
     (lasot_tree, lasot_source, "cat/cat-2/out_of_view.txt", b"1"),
@@ -54,7 +55,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list:
 
     original = coco._read_columns
     monkeypatch.setattr(source, "annotation_index", counted)
-    monkeypatch.setattr(coco, "_read_columns", lambda *args: seen.append("coco") or original(*args))
+
+    def counted_columns(*args):
+        seen.append("coco")
+        return original(*args)
+
+    monkeypatch.setattr(coco, "_read_columns", counted_columns)
     return seen
 
 

@@ -16,8 +16,14 @@ from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import paths, registry
 from ebmtrack.videos.opening import locate
-from ebmtrack.videos.paths import data_path, describe_paths, place_of, said_place
+from ebmtrack.videos.paths import Place, data_path, describe_paths, place_of, said_place
 from tests.support.trees import coco_tree, got10k_tree, lasot_tree, material_tree, save_text, trackingnet_tree
+
+
+def found(place: Place | None) -> Place:
+    """Return a place that must be known."""
+    assert place is not None
+    return place
 
 
 @pytest.fixture
@@ -41,9 +47,9 @@ def test_variable_before_file_before_usual_name(tmp_path: Path, file: Path, monk
     with pytest.raises(ConfigError, match="where is coco.*nothing with its name.*EBMTRACK_DATA"):
         data_path("coco")
     file.write_text(f'lasot = "{tmp_path}/a"\n')
-    assert data_path("lasot") == tmp_path / "a" and place_of("lasot").said_by == str(file)
+    assert data_path("lasot") == tmp_path / "a" and found(place_of("lasot")).said_by == str(file)
     monkeypatch.setenv("EBMTRACK_LASOT", str(tmp_path / "b"))
-    assert data_path("lasot") == tmp_path / "b" and place_of("lasot").said_by == "EBMTRACK_LASOT"
+    assert data_path("lasot") == tmp_path / "b" and found(place_of("lasot")).said_by == "EBMTRACK_LASOT"
     monkeypatch.setenv("EBMTRACK_LASOT", "")
     assert data_path("lasot") == tmp_path / "a"
 
@@ -51,7 +57,8 @@ def test_variable_before_file_before_usual_name(tmp_path: Path, file: Path, monk
 def test_paths_in_the_file_start_at_the_file_or_at_home(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "coco" is beside the file; ~ is the home folder; `data` is a folder of data sets."""
     file.write_text('coco = "coco"\ngot10k = "~/got"\ndata = "../all"\n')
-    assert place_of("coco").path == file.parent / "coco" and place_of("got10k").path == Path.home() / "got"
+    coco, got = found(place_of("coco")), found(place_of("got10k"))
+    assert coco.path == file.parent / "coco" and got.path == Path.home() / "got"
     (file.parents[1] / "all" / "OTB_2015").mkdir(parents=True)
     assert data_path("otb100").resolve() == (file.parents[1] / "all" / "OTB_2015").resolve()
     with pytest.raises(ConfigError, match="coco.*does not exist, but .*my.toml says so"):
@@ -60,9 +67,9 @@ def test_paths_in_the_file_start_at_the_file_or_at_home(file: Path, monkeypatch:
 
 def test_splits_share_their_data_set(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EBMTRACK_GOT10K", "/x")
-    assert said_place("got10k_val").path == Path("/x")
+    assert found(said_place("got10k_val")).path == Path("/x")
     file.write_text('got10k_val = "/y"')
-    assert said_place("got10k_val").path == Path("/y") and said_place("got10k_test").path == Path("/x")
+    assert found(said_place("got10k_val")).path == Path("/y") and found(said_place("got10k_test")).path == Path("/x")
 
 
 @pytest.mark.parametrize(

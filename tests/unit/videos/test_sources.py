@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -85,7 +86,11 @@ def test_cache_keeps_the_last_used_within_its_limit() -> None:
     cache = LimitedCache(10)
 
     def value(key: str) -> str:
-        return cache.get(key, lambda: made.append(key) or key, lambda _: 4)
+        def make() -> str:
+            made.append(key)
+            return key
+
+        return cache.get(key, make, lambda _: 4)
 
     assert [value(key) for key in "abacab"] == list("abacab")
     assert made == ["a", "b", "c", "b"]
@@ -339,7 +344,7 @@ def read_all(source: Source) -> None:
         assert (boxes[visible][:, 2:] >= 1).all()
 
 
-BREAKABLE = [
+BREAKABLE: list[tuple[Callable[[Path], Path], Callable[[Path], Source], str]] = [
     (got10k_tree, got10k_source, "GOT-10k_Train_000001/groundtruth.txt"),
     (got10k_tree, got10k_source, "GOT-10k_Train_000001/absence.label"),
     (got10k_tree, got10k_source, "GOT-10k_Train_000001/cover.label"),
@@ -379,12 +384,19 @@ def solid_layer(width: int, height: int, x: int, y: int, value: float = 255.0) -
     return Layer(pixels, x - 2, y - 2)
 
 
+def box_of(layer: Layer) -> np.ndarray:
+    """Return the box of a layer that shows something."""
+    box = alpha_box_xywh(layer)
+    assert box is not None
+    return box
+
+
 def test_box_of_a_hard_mask_is_the_mask_box() -> None:
     """Columns 7..16 and rows -3..1 give x = 7, w = 10, y = -3, h = 5."""
-    assert np.allclose(alpha_box_xywh(solid_layer(10, 5, 7, -3)), [7, -3, 10, 5])
+    assert np.allclose(box_of(solid_layer(10, 5, 7, -3)), [7, -3, 10, 5])
     assert alpha_box_xywh(Layer(np.zeros((4, 4, 4), np.float32), 0, 0)) is None
     full = Layer(np.ones((4, 6, 4), np.float32), 1, 2)
-    assert np.allclose(alpha_box_xywh(full), [1, 2, 6, 4])
+    assert np.allclose(box_of(full), [1, 2, 6, 4])
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.25, 0.0), (0.5, -0.75), (13.1, -40.3)])
@@ -396,7 +408,7 @@ def test_boxes_follow_the_transform(shift: tuple[float, float], stretch: tuple[f
     cutout = np.zeros((36, 46, 4), np.float32)
     cutout[3:-3, 3:-3] = (255, 255, 255, 1)
     centre = np.array([50.0, 60.0]) + shift
-    x, y, w, h = alpha_box_xywh(warped_layer(cutout, np.diag(stretch), centre))
+    x, y, w, h = box_of(warped_layer(cutout, np.diag(stretch), centre))
     assert np.allclose([w, h], [40 * stretch[0], 30 * stretch[1]], atol=0.2)
     assert np.allclose([x + (w - 1) / 2, y + (h - 1) / 2], centre, atol=0.2)
 
@@ -404,7 +416,7 @@ def test_boxes_follow_the_transform(shift: tuple[float, float], stretch: tuple[f
 def test_a_quarter_turn_swaps_the_sides() -> None:
     cutout = np.zeros((36, 46, 4), np.float32)
     cutout[3:-3, 3:-3] = 1
-    box = alpha_box_xywh(warped_layer(cutout, np.array([[0.0, -1.0], [1.0, 0.0]]), np.array([20.0, 20.0])))
+    box = box_of(warped_layer(cutout, np.array([[0.0, -1.0], [1.0, 0.0]]), np.array([20.0, 20.0])))
     assert np.allclose(box[2:], [30, 40], atol=0.1)
 
 
@@ -441,6 +453,7 @@ def test_cutouts_are_cleaned_of_specks() -> None:
     rgba[10:30, 10:40] = (200, 100, 50, 255)
     rgba[50:52, 50:52] = 255
     cutout = clean_cutout(rgba)
+    assert cutout is not None
     assert (cutout[..., 3] > 0.5).sum() == 600 and max(cutout.shape[:2]) <= 32
     assert cutout[10, 10].tolist() == [200, 100, 50, 1]
     assert clean_cutout(np.zeros((9, 9, 4), np.uint8)) is None
@@ -452,7 +465,8 @@ def test_cut_outs_for_occluders_are_straight_bytes(material: tuple[Path, Path]) 
     cutout = source.draw_cutout(np.random.default_rng(0))
     assert cutout.dtype == np.uint8 and cutout.shape[2] == 4 and cutout[..., 3].max() == 255
     solid = cutout[cutout[..., 3] == 255][:, :3]
-    files = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(material[0].iterdir())]
+    pictures = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(material[0].iterdir())]
+    files = [picture for picture in pictures if picture is not None]
     colours = [np.median(file[file[..., 3] == 255][:, 2::-1], axis=0) for file in files]
     assert min(np.abs(np.median(solid, axis=0) - colour).max() for colour in colours) <= 2
     assert source.draw_photograph(np.random.default_rng(0)).dtype == np.uint8

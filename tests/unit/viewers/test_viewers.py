@@ -735,7 +735,7 @@ def test_a_window_that_the_user_closed_counts_as_esc(monkeypatch: pytest.MonkeyP
             raise cv2.error("NULL guiReceiver (please create a window)")
         return 1.0
 
-    destroyed = []
+    destroyed: list[str] = []
     for name, stand_in in {
         "namedWindow": lambda *_: None,
         "resizeWindow": lambda *_: None,

@@ -20,6 +20,7 @@ import pytest
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.evaluate import evaluate
+from ebmtrack.images import read_rgb
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
@@ -105,7 +106,9 @@ def settle(panel: VisdomPanel) -> None:
 def picture_of(window: dict) -> np.ndarray:
     """The RGB picture that a window shows."""
     coded = base64.b64decode(window["content"]["src"].removeprefix("data:image/jpeg;base64,"))
-    return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    picture = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture[..., ::-1]
 
 
 def mean_difference(first: np.ndarray, second: np.ndarray) -> float:
@@ -252,7 +255,7 @@ def random_tracker() -> Tracker:
 
 def results_of(folder) -> list:
     """What a tracker of its own says of all frames but the first."""
-    frames = [cv2.imread(str(path))[..., ::-1] for path in sorted(folder.iterdir())]
+    frames = [read_rgb(path) for path in sorted(folder.iterdir())]
     tracker = random_tracker()
     tracker.init(frames[0], (60, 40, 34, 42))
     return [tracker.update(frame) for frame in frames[1:]]
