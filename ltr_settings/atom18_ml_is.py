@@ -44,8 +44,7 @@ CROPS = CropSettings(
     test_jitter=Jitter.per_side(4.5, 0.5),
     look=LOOK,
     still_look=LOOK,
-    rule="dimp",
-    border="replicate",
+    rule="atom",
 )
 OBJECTIVE = ObjectiveSettings(
     box_loss="ml_is",

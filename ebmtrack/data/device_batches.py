@@ -1,7 +1,7 @@
 """Training batches made on the device: frames stay in its memory, whole batches are cut, mirrored and coloured there.
 
 What is random about a sample is drawn on the host by the same functions as for CPU workers (`sampling`, `augment`,
-`pipeline.draw_window`), so that sample i depends on the seed and i alone and has the same law. The pixels are batches:
+`pipeline.draw_region`), so that sample i depends on the seed and i alone and has the same law. The pixels are batches:
 one `grid_sample` cuts all crops; a window that is larger than its crop is sampled several times for each pixel, which
 averages instead of aliasing.
 """
@@ -22,9 +22,8 @@ from torch.utils.data import Dataset
 
 from ebmtrack.data.augment import LUMA, LookDraws, blur_kernel, draw_look, flip_box, motion_kernel
 from ebmtrack.data.contexts import with_cut_at
-from ebmtrack.data.crops import box_in_window
 from ebmtrack.data.disturb import Disturbance
-from ebmtrack.data.pipeline import CropSettings, draw_accepted, draw_window
+from ebmtrack.data.pipeline import CropSettings, draw_accepted, draw_region
 from ebmtrack.data.sampling import Sampler, SamplingSettings, make_sampler
 from ebmtrack.data.store import open_packs
 from ebmtrack.errors import ConfigError
@@ -93,7 +92,7 @@ class DeviceFrames:
             windows_xywh: (n, 4) in the images' pixels.
             output: Side of the crops in pixels.
             mirrored: (n,) bool, crops that are mirrored left to right.
-            rule: "exact" as `crops.crop_window`, "dimp" as `crops.crop_whole_window`.
+            rule: "exact" as `crops.crop_window`, "dimp" and "atom" as `crops.crop_whole_window`.
 
         Returns:
             Crops (n, 3, output, output) float32 of whole grey levels.
@@ -205,13 +204,13 @@ class DeviceBatches(Dataset):
         look = settings.look if choice.source.is_video else settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
         boxes, drawn = choice.source.boxes_xywh(choice.target), []
-        side = settings.output - (settings.rule == "dimp")
         for frame, jitter in settings.jitters(choice):
             row, box = self.frames.row(choice.source.name, choice.target, frame), boxes[frame]
             width, height = self.frames.images_wh[row].tolist()
-            window = draw_window(choice.source.name, box, (width, height), jitter, settings, rng)
-            flipped, box = mirrored != (rng.random() < look.flip), box_in_window(box, window, settings.output)
-            box = flip_box(box, side) if flipped else box
+            region = draw_region(choice.source.name, box, (width, height), jitter, settings, rng)
+            window = settings.window_of(region, (width, height))
+            flipped, box = mirrored != (rng.random() < look.flip), settings.box_in_crop(box, region, window)
+            box = flip_box(box, settings.mirrored_width) if flipped else box
             drawn.append(FrameDraw(row, window, box, flipped, draw_look(look, grey, rng)))
         return drawn
 

@@ -26,7 +26,7 @@ from ebmtrack.data.disturb import Disturbance, Material, disturb, draw_sample_di
 from ebmtrack.data.sampling import Choice, Sampler
 from ebmtrack.errors import ConfigError
 
-CropRule = Literal["exact", "dimp"]
+CropRule = Literal["exact", "dimp", "atom"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,9 @@ class CropSettings:
 
     rule "exact" cuts windows of fractions of pixels, averages large ones down and mirrors boxes about the patch's
     middle. "dimp" cuts as pytracking's training does (`whole_window`, `crop_whole_window`) and mirrors x to
-    (W - 1) - x, which moves a mirrored box by one pixel; only it knows the borders "inside" and "inside_major".
+    (W - 1) - x, which moves a mirrored box by one pixel; only it knows the borders "inside" and "inside_major". "atom"
+    cuts so too, but measures the box from the middle of the region before it was rounded to whole pixels, which it puts
+    at pixel (output - 1) / 2: boxes are half a pixel of the crop lower on average.
     """
 
     output: int = 288
@@ -57,7 +59,7 @@ class CropSettings:
                 f"crops: the rule must be one of {get_args(CropRule)} and the border one of {WINDOW_BORDERS}, "
                 f"got {self.rule!r} and {self.border!r}"
             )
-        if self.rule == "exact" and self.border != "replicate":
+        if self.rule != "dimp" and self.border != "replicate":
             raise ConfigError(f"crops: the border {self.border!r} needs the rule 'dimp'")
         if self.output < 16 or self.search_factor <= 0 or self.max_scale_change < 1:
             raise ConfigError(
@@ -69,6 +71,30 @@ class CropSettings:
         """Return the frames of a sample, train frames first, each with its jitter."""
         frames = [(frame, self.train_jitter) for frame in choice.train_frames]
         return frames + [(frame, self.test_jitter) for frame in choice.test_frames]
+
+    @property
+    def mirrored_width(self) -> int:
+        """The width about which x is mirrored: x goes to this number minus x."""
+        return self.output - (self.rule != "exact")
+
+    def window_of(
+        self, region_xywh: tuple[float, float, float, float], image_wh: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Return the window that is cut for a search region; whole pixels unless the rule is "exact"."""
+        if self.rule == "exact":
+            return region_xywh
+        return whole_window(region_xywh, image_wh, self.border, self.max_scale_change)
+
+    def box_in_crop(
+        self,
+        box_xywh: np.ndarray,
+        region_xywh: tuple[float, float, float, float],
+        window_xywh: tuple[float, float, float, float],
+    ) -> np.ndarray:
+        """Return a box (4,) of the image in the pixels of the crop of a region that became this window."""
+        if self.rule == "atom":
+            return box_in_window(box_xywh, region_xywh, self.output) - (0.5, 0.5, 0.0, 0.0)
+        return box_in_window(box_xywh, window_xywh, self.output)
 
     def for_validation(self) -> CropSettings:
         """Return the same crops without flips, changes of light or colour, and disturbances (pytracking)."""
@@ -95,7 +121,6 @@ class TrainingSet(Dataset):
         look = self.settings.look if choice.source.is_video else self.settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
         crops, boxes = [], []
-        width = self.settings.output - (self.settings.rule == "dimp")
         shared, settings = None, self.settings.disturbance
         for number, (frame, jitter) in enumerate(self.settings.jitters(choice)):
             patch, box = self._crop(choice, frame, jitter, rng)
@@ -104,7 +129,7 @@ class TrainingSet(Dataset):
                 occlude = settings.occlude_train if number < len(choice.train_frames) else settings.occlude_test
                 patch = disturb(patch, box, shared, occlude, self.material, rng)
             if mirrored != (rng.random() < look.flip):
-                patch, box = patch[:, ::-1], flip_box(box, width)
+                patch, box = patch[:, ::-1], flip_box(box, self.settings.mirrored_width)
             crops.append(change_look(patch, look, grey, rng))
             boxes.append(box)
         return np.stack(crops), np.stack(boxes).astype(np.float32)
@@ -115,9 +140,11 @@ class TrainingSet(Dataset):
         """Cut one search region of one frame; return it and the target's box in it."""
         settings, source = self.settings, choice.source
         image, box = source.frame(choice.target, frame), source.boxes_xywh(choice.target)[frame]
-        window = draw_window(source.name, box, image.shape[1::-1], jitter, settings, rng)
+        size_wh = image.shape[1], image.shape[0]
+        region = draw_region(source.name, box, size_wh, jitter, settings, rng)
+        window = settings.window_of(region, size_wh)
         cut = crop_window if settings.rule == "exact" else crop_whole_window
-        return cut(image, window, settings.output), box_in_window(box, window, settings.output)
+        return cut(image, window, settings.output), settings.box_in_crop(box, region, window)
 
 
 def draw_accepted(sampler: Sampler, settings: CropSettings, rng: np.random.Generator) -> Choice:
@@ -140,7 +167,7 @@ def scene_share(choice: Choice, settings: CropSettings) -> float:
     return min(1.0, width * height / (settings.search_factor**2 * box[2] * box[3]))
 
 
-def draw_window(
+def draw_region(
     source: str,
     box_xywh: np.ndarray,
     image_wh: tuple[int, int],
@@ -159,7 +186,7 @@ def draw_window(
         rng: The sample's generator.
 
     Returns:
-        The window (x, y, w, h) in the frame's pixels; whole pixels with the rule "dimp".
+        The region (x, y, w, h) in the frame's pixels, before `CropSettings.window_of`.
     """
     for _ in range(5):
         window = jittered_window(box_xywh, jitter, settings.search_factor, rng)
@@ -167,9 +194,7 @@ def draw_window(
             window = keep_off_cut_edges(window, box_xywh, image_wh, settings.cut_at[source])
         if scene_frac(window, image_wh) >= settings.least_scene_frac:
             break
-    if settings.rule == "exact":
-        return window
-    return whole_window(window, image_wh, settings.border, settings.max_scale_change)
+    return window
 
 
 def displaced_boxes(boxes_xywh: Tensor, offsets_rel: Tensor) -> Tensor:

@@ -96,17 +96,18 @@ def score_matching(energy: Energy, y: Tensor, *, reduction: Reduction = "mean") 
 
 
 def denoising_score_matching(
-    energy: Energy, y_true: Tensor, y_noisy: Tensor, sigma: float, *, reduction: Reduction = "mean"
+    energy: Energy, y_true: Tensor, y_noisy: Tensor, sigma: float | Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
     """DSM: (1/M) sum_m || grad_y f(y_m) + (y_m - y_i) / sigma^2 ||^2 over y_m ~ N(y_i, sigma^2 I).
 
-    y_true: (..., D); y_noisy: (..., M, D). The energy is called once, on y_noisy; one that knows its gradient offers a
+    y_true: (..., D); y_noisy: (..., M, D); sigma: a number, or widths that broadcast with
+    y_noisy. The energy is called once, on y_noisy; one that knows its gradient offers a
     method `gradient(y)` (..., M, D), differentiable in its parameters, which is called instead. Source: eq. 14.
     """
     if y_noisy.dim() < 2 or y_noisy.shape[-2] == 0:
         shape = tuple(y_noisy.shape)
         raise ConfigError(f"denoising_score_matching: y_noisy must be (..., M, D) with M >= 1, got {shape}")
-    if not sigma > 0:
+    if not bool(torch.as_tensor(sigma > 0).all()):
         raise ConfigError(f"denoising_score_matching: sigma must be positive, got {sigma}")
     with torch.enable_grad():
         if hasattr(energy, "gradient"):

@@ -2,9 +2,9 @@
 sets.
 
 Many runs train at once as one batched network: axis 0 of every tensor is the run. Finished runs are kept in
-JSON files, so a killed study goes on where it stopped. Two things the paper leaves open: all runs see the
-same 2,000 examples of each data set, and the 16 examples that fill no batch of 32 are left out, others in
-every epoch. As in the authors' code, the noise is drawn once per batch and shared by its examples.
+JSON files, so a killed study goes on where it stopped. What the paper leaves open is as in the authors' code:
+all runs see the same 2,000 examples of each data set, the 16 examples that fill no batch of 32 are a batch of
+their own, and noise is drawn once per batch and shared by its examples, except for DSM.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ebmtrack.studies.energy_1d_methods import (
     StudySettings,
     log_density,
     make_data,
+    method_of,
     seed_of,
 )
 from ebmtrack.studies.energy_1d_report import load_records, write_report
@@ -69,7 +70,7 @@ def train(
     net = (ManyGaussians if cell.method == "gaussian" else ManyEnergies)(len(pairs), generator)
     optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
     x_all, y_all = _stacked_data(pairs, settings, device)
-    saved = time.monotonic()
+    loss_of, saved = method_of(cell.method, [dataset for dataset, _ in pairs]), time.monotonic()
     fast: nn.Module = net
     if compiled and cell.method not in UNCOMPILED and isinstance(net, ManyEnergies):
         fast = _compiled(net)
@@ -77,7 +78,7 @@ def train(
         for rows in _batches(x_all, settings.batch, generator):
             x, y = x_all.gather(1, rows), y_all.gather(1, rows)
             optimiser.zero_grad(set_to_none=True)
-            METHODS[cell.method](fast, x, y, cell.samples, generator).mean(dim=1).sum().backward()
+            loss_of(fast, x, y, cell.samples, generator).mean(dim=1).sum().backward()
             optimiser.step()
         if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY_S:
             _save(checkpoint, pairs, net, optimiser, generator, epoch + 1)
@@ -156,9 +157,9 @@ def _stacked_data(pairs: Sequence[tuple[int, int]], settings: StudySettings, dev
 
 
 def _batches(x_all: Tensor, batch: int, generator: Generator) -> Iterable[Tensor]:
-    """Return indices (R, batch) of one epoch's full batches, every run shuffled on its own."""
+    """Return indices (R, batch) of one epoch's batches, every run shuffled on its own; the last may be smaller."""
     order = torch.rand(x_all.shape, generator=generator, device=x_all.device).argsort(dim=1)
-    return order[:, : x_all.shape[1] // batch * batch].split(batch, dim=1)
+    return order.split(batch, dim=1)
 
 
 # The study

@@ -213,7 +213,7 @@ def overlapping_boxes(
 
     Gaussian noise is added to centre and size; its deviation is one of `sigmas`, chosen anew for each box, times the
     root of the true area. A box without enough overlap, or smaller than a pixel, is drawn again with 0.9 of the
-    deviation.
+    deviation; that this is how ATOM draws again is an assumption.
 
     Args:
         boxes_xywh: true boxes (..., 4).

@@ -59,6 +59,24 @@ def test_inside_major_windows_lie_inside_wherever_they_can(seed):
             assert low <= 0 and low + side >= length and abs((low + side - length) + low) <= 1
 
 
+def test_atoms_boxes_are_measured_from_the_region_before_rounding():
+    """A target in the middle of its region is at 143.5 - w / 2, wherever the region's corner is between pixels."""
+    atom, dimp = CropSettings(rule="atom"), CropSettings(rule="dimp")
+    found = []
+    for shift in np.linspace(0, 1, 11)[:-1]:
+        region = square(60 + shift, 50 + shift, 72)
+        box = np.array([60 + shift - 9, 50 + shift - 6, 18, 12])
+        window = atom.window_of(region, (200, 100))
+        assert window == dimp.window_of(region, (200, 100))
+        in_crop = atom.box_in_crop(box, region, window)
+        np.testing.assert_allclose(in_crop, [143.5 - 36, 143.5 - 24, 72, 48])  # 288 / 72 = 4 crop pixels each
+        found.append(in_crop - dimp.box_in_crop(box, region, window))
+    np.testing.assert_allclose(np.mean(found, axis=0)[2:], 0)
+    np.testing.assert_allclose(np.mean(found, axis=0)[:2], -0.5, atol=0.21)  # ten places sample the rounding's mean
+    with pytest.raises(ConfigError, match="border"):
+        CropSettings(rule="atom", border="inside")
+
+
 def test_a_whole_window_inside_is_a_plain_cut_and_resize():
     patch = crop_whole_window(PICTURE, (30, 20, 60, 60), 60)
     assert np.array_equal(patch, PICTURE[20:80, 30:90])

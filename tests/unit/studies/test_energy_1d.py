@@ -162,6 +162,24 @@ def test_divergence_does_not_depend_on_chunks_or_company():
     torch.testing.assert_close(divergences(single, [(1, 1)], 48), together[2:3])
 
 
+def test_an_epoch_sees_every_example_once():
+    """40 examples in batches of 16: 16, 16 and 8, each example once, as in the authors' code."""
+    batches = list(study1d._batches(torch.zeros(2, 40), 16, torch.Generator().manual_seed(0)))
+    assert [each.shape[1] for each in batches] == [16, 16, 8]
+    assert torch.equal(torch.cat(batches, dim=1).sort(dim=1).values, torch.arange(40).expand(2, 40))
+
+
+def test_dsm_has_the_width_of_its_data_set_and_noise_for_each_example():
+    """A flat energy has the loss mean(noise^2) / sigma^4, near 1 / sigma^2: 25 with 0.2, 178 with 0.075."""
+    net = ManyEnergies(2, torch.Generator().manual_seed(0))
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    loss = methods.method_of("dsm", [1, 2])(net, torch.zeros(2, 3), torch.zeros(2, 3), 4000, torch.Generator())
+    assert loss[0].mean().item() == pytest.approx(1 / 0.2**2, rel=0.05)
+    assert loss[1].mean().item() == pytest.approx(1 / 0.075**2, rel=0.05)
+    assert len(set(loss.flatten().tolist())) == 6
+
+
 def test_runs_do_not_touch_each_other():
     """The loss of run 0 has no gradient in the weights of run 1."""
     net = ManyEnergies(2, torch.Generator().manual_seed(0))
@@ -246,23 +264,23 @@ def test_table_is_the_mean_of_the_best_quarter():
 
 
 def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    """Killed in the third of four epochs (2 batches each), then started again: the same weights bit by bit."""
+    """Killed in the third of four epochs (3 batches each), then started again: the same weights bit by bit."""
     settings, pairs = StudySettings(epochs=4, batch=16, examples=40), [(1, 0), (2, 0)]
     whole = train(Cell("nce+", 4), pairs, settings, "cpu")
     monkeypatch.setattr(study1d, "SAVE_EVERY_S", 0.0)
     calls, original = [], METHODS["nce+"]
 
-    def killed_at_the_fifth_batch(*arguments):
+    def killed_at_the_seventh_batch(*arguments):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 7:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setitem(METHODS, "nce+", killed_at_the_fifth_batch)
+    monkeypatch.setitem(METHODS, "nce+", killed_at_the_seventh_batch)
     with pytest.raises(KeyboardInterrupt):
         train(Cell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
     resumed = train(Cell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
-    assert len(calls) == 5 + 4  # two epochs were kept, two done again
+    assert len(calls) == 7 + 6  # two epochs were kept, two done again
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
     train(Cell("nce+", 4), [(1, 5)], settings, "cpu", tmp_path / "state.pt")
-    assert len(calls) == 9 + 8  # the state of other runs is not used
+    assert len(calls) == 13 + 12  # the state of other runs is not used
