@@ -3,9 +3,9 @@
     ebmtrack train dimp18 --device cuda --workers 8
 
 All layers train, batch norm included. The data are found as for dimp50_nce_plus. The network fits
-`ebmtrack track --params dimp18`. Assumptions, because no source was at hand: 8 boxes a frame, ATOM's widths for them and
-its rule that they overlap the target by 0.1 (ECCV 2020, supplement D.1, with 16 boxes), and, of that rule, that a box
-is drawn again with 0.9 of its width until it does.
+`ebmtrack track --params dimp18`. Assumptions, because no source was at hand: 8 boxes a frame, ATOM's widths for them
+and its rule that they overlap the target by 0.1 (ECCV 2020, supplement D.1, with 16 boxes), and, of that rule, that a
+box is drawn again with 0.9 of its width until it does.
 """
 
 from __future__ import annotations

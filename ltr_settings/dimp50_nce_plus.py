@@ -23,6 +23,7 @@ from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.contexts import contexts_of, warn_of_narrow, with_cut_at
 from ebmtrack.data.device_batches import batches_from_packs
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.store import PackedSource, open_packs
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -163,9 +164,20 @@ def data(settings: Settings, sources: Mapping[str, Source] | None = None, held_b
         sources: sources named as in `sampling.shares`; None for the public data sets.
         held_back: what is validated on; None for GOT-10k's validation split if `sources` is None too.
     """
+    if sources is None and settings.data is not None:
+        return data_of_folder(settings, settings.data)
     if sources is None:
         sources, held_back = public_sources(settings), held_back or validation_source()
     return Data(training_set(settings, sources), held_back_of(settings, held_back) if held_back else None)
+
+
+def data_of_folder(settings: Settings, folder: Path) -> Data:
+    """Return samples of a pool or of own sequences (`--data`), each kind with the same share, video for validation."""
+    sources = open_training_folder(folder, "train")
+    sampling = dataclasses.replace(settings.sampling, shares=dict.fromkeys(sources, 1.0))
+    settings = dataclasses.replace(settings, sampling=sampling)
+    validation = open_training_folder(folder, "validation")
+    return Data(training_set(settings, sources), held_back_of(settings, next(iter(validation.values()))))
 
 
 def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:

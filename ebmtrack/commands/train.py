@@ -17,7 +17,7 @@ class Train:
 
     Attributes:
         name: File in ltr_settings, such as ebm18_small.
-        data: Folder of the training data, for runs on a pool; the others ask `ebmtrack paths`.
+        data: Folder of a pool or of own sequences; without it the papers' runs ask `ebmtrack paths`.
         backbone: File of torchvision's ImageNet weights (they are downloaded by default).
         out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).
         steps: Optimiser steps (the run's own number by default).

@@ -36,6 +36,7 @@ from tests.support.trees import (
     got10k_tree,
     lasot_tree,
     material_tree,
+    save_image,
     save_text,
     trackingnet_tree,
 )
@@ -459,3 +460,19 @@ def test_own_sequences_are_training_data(tmp_path):
     assert data.train[0]["crops"].shape == (4, 64, 64, 3)
     with pytest.raises(ConfigError, match="two sequences or more"):
         load_run("ebm18_small").data(dataclasses.replace(settings, data=tmp_path / "cat"))
+
+
+@pytest.mark.parametrize("name", ["dimp18", "atom18_iou"])
+def test_the_papers_runs_train_on_own_sequences(name: str, tmp_path: Path) -> None:
+    """`--data` takes the place of the public data sets: three folders, of which one is held back."""
+    for sequence in "abc":
+        for frame in range(24):
+            save_image(tmp_path / sequence / "img" / f"{frame + 1:04d}.jpg", size_wh=(80, 60))
+        (tmp_path / sequence / "groundtruth_rect.txt").write_text("30,20,16,12\n" * 24)
+    settings = dataclasses.replace(load_run(name).Settings(), data=tmp_path, backbone="", validation_samples=2, steps=2)
+    made = load_run("dimp50_nce_plus").data(settings)
+    assert made.held_back is not None and len(made.train.sampler.sources) == 1
+    sample = made.train[0]
+    frames = settings.sampling.train_frames + settings.sampling.test_frames
+    assert sample["crops"].shape == (frames, 288, 288, 3) and sample["boxes_xywh"].shape == (frames, 4)
+    assert len(made.train.sampler.sources[0]) == 2
