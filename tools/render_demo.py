@@ -158,7 +158,7 @@ class Scene:
         self.glow = _glow()
 
     def view(self, time: float) -> np.ndarray:
-        """The camera at a time: the affine map (2, 3) from table to frame, with the unrest of a hand."""
+        """Return the camera at a time: the affine map (2, 3) from table to frame, with the unrest of a hand."""
         x, y, angle, zoom, tilt = self.camera(time)
         x += 1.6 * np.sin(0.9 * time) + 1.1 * np.sin(0.37 * time + 1)
         y += 1.3 * np.sin(0.7 * time + 2) + 1.0 * np.sin(0.23 * time)
@@ -166,7 +166,7 @@ class Scene:
         return np.column_stack([linear, np.array([WIDTH, HEIGHT]) / 2 - linear @ (x, y)])
 
     def place(self, thing: int, time: float) -> np.ndarray:
-        """The affine map (2, 3) from the pixels of a thing's sprite to the frame."""
+        """Return the affine map (2, 3) from the pixels of a thing's sprite to the frame."""
         sprite, pose = self.things[thing]
         x, y, angle, size = pose(time)
         linear = size / sprite.scale * _rotation(angle)
@@ -194,7 +194,7 @@ class Scene:
         return self._exposed(frame, index)
 
     def truth(self, index: int) -> tuple[np.ndarray, float]:
-        """The target's box (x, y, w, h) around its rim, and the part of its area that nothing covers."""
+        """Return the target's box (x, y, w, h) around its rim, and the part of its area that nothing covers."""
         place = self.place(0, index)
         corners = _apply(place, self.cup.rim + self.cup.middle)
         low, high = corners.min(axis=0), corners.max(axis=0)
@@ -207,7 +207,7 @@ class Scene:
         return np.concatenate([low, high - low]), float(seen.sum() / area.sum())
 
     def _exposed(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """The frame under the light of its moment, without the noise of the sensor."""
+        """Return the frame under the light of its moment, without the noise of the sensor."""
         *gain, x, y = self.light(index)
         left, top = int(x * WIDTH), int(y * HEIGHT)
         glow = self.glow[HEIGHT - top : 2 * HEIGHT - top, WIDTH - left : 2 * WIDTH - left]
@@ -244,13 +244,13 @@ def _cover(canvas: np.ndarray, rgba: np.ndarray) -> None:
 
 
 def _alpha(sprite: _Sprite, place: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The cover (h, w) in 0..1 of a sprite in the window of the frame at `origin` of `size` (w, h)."""
+    """Return the cover (h, w) in 0..1 of a sprite in the window of the frame at `origin` of `size` (w, h)."""
     alpha = np.ascontiguousarray(sprite.rgba[..., 3])
     return cv2.warpAffine(alpha, _shifted(place, -origin), size.tolist()) / 255
 
 
 def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:
-    """The picture blurred along a line, as motion does while the shutter is open."""
+    """Return the picture blurred along a line, as motion does while the shutter is open."""
     reach = int(np.ceil(np.abs(smear).max() / 2))
     if np.hypot(*smear) < 1.5:
         return picture
@@ -261,7 +261,7 @@ def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:
 
 
 def _table() -> np.ndarray:
-    """The table top: planks cut from the wood beside the cup and stretched, with prints lying on them."""
+    """Return the table top: planks cut from the wood beside the cup and stretched, with prints lying on them."""
     coffee = _photograph("coffee.png")
     rng = np.random.default_rng(4)
     boards = [_board(coffee, y) for y in (190, 215, 240, 262, 285)]
@@ -278,7 +278,7 @@ def _table() -> np.ndarray:
 
 
 def _board(coffee: np.ndarray, centre_y: int) -> np.ndarray:
-    """A plank (100, 800, 3): a patch of 90 x 58 pixels at (543, centre_y), turned level and stretched."""
+    """Return a plank (100, 800, 3): a patch of 90 x 58 pixels at (543, centre_y), turned level and stretched."""
     scale = np.diag([90 / 800, 58 / 100])
     linear = _rotation(-38.5) @ scale
     inverse = np.column_stack([linear, np.array([543, centre_y]) - linear @ (400, 50)])
@@ -298,7 +298,7 @@ def _lay(table: np.ndarray, printed: np.ndarray, x: float, y: float, angle: floa
 
 
 def _print(name: str, width: int) -> np.ndarray:
-    """A photograph as a paper print with a white border, RGBA."""
+    """Return a photograph as a paper print with a white border, RGBA."""
     picture = _photograph(name)
     height = round(width * picture.shape[0] / picture.shape[1])
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
@@ -309,7 +309,7 @@ def _print(name: str, width: int) -> np.ndarray:
 
 
 def _cup() -> np.ndarray:
-    """The cup with its saucer and spoon, cut out of the photograph: RGBA, CUP_SCALE times its final size."""
+    """Return the cup with its saucer and spoon, cut out of the photograph: RGBA, CUP_SCALE times its final size."""
     coffee = _photograph("coffee.png")
     mask = np.zeros(coffee.shape[:2], np.uint8)
     saucer, brim = ((278.5, 219), (200.5, 166), 5), ((290.5, 114), (117, 95), 3)
@@ -328,7 +328,7 @@ def _fill(mask: np.ndarray, points_xy: np.ndarray) -> None:
 
 
 def _recolour(rgba: np.ndarray) -> np.ndarray:
-    """The same thing in a slightly darker and more violet red."""
+    """Return the same thing in a slightly darker and more violet red."""
     hsv = cv2.cvtColor(rgba[..., :3], cv2.COLOR_RGB2HSV).astype(np.int16)
     hsv[..., 0] = (hsv[..., 0] - 4) % 180
     hsv[..., 2] = hsv[..., 2] * 88 // 100
@@ -336,7 +336,7 @@ def _recolour(rgba: np.ndarray) -> np.ndarray:
 
 
 def _sprite(rgba: np.ndarray, scale: float = 1.0) -> _Sprite:
-    """A sprite from a cut-out (h, w, 4) with straight alpha."""
+    """Return a sprite from a cut-out (h, w, 4) with straight alpha."""
     margin = round(24 * scale)
     rgba = cv2.copyMakeBorder(rgba, margin, margin, margin, margin, cv2.BORDER_CONSTANT).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
@@ -348,14 +348,14 @@ def _sprite(rgba: np.ndarray, scale: float = 1.0) -> _Sprite:
 
 
 def _glow() -> np.ndarray:
-    """The lamp's light (2 h, 2 w, 3): brightest in the middle, falling off outwards."""
+    """Return the lamp's light (2 h, 2 w, 3): brightest in the middle, falling off outwards."""
     y, x = np.mgrid[-HEIGHT:HEIGHT, -WIDTH:WIDTH] / WIDTH
     light = 0.78 + 0.34 * np.exp(-(x**2 + y**2) / 0.4)
     return cv2.cvtColor(light.astype(np.float32), cv2.COLOR_GRAY2RGB)
 
 
 def _photograph(name: str) -> np.ndarray:
-    """A photograph of scikit-image's wheel as RGB; the package itself is not imported."""
+    """Return a photograph of scikit-image's wheel as RGB; the package itself is not imported."""
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         raise ConfigError("the demo needs the photographs in scikit-image: pip install scikit-image")
@@ -364,7 +364,7 @@ def _photograph(name: str) -> np.ndarray:
 
 
 def _curve(keys: list[tuple]) -> Callable[[float], np.ndarray]:
-    """A smooth curve through key frames (frame, values ...): cubic Hermite, finite differences as slopes."""
+    """Return a smooth curve through key frames (frame, values ...): cubic Hermite, finite differences as slopes."""
     table = np.array(keys, dtype=np.float64)
     times, values = table[:, 0], table[:, 1:]
     slopes = np.gradient(values, times, axis=0)
@@ -383,7 +383,7 @@ def _curve(keys: list[tuple]) -> Callable[[float], np.ndarray]:
 
 
 def _rotation(degrees: float) -> np.ndarray:
-    """The matrix (2, 2) that turns by an angle, clockwise on the screen."""
+    """Return the matrix (2, 2) that turns by an angle, clockwise on the screen."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.array([[cos, -sin], [sin, cos]])
 
@@ -394,17 +394,17 @@ def _apply(affine: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
 
 
 def _shifted(affine: np.ndarray, shift_xy: np.ndarray | tuple[float, float]) -> np.ndarray:
-    """The affine map followed by a shift."""
+    """Return the affine map followed by a shift."""
     return np.column_stack([affine[:, :2], affine[:, 2] + shift_xy])
 
 
 def _chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The affine map that applies `inner`, then `outer`."""
+    """Return the affine map that applies `inner`, then `outer`."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def _inverse(affine: np.ndarray) -> np.ndarray:
-    """The inverse of an affine map (2, 3)."""
+    """Return the inverse of an affine map (2, 3)."""
     linear = np.linalg.inv(affine[:, :2])
     return np.column_stack([linear, -linear @ affine[:, 2]])
 

@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 import tyro
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ebmtrack {__version__}")
         return 0
     try:
-        code = parse(argv or ["--help"]).run()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_in_one_line
+            code = parse(argv or ["--help"]).run()
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_has_gone():
@@ -92,6 +95,11 @@ def parse(argv: Sequence[str]) -> Verb:
     """Return the verb with the options of a command line; on a wrong one tyro prints why and raises SystemExit."""
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.extras.subcommand_cli_from_dict(VERBS, prog="ebmtrack", description=ABOUT, args=argv, config=config)
+
+
+def _show_in_one_line(message: Warning | str, *_: object) -> None:
+    """Print a warning as one line on stderr, without the line of code that gave it."""
+    print(f"ebmtrack: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _reader_has_gone() -> bool:

@@ -21,7 +21,7 @@ Conventions at the border:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -43,6 +43,30 @@ def no_mark(stage: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """The search regions of training.
+
+    sample_size: side of a region's patch, pixels. search_factor: side of a region, in sizes of the target.
+    """
+
+    sample_size: int
+    search_factor: float
+
+
+def read_trained_on(settings: Mapping[str, Any]) -> TrainedOn | None:
+    """Return the search regions that the settings in a file of weights name, or None if they name none.
+
+    Args:
+        settings: of a training run (`crops` with `output` and `search_factor`), or `sample_size` and `search_factor`.
+    """
+    crops = settings.get("crops", settings)
+    values = [crops.get("output", crops.get("sample_size")), crops.get("search_factor")] if crops else []
+    if len(values) != 2 or not all(isinstance(value, int | float) and value > 0 for value in values):
+        return None
+    return TrainedOn(int(values[0]), float(values[1]))
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineInfo:
     """What the tracker must know of a network.
 
@@ -51,6 +75,7 @@ class EngineInfo:
     stride: crop pixels per cell of the classification features.
     device: the device's name, for reports ("cpu", "cuda:0", "CPUExecutionProvider").
     precision: the network's precision, for reports ("float32", "bfloat16", "int8").
+    trained_on: the search regions that it was trained on; None if its file does not say.
     """
 
     classifier: str
@@ -58,6 +83,7 @@ class EngineInfo:
     stride: int
     device: str
     precision: str
+    trained_on: TrainedOn | None = None
 
 
 @dataclasses.dataclass(frozen=True)

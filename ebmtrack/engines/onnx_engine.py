@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, Climb, EngineInfo, FirstFrame, InnerLook, Look, Mark, Sight, no_mark
+from ebmtrack.engines.base import (
+    Ascent,
+    Climb,
+    EngineInfo,
+    FirstFrame,
+    InnerLook,
+    Look,
+    Mark,
+    Sight,
+    no_mark,
+    read_trained_on,
+)
 from ebmtrack.engines.box_ascent import climb_boxes, corners
 from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy, modulation_vectors
 from ebmtrack.engines.onnx_files import (
@@ -72,6 +83,7 @@ class OnnxEngine:
             network.arrays,
             network.description["precision"],
         )
+        self.trained_on = read_trained_on(network.description.get("settings") or {})
         try:
             self.filter_size = int(self.config["filter_size"])
             self.norm_scale = math.sqrt(1 / (self.config["classifier_channels"] * self.filter_size**2))
@@ -92,6 +104,7 @@ class OnnxEngine:
             stride=STRIDE,
             device=short_name(self.sessions["look"].get_providers()[0]),
             precision=self.precision,
+            trained_on=self.trained_on,
         )
 
     def start(self, first: FirstFrame) -> tuple[OnnxTarget, OnnxRegion]:

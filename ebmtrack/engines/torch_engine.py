@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, resolve_weights
 from ebmtrack.device import pick_device
 from ebmtrack.engines.base import (
     Ascent,
@@ -22,7 +22,9 @@ from ebmtrack.engines.base import (
     Look,
     Mark,
     Sight,
+    TrainedOn,
     no_mark,
+    read_trained_on,
 )
 from ebmtrack.engines.box_ascent import climb_boxes, corners
 from ebmtrack.engines.torch_energy import BoxFeatures, EnergyMap, JointEnergy, TargetEnergy, target_energy
@@ -68,8 +70,8 @@ class TorchEngine:
     CPU.
     """
 
-    def __init__(self, net: InferenceNet):
-        self.net = net
+    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None):
+        self.net, self.trained_on = net, trained_on
 
     def __deepcopy__(self, memo: dict) -> TorchEngine:
         return self
@@ -84,6 +86,7 @@ class TorchEngine:
             stride=FEATURE_STRIDE,
             device=str(self.net.device),
             precision=str(self.net.dtype).removeprefix("torch."),
+            trained_on=self.trained_on,
         )
 
     @torch.inference_mode()
@@ -159,8 +162,9 @@ class TorchEngine:
 
 def load_torch_engine(weights: str | Path | None, device: str = "cpu", precision: str = "auto") -> TorchEngine:
     """Return the engine of a file of weights; see `ebmtrack.engines.load_engine`."""
-    net = load_checkpoint(resolve_weights(weights))
-    return TorchEngine(InferenceNet(net, check_device(device), precision))
+    path = resolve_weights(weights)
+    net = InferenceNet(load_checkpoint(path), check_device(device), precision)
+    return TorchEngine(net, read_trained_on(read_metadata(path)["settings"]))
 
 
 def _exp(values: np.ndarray) -> np.ndarray:

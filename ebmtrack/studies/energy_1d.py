@@ -1,5 +1,4 @@
-"""The 1D study of BMVC 2020 (Table 1, Figure 2): seven ways to train an energy, and a Gaussian, on two data
-sets.
+"""The 1D study of BMVC 2020 (Table 1, Figure 2): seven ways to train an energy, and a Gaussian, on two data sets.
 
 Many runs train at once as one batched network: axis 0 of every tensor is the run. Finished runs are kept in
 JSON files, so a killed study goes on where it stopped. What the paper leaves open is as in the authors' code:
@@ -58,8 +57,7 @@ def train(
     checkpoint: Path | None = None,
     compiled: bool = False,
 ) -> nn.Module:
-    """Train one network for each (data set, run) of `pairs`, all at once, and return them as one batched
-    module.
+    """Train one network for each (data set, run) of `pairs`, all at once, and return them as one batched module.
 
     Reproducible for equal cell, pairs, settings and device. The runs are independent: their losses are
     summed, and Adam treats every weight by itself. With `checkpoint` the state is saved there about once a
@@ -121,8 +119,7 @@ def _resume(
     optimiser: torch.optim.Optimizer,
     generator: Generator,
 ) -> int:
-    """Epochs done according to the checkpoint, whose state is put in place; 0 where it is absent or of other
-    runs."""
+    """Load the checkpoint and return the epochs that it has done; 0 if it is absent or of other runs."""
     if path is None or not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -135,8 +132,7 @@ def _resume(
 
 
 def divergences(net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, chunk: int = 1 << 18) -> Tensor:
-    """D_KL(p || model) (R,) on a points x points grid, at most `chunk` energies at a time; eq. S2 of BMVC
-    2020."""
+    """Return D_KL(p || model) (R,) on a grid of points x points, `chunk` energies at a time (BMVC 2020, eq. S2)."""
     device = next(net.parameters()).device
     axis = torch.linspace(LOW, HIGH, points, device=device)
     y = axis.expand(len(pairs), 1, points)
@@ -175,8 +171,7 @@ def study_1d(
     log: Callable[[str], None] = print,
     compiled: bool = False,
 ) -> str:
-    """Train what is missing under `out`, write the table and the pictures there, and return the table
-    (Markdown).
+    """Train what is missing under `out`, write the table and the pictures there; return the table (Markdown).
 
     methods: names from METHODS; none means all of them on a GPU, all but the two long ones on a CPU. runs:
     networks for each method and data set. samples: the M of Figure 2, which its four methods go through; the
@@ -204,8 +199,7 @@ def _train_record(
     device: str,
     compiled: bool = False,
 ) -> dict:
-    """Train and evaluate `pairs`; write and return their record: every D_KL, the best weights of each data
-    set."""
+    """Train and evaluate `pairs`; write and return each D_KL and the best weights of each data set."""
     path, start = _record_path(out, cell, pairs[0]), time.perf_counter()
     net = train(cell, pairs, settings, device, path.with_suffix(".pt"), compiled)
     seconds = time.perf_counter() - start

@@ -109,8 +109,7 @@ def _tanh(h: Tensor) -> Tensor:
 
 
 class ManyEnergies(nn.Module):
-    """R energies f(x, y) of the paper's layout (BMVC 2020, supplement B.2), with ReLU for x and tanh with
-    y."""
+    """R energies f(x, y) of the paper's layout (BMVC 2020, supplement B.2): ReLU for x, tanh with y."""
 
     def __init__(self, runs: int, generator: Generator) -> None:
         super().__init__()
@@ -131,8 +130,7 @@ class ManyEnergies(nn.Module):
         return self.last(h).squeeze(1)
 
     def value_and_slope(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """f and df/dy, each (R, B, M), by the chain rule carried forward: cheaper than a backward pass in one
-        dimension."""
+        """Return f and df/dy, each (R, B, M), by forward differentiation: cheaper than backward in one dimension."""
         h = _tanh(self.y1(y[:, None]))
         slope = (1 - h * h) * self.y1.weight.unsqueeze(-1)
         t = _tanh(self._join(h, WIDTH) + self._of_x(x))
@@ -148,8 +146,7 @@ class ManyEnergies(nn.Module):
         return self._join(h_x, 0) + self.join.bias.unsqueeze(-1)
 
     def _join(self, h: Tensor, first: int) -> Tensor:
-        """Return the part of the joining layer that reads h as its inputs number `first` and following: no copies of
-        x."""
+        """Return the part of the joining layer whose inputs from number `first` on are h, without copies of x."""
         weight = self.join.weight[:, :, first : first + WIDTH]
         return torch.bmm(weight, h.flatten(2)).unflatten(2, h.shape[2:])
 
@@ -165,8 +162,7 @@ class ManyGaussians(nn.Module):
         self.log_var = self._head(runs, generator)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """log N(y; mean(x), var(x)) up to a constant, (R, B, M), for x (R, B) and y (R, B, M) or (R, 1,
-        M)."""
+        """Return log N(y; mean(x), var(x)) + const (R, B, M) for x (R, B) and y (R, B, M) or (R, 1, M)."""
         h = self.x2(self.x1(x[:, None, :, None]).relu()).relu()
         mean, log_var = self.mean(h).squeeze(1), self.log_var(h).squeeze(1)  # (R, B, 1)
         return -0.5 * ((y - mean).square() * (-log_var).exp() + log_var)

@@ -69,10 +69,10 @@ def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
 
 
 def make_table(records: list[dict], settings: StudySettings) -> str:
-    """Markdown: for every method and M the mean D_KL of the best quarter, per data set and averaged, and the
-    spread. The interval is a bootstrap interval of that mean over the runs.
+    """Return a Markdown table: for every method and M the mean D_KL of the best quarter, and its spread.
 
-    The best quarter of 20 runs is the paper's "5 best of 20". Failed runs (D_KL not finite) count as
+    There are columns for each data set and for their average. The interval is a bootstrap interval of that mean over
+    the runs. The best quarter of 20 runs is the paper's "5 best of 20". Failed runs (D_KL not finite) count as
     infinite.
     """
     lines = [
@@ -175,16 +175,14 @@ def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
 
 
 def _draw_one(axes: Axes, log_p: Tensor, title: str) -> None:
-    """One density (x, y) as an image, every x scaled to its own peak so that narrow parts do not hide wide
-    ones."""
+    """Draw one density (x, y) as an image; each x is scaled to its own peak, so that wide parts are seen too."""
     p = (log_p - log_p.amax(dim=1, keepdim=True)).exp()
     axes.imshow(p.T.numpy(), origin="lower", extent=(LOW, HIGH, LOW, HIGH), cmap="viridis", aspect="auto")
     axes.set_title(title)
 
 
 def _best_log_density(records: list[dict], method: str, dataset: int, axis: Tensor) -> Tensor | None:
-    """Energies (points, points) of the best network of a method at its largest M; None where none
-    finished."""
+    """Return the energies (points, points) of a method's best network at its largest M; None if none finished."""
     ours = [r for r in records if r["method"] == method and str(dataset) in r["best"]]
     if not ours:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.engines import load_engine
-from ebmtrack.engines.base import Engine, Mark, no_mark
+from ebmtrack.engines.base import Engine, Mark, TrainedOn, no_mark
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams, load_params
@@ -217,7 +218,21 @@ def engine_and_params(
     if params.softmax_scores != (loaded.info.classifier == "prdimp"):
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
+    warn_of_other_regions(params, loaded.info.trained_on)
     return loaded, params
+
+
+def warn_of_other_regions(params: TrackerParams, trained: TrainedOn | None) -> None:
+    """Warn, in one line, if a set-up's search regions are not those that the network was trained on."""
+    if trained is None or (trained.sample_size, trained.search_factor) == (params.sample_size, params.search_factor):
+        return
+    ours = f"{params.sample_size} pixels at {params.search_factor:g} target sizes"
+    theirs = f"{trained.sample_size} pixels at {trained.search_factor:g}"
+    warnings.warn(
+        f"the set-up searches regions of {ours}, but the weights were trained on {theirs}: boxes may be worse; "
+        "choose another set-up (--params) or other weights (--weights)",
+        stacklevel=4,
+    )
 
 
 def check_image(image: Any) -> np.ndarray:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import pytest
 
+from ebmtrack.commands.main import main
+from ebmtrack.engines.base import TrainedOn, read_trained_on
 from ebmtrack.errors import ConfigError
-from ebmtrack.tracking.params import load_params, set_up_name
+from ebmtrack.images import write_picture
+from ebmtrack.tracking.params import TrackerParams, load_params, set_up_name
+from ebmtrack.tracking.tracker import warn_of_other_regions
+from ebmtrack.weights import DEFAULT_WEIGHTS
+from tests.support.golden import image
 
 MINE = """
 from ebmtrack.tracking.params import load_params
@@ -44,3 +53,61 @@ def test_files_that_give_none_are_refused_in_one_line(tmp_path, text, what):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.py: no such file"):
         load_params(str(tmp_path / "nothing.py"))
+
+
+def warned(params: TrackerParams, trained: TrainedOn | None) -> list[str]:
+    """Return the warnings about a set-up for a network that was trained on some search regions."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_other_regions(params, trained)
+    return [str(warning.message) for warning in caught]
+
+
+def test_other_search_regions_than_in_training_are_warned_of():
+    """SuperDiMP searches 352 pixels at 6 target sizes, DiMP-18 learned on 288 at 5; each difference alone counts."""
+    trained, fits = TrainedOn(288, 5.0), load_params("dimp18_nce_plus")
+    assert warned(fits, trained) == warned(fits, None) == []
+    [line] = warned(load_params("super_dimp"), trained)
+    assert "352 pixels at 6 target sizes" in line and "288 pixels at 5:" in line and "\n" not in line
+    assert warned(fits.replace(sample_size=352), trained) and warned(fits.replace(search_factor=4.0), trained)
+
+
+@pytest.mark.parametrize(
+    "settings, trained",
+    [
+        ({"search_factor": 5.0, "sample_size": 288}, TrainedOn(288, 5.0)),
+        ({"crops": {"output": 352, "search_factor": 6}}, TrainedOn(352, 6.0)),
+        ({}, None),
+        ({"crops": {}}, None),
+        ({"crops": {"output": "wide", "search_factor": 6}}, None),
+        ({"search_factor": -1, "sample_size": 288}, None),
+    ],
+)
+def test_a_header_names_the_search_regions_of_training(settings, trained):
+    assert read_trained_on(settings) == trained
+
+
+def test_the_command_line_warns_in_one_line_about_a_set_up_that_does_not_fit(tmp_path, capsys):
+    """The set-up of SuperDiMP with the network that ships, which has the other kind of search region."""
+    write_picture(tmp_path / "1.png", np.zeros((40, 60, 3), np.uint8))
+    options = ["--params", "super_dimp", "--weights", DEFAULT_WEIGHTS, "--init", "10,10,20,20"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["track", str(tmp_path), *options, "--boxes", str(tmp_path / "boxes.txt"), "--device", "cpu"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1 and said[0].startswith("ebmtrack: warning: the set-up searches regions of 352 pixels")
+
+
+def test_an_evaluation_takes_a_set_up_by_its_path(tmp_path):
+    """`eval --params ./mine.py` stores its results under the file's name, and tracks with the file's values."""
+    data = tmp_path / "data" / "still"
+    (data / "img").mkdir(parents=True)
+    for number in (1, 2):
+        write_picture(data / "img" / f"{number:04d}.png", image("walk", 80, 100))
+    (data / "groundtruth_rect.txt").write_text("30,20,24,26\n30,20,24,26\n")
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    where = ["--root", str(tmp_path / "data"), "--out", str(tmp_path / "results")]
+    assert main(["eval", "folder", *where, "--params", str(mine), "--runs", "1", "--device", "cpu"]) == 0
+    [boxes] = (tmp_path / "results").rglob("still*.txt")
+    assert "mine" in boxes.parts[-2] or any("mine" in part for part in boxes.relative_to(tmp_path / "results").parts)
