@@ -1,0 +1,296 @@
+"""Mutants: one line of the library is changed at a time, and the tests of its room must fail.
+
+    make mutants
+    python tools/mutants.py [WORD ...]      # only the mutants whose room, line or note has one of the words
+
+Nothing is written to the tree: a process forked for each mutant imports the changed module in place of the file. torch
+and the other large packages are imported once, before the forks. A mutant is killed if a test fails or takes too long;
+the exit code is 1 if fewer than nine in ten are killed, if the tests fail without a mutant, or if a line is not found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST_KILLED = 0.9
+LIMIT_S = 600  # a mutant whose tests run longer counts as killed
+PASSED, KILLED, BROKEN, TOO_LONG = 0, 1, 2, 14  # exit codes; 14: SIGALRM
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: in the text of a module, `old` (which must occur once) becomes `new`; `tests` must notice.
+
+    tests: files below tests/unit, each with an optional `-k` word behind a space.
+    """
+
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def room(self) -> str:
+        """The last part of the module's name."""
+        return self.module.rpartition(".")[2]
+
+    def change(self, text: str) -> str:
+        """Return the changed text; ValueError if the line is not there, or more than once."""
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.module}: {text.count(self.old)} times in the file: {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+def mutants_of(module: str, tests: tuple[str, ...], *changes: tuple[str, str]) -> list[Mutant]:
+    """Return the mutants of one module."""
+    return [Mutant(module, old, new, tests) for old, new in changes]
+
+
+MUTANTS = [
+    *mutants_of(
+        "ebmtrack.energy.losses",
+        ("energy/test_losses.py",),
+        ("f_samples.mean(dim=-1) - _check_single", "f_samples.mean(dim=-1) + _check_single"),
+        ("logits = f - log_q", "logits = f + log_q"),
+        ("(log_p - log_q).exp()", "(log_q - log_p).exp()"),
+        ("dim=-1) - math.log(f_samples.shape[-1])", "dim=-1)"),
+        ("trace + 0.5 * score", "trace + score"),
+        ("(y - y_i.unsqueeze(-2)) / sigma**2", "(y - y_i.unsqueeze(-2)) / sigma"),
+        ("y = y + 0.5 * step**2 *", "y = y + step**2 *"),
+        ("return nce(f, log_q, reduction=reduction)", "return nce(f, 0 * log_q, reduction=reduction)"),
+    ),
+    *mutants_of(
+        "ebmtrack.evaluation.metrics",
+        ("evaluation/test_metrics.py",),
+        ("self.overlap[:, None] > np", "self.overlap[:, None] >= np"),
+        ("self.center[:, None] <= PIXEL", "self.center[:, None] < PIXEL"),
+        ("        if known[i]:", "        if True:"),
+        ("else curve[20])", "else curve[21])"),
+        ("    pred[0] = anno[0]\n    with", "    with"),
+        ("center[~valid] = -1.0 if", "center[~valid] = np.inf if"),
+        ("score.denominator if score.protocol.pooled else 1.0", "1.0"),
+        ("valid[0] &= not chosen.skip_first", "valid[0] &= True"),
+        ("norm[~visible] = np.inf", "norm[~visible] = -1.0"),
+    ),
+    *mutants_of(
+        "ebmtrack.data.crops",
+        ("data/test_crops.py", "data/test_crop_map.py", "data/test_training_windows.py"),
+        (".min() - 0.1))", ".min()))"),
+        ("self.side / 2 - self.shift", "self.side / 2 + self.shift"),
+        ("self.scale + (self.side - 1) / 2", "self.scale + self.side / 2"),
+        ("centre + side / 2 + 1", "centre + side / 2"),
+        ("excess = np.floor((", "excess = np.ceil(("),
+        ("(centre - offset) / stride if", "centre / stride if"),
+        ("math.ceil(math.sqrt(", "math.floor(math.sqrt("),
+        ("0.5 * ax - 0.5]", "0.5 * ax]"),
+        ("max((side / size).min(), 1.0)", "max((side / size).max(), 1.0)"),
+    ),
+    *mutants_of(
+        "ebmtrack.tracking.refine",
+        ("tracking/test_refine.py",),
+        (".min() / 3)", ".min() / 4)"),
+        ("np.argsort(-energies[good]", "np.argsort(energies[good]"),
+        ("(aspect < params.max_aspect)", "(aspect <= params.max_aspect)"),
+        ("- np.float32(0.5)", "- np.float32(0.4)"),
+        ("np.maximum(boxes_xywh[:, 2:], 1)", "np.maximum(boxes_xywh[:, 2:], 2)"),
+        ("& np.isfinite(energies)", ""),
+    ),
+    *mutants_of(
+        "ebmtrack.engines.box_ascent",
+        ("engines/test_box_ascent.py",),
+        ("high * size], axis=-1)", "high], axis=-1)"),
+        ("of_y[..., 2:] /= 2", "of_y[..., 2:] /= 1"),
+    ),
+    *mutants_of(
+        "ebmtrack.evaluation.worker",
+        ("evaluation/test_runner.py -k anew or meanwhile or fails or leftover or resuming",),
+        ("        trackers.pop(task.params, None)", "        pass"),
+        ("        if not is_done(job, task) and not _has_failed(job, task):", "        if True:"),
+        ('        for path in folder.glob(f".', '        for path in folder.glob(f"no.'),
+        ('if path.suffix != ".error":', "if True:"),
+    ),
+    *mutants_of(
+        "ebmtrack.evaluation.jobs",
+        ("evaluation/test_runner.py -k seeds or something_else or overwriting",),
+        ('f"{seed}/{run}/{sequence}"', 'f"{seed}/{sequence}"'),
+        ("made_by.get(key) != value", "False"),
+    ),
+    *mutants_of(
+        "ebmtrack.evaluation.runner",
+        ("evaluation/test_runner.py -k overwriting or deaths or dies",),
+        ("        if locks.has_other_runner(folder, runner):", "        if False:"),
+        ("        if task is None and worker.began:", "        if False:"),
+    ),
+    *mutants_of(
+        "ebmtrack.checkpoints.native",
+        ("checkpoints/test_native.py",),
+        ('if tensors_sha256(tensors) != metadata["sha256"]:', "if False:"),
+        ("    if version != FORMAT_VERSION:", "    if False:"),
+        ("return half if half.isfinite().all() else value", "return half"),
+        ("if value.dim() < 2 or not", "if not"),
+        ("for name in sorted(tensors):", "for name in tensors:"),
+    ),
+    *mutants_of(
+        "ebmtrack.checkpoints.untrusted",
+        ("checkpoints/test_native.py", "checkpoints/test_pytracking.py"),
+        ("    if missing or extra:", "    if missing:"),
+        ("    if value.shape != entry.shape:", "    if False:"),
+    ),
+    *mutants_of(
+        "ebmtrack.training.objective",
+        ("training/test_objective.py",),
+        ("torch.where(background, scores.clamp(min=0), scores)", "scores"),
+        ("- (y * scores).sum(dim=(-2, -1))", "+ (y * scores).sum(dim=(-2, -1))"),
+        ("settings.inner_weight / (len(each) - 2)", "settings.inner_weight"),
+        ('if settings.box_loss == "nce_plus" else 0.0', 'if settings.box_loss == "nce_plus" else settings.beta'),
+        ("(f - (2 * overlap - 1))", "(f - overlap)"),
+        ("        labels = labels * known", "        labels = labels + 0 * known"),
+        ("values[known].sum() / known.sum()", "values[known].sum() / known.numel() * known.sum()"),
+        ("(iou_xywh(drawn, truth) > 0.1)", "(iou_xywh(drawn, truth) > 0.0)"),
+        ("boxes_xywh[..., 2:] / 2) / FEATURE_STRIDE", "boxes_xywh[..., 2:]) / FEATURE_STRIDE"),
+    ),
+    *mutants_of(
+        "ebmtrack.nets.classifier",
+        ("nets/test_classifier.py",),
+        ("(reg + self.alpha_eps) * g2", "reg * g2"),
+        ("0.5 * (1 - m) * s.sign()", "0.5 * (1 - m)"),
+        ("filter_gradient(x, slope * v * residual,", "filter_gradient(x, v * residual,"),
+        ("q = p * xg - p * (p * xg).sum(dim=(-2, -1), keepdim=True)", "q = p * xg"),
+        ("distance[..., 0, 0], 1 / n)", "distance[..., 0, 0], 1.0)"),
+        ("variance = self.label_sigma**2", "variance = self.label_sigma"),
+        ("weight = sample_weights.sqrt()", "weight = sample_weights"),
+    ),
+]
+
+
+class ChangedModule(importlib.abc.MetaPathFinder):
+    """A finder, the first in line, that gives one module a changed source and leaves all others to the rest."""
+
+    def __init__(self, mutant: Mutant):
+        self.mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of the changed module; None for every other."""
+        if fullname != self.mutant.module:
+            return None
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in others if spec is not None), None)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _ChangedSource(fullname, spec.origin, self.mutant)
+        return spec
+
+
+class _ChangedSource(importlib.machinery.SourceFileLoader):
+    """A loader that compiles the changed text of a file and keeps no byte code of it."""
+
+    def __init__(self, fullname: str, path: str, mutant: Mutant):
+        super().__init__(fullname, path)
+        self.mutant = mutant
+
+    def get_code(self, fullname: str):
+        """Return the code of the changed text."""
+        return compile(self.mutant.change(Path(self.path).read_text(encoding="utf-8")), self.path, "exec")
+
+
+def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> int:
+    """Run test files in a forked process, with a mutant if one is given.
+
+    Returns:
+        PASSED, KILLED (a test failed), TOO_LONG, or BROKEN if no test ran.
+    """
+    child = os.fork()
+    if child == 0:
+        os._exit(_run_here(tests, mutant))
+    _, status = os.waitpid(child, 0)
+    return TOO_LONG if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _run_here(tests: Sequence[str], mutant: Mutant | None) -> int:
+    """Run the tests in this process and return the exit code; what they print is dropped."""
+    import pytest
+
+    signal.alarm(LIMIT_S)
+    codes = []
+    try:
+        if mutant is not None:
+            sys.meta_path.insert(0, ChangedModule(mutant))
+        with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            for test in tests:
+                file, _, words = test.partition(" -k ")
+                options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", *(["-k", words] if words else [])]
+                codes.append(int(pytest.main([str(ROOT / "tests" / "unit" / file), *options])))
+                if codes[-1]:
+                    break
+    except BaseException:
+        traceback.print_exc()
+        return BROKEN
+    return codes[-1] if codes[-1] in (PASSED, KILLED) else BROKEN
+
+
+def check_lines(mutants: Sequence[Mutant]) -> list[str]:
+    """Return a message for each mutant whose line is not found once in its file."""
+    messages = []
+    for mutant in mutants:
+        parts = mutant.module.split(".")[1:]
+        path = ROOT.joinpath(*parts).with_suffix(".py")
+        path = path if path.is_file() else ROOT.joinpath("ebmtrack", *parts).with_suffix(".py")
+        try:
+            compile(mutant.change(path.read_text(encoding="utf-8")), str(path), "exec")
+        except (ValueError, SyntaxError) as error:
+            messages.append(str(error))
+    return messages
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the mutants and print a table; return the exit code."""
+    chosen = [m for m in MUTANTS if not words or any(word in f"{m.module} {m.old} {m.new}" for word in words)]
+    wrong = check_lines(chosen)
+    if wrong:
+        print("\n".join(wrong), file=sys.stderr)
+        return 1
+    os.chdir(ROOT)
+    _import_large_packages()
+    for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+        if run_tests(tests) != PASSED:
+            print(f"without a mutant, these tests fail: {', '.join(tests)}", file=sys.stderr)
+            return 1
+    killed = 0
+    print("| room | line | mutant | result | s |\n|---|---|---|---|---|", flush=True)
+    for mutant in chosen:
+        began = time.perf_counter()
+        code = run_tests(mutant.tests, mutant)
+        killed += code in (KILLED, TOO_LONG, BROKEN)
+        result = {PASSED: "SURVIVED", KILLED: "killed", TOO_LONG: "killed (time)", BROKEN: "killed (import)"}[code]
+        old, new = (" ".join(text.split()) for text in (mutant.old, mutant.new))
+        print(f"| {mutant.room} | `{old}` | `{new}` | {result} | {time.perf_counter() - began:.0f} |", flush=True)
+    print(f"\n{killed} of {len(chosen)} mutants killed ({killed / max(1, len(chosen)):.0%})")
+    return 0 if killed >= LEAST_KILLED * len(chosen) else 1
+
+
+def _import_large_packages() -> None:
+    """Import what the tests need of others, so that each fork has it; nothing of ebmtrack."""
+    import cv2  # noqa: F401
+    import hypothesis  # noqa: F401
+    import pytest  # noqa: F401
+    import torch
+    import torchvision  # noqa: F401
+
+    torch.set_num_threads(1)  # threads do not survive a fork
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
