@@ -161,12 +161,13 @@ def with_shares_of(sampling: SamplingSettings, sources: Mapping[str, Source]) ->
 
 
 def start_classifier_from_backbone(net: TrackerNet) -> None:
-    """Let the classifier begin as a correlation on layer3, which its block and convolution pass through."""
+    """Let the classifier begin as a correlation on layer3, which its blocks and convolution pass through."""
     classifier = net.classifier
-    last_norm = classifier.feature_extractor.get_parameter("0.bn2.weight")
-    final, first = classifier.feature_extractor.get_parameter("1.weight"), classifier.filter_initializer.filter_conv
-    nn.init.zeros_(last_norm)
-    for weight, noise, gain in ((final, 0.0012, 1.0), (first.weight, 0.00074, 0.25)):
+    *blocks, final = classifier.feature_extractor.children()
+    for block in blocks:
+        nn.init.zeros_(block.get_parameter("bn2.weight"))
+    weights = (final.get_parameter("weight"), classifier.filter_initializer.filter_conv.weight)
+    for weight, noise, gain in zip(weights, (0.0012, 0.00074), (1.0, 0.25)):
         nn.init.normal_(weight, std=noise)
         with torch.no_grad():
             weight[:, :, 1, 1] += gain * torch.eye(weight.shape[0])

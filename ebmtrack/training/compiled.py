@@ -7,23 +7,24 @@ Values are those of the plain network up to the rounding of bfloat16. State-dict
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ebmtrack.nets.backbone import ResNetTrunk, fold_batch_norm
+from ebmtrack.nets.backbone import fold_batch_norm
 from ebmtrack.nets.tracker_net import TrackerNet
 
 
 def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
-    """Fold the trunk's frozen batch norm, freeze its stem (conv1 and layer1) and compile the parts, all in place."""
-    trunk = net.feature_extractor
+    """Fold the trunk's frozen batch norm, freeze its stem and compile the parts, all in place."""
+    trunk = _untyped(net.feature_extractor)
     trunk.eval()
     fold_batch_norm(trunk)
     trunk.requires_grad_(True)  # also the biases, which folding makes of buffers
-    for module in (trunk.conv1, trunk.layer1):
+    for module in trunk.stem_modules():
         module.requires_grad_(False)
-    stem, body = trunk_stem(trunk), trunk_body(trunk)
+    stem, body = trunk.stem, trunk.body
     if compile_parts:
         torch._dynamo.config.automatic_dynamic_shapes = False
         torch._dynamo.config.cache_size_limit = 64
@@ -36,25 +37,15 @@ def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            layer1 = stem(images.to(torch.bfloat16) if torch.is_autocast_enabled(images.device.type) else images)
-        return body(layer1)
+            early = stem(images.to(torch.bfloat16) if torch.is_autocast_enabled(images.device.type) else images)
+        return body(early)
 
     vars(trunk)["forward"] = forward
 
 
-def trunk_stem(trunk: ResNetTrunk):
-    """Return the function from images to layer1."""
-    return lambda images: trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images)))))
-
-
-def trunk_body(trunk: ResNetTrunk):
-    """Return the function from layer1 to layer2 and layer3."""
-
-    def body(layer1: Tensor) -> tuple[Tensor, Tensor]:
-        layer2 = trunk.layer2(layer1)
-        return layer2, trunk.layer3(layer2)
-
-    return body
+def _untyped(module: nn.Module) -> Any:
+    """Return a module whose parts torch's stubs call `Tensor | Module`."""
+    return module
 
 
 def plain_state(net: TrackerNet, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

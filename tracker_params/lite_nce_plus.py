@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0 with the energy trained by NCE+: the set-up for CPUs."""
+
+from __future__ import annotations
+
+from ebmtrack.tracker_params import dimp18_nce_plus
+from ebmtrack.tracking.params import TrackerParams
+
+
+def parameters() -> TrackerParams:
+    """Return the set-up as a value; `parameters().replace(...)` changes it."""
+    return dimp18_nce_plus.parameters()
