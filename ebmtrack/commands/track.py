@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from ebmtrack.commands.options import Flat, Positional, Repeated, TrackerOptions, VisdomOptions
+from ebmtrack.commands.options import Flat, Positional, TrackerOptions, VisdomOptions
+from ebmtrack.viewers.track_options import TrackOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,30 +14,10 @@ class Track:
 
     Attributes:
         source: Video file, folder of pictures, camera number or URL.
-        init: The target's box in the first frame: x,y,w,h in pixels, x and y of the top left corner. Give it once for
-            each of several targets.
-        select: Draw the target's box with the mouse (this is done as well if --init is not given).
-        save: Write a video with the boxes drawn, such as out.mp4.
-        boxes: Write the boxes in the layout that the ending names (.txt, .csv, .json ...).
-        layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
-        start: First frame, a number from 0 or a time such as 12.5s or 1:02.5; the boxes are those in this frame.
-        end: Last frame to track, a number or a time.
-        every: Track one of this many frames.
-        show: Show the frames in a window while tracking; q ends it.
-        max_frames: Stop after this many frames.
     """
 
     source: Positional[str]
-    init: Repeated[str] = ()
-    select: bool = False
-    save: str | None = None
-    boxes: str | None = None
-    layout: str | None = None
-    start: str | None = None
-    end: str | None = None
-    every: int = 1
-    show: bool = False
-    max_frames: int | None = None
+    options: Flat[TrackOptions] = field(default_factory=TrackOptions)
     tracker: Flat[TrackerOptions] = field(default_factory=TrackerOptions)
     panel: Flat[VisdomOptions] = field(default_factory=VisdomOptions)
 
@@ -44,21 +25,7 @@ class Track:
         """Track and print a summary."""
         from ebmtrack.viewers.track_video import track
 
-        track(
-            self.source,
-            self.tracker.load,
-            init=self.init,
-            select=self.select,
-            save=self.save,
-            boxes=self.boxes,
-            show=self.show,
-            max_frames=self.max_frames,
-            visdom=self.panel.url,
-            layout=self.layout,
-            start=self.start,
-            end=self.end,
-            every=self.every,
-        )
+        track(self.source, self.tracker.load, self.panel.url, **asdict(self.options))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,13 +142,7 @@ class Controls:
 
     def _box(self, x: float, y: float) -> Box:
         """Return the box between the point where the button went down and this one, inside the picture."""
-        height, width = self._frozen_view().frame.image.shape[:2]
-        start_x, start_y = self._start_xy or (x, y)
-        (left, right), (top, bottom) = [
-            sorted(min(max(0, value), side) for value in pair)
-            for pair, side in (((start_x, x), width), ((start_y, y), height))
-        ]
-        return float(left), float(top), float(right - left), float(bottom - top)
+        return dragged_box(self._start_xy, (x, y), self.frozen.frame.image.shape)
 
     def _click(self, view: View, x: float, y: float) -> None:
         """Select the smallest target under the mouse."""
@@ -194,6 +188,15 @@ class Controls:
 
     def _say(self, notice: str) -> None:
         self._notice, self._notice_until_s = notice, time.monotonic() + NOTICE_S
+
+
+def dragged_box(start_xy: tuple[float, float], end_xy: tuple[float, float], shape: tuple[int, ...]) -> Box:
+    """Return the box (x, y, w, h) between two points, limited to a picture of a shape (h, w, ...)."""
+    (left, right), (top, bottom) = [
+        sorted(min(max(0.0, float(value)), float(side)) for value in pair)
+        for pair, side in zip(zip(start_xy, end_xy), (shape[1], shape[0]))
+    ]
+    return left, top, right - left, bottom - top
 
 
 def _holds(target: Target, x: float, y: float) -> bool:

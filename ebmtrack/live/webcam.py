@@ -9,36 +9,23 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.live.capture import RETRY_S, open_capture
-from ebmtrack.live.controls import HELP, Controls
-from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, Target, View
+from ebmtrack.live.controls import Controls
+from ebmtrack.live.picture import Line, draw_view, live_picture
+from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, View
 from ebmtrack.live.statistics import Statistics
-from ebmtrack.viewers.drawing import (
-    GREY,
-    ORANGE,
-    PALETTE,
-    WHITE,
-    YELLOW,
-    Colour,
-    draw_box,
-    draw_text,
-    line_width,
-    overlay_heat,
-)
-from ebmtrack.viewers.selection import MAX_SIDE, parse_boxes
+from ebmtrack.live.window import LiveWindow, require_screen
+from ebmtrack.viewers.drawing import ORANGE, WHITE
+from ebmtrack.viewers.selection import parse_boxes
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.window import Window, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
-LISTEN_MS = 1  # how long it then gives its window library to hand them over
 REFRESH_S = 0.25  # the window is drawn at least so often
-MIN_SIDE = 640  # pixels; smaller pictures are shown in a larger window
 STILL_S = 1.0  # a picture that stands longer than this stands that long in a saved video
-Line = tuple[str, Colour]  # a line of text and its colour
 HEADLESS = "go without a window: --save OUT.mp4 --init x,y,w,h"
 
 
@@ -117,144 +104,6 @@ class Recorder:
         self._writer.close()
 
 
-class LiveWindow(Window):
-    """The window: shows what belongs on the screen, and hands keys and the mouse to the controls."""
-
-    def __init__(self, title: str, controls: Controls):
-        super().__init__(title)
-        self._controls = controls
-        self._mouse: list[tuple[int, int, int]] = []
-        self._size, self._zoom = (0, 0), 1.0
-
-    def draw(self, status: Sequence[Line]) -> None:
-        """Draw the window anew, with lines that say how things stand; one that was closed ends the run."""
-        if self.closed:
-            self._controls.quit = True
-            return
-        picture, self._zoom = live_picture(self._controls, status)
-        first = not self._sized
-        self._controls.key(self.show(picture))
-        if first:
-            cv2.setMouseCallback(self.title, lambda event, x, y, *_: self._mouse.append((event, x, y)))
-        if self._size != picture.shape[1::-1]:
-            self._size = picture.shape[1::-1]
-            cv2.resizeWindow(self.title, *self._size)
-
-    def listen(self) -> bool:
-        """Wait a moment for keys and the mouse; whether something was done with them."""
-        key, mouse = cv2.waitKey(LISTEN_MS), self._mouse.copy()
-        self._mouse.clear()
-        self._controls.key(key)
-        acts = {cv2.EVENT_LBUTTONDOWN: "press", cv2.EVENT_MOUSEMOVE: "move", cv2.EVENT_LBUTTONUP: "release"}
-        for event, x, y in mouse:
-            if event in acts:
-                getattr(self._controls, acts[event])((x + 0.5) / self._zoom - 0.5, (y + 0.5) / self._zoom - 0.5)
-        return key >= 0 or bool(mouse)
-
-
-def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray, float]:
-    """Return the picture of the window (h, w, 3): the view, the box being drawn, lines on top, help at the bottom.
-
-    Also its zoom: pixels on the screen for each of the frame, so that small and very large frames are readable.
-    """
-    view = controls.shown
-    if view is None:
-        return _with_lines(np.zeros((480, MIN_SIDE, 3), np.uint8), status, ()), 1.0
-    zoom = _zoom(view.frame.image)
-    picture = draw_view(view, controls.search, zoom)
-    for box_xywh in controls.learning_xywh:
-        draw_box(picture, _zoomed(box_xywh, zoom), "learning ...", colour=WHITE)
-    if controls.box_xywh is not None:
-        draw_box(picture, _zoomed(controls.box_xywh, zoom), colour=WHITE)
-    lost = [str(target.number) for target in view.targets if target.lost]
-    lines = [*status, *([("lost: " + ", ".join(lost), ORANGE)] if lost else []), (controls.notice, YELLOW)]
-    return _with_lines(picture, lines, HELP if controls.help else ()), zoom
-
-
-def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray:
-    """Return a copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost", energy.
-
-    The selected target, if there are several, has handles at its corners. `search` adds its search region.
-    """
-    image = view.frame.image
-    size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
-    resampling = cv2.INTER_AREA if zoom < 0.5 else cv2.INTER_LINEAR  # the former takes 15 ms for 1920 x 1080
-    picture = image.copy() if zoom == 1 else cv2.resize(image, size, interpolation=resampling)
-    for target in view.targets:
-        selected = target.number == view.selected
-        _draw_target(picture, target, search and selected, zoom)
-        if selected and len(view.targets) > 1:
-            _draw_handles(picture, _zoomed(target.box_xywh, zoom), target.heat is None)
-    return picture
-
-
-def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float) -> None:
-    """Draw one target on a zoomed picture."""
-    colour = PALETTE[(target.number - 1) % len(PALETTE)]
-    if target.heat is not None:
-        overlay_heat(picture, target.heat.values, _zoomed(target.heat.area_xywh, zoom))
-    if search and target.search_xywh is not None:
-        draw_box(picture, _zoomed(target.search_xywh, zoom), colour=colour, dashed=True)
-    box = _zoomed(target.box_xywh, zoom)
-    if target.lost:
-        draw_box(picture, box, colour=GREY, dashed=True)
-        draw_text(picture, f"{target.number} lost {target.score:.2f}", (box[0], box[1]))
-    else:
-        draw_box(picture, box, str(target.number), target.score, colour)
-
-
-def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: bool) -> None:
-    """Small white squares on the corners of a box, on the top right one only if asked: the energy is shown there."""
-    x, y, w, h = box_xywh
-    half = 2 * line_width(picture)
-    for corner in ((x, y), (x, y + h), (x + w, y + h), *([(x + w, y)] if top_right else [])):
-        middle = np.clip(np.rint(corner), -1e4, 1e4).astype(int)
-        for side, shade in ((half + 1, 0), (half, 255)):
-            cv2.rectangle(picture, (middle - side).tolist(), (middle + side).tolist(), (shade,) * 3, cv2.FILLED)
-
-
-def _with_lines(picture: np.ndarray, top: Sequence[Line], bottom: Sequence[str]) -> np.ndarray:
-    """Return the picture with lines of text at its top, and items at its bottom, as many in a line as fit."""
-    height = _text_size(picture, "Ag")[1]
-    rows = [(row, colour) for text, colour in top for row in _wrapped(picture, text.split(), " ")]
-    for index, (row, colour) in enumerate(rows):
-        draw_text(picture, row, (0, (index + 1) * height), colour)
-    for index, row in enumerate(reversed(_wrapped(picture, bottom, "   "))):
-        draw_text(picture, row, (0, picture.shape[0] - index * height))
-    return picture
-
-
-def _wrapped(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
-    """Items joined to rows that fit into the picture's width."""
-    rows: list[str] = []
-    for item in items:
-        longer = rows[-1] + gap + item if rows else item
-        if rows and _text_size(picture, longer)[0] <= picture.shape[1]:
-            rows[-1] = longer
-        else:
-            rows.append(item)
-    return rows
-
-
-def _text_size(picture: np.ndarray, text: str) -> tuple[int, int]:
-    """Width and height of a plate by `draw_text`."""
-    scale = max(0.4, min(picture.shape[:2]) / 900)
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    return width + 6, height + below + 6
-
-
-def _zoom(image: np.ndarray) -> float:
-    """Return the factor by which a frame is enlarged, so that its longer side lies between MIN_SIDE and MAX_SIDE."""
-    side = max(image.shape[:2])
-    return MAX_SIDE / side if side > MAX_SIDE else max(1.0, MIN_SIDE / side)
-
-
-def _zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
-    """Return a box of the frame on the zoomed picture; pixel centres lie at whole numbers in both."""
-    x, y, w, h = box_xywh
-    return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom
-
-
 def _run_window(
     live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box], check: Callable[[], None]
 ) -> None:
@@ -268,7 +117,7 @@ def _run_window(
             controls.see(view)
             told = _tell(live, told)
             if view or time.monotonic() > drawn_s + REFRESH_S:
-                window.draw(_status(live))
+                window.draw(*live_picture(controls, _status(live)))
                 drawn_s = time.monotonic()
             if view is not None:
                 live.shown(view)

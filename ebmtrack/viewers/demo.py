@@ -15,6 +15,7 @@ from ebmtrack.images import write_picture
 from ebmtrack.viewers.corner_map import corner_map
 from ebmtrack.viewers.demo_sequence import DemoSequence, demo_sequence
 from ebmtrack.viewers.drawing import WHITE, contact_sheet, draw_box, draw_text, overlay_heat
+from ebmtrack.viewers.keyframes import overlaps
 from ebmtrack.viewers.video_file import VideoWriter
 
 GRID = 41  # points of the heat map in each direction
@@ -83,14 +84,6 @@ def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = 
         heat = np.exp(log_values)
         overlay_heat(view, heat, (zoom * left + shift[0], zoom * top + shift[1], zoom * width, zoom * height))
     return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), lost=not found)
-
-
-def overlaps(boxes_xywh: np.ndarray, true_xywh: np.ndarray) -> np.ndarray:
-    """Return the intersection over union (n,) of boxes with the true ones, both (n, 4)."""
-    low = np.maximum(boxes_xywh[:, :2], true_xywh[:, :2])
-    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], true_xywh[:, :2] + true_xywh[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    return shared / (np.prod(boxes_xywh[:, 2:], axis=1) + np.prod(true_xywh[:, 2:], axis=1) - shared)
 
 
 def _step(tracker, image: np.ndarray, index: int, start_xywh: np.ndarray):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.results import FrameResult
-
-Box = tuple[float, float, float, float]
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, Labels, as_box, as_key_frames
+from ebmtrack.viewers.results import Box, FrameResult
+from ebmtrack.viewers.seekable import SeekableFrames
+from ebmtrack.viewers.selection import checked_key_frames, frame_number
 
 
 @dataclass(frozen=True)
@@ -51,40 +51,100 @@ class Step:
 
 def track(
     source: str | os.PathLike | int,
-    boxes: Sequence[float] | Sequence[Sequence[float]],
+    boxes: Any,
     tracker: Any = None,
     *,
     start: int = 0,
     end: int | None = None,
     every: int = 1,
+    direction: Direction = "forward",
 ) -> Iterator[FrameResult]:
     """Track one target or several through a video and yield where they are, frame by frame.
 
+    Between two key frames of a target it is tracked forward and backward, and the two tracks are joined.
+
     Args:
         source: Video file, folder of pictures, TIFF stack, camera number or URL.
-        boxes: The target's box x, y, w, h in frame `start`, in pixels; or a list of boxes of several targets.
+        boxes: The target's box x, y, w, h in frame `start`, in pixels; a dictionary {frame: box} of its key frames; or
+            a list of these, one for each target.
         tracker: A Tracker; by default the one that ships.
         start: First frame that is tracked, from 0.
         end: Last one; by default the source's.
         every: Distance of the frames that are tracked.
+        direction: "forward" from the last key frame, "backward" from the first one, or "both". A box without a frame
+            is in frame `end` for "backward".
 
     Yields:
-        For each frame one FrameResult for each target; `to_dict` makes rows for a table.
+        For each frame one FrameResult for each target; `to_dict` makes rows for a table. With key frames all of them
+        come at the end.
 
     Raises:
         ConfigError: On boxes that cannot be tracked.
         DatasetError: If the source cannot be read; after the last frame, if some frames could not be read.
     """
-    several: Sequence[Any] = [boxes] if np.ndim(boxes[0]) == 0 else boxes
-    starts = [_as_box(box) for box in several]
+    span = checked_span(start, end, every)
     if tracker is None:
         from ebmtrack.tracking.tracker import Tracker
 
         tracker = Tracker.from_pretrained()
+    keys = checked_key_frames(as_key_frames(boxes, start))
+    if direction == "forward" and are_all_in(keys, start):
+        yield from _forward(source, [key.box_xywh for key in keys], tracker, span)
+        return
+    with SeekableFrames(source) as frames:
+        span = whole_span(frames, span)
+        if direction == "backward":
+            keys = checked_key_frames(as_key_frames(boxes, span.end or 0))
+        rows = [row for part in label(frames, keys, tracker, span, direction) for row in part]
+        yield from sorted(rows, key=lambda row: (row.frame, row.id))
+        if not frames.complete:
+            raise DatasetError(str(frames.note))
+
+
+def are_all_in(keys: Sequence[KeyFrame], frame: int) -> bool:
+    """Return whether each target has one key frame, and all are in one frame: then reading forward is enough."""
+    return {key.frame for key in keys} == {frame} and len({key.id for key in keys}) == len(keys)
+
+
+def whole_span(frames: SeekableFrames, span: Span) -> Span:
+    """Return a span whose end is known: the last frame of the source if it is not given or later than that."""
+    last = frames.find_length() - 1 if span.end is None or span.end >= frames.length else span.end
+    if last < span.start:
+        raise DatasetError(f"{frames.name} ends after {last + 1} frames, before frame {span.start}")
+    return Span(span.start, last, span.every)
+
+
+def label(
+    frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span, direction: Direction
+) -> Iterator[list[FrameResult]]:
+    """Track targets through their key frames, one after the other, and yield stretches of results.
+
+    Args:
+        frames: The source.
+        keys: The key frames, at least one for each target.
+        tracker: A Tracker.
+        span: Which frames are tracked; its end is known.
+        direction: Where to go outside of the key frames.
+
+    Raises:
+        ConfigError: If a key frame is outside of the span.
+    """
+    last = span.end if span.end is not None else frames.find_length() - 1
+    for key in keys:
+        if not span.start <= key.frame <= last:
+            raise ConfigError(f"the box of target {key.id} in frame {key.frame}: frames are {span.start} to {last}")
+    labels = Labels(tracker, frames.read, span.start, last, span.every)
+    for target in sorted({key.id for key in keys}):
+        yield from labels.track([key for key in keys if key.id == target], direction)
+
+
+def _forward(
+    source: str | os.PathLike | int, starts_xywh: list[Box], tracker: Any, span: Span
+) -> Iterator[FrameResult]:
+    """Yield results while reading a source once, from front to end."""
     with open_frames(source) as frames:
-        span = checked_span(start, end, every)
         first = first_frame(frames, span)
-        for step in follow(frames, first, tracker, starts, span):
+        for step in follow(frames, first, tracker, starts_xywh, span):
             yield from step.results
         if not frames.complete:
             raise DatasetError(str(frames.note))
@@ -170,16 +230,6 @@ def checked_span(start: int | str | None, end: int | str | None, every: int, fps
     return Span(first, last, every)
 
 
-def frame_number(text: int | str, fps: float, option: str) -> int:
-    """Return the number of a frame that is given as such ("90") or as a time ("3.5s", "1:02.5", "0:01:02")."""
-    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)(s?)", str(text).strip())
-    if parts is None or not (parts[2] or parts[4] or "." not in parts[3]):
-        raise ConfigError(f"{option} is a frame's number such as 90, or a time such as 3.5s or 1:02.5, not {text!r}")
-    if not (parts[2] or parts[4]):
-        return int(parts[3])
-    return round((3600 * int(parts[1] or 0) + 60 * int(parts[2] or 0) + float(parts[3])) * fps)
-
-
 def _tracked(update: Callable[[np.ndarray], list], image: np.ndarray, number: int) -> Step:
     """Return the step of one more frame; an error names the frame."""
     began = time.perf_counter()
@@ -191,14 +241,5 @@ def _tracked(update: Callable[[np.ndarray], list], image: np.ndarray, number: in
     results = []
     for k, answer in enumerate(answers, 1):
         verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
-        results.append(FrameResult(number, k, _as_box(answer.box_xywh), float(answer.score), verdict))
+        results.append(FrameResult(number, k, as_box(answer.box_xywh), float(answer.score), verdict))
     return Step(results, image, answers, seconds)
-
-
-def _as_box(box_xywh: Sequence[float]) -> Box:
-    """Return a box as four floats; ConfigError if it is none."""
-    try:
-        x, y, w, h = (float(value) for value in box_xywh)
-    except (TypeError, ValueError):
-        raise ConfigError(f"a box is four numbers x, y, w, h in pixels, not {box_xywh!r}") from None
-    return x, y, w, h

@@ -32,8 +32,9 @@ class FrameSource(ABC):
 
     `name` names the source in messages and file names, `fps` is its frame rate, `length` the number of frames
     that it announces (None for a camera or stream) and `frames_read` how many it has given. `unreadable` are the
-    numbers (from 0, all frames counted) of those that could not be read and were passed over. After the last frame
-    `note` says in one line what was odd, or is None, and `complete` whether all frames that belong there have come.
+    numbers (from 0, all frames counted) of those that could not be read and were passed over. `moment_s` is when the
+    newest frame is shown, in seconds. After the last frame `note` says in one line what was odd, or is None, and
+    `complete` whether all frames that belong there have come.
     """
 
     def __init__(self, name: str, fps: float, length: int | None):
@@ -42,6 +43,7 @@ class FrameSource(ABC):
         self.length = length
         self.frames_read = 0
         self.unreadable: list[int] = []
+        self.moment_s = 0.0
         self.note: str | None = None
         self.complete = True
 
@@ -52,6 +54,7 @@ class FrameSource(ABC):
         frame = self._read()
         if frame is None:
             raise StopIteration
+        self.moment_s = self._moment_s()
         self.frames_read += 1
         return frame
 
@@ -65,6 +68,14 @@ class FrameSource(ABC):
     def position(self) -> int:
         """The number of the next frame, from 0; those that could not be read are counted."""
         return self.frames_read + len(self.unreadable)
+
+    def skip_to(self, number: int) -> bool:
+        """Go to a frame without reading those before it; return whether that seems to have worked."""
+        return number == self.position
+
+    def _moment_s(self) -> float:
+        """Return when the frame that was just read is shown, in seconds from the first."""
+        return self.position / self.fps
 
     @abstractmethod
     def close(self) -> None:
@@ -91,6 +102,13 @@ class FolderFrames(FrameSource):
 
     def close(self) -> None:
         self.paths = self.paths[: self.frames_read]
+
+    def skip_to(self, number: int) -> bool:
+        """See FrameSource; deep pictures are scaled by the first one, which is read for that."""
+        if self.frames_read == 0 and number > 0:
+            self._read()
+        self.frames_read = min(number, len(self.paths))
+        return True
 
     def _read(self) -> np.ndarray | None:
         if self.frames_read >= len(self.paths):
@@ -151,6 +169,18 @@ class VideoFrames(FrameSource):
 
     def close(self) -> None:
         self._capture.release()
+
+    def skip_to(self, number: int) -> bool:
+        """See FrameSource; after damage or in files without an index OpenCV may arrive elsewhere."""
+        self.frames_read, self.unreadable = number, []
+        return self._capture.set(cv2.CAP_PROP_POS_FRAMES, number)
+
+    def _moment_s(self) -> float:
+        """See FrameSource; by the file's time stamps, and by the frame rate if there are none."""
+        moment_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if math.isfinite(moment_s) and (moment_s > self.moment_s or self.position == 0):
+            return moment_s
+        return self.moment_s + 1 / self.fps
 
     def _read(self) -> np.ndarray | None:
         if not self._capture.isOpened():
@@ -275,6 +305,12 @@ def _unreadable_text(numbers: list[int]) -> str:
 def is_url(source: str) -> bool:
     """Return whether a source is a URL (scheme://...) rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def is_stream(source: str | os.PathLike | int) -> bool:
+    """Return whether a source is a camera or a URL, which cannot go back."""
+    text = os.fspath(source) if not isinstance(source, int) else ""
+    return isinstance(source, int) or is_url(text) or (text.isdigit() and not os.path.exists(text))
 
 
 def without_password(url: str) -> str:

@@ -1,37 +1,14 @@
-"""Choosing the target: a box drawn with the mouse, or written as x,y,w,h."""
+"""Targets as they are written on the command line: boxes x,y,w,h, and the frames in which they are."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-
-import cv2
-import numpy as np
+from itertools import pairwise
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.viewers.window import open_window, require_screen
-
-MAX_SIDE = 1400  # pixels; larger frames are shown smaller, so that they fit the screen
-
-
-def select_box(image: np.ndarray, title: str = "Draw a box around the target, then press Enter") -> tuple:
-    """Return the box (x, y, w, h) that the user draws on an RGB frame.
-
-    Raises ConfigError where there is no screen, saying what to do instead, or where no box was drawn.
-    """
-    require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
-    shrink = max(1.0, max(image.shape[:2]) / MAX_SIDE)
-    size = (round(image.shape[1] / shrink), round(image.shape[0] / shrink))
-    shown = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-    try:
-        open_window(title, cv2.WINDOW_AUTOSIZE)
-        box = cv2.selectROI(title, shown, showCrosshair=False, fromCenter=False, printNotice=False)
-    except cv2.error:
-        raise ConfigError("OpenCV cannot open a window here; give the box instead: --init x,y,w,h") from None
-    _close(title)
-    if box[2] <= 0 or box[3] <= 0:
-        raise ConfigError("no box was drawn, so there is nothing to track")
-    return tuple(float(value) * shrink for value in box)
+from ebmtrack.viewers.keyframes import KeyFrame
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -54,7 +31,58 @@ def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]
     return [parse_box(part) for text in texts for part in text.split(";")]
 
 
-def _close(title: str) -> None:
-    """Close the window and let the window library see to it."""
-    cv2.destroyWindow(title)
-    cv2.waitKey(1)
+def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> list[KeyFrame]:
+    """Return the key frames that --init gives.
+
+    Args:
+        texts: Each "x,y,w,h", a target of its own; "FRAME:x,y,w,h", a box of the first target in that frame; or
+            "ID@FRAME:x,y,w,h", one of another target. A frame is a number or a time; semicolons separate several.
+        fps: Frames per second, for times.
+        default: The frame of boxes without one; None if each needs one.
+
+    Raises:
+        ConfigError: On what is no box or frame, or if a target has two boxes in one frame.
+    """
+    keys: list[KeyFrame] = []
+    for part in (part for text in texts for part in text.split(";")):
+        where, _, box = part.rpartition(":")
+        name, _, frame = where.rpartition("@")
+        if not where and default is None:
+            raise ConfigError(f"--both needs the frame of each box: --init FRAME:x,y,w,h, such as 90:{part.strip()}")
+        if not re.fullmatch(r"\s*([1-9]\d*)?\s*", name):
+            raise ConfigError(f"a box in a frame is ID@FRAME:x,y,w,h, such as 2@90:120,80,64,48, not {part!r}")
+        number = int(name) if name.strip() else 1 if where else 1 + len({key.id for key in keys})
+        at = frame_number(frame, fps, "--init FRAME:x,y,w,h: FRAME") if where else default
+        keys.append(KeyFrame(at or 0, number, parse_box(box)))
+    return checked_key_frames(keys)
+
+
+def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:
+    """Return key frames by target and frame; ConfigError if a target has two boxes in one frame, or none is given."""
+    ordered = sorted(keys, key=lambda key: (key.id, key.frame))
+    for one, other in pairwise(ordered):
+        if (one.id, one.frame) == (other.id, other.frame):
+            raise ConfigError(f"target {one.id} has two boxes in frame {one.frame}: {one.box_xywh}, {other.box_xywh}")
+    if not ordered:
+        raise ConfigError("no box is given, so there is nothing to track")
+    return ordered
+
+
+def key_frame_texts(keys: Sequence[KeyFrame]) -> str:
+    """Return the options --init that give key frames, for the command line.
+
+    >>> key_frame_texts([KeyFrame(90, 2, (1.0, 2.0, 30.5, 40.0))])
+    '--init 2@90:1,2,30.5,40'
+    """
+    boxes = [",".join(f"{round(value, 2):g}" for value in key.box_xywh) for key in keys]
+    return " ".join(f"--init {key.id}@{key.frame}:{box}" for key, box in zip(keys, boxes))
+
+
+def frame_number(text: int | str, fps: float, option: str) -> int:
+    """Return the number of a frame that is given as such ("90") or as a time ("3.5s", "1:02.5", "0:01:02")."""
+    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)(s?)", str(text).strip())
+    if parts is None or not (parts[2] or parts[4] or "." not in parts[3]):
+        raise ConfigError(f"{option} is a frame's number such as 90, or a time such as 3.5s or 1:02.5, not {text!r}")
+    if not (parts[2] or parts[4]):
+        return int(parts[3])
+    return round((3600 * int(parts[1] or 0) + 60 * int(parts[2] or 0) + float(parts[3])) * fps)

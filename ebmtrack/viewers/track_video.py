@@ -7,9 +7,10 @@ import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
-from ebmtrack.viewers.follow import Box, Span, Step, checked_span, first_frame, follow
-from ebmtrack.viewers.frames import FrameSource, is_url, open_frames, without_password
-from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
-from ebmtrack.viewers.selection import parse_boxes, select_box
+from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
+from ebmtrack.viewers.frames import FrameSource, is_stream, is_url, open_frames, without_password
+from ebmtrack.viewers.keyframes import KeyFrame
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
+from ebmtrack.viewers.selection import parse_key_frames
+from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.visdom import VisdomPanel
@@ -42,11 +46,15 @@ class Track:
 
     def add(self, step: Step) -> None:
         """Note down one more frame."""
-        self.rows += step.results
-        self.boxes_of += [[] for _ in range(len(step.results) - len(self.boxes_of))]
-        for boxes, row in zip(self.boxes_of, step.results):
-            boxes.append(row.box_xywh)
+        self.add_rows(step.results)
         self.seconds += step.seconds
+
+    def add_rows(self, rows: Sequence[FrameResult]) -> None:
+        """Note down results."""
+        self.rows += rows
+        for row in rows:
+            self.boxes_of += [[] for _ in range(row.id - len(self.boxes_of))]
+            self.boxes_of[row.id - 1].append(row.box_xywh)
 
     @property
     def lost(self) -> int:
@@ -79,61 +87,135 @@ class Track:
 
 
 def track(
-    source: str | os.PathLike | int,
-    load_tracker: Callable[[], Any],
-    init: str | Sequence[str] | None = None,
-    select: bool = False,
-    save: str | os.PathLike | None = None,
-    boxes: str | os.PathLike | None = None,
-    show: bool = False,
-    max_frames: int | None = None,
-    visdom: str | None = None,
-    layout: str | None = None,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    every: int = 1,
+    source: str | os.PathLike | int, load_tracker: Callable[[], object], visdom: str | None = None, **options: Any
 ) -> Track:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
-    The target is the box `init` ("x,y,w,h"; several boxes, or one text with ; between them, for several targets),
-    or drawn with the mouse (`select`, also where neither is given). `load_tracker` is called once the first frame
-    is there. Where nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder. Several targets
-    have a file each, NAME_1.txt and so on.
-    `boxes` is written in the layout that its ending names (see results.py), or in `layout`. `start` and `end` are
-    frames, from 0, or times; the boxes are those in the frame `start`. `visdom` is the URL of a
-    server that shows what the tracker sees. What was tracked is saved also if the user
-    interrupts or a frame cannot be read; then the error goes on. Frames that cannot be read in the middle of a video
-    keep the last box and are passed over; a DatasetError at the end names them. Raises ConfigError and DatasetError.
+    What was tracked is saved also if the user interrupts or a frame cannot be read; then the error goes on. Frames
+    that cannot be read in the middle of a video keep the last box and are passed over; a DatasetError at the end names
+    them. If nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder.
+
+    Args:
+        source: Video file, folder of pictures, camera number or URL.
+        load_tracker: Called once the first frame is there.
+        visdom: URL of a server that shows what the tracker sees.
+        options: See TrackOptions.
+
+    Raises:
+        ConfigError: On options that cannot be met.
+        DatasetError: If the source cannot be read.
     """
-    starts_xywh = _checked_starts(init, select)
-    if visdom is not None and len(starts_xywh) > 1:
-        raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
-    boxes_path, save_path = _checked_outputs(source, save, boxes, show, max_frames)
-    if boxes_path is not None:
-        layout = layout_of(boxes_path, layout)
-    result = Track()
+    job = _Job(source, load_tracker, visdom, _checked_options(options))
     with ExitStack() as stack:
-        frames = stack.enter_context(open_frames(source))
-        span = checked_span(start, end, every, frames.fps)
+        job.run(stack)
+    if job.note and job.complete:
+        print(f"note: {job.note}")
+    print(job.result.summary())
+    if not job.complete:
+        raise DatasetError(f"{job.note} (what was tracked is saved)")
+    return job.result
+
+
+class _Job:
+    """One call of `track`: its options, checked before work begins, and what was tracked so far."""
+
+    def __init__(
+        self,
+        source: str | os.PathLike | int,
+        load_tracker: Callable[[], object],
+        visdom: str | None,
+        options: TrackOptions,
+    ):
+        self.source, self.load_tracker, self.visdom, self.options = source, load_tracker, visdom, options
+        self.result, self.note, self.complete = Track(), None, True
+        default = None if options.both else 0
+        written = parse_key_frames(options.init, 30.0, default) if options.init else []
+        if visdom is not None and (len(written) > 1 or options.direction != "forward"):
+            raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
+        self.boxes_path, self.save_path = _checked_outputs(source, options)
+        self.layout = layout_of(self.boxes_path, options.layout) if self.boxes_path is not None else None
+
+    def run(self, stack: ExitStack) -> None:
+        """Track, by reading once from front to end if that is enough."""
+        options = self.options
+        if options.select and not is_stream(self.source):
+            self._label(stack, None)
+            return
+        frames = stack.enter_context(open_frames(self.source))
+        span = checked_span(options.start, options.end, options.every, frames.fps)
+        default = {"forward": span.start, "backward": span.end, "both": None}[options.direction]
+        texts = options.init
+        if options.direction == "backward" and span.end is None:
+            default = -1  # the last frame, which is not known yet
+        keys = parse_key_frames(texts, frames.fps, default) if texts else []
+        if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
+            frames.close()
+            self._label(stack, keys)
+            return
         first = first_frame(frames, span)
-        starts_xywh = starts_xywh or [select_box(first)]
-        tracker = load_tracker()
-        if visdom is not None:
-            panel = stack.enter_context(VisdomPanel("ebmtrack_track", visdom))
+        keys = keys or self._draw(OneFrame(first, frames, span.start), span)
+        self._follow(stack, frames, span, first, [key.box_xywh for key in keys])
+
+    def _follow(self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, starts: list[Box]) -> None:
+        """Track forward, while reading the source once."""
+        tracker: Any = self.load_tracker()
+        if self.visdom is not None:
+            panel = stack.enter_context(VisdomPanel("ebmtrack_track", self.visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
-        info = _info(frames, first, tracker)
-        stack.enter_context(_kept(result, boxes_path, layout, info))
+        stack.enter_context(_save_at_end(self.result, self.boxes_path, self.layout, _info(frames, first, tracker)))
+        outputs = self._outputs(stack, frames)
+        _follow(tracker, frames, first, starts, span, self.result, outputs, self.options.max_frames)
+        self.note, self.complete = frames.note, frames.complete
+
+    def _label(self, stack: ExitStack, keys: list[KeyFrame] | None) -> None:
+        """Track through key frames, drawn in a window if there are none, then draw the frames."""
+        options = self.options
+        frames = stack.enter_context(SeekableFrames(self.source))
+        span = checked_span(options.start, options.end, options.every, frames.fps)
+        if keys is None:
+            keys = self._draw(frames, span)
+        span = _limited(whole_span(frames, span), options)
+        keys = [replace(key, frame=span.end) if key.frame < 0 else key for key in keys]
+        tracker = self.load_tracker()
+        stack.enter_context(_interrupted_by_signals())
+        first = frames.read(span.start)
+        shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
+        stack.enter_context(_save_at_end(self.result, self.boxes_path, self.layout, _info(frames, shape, tracker)))
+        began = time.perf_counter()
+        total = (span.end - span.start) // span.every + 1 if span.end is not None else None
+        with tqdm(total=total, unit=" frames", disable=None, leave=False) as bar:
+            for part in label(frames, keys, tracker, span, options.direction):
+                self.result.add_rows(part)
+                bar.update(len(part))
+        self.result.seconds = time.perf_counter() - began
+        self.note, self.complete = frames.note, frames.complete
+        self._draw_all(self._outputs(stack, frames), frames)
+
+    def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
+        """Return the key frames that the user draws."""
+        from ebmtrack.live.labelling import draw_key_frames
+
+        return draw_key_frames(frames, self.load_tracker, span.start)
+
+    def _outputs(self, stack: ExitStack, frames: Any) -> list[Callable[[np.ndarray], object]]:
+        """Return functions that take drawn frames: the video and the window that are asked for."""
         outputs: list[Callable[[np.ndarray], object]] = []
-        outputs += [stack.enter_context(_video(result, save_path, frames.fps / every))] if save_path else []
-        outputs += [stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show] if show else []
-        _follow(tracker, frames, first, starts_xywh, span, result, outputs, max_frames)
-    if frames.note and frames.complete:
-        print(f"note: {frames.note}")
-    print(result.summary())
-    if not frames.complete:
-        raise DatasetError(f"{frames.note} (what was tracked is saved)")
-    return result
+        if self.save_path:
+            outputs.append(stack.enter_context(_video(self.result, self.save_path, frames.fps / self.options.every)))
+        if self.options.show:
+            outputs.append(stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show)
+        return outputs
+
+    def _draw_all(self, outputs: list[Callable[[np.ndarray], object]], frames: SeekableFrames) -> None:
+        """Draw all results on their frames, from front to end."""
+        by_frame: dict[int, list[FrameResult]] = {}
+        for row in self.result.rows:
+            by_frame.setdefault(row.frame, []).append(row)
+        for frame in sorted(by_frame) if outputs else ():
+            image = frames.read(frame)
+            if image is not None and _is_ended(outputs, draw_results(image, by_frame[frame], self.result.fps)):
+                return
 
 
 def _follow(
@@ -154,30 +236,35 @@ def _follow(
             bar.update()
             if step.answers and getattr(tracker, "watch", None):
                 tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
-            if step.image is not None and _shown(outputs, step.image, result, step.answers or None):
-                return
+            if outputs and step.image is not None:
+                if _is_ended(outputs, draw_results(step.image, step.results, result.fps)):
+                    return
             if max_frames is not None and len(result.boxes_xywh) >= max_frames:
                 return
 
 
-def _shown(
-    outputs: Sequence[Callable[[np.ndarray], object]], image: np.ndarray, result: Track, found: list | None
-) -> bool:
-    """Draw the newest boxes on a copy of the frame for all outputs; whether one of them got the key to end.
+def draw_results(image: np.ndarray, rows: Sequence[FrameResult], fps: float) -> np.ndarray:
+    """Return a copy of a frame with the boxes of its results, its number and the speed."""
+    drawn = image.copy()
+    for row in rows:
+        label = f"{row.id} " * (len(rows) > 1) + ("start" if row.score is None else f"{row.score:.2f}")
+        draw_box(drawn, row.box_xywh, label, colour=PALETTE[(row.id - 1) % len(PALETTE)], lost=not row.found)
+    return draw_text(drawn, f"{rows[0].frame}  {fps:.0f} frames/s", (0, 0))
 
-    found: the targets' results, or None where tracking starts.
-    """
-    if not outputs:
-        return False
-    boxes_of = result.boxes_of
-    drawn, several = image.copy(), len(boxes_of) > 1
-    for k, boxes in enumerate(boxes_of):
-        label = f"{k + 1} " * several + ("start" if found is None else f"{found[k].score:.2f}")
-        lost = found is not None and not found[k].found
-        draw_box(drawn, boxes[-1], label, colour=PALETTE[k % len(PALETTE)], lost=lost)
-    draw_text(drawn, f"{len(result.boxes_xywh) - 1}  {result.fps:.0f} frames/s", (0, 0))
-    keys = [output(drawn) for output in outputs]
-    return any(key in (ESCAPE, ord("q")) for key in keys)
+
+def _limited(span: Span, options: TrackOptions) -> Span:
+    """Return a span of at most --max-frames frames, counted from where tracking begins."""
+    if options.max_frames is None or span.end is None:
+        return span
+    reach = (options.max_frames - 1) * span.every
+    if options.direction == "backward":
+        return replace(span, start=max(span.start, span.end - reach))
+    return replace(span, end=min(span.end, span.start + reach))
+
+
+def _is_ended(outputs: Sequence[Callable[[np.ndarray], object]], drawn: np.ndarray) -> bool:
+    """Hand a drawn frame to all outputs; return whether one of them got the key to end."""
+    return any(key in (ESCAPE, ord("q")) for key in [output(drawn) for output in outputs])
 
 
 @contextmanager
@@ -197,7 +284,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _kept(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
+def _save_at_end(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
     """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
     try:
         yield
@@ -235,24 +322,28 @@ def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarr
             result.files.append(path)
 
 
-def _checked_starts(init: str | Sequence[str] | None, select: bool) -> list[Box]:
-    """Return the boxes to begin with; none where one is to be drawn on the first frame."""
-    texts = [init] if isinstance(init, str) else list(init or ())
-    if texts and select:
+def _checked_options(options: dict[str, Any]) -> TrackOptions:
+    """Return the options of `track`, which takes one box as a text as well; ConfigError if they contradict."""
+    if isinstance(options.get("init"), str):
+        options["init"] = (options["init"],)
+    checked = TrackOptions(**{**options, "init": tuple(options.get("init") or ())})
+    if checked.init and checked.select:
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
-    if texts:
-        return parse_boxes(texts)
-    require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
-    return []
+    if checked.backward and checked.both:
+        raise ConfigError("--both goes backward as well: use one of --backward and --both")
+    if checked.max_frames is not None and checked.max_frames < 1:
+        raise ConfigError(f"--max-frames is a number of frames, at least 1, not {checked.max_frames}")
+    if not checked.init:
+        require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
+    return replace(checked, select=not checked.init)
 
 
-def _checked_outputs(source, save, boxes, show: bool, max_frames: int | None) -> tuple[Path | None, Path | None]:
+def _checked_outputs(source: Any, options: TrackOptions) -> tuple[Path | None, Path | None]:
     """Return the paths for boxes and video, checked before work begins."""
-    if max_frames is not None and max_frames < 1:
-        raise ConfigError(f"--max-frames is a number of frames, at least 1, not {max_frames}")
-    if show:
+    save, boxes = options.save, options.boxes
+    if options.show:
         require_screen("--show", "leave it out and use --save OUT.mp4")
-    if save is None and boxes is None and not show:
+    if save is None and boxes is None and not options.show:
         boxes = f"{_plain_name(source)}_boxes.txt"
         print(f"boxes go to {boxes} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
     if boxes is not None and Path(boxes).is_dir():

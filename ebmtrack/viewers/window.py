@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 
 ESCAPE = 27
-SomeWindow = TypeVar("SomeWindow", bound="Window")
+LISTEN_MS = 1  # how long the window library gets to hand over keys and the mouse
+SMALL_SCREEN = (1366, 768)
 
 
 def require_screen(wish: str, instead: str) -> None:
@@ -64,6 +66,86 @@ class Window:
         """Take the window away, where the user has not done so."""
         if not self.closed:
             cv2.destroyWindow(self.title)
+
+
+class MouseControls(Protocol):
+    """What a LiveWindow tells of keys and the mouse; coordinates are those of the frame, in pixels."""
+
+    quit: bool
+
+    def key(self, code: int) -> None:
+        """Handle a pressed key, -1 for none."""
+
+    def press(self, x: float, y: float) -> None:
+        """Handle the left button going down."""
+
+    def move(self, x: float, y: float) -> None:
+        """Handle a move of the mouse."""
+
+    def release(self, x: float, y: float) -> None:
+        """Handle the left button coming up."""
+
+
+class LiveWindow(Window):
+    """A window that hands keys and the mouse to its controls."""
+
+    def __init__(self, title: str, controls: MouseControls):
+        super().__init__(title)
+        self._controls = controls
+        self._mouse: list[tuple[int, int, int]] = []
+        self._size, self._zoom = (0, 0), 1.0
+
+    def draw(self, picture: np.ndarray, zoom: float) -> None:
+        """Show a picture (h, w, 3), `zoom` pixels for each of the frame; a window that was closed ends the run."""
+        if self.closed:
+            self._controls.quit = True
+            return
+        first, self._zoom = not self._sized, zoom
+        self._controls.key(self.show(picture))
+        if first:
+            cv2.setMouseCallback(self.title, lambda event, x, y, *_: self._mouse.append((event, x, y)))
+        if self._size != picture.shape[1::-1]:
+            self._size = picture.shape[1], picture.shape[0]
+            cv2.resizeWindow(self.title, *self._size)
+
+    def listen(self, wait_ms: int = LISTEN_MS) -> bool:
+        """Wait a moment for keys and the mouse; return whether something was done with them."""
+        key, mouse = cv2.waitKey(wait_ms), self._mouse.copy()
+        self._mouse.clear()
+        self._controls.key(key)
+        acts = {cv2.EVENT_LBUTTONDOWN: "press", cv2.EVENT_MOUSEMOVE: "move", cv2.EVENT_LBUTTONUP: "release"}
+        for event, x, y in mouse:
+            if event in acts:
+                getattr(self._controls, acts[event])((x + 0.5) / self._zoom - 0.5, (y + 0.5) / self._zoom - 0.5)
+        return key >= 0 or bool(mouse)
+
+
+@functools.cache
+def usable_screen() -> tuple[int, int]:
+    """Return the width and height in pixels that a window's picture may have."""
+    width, height = _screen_size()
+    return int(0.95 * width), int(0.85 * height)  # the rest is for the title and the desktop's bars
+
+
+def _screen_size() -> tuple[int, int]:
+    """Return the screen's width and height in pixels, or those of a small laptop if they are not known."""
+    if sys.platform == "win32":
+        import ctypes
+
+        return ctypes.windll.user32.GetSystemMetrics(0), ctypes.windll.user32.GetSystemMetrics(1)
+    if sys.platform == "linux" and os.environ.get("DISPLAY"):
+        try:
+            import tkinter
+        except ImportError:  # Debian has it in a package of its own
+            return SMALL_SCREEN
+        try:
+            root = tkinter.Tk()
+        except tkinter.TclError:
+            return SMALL_SCREEN
+        size = root.winfo_screenwidth(), root.winfo_screenheight()
+        root.destroy()
+        return size
+    return SMALL_SCREEN
 
 
 def open_window(title: str, flags: int) -> None:

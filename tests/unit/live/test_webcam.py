@@ -19,7 +19,8 @@ import pytest
 
 from ebmtrack.commands.main import main
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.live import capture, webcam
+from ebmtrack.live import capture, webcam, window
+from ebmtrack.live import picture as picture_of
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import Controls
 from ebmtrack.live.session import Heat, Live, Target, View
@@ -29,6 +30,7 @@ from ebmtrack.viewers.frames import open_frames
 from ebmtrack.viewers.video_file import VideoWriter
 from tests.support import REPOSITORY
 from tests.support.live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
+from tests.support.screen import Screen
 
 BOX = (20.0, 10.0, 30.0, 20.0)
 
@@ -207,7 +209,7 @@ def colours_in(image: np.ndarray) -> set[tuple[int, ...]]:
 def test_each_target_has_its_colour_and_a_lost_one_is_grey_and_dashed():
     boxes = (20.0, 40.0, 60.0, 40.0), (110.0, 40.0, 60.0, 40.0)
     frame = picture(100, 100, 200)
-    drawn = webcam.draw_view(view_of(Target(1, boxes[0], 0.9), Target(2, boxes[1], 0.1, lost=True), image=frame))
+    drawn = picture_of.draw_view(view_of(Target(1, boxes[0], 0.9), Target(2, boxes[1], 0.1, lost=True), image=frame))
     assert (frame == 100).all()  # a copy was drawn on
     assert PALETTE[0] in colours_in(drawn[:, :95]) and PALETTE[1] not in colours_in(drawn[30:])
     right = drawn[80, 115:165]
@@ -217,36 +219,39 @@ def test_each_target_has_its_colour_and_a_lost_one_is_grey_and_dashed():
 def test_search_regions_and_energy_are_drawn_where_wanted():
     heat = Heat(np.ones((5, 5)), (50.0, 20.0, 20.0, 20.0))
     bare = Target(1, BOX, 0.9, search_xywh=(5.0, 5.0, 150.0, 80.0))
-    plain = webcam.draw_view(view_of(bare))
-    searched = webcam.draw_view(view_of(bare, selected=1), search=True)
-    assert (webcam.draw_view(view_of(bare), search=True) == plain).all()  # it is not the selected one
+    plain = picture_of.draw_view(view_of(bare))
+    searched = picture_of.draw_view(view_of(bare, selected=1), search=True)
+    assert (picture_of.draw_view(view_of(bare), search=True) == plain).all()  # it is not the selected one
     assert (plain[84:86, 20:150] == 100).all() and PALETTE[0] in colours_in(searched[84:86, 20:150])
-    hot = webcam.draw_view(view_of(Target(1, BOX, 0.9, heat=heat)))
+    hot = picture_of.draw_view(view_of(Target(1, BOX, 0.9, heat=heat)))
     assert (plain[25:38, 56:68] == 100).all() and (hot[25:38, 56:68] != 100).all()
 
 
 def test_the_selected_of_several_targets_has_handles():
     """White squares of 2 x 4 + 1 pixels on the corners."""
     far = Target(2, (120.0, 60.0, 40.0, 30.0), 0.8)
-    one = webcam.draw_view(view_of(Target(1, BOX, 0.9), selected=1))
-    two = webcam.draw_view(view_of(Target(1, BOX, 0.9), far, selected=2))
+    one = picture_of.draw_view(view_of(Target(1, BOX, 0.9), selected=1))
+    two = picture_of.draw_view(view_of(Target(1, BOX, 0.9), far, selected=2))
     for x, y in ((120, 60), (160, 60), (120, 90), (160, 90)):
         assert (two[y - 3 : y + 4, x - 3 : x + 4] == 255).all()
     assert not (one[27:34, 47:54] == 255).all() and not (two[27:34, 47:54] == 255).all()
 
 
-@pytest.mark.parametrize("height, width, zoom", [(48, 64, 10.0), (480, 640, 1.0), (1080, 1920, 1400 / 1920)])
-def test_small_and_large_frames_are_shown_in_a_readable_size(height, width, zoom):
-    """The box's corner x = 0.25 width lies on the screen at (x + 0.5) zoom - 0.5."""
-    controls = Controls(cast(Live, StubLive()))
+@pytest.mark.parametrize(
+    "height, width, zoom", [(48, 64, 10.0), (480, 640, 1.0), (1080, 1920, 2 / 3), (1280, 720, 1 / 2)]
+)
+def test_small_and_large_frames_are_shown_in_a_readable_size(height, width, zoom, monkeypatch):
+    """For 1280 x 800 pixels of screen. The box's corner x = 0.25 width is on the screen at (x + 0.5) zoom - 0.5."""
+    monkeypatch.setattr(picture_of, "usable_screen", lambda: (1280, 640 if height == 1280 else 800))
+    controls = Controls(StubLive())
     box = (0.25 * width, 0.25 * height, 0.5 * width, 0.5 * height)
     controls.see(view_of(Target(1, box, 0.5), image=picture(30, height, width)))
     controls.help = False
-    shown, found_zoom = webcam.live_picture(controls, [])
+    shown, found_zoom = picture_of.live_picture(controls, [])
     assert found_zoom == pytest.approx(zoom) and shown.shape == (round(height * zoom), round(width * zoom), 3)
     row = shown[shown.shape[0] // 2].astype(int)
     left = np.flatnonzero((row == PALETTE[0]).all(axis=1)).min()
-    assert left == pytest.approx((box[0] + 0.5) * zoom - 0.5, abs=webcam.line_width(shown))
+    assert left == pytest.approx((box[0] + 0.5) * zoom - 0.5, abs=picture_of.line_width(shown))
 
 
 @pytest.mark.parametrize("shade", [0, 255])
@@ -254,22 +259,22 @@ def test_text_is_readable_on_dark_and_on_bright_pictures(shade):
     """Behind the letters the picture is darkened to a quarter: white on at most 64 of 255."""
     controls = Controls(cast(Live, StubLive()))
     controls.see(view_of(image=picture(shade, 480, 640)))
-    shown, _ = webcam.live_picture(controls, [("12.3 of 30.0 frames/s", (255, 255, 255))])
+    shown, _ = picture_of.live_picture(controls, [("12.3 of 30.0 frames/s", (255, 255, 255))])
     for corner in (shown[:20, :60], shown[-20:, :60]):
         assert corner.max() >= 250 and np.median(corner) <= 64
     controls.help = False
-    assert (webcam.live_picture(controls, [])[0] == shade).all()
+    assert (picture_of.live_picture(controls, [])[0] == shade).all()
 
 
 def test_the_window_says_who_is_lost_and_waits_without_a_view():
-    controls = Controls(cast(Live, StubLive()))
-    waiting, zoom = webcam.live_picture(controls, [("waiting for camera0", (255, 255, 255))])
+    controls = Controls(StubLive())
+    waiting, zoom = picture_of.live_picture(controls, [("waiting for camera0", (255, 255, 255))])
     assert waiting.shape == (480, 640, 3) and waiting.max() == 255 and zoom == 1.0
     frame = picture(0, 480, 640)
     controls.see(view_of(Target(1, (300.0, 300.0, 50.0, 50.0), 0.1, lost=True), image=frame))
-    lost = webcam.live_picture(controls, [])[0][:60, :200]
+    lost = picture_of.live_picture(controls, [])[0][:60, :200]
     controls.see(view_of(Target(1, (300.0, 300.0, 50.0, 50.0), 0.1), image=frame))
-    assert lost.max() > 200 and webcam.live_picture(controls, [])[0][:60, :200].max() == 0
+    assert lost.max() > 200 and picture_of.live_picture(controls, [])[0][:60, :200].max() == 0
 
 
 # The saved video
@@ -444,6 +449,7 @@ TESTS = str(REPOSITORY)
 NOTING = """
 import sys
 sys.path.insert(0, {tests!r})
+from tests.support.screen import Screen
 from tests.support.live_stubs import *
 from ebmtrack.errors import DatasetError
 from ebmtrack.live import capture
@@ -457,83 +463,6 @@ class Telling(NotingTracker):
         print("remove", target, flush=True)
         super().remove(target)
 """
-
-
-class Screen:
-    """A virtual screen with a program that opens a window on it; mouse and keyboard are in the test's hand."""
-
-    def __init__(self, *command: str):
-        self.server = subprocess.Popen(
-            ["Xvfb", "-displayfd", "1", "-screen", "0", "1280x960x24", "-nolisten", "tcp", "-noreset"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.display = ":" + (self.server.stdout or io.StringIO()).readline().strip()
-        root = str(REPOSITORY)
-        self.environment = {**os.environ, "DISPLAY": self.display, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        self.program = subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
-        self.window = ""
-
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(self, *_) -> None:
-        for process in (self.program, self.server):
-            process.kill()
-            process.communicate()
-
-    def wait_for_window(self, timeout_s: float = 60.0) -> None:
-        """Wait until the window is there and paints itself.
-
-        Where no window manager delays it, Qt 5 now and then misses that the window was mapped, and then never paints;
-        so it is mapped again.
-        """
-        end_s = time.monotonic() + timeout_s
-        while not self.window or not self.picture().any():
-            assert self.program.poll() is None, self.program.communicate()[1]
-            assert time.monotonic() < end_s, "no window"
-            self.window = "".join(self.do("search", "--name", "^ebmtrack: ").split()[:1])
-            time.sleep(0.2)
-            if self.window and not self.picture().any():
-                self.do("windowunmap", self.window, "windowmap", self.window)
-                time.sleep(0.2)
-
-    def do(self, *arguments) -> str:
-        command = ["xdotool", *map(str, arguments)]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
-
-    def drag(self, *points) -> None:
-        """Press at the first point of the window, move through all, release at the last."""
-        for index, point in enumerate(points):
-            self.do("mousemove", "--window", self.window, *point)
-            if index == 0:
-                self.do("mousedown", 1)
-            time.sleep(0.05)
-        self.do("mouseup", 1)
-
-    def key(self, name: str) -> None:
-        self.do("key", "--window", self.window, name)
-
-    def picture(self) -> np.ndarray:
-        """What is on the screen (960, 1280, 3)."""
-        from PIL import ImageGrab
-
-        return np.asarray(ImageGrab.grab(xdisplay=self.display))
-
-    def wait_for_picture(self, what, timeout_s: float = WAIT_S) -> np.ndarray:
-        """The screen as soon as what(picture) holds."""
-        end_s = time.monotonic() + timeout_s
-        while not what(shown := self.picture()):
-            assert time.monotonic() < end_s, "never seen on the screen"
-            time.sleep(0.1)
-        return shown
-
-    def end(self, timeout_s: float = 60.0) -> tuple[int, str, str]:
-        """The program's exit code, what else it printed, and its errors."""
-        out, errors = self.program.communicate(timeout=timeout_s)
-        return self.program.returncode, out, errors
 
 
 def frame_of(colour: tuple[int, int, int], shown: np.ndarray) -> tuple[int, int, int, int] | None:

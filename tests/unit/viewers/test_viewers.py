@@ -374,34 +374,13 @@ def test_without_a_screen_the_user_learns_what_to_do(monkeypatch, display):
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match="--init x,y,w,h"):
-        selection.select_box(np.zeros((48, 64, 3), np.uint8))
+        track("clip.mp4", lambda: pytest.fail("loaded"), select=True)
 
 
 def test_without_windows_in_opencv_the_user_learns_what_to_do(monkeypatch):
     monkeypatch.setattr(window.cv2, "getBuildInformation", lambda: "  GUI:                           NONE\n")
     with pytest.raises(ConfigError, match=r"headless.*--init x,y,w,h"):
-        selection.select_box(np.zeros((48, 64, 3), np.uint8))
-
-
-def test_a_box_drawn_on_a_shrunk_picture_is_that_of_the_frame(monkeypatch):
-    """2800 pixels are shown as 1400: the box on the frame is twice that on the screen."""
-    shown = []
-    monkeypatch.setattr(selection, "require_screen", lambda *_: None)
-    monkeypatch.setattr(selection, "open_window", lambda *_: None)
-    monkeypatch.setattr(selection, "_close", lambda _: None)
-    draw = lambda _, picture, **__: shown.append(picture) or (10, 20, 30, 40)  # noqa: E731
-    monkeypatch.setattr(selection.cv2, "selectROI", draw)
-    assert selection.select_box(np.zeros((1000, 2800, 3), np.uint8)) == (20.0, 40.0, 60.0, 80.0)
-    assert shown[0].shape == (500, 1400, 3)
-
-
-def test_no_box_drawn_is_an_error(monkeypatch):
-    monkeypatch.setattr(selection, "require_screen", lambda *_: None)
-    monkeypatch.setattr(selection, "open_window", lambda *_: None)
-    monkeypatch.setattr(selection, "_close", lambda _: None)
-    monkeypatch.setattr(selection.cv2, "selectROI", lambda *_, **__: (0, 0, 0, 0))
-    with pytest.raises(ConfigError, match="no box was drawn"):
-        selection.select_box(np.zeros((48, 64, 3), np.uint8))
+        track("clip.mp4", lambda: pytest.fail("loaded"), select=True)
 
 
 # The built-in sequence

@@ -1,0 +1,275 @@
+"""Labelling by key frames: a target is tracked forward and backward between the frames in which its box is given.
+
+The two tracks of a gap are joined at one moment: before it the forward track is believed, after it the backward one.
+If both agree in a frame, its box is their mean, weighted by the distance to the key frames.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.viewers.results import Box, FrameResult
+
+Direction = Literal["forward", "backward", "both"]
+Read = Callable[[int], "np.ndarray | None"]  # a frame by its number; None if it cannot be read
+
+AGREE_IOU = 0.5  # two boxes that overlap by this are the same answer, and are averaged
+JUMP_COST = 5.0  # frames of doubt that a jump without overlap from one track to the other is worth
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """The box of a target in one frame, given by a person.
+
+    Attributes:
+        frame: Number of the frame, from 0.
+        id: Number of the target, from 1.
+        box_xywh: The box in pixels.
+    """
+
+    frame: int
+    id: int
+    box_xywh: Box
+
+
+class Leg:
+    """A target followed from a key frame in one direction, as far as was asked; what is known is not computed again.
+
+    Args:
+        tracker: A Tracker; a copy of it is used, which shares its network.
+        key: Where the leg begins.
+        step: 1 forward, -1 backward, or another distance of the frames that are tracked.
+        read: Returns a frame by its number.
+    """
+
+    def __init__(self, tracker: Any, key: KeyFrame, step: int, read: Read):
+        self.key, self.step, self._read = key, step, read
+        self._tracker = tracker
+        self._running: Any = None
+        self.results = [FrameResult(key.frame, key.id, key.box_xywh)]
+
+    def result(self, frame: int) -> FrameResult:
+        """Return the result of a frame, and track up to it if need be; an error names the frame."""
+        index = (frame - self.key.frame) // self.step
+        while len(self.results) <= index:
+            self._advance()
+        return self.results[index]
+
+    def has(self, frame: int) -> bool:
+        """Return whether the result of a frame is known."""
+        return 0 <= (frame - self.key.frame) // self.step < len(self.results)
+
+    def rest(self) -> None:
+        """Give back the tracker's memory; if the leg is to go on later, it is tracked again from its key frame."""
+        self._running = None
+
+    def _advance(self) -> None:
+        """Track one frame more."""
+        if self._running is None:
+            self._running = self._started()
+            for known in self.results[1:]:
+                self._update(known.frame)
+        frame, last = self.results[-1].frame + self.step, self.results[-1]
+        answer = self._update(frame)
+        if answer is None:
+            self.results.append(FrameResult(frame, self.key.id, last.box_xywh, None, "unreadable"))
+            return
+        verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
+        box = tuple(float(value) for value in answer.box_xywh)
+        self.results.append(FrameResult(frame, self.key.id, box, float(answer.score), verdict))
+
+    def _started(self) -> Any:
+        """Return a copy of the tracker that has learned the target."""
+        image = self._read(self.key.frame)
+        if image is None:
+            raise ConfigError(f"frame {self.key.frame}, with a box of target {self.key.id}, cannot be read")
+        tracker = copy.deepcopy(self._tracker)
+        try:
+            tracker.init(image, self.key.box_xywh)
+        except ConfigError as error:
+            raise ConfigError(f"frame {self.key.frame}, target {self.key.id}: {error}") from error
+        return tracker
+
+    def _update(self, frame: int) -> Any:
+        """Return the tracker's answer to a frame; None if the frame cannot be read."""
+        image = self._read(frame)
+        try:
+            return None if image is None else self._running.update(image)
+        except EbmtrackError as error:
+            raise type(error)(f"frame {frame}: {error}") from error
+
+
+class Labels:
+    """The tracks of targets through key frames; legs that are still needed after a change are kept.
+
+    Args:
+        tracker: A Tracker.
+        read: Returns a frame by its number.
+        first: The first frame that is labelled.
+        last: The last one.
+        every: Distance of the frames that are tracked; frames with a given box are always among them.
+    """
+
+    def __init__(self, tracker: Any, read: Read, first: int, last: int, every: int = 1):
+        self.first, self.last, self.every = first, last, every
+        self._tracker, self._read = tracker, read
+        self._legs: dict[tuple[KeyFrame, int], Leg] = {}
+
+    def leg(self, key: KeyFrame, step: int) -> Leg:
+        """Return the leg that begins at a key frame."""
+        if (key, step) not in self._legs:
+            self._legs[key, step] = Leg(self._tracker, key, step, self._read)
+        return self._legs[key, step]
+
+    def track(self, keys: Sequence[KeyFrame], direction: Direction = "forward") -> Iterator[list[FrameResult]]:
+        """Track one target through its key frames and yield stretches of results, not in the order of frames.
+
+        Args:
+            keys: The target's key frames, at least one.
+            direction: Where to go outside of the key frames: "forward" after the last one, "backward" before the
+                first one, "both". Between two key frames both tracks are always made.
+
+        Raises:
+            EbmtrackError: As the tracker raises; the message names the frame.
+        """
+        keys = sorted(keys, key=lambda key: key.frame)
+        yield [FrameResult(key.frame, key.id, key.box_xywh) for key in keys]
+        for left, right in pairwise(keys):
+            there, back = self.leg(left, 1 * self.every), self.leg(right, -1 * self.every)
+            forward = [there.result(frame) for frame in range(left.frame + self.every, right.frame, self.every)]
+            there.rest()
+            yield self._blended(forward, back, left, right)
+        if direction != "backward":
+            yield from self._tail(keys[-1], range(keys[-1].frame + self.every, self.last + 1, self.every))
+        if direction != "forward":
+            yield from self._tail(keys[0], range(keys[0].frame - self.every, self.first - 1, -self.every))
+
+    def _tail(self, key: KeyFrame, frames: range) -> Iterator[list[FrameResult]]:
+        """Yield the results of frames outside of the key frames, one after the other."""
+        leg = self.leg(key, frames.step)
+        for frame in frames:
+            yield [leg.result(frame)]
+        leg.rest()
+
+    def _blended(self, forward: list[FrameResult], leg: Leg, left: KeyFrame, right: KeyFrame) -> list[FrameResult]:
+        """Return the results between two key frames, from a forward track and a backward leg."""
+        backward = []
+        for row in reversed(forward):  # with `every` the backward leg may see other frames: the nearest one after
+            frame = right.frame - (right.frame - row.frame) // self.every * self.every
+            backward.append(replace(leg.result(frame), frame=row.frame))
+        leg.rest()
+        return blend(forward, backward[::-1], left.frame, right.frame)
+
+
+def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: int, right: int) -> list[FrameResult]:
+    """Return one track from the forward and the backward track between two key frames.
+
+    Args:
+        forward: Results of the forward track, by frame.
+        backward: Results of the backward track for the same frames.
+        left: Frame of the key frame before them.
+        right: Frame of the key frame after them.
+    """
+    if not forward:
+        return []
+    both = overlaps(*(np.array([row.box_xywh for row in rows]) for rows in (forward, backward)))
+    switch = switch_point([_doubt(row) for row in forward], [_doubt(row) for row in backward], both)
+    blended = []
+    for index, (before, after, overlap) in enumerate(zip(forward, backward, both)):
+        chosen = before if index < switch else after
+        if overlap >= AGREE_IOU and before.found and after.found:
+            weight = (before.frame - left) / (right - left)
+            chosen = replace(chosen, box_xywh=mean_box(before.box_xywh, after.box_xywh, weight))
+        blended.append(chosen)
+    return blended
+
+
+def switch_point(
+    doubts_forward: Sequence[float], doubts_backward: Sequence[float], shared: Sequence[float] | np.ndarray
+) -> int:
+    """Return from which of n frames on the backward track is believed, 0 to n.
+
+    It is the one with the least cost: the doubts of the forward track before it and of the backward track after it,
+    and JUMP_COST for what the two boxes on either side of it do not overlap. A track that has drifted away does not
+    come back by itself, so one switch is enough.
+
+    Args:
+        doubts_forward: The forward track's doubt in each frame (n,), 0 to 1.
+        doubts_backward: The backward track's.
+        shared: Overlap of the two boxes in each frame (n,).
+
+    >>> switch_point([0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0])
+    2
+    """
+    count = len(shared)
+    nearness = (np.arange(count) + 0.5) / count  # of the right key frame: both tracks are worse far from theirs
+    forward = np.concatenate([[0.0], np.cumsum(np.asarray(doubts_forward) + nearness)])
+    backward = np.concatenate([[0.0], np.cumsum((np.asarray(doubts_backward) + 1 - nearness)[::-1])])[::-1]
+    jump = JUMP_COST * (1 - np.asarray(shared))
+    jumps = np.concatenate([[0.0], np.minimum(jump[:-1], jump[1:]), [0.0]])  # at an end the switch is in a key frame
+    if count > 1:
+        jumps[0], jumps[-1] = jump[0], jump[-1]
+    return int(np.argmin(forward + backward + jumps))
+
+
+def overlaps(boxes_xywh: np.ndarray, others_xywh: np.ndarray) -> np.ndarray:
+    """Return the intersection over union (n,) of boxes, both (n, 4), pair by pair; 0 for two empty ones."""
+    low = np.maximum(boxes_xywh[:, :2], others_xywh[:, :2])
+    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], others_xywh[:, :2] + others_xywh[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    union = np.prod(boxes_xywh[:, 2:], axis=1) + np.prod(others_xywh[:, 2:], axis=1) - shared
+    return np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
+
+
+def mean_box(one_xywh: Box, other_xywh: Box, weight: float) -> Box:
+    """Return the box between two boxes: means of the middles and of the logarithms of the sizes.
+
+    >>> mean_box((0, 0, 10, 10), (10, 0, 40, 10), 0.5)
+    (7.5, 0.0, 20.0, 10.0)
+    """
+    one, other = np.asarray(one_xywh, float), np.asarray(other_xywh, float)
+    middle = (1 - weight) * (one[:2] + one[2:] / 2) + weight * (other[:2] + other[2:] / 2)
+    size = np.exp((1 - weight) * np.log(np.maximum(one[2:], 1e-6)) + weight * np.log(np.maximum(other[2:], 1e-6)))
+    x, y, w, h = (round(float(value), 6) for value in (*(middle - size / 2), *size))
+    return x, y, w, h
+
+
+def as_key_frames(boxes: Any, start: int = 0) -> list[KeyFrame]:
+    """Return key frames of what a caller of `ebmtrack.track` may give.
+
+    Args:
+        boxes: A box x, y, w, h in frame `start`; a dictionary from frames to boxes, the key frames of one target; or a
+            list of any of these, one for each target.
+        start: The frame of boxes without one.
+
+    Raises:
+        ConfigError: If a box is not four numbers, or there is none.
+    """
+    if isinstance(boxes, Mapping) or (len(boxes) and np.ndim(boxes[0]) == 0 and not isinstance(boxes[0], Mapping)):
+        boxes = [boxes]
+    targets = [dict(target) if isinstance(target, Mapping) else {start: target} for target in boxes]
+    keys = [KeyFrame(int(f), number, as_box(b)) for number, t in enumerate(targets, 1) for f, b in t.items()]
+    if not keys:
+        raise ConfigError("no box is given, so there is nothing to track")
+    return keys
+
+
+def as_box(box_xywh: Any) -> Box:
+    """Return a box as four floats; ConfigError if it is none."""
+    try:
+        x, y, w, h = (float(value) for value in box_xywh)
+    except (TypeError, ValueError):
+        raise ConfigError(f"a box is four numbers x, y, w, h in pixels, not {box_xywh!r}") from None
+    return x, y, w, h
+
+
+def _doubt(row: FrameResult) -> float:
+    """Return how little a result is to be believed: 1 if the target was lost, else what the score lacks of 1."""
+    return 1.0 if not row.found else 1 - min(1.0, max(0.0, row.score or 0.0))

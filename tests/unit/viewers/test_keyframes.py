@@ -1,0 +1,273 @@
+"""Key frames: frames in any order, tracks in both directions between key frames, and how they are joined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.images import write_picture
+from ebmtrack.viewers import seekable
+from ebmtrack.viewers.follow import track
+from ebmtrack.viewers.frames import open_frames
+from ebmtrack.viewers.keyframes import KeyFrame, Labels, blend, mean_box, overlaps, switch_point
+from ebmtrack.viewers.results import FrameResult
+from ebmtrack.viewers.seekable import SeekableFrames
+from ebmtrack.viewers.selection import key_frame_texts, parse_key_frames
+from ebmtrack.viewers.track_video import track as track_video
+from ebmtrack.viewers.video_file import VideoWriter
+
+BOX = (10.0, 5.0, 8.0, 6.0)
+
+
+class Drifter:
+    """A tracker of a target that moves right by 2 pixels a frame; it reads the frame's number from the picture.
+
+    From `drift_after` frames after its start on it stands still. `starts` notes the frames it was started in.
+    """
+
+    def __init__(self, drift_after: int = 1000):
+        self.drift_after, self.starts = drift_after, []
+
+    def __deepcopy__(self, memo):
+        copy = Drifter(self.drift_after)
+        copy.starts = self.starts
+        return copy
+
+    def init(self, image, box_xywh, seed=None):
+        self.first, self.box = int(image[0, 0, 0]), box_xywh
+        self.starts.append(self.first)
+
+    def update(self, image):
+        moved = int(image[0, 0, 0]) - self.first
+        moved = max(-self.drift_after, min(self.drift_after, moved))
+        box = (self.box[0] + 2 * moved, *self.box[1:])
+        return type("Answer", (), dict(box_xywh=box, score=0.6, verdict="normal", found=True))()
+
+
+def true_box(frame: int) -> tuple[float, ...]:
+    return (10.0 + 2 * frame, 5.0, 8.0, 6.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(40):
+        write_picture(tmp_path / "frames" / f"{number}.png", np.full((40, 60, 3), number, np.uint8))
+    return tmp_path / "frames"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A hundred frames of noise that moves, so that each is different, with few frames to jump to."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 200, 3), np.uint8)
+    with VideoWriter(path, 25.0) as writer:
+        for number in range(100):
+            writer.write(np.ascontiguousarray(noise[:, number : number + 80]))
+    return path
+
+
+# Frames in any order
+
+
+@pytest.mark.parametrize("order", ["forward", "backward", "random"])
+def test_a_frame_is_the_same_in_whatever_order_it_is_asked_for(film, order, monkeypatch):
+    monkeypatch.setattr(seekable, "BUDGET", 12 * 60 * 80 * 3)  # twelve frames: most are read a second time
+    with open_frames(film) as frames:
+        truth = list(frames)
+    numbers = {"forward": range(100), "backward": range(99, -1, -1)}.get(order)
+    numbers = np.random.default_rng(1).permutation(100) if numbers is None else numbers
+    with SeekableFrames(film) as frames:
+        assert all((frames.read(int(number)) == truth[number]).all() for number in numbers)
+        assert frames.find_length() == 100 and frames.read(100) is None and frames.read(-1) is None
+
+
+def test_where_a_jump_arrives_elsewhere_the_video_is_read_from_its_front(film, monkeypatch):
+    """OpenCV's jump is made wrong by three frames: checksums tell, and the right frames come."""
+    monkeypatch.setattr(seekable, "BUDGET", 60 * 80 * 3)
+    with open_frames(film) as frames:
+        truth = list(frames)
+        kind = type(frames)
+    jump = kind.skip_to
+
+    def wrong(self, number):
+        jump(self, number + 3)
+        self.frames_read = number
+        return True
+
+    monkeypatch.setattr(kind, "skip_to", wrong)
+    with SeekableFrames(film) as frames:
+        frames.find_length()
+        assert all((frames.read(number) == truth[number]).all() for number in (70, 50, 20))
+
+
+def test_a_stream_cannot_go_back():
+    for source in (0, "0", "rtsp://host/door"):
+        with pytest.raises(ConfigError, match="record it first"):
+            SeekableFrames(source)
+
+
+def test_an_unreadable_frame_is_none_and_the_numbers_stay(film, monkeypatch):
+    """Reads that fail for frames 30 and 31: the others keep their numbers, also on the way back."""
+    from ebmtrack.viewers import frames as room
+
+    with open_frames(film) as whole:
+        truth = list(whole)
+    read = room._next_rgb
+
+    def failing(capture):
+        at = int(round(capture.get(1)))  # CAP_PROP_POS_FRAMES
+        image = read(capture)
+        return None if at in (30, 31) else image
+
+    monkeypatch.setattr(room, "_next_rgb", failing)
+    monkeypatch.setattr(seekable, "BUDGET", 60 * 80 * 3)
+    with SeekableFrames(film) as frames:
+        assert frames.find_length() == 100 and not frames.complete and "frames 30-31" in str(frames.note)
+        assert frames.read(30) is None and frames.read(31) is None
+        assert (frames.read(60) == truth[60]).all() and (frames.read(29) == truth[29]).all()
+
+
+# Joining
+
+
+def test_a_track_that_is_right_in_both_directions_is_kept(folder):
+    rows = list(track(folder, {3: true_box(3), 30: true_box(30)}, Drifter()))
+    assert [row.frame for row in rows] == list(range(3, 40))
+    assert all(row.box_xywh == pytest.approx(true_box(row.frame)) for row in rows)
+
+
+@pytest.mark.parametrize("drift_after", [14, 20, 25])
+def test_two_tracks_that_drift_are_joined_to_one_that_does_not(folder, drift_after):
+    """Each stands still after `drift_after` of 30 frames; together they cover all, so all frames but few are right."""
+    keys = {5: true_box(5), 35: true_box(35)}
+    rows = list(track(folder, keys, Drifter(drift_after), end=35))
+    truth = np.array([true_box(row.frame) for row in rows])
+    overlap = overlaps(np.array([row.box_xywh for row in rows]), truth)
+    assert len(rows) == 31 and overlap.mean() > 0.95 and (overlap > 0.2).all()
+    alone = list(track(folder, true_box(5), Drifter(drift_after), start=5, end=35))
+    assert overlaps(np.array([row.box_xywh for row in alone]), truth).mean() < 0.9
+
+
+def test_a_lost_track_gives_way_to_the_other():
+    forward = [FrameResult(n, 1, true_box(n), 0.9, "normal" if n < 4 else "not_found") for n in range(1, 10)]
+    backward = [FrameResult(n, 1, (10 + 2.0 * n, 6.0, 8.0, 6.0), 0.9, "normal") for n in range(1, 10)]
+    joined = blend(forward, backward, 0, 10)
+    assert [row.verdict for row in joined] == ["normal"] * 9
+    assert all(row.box_xywh[1] == 6.0 for row in joined[3:])  # from the backward track alone
+    assert 5 < joined[2].box_xywh[1] < 6  # both were there: their mean, nearer to the forward one
+    assert joined[0].box_xywh[1] == pytest.approx(5.1)
+
+
+def test_boxes_are_averaged_by_the_distance_to_the_key_frames():
+    assert mean_box(BOX, (20.0, 5.0, 8.0, 6.0), 0.25) == pytest.approx((12.5, 5.0, 8.0, 6.0))
+    assert mean_box((0, 0, 4, 4), (0, 0, 16, 16), 0.5) == pytest.approx((1.0, 1.0, 8.0, 8.0))
+
+
+def test_the_switch_is_where_it_costs_least():
+    assert switch_point([0.0] * 6, [0.0] * 6, [0.1, 0.2, 1.0, 1.0, 0.2, 0.1]) in (2, 3, 4)
+    assert switch_point([1.0] * 4, [0.0] * 4, [1.0] * 4) == 0 and switch_point([0.0] * 4, [1.0] * 4, [1.0] * 4) == 4
+    assert switch_point([0.5], [0.5], [1.0]) in (0, 1)
+
+
+# Directions, spans and several targets
+
+
+@pytest.mark.parametrize(
+    "direction, numbers", [("forward", range(20, 40)), ("backward", range(21)), ("both", range(40))]
+)
+def test_directions(folder, direction, numbers):
+    rows = list(track(folder, {20: true_box(20)}, Drifter(), direction=direction))
+    assert [row.frame for row in rows] == list(numbers)
+    assert all(row.box_xywh == pytest.approx(true_box(row.frame)) for row in rows)
+
+
+def test_backward_begins_in_the_last_frame(folder):
+    rows = list(track(folder, true_box(30), Drifter(), direction="backward", start=10, end=30))
+    assert [row.frame for row in rows] == list(range(10, 31)) and rows[-1].verdict == "start"
+
+
+def test_every_third_frame_and_all_key_frames(folder):
+    rows = list(track(folder, {0: true_box(0), 10: true_box(10)}, Drifter(), end=20, every=3))
+    assert [row.frame for row in rows] == [0, 3, 6, 9, 10, 13, 16, 19]
+
+
+def test_several_targets_have_their_own_key_frames(folder):
+    boxes = [{0: true_box(0), 10: true_box(10)}, {5: true_box(5)}]
+    rows = list(track(folder, boxes, Drifter(), end=12))
+    assert [row.frame for row in rows if row.id == 2] == list(range(5, 13))
+    assert [row.frame for row in rows if row.id == 1] == list(range(13))
+    assert [(row.frame, row.id) for row in rows] == sorted((row.frame, row.id) for row in rows)
+
+
+def test_a_key_frame_outside_is_refused(folder):
+    with pytest.raises(ConfigError, match="target 1 in frame 50: frames are 0 to 39"):
+        list(track(folder, {50: BOX}, Drifter()))
+
+
+def test_legs_are_not_tracked_again_after_a_correction(folder):
+    """A second pass over the same key frames starts no tracker; a new key frame starts those of its two gaps."""
+    tracker = Drifter()
+    with SeekableFrames(folder) as frames:
+        labels = Labels(tracker, frames.read, 0, 39)
+        keys = [KeyFrame(0, 1, true_box(0)), KeyFrame(30, 1, true_box(30))]
+        first = [row for part in labels.track(keys) for row in part]
+        assert sorted(tracker.starts) == [0, 30, 30]
+        assert [row for part in labels.track(keys) for row in part] == first and len(tracker.starts) == 3
+        list(labels.track([*keys, KeyFrame(15, 1, true_box(15))]))
+        assert sorted(tracker.starts[3:]) == [15, 15]
+
+
+# The command line
+
+
+def test_key_frames_are_written_and_read():
+    keys = parse_key_frames(["1,2,3,4", "90:5,6,7,8", "2@3.5s:1,1,9,9"], 10.0, 5)
+    assert keys == [
+        KeyFrame(5, 1, (1, 2, 3, 4)),
+        KeyFrame(90, 1, (5, 6, 7, 8)),
+        KeyFrame(35, 2, (1, 1, 9, 9)),
+    ]
+    again = [text for text in key_frame_texts(keys).split() if text != "--init"]
+    assert parse_key_frames(again, 10.0, 0) == keys
+    assert [key.id for key in parse_key_frames(["1,2,3,4;5,6,7,8", "1,1,2,2"], 30.0, 0)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        (["x@9:1,2,3,4"], "ID@FRAME:x,y,w,h"),
+        (["a:1,2,3,4"], "frame's number"),
+        (["9:1,2,3"], "four numbers"),
+        (["9:1,2,3,4", "9:1,2,3,5"], "two boxes in frame 9"),
+    ],
+)
+def test_what_is_no_key_frame_is_refused(texts, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_key_frames(texts, 30.0, 0)
+
+
+def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
+    boxes = [f"{frame}:{','.join(map(str, true_box(frame)))}" for frame in (4, 30)]
+    out, video = tmp_path / "b.csv", tmp_path / "v.mp4"
+    result = track_video(folder, lambda: Drifter(12), init=boxes, both=True, boxes=out, save=video)
+    lines = out.read_text().splitlines()
+    assert len(lines) == 41 and lines[1].startswith("0,1,10.0,5.0") and lines[5].endswith(",,start")
+    assert open_frames(video).length == 40 and "40 frames" in capsys.readouterr().out
+    assert result.files == [video, out]
+    track_video(folder, lambda: Drifter(), init=boxes, boxes=out, max_frames=32)
+    assert len(out.read_text().splitlines()) == 1 + 28  # frames 4 to 31
+
+
+@pytest.mark.parametrize(
+    "wishes, message",
+    [
+        (dict(init="1,2,3,4", both=True), "--both needs the frame of each box"),
+        (dict(init="5:1,2,3,4", both=True, backward=True), "use one of --backward and --both"),
+        (dict(init=("1,2,3,4", "9:1,2,3,4"), visdom="http://localhost"), "of one target"),
+        (dict(init="90:1,2,3,4"), "frame 90: frames are 0 to 39"),
+    ],
+)
+def test_wishes_that_contradict_are_refused(folder, wishes, message):
+    with pytest.raises(ConfigError, match=message):
+        track_video(folder, Drifter, boxes="b.csv", **wishes)
