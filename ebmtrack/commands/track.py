@@ -25,7 +25,7 @@ class Track:
         """Track and print a summary."""
         from ebmtrack.viewers.track_video import track
 
-        track(self.source, self.tracker.load, self.panel.url, **asdict(self.options))
+        track(self.source, self.tracker.load, visdom=self.panel.url, **asdict(self.options))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,12 @@ class Track:
 
 
 def track(
-    source: str | os.PathLike | int, load_tracker: Callable[[], object], visdom: str | None = None, **options: Any
+    source: str | os.PathLike | int,
+    load_tracker: Callable[[], object],
+    init: str | Sequence[str] = (),
+    *,
+    visdom: str | None = None,
+    **options: Any,
 ) -> Track:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
@@ -98,6 +103,7 @@ def track(
     Args:
         source: Video file, folder of pictures, camera number or URL.
         load_tracker: Called once the first frame is there.
+        init: A target's box "x,y,w,h"; several of them, or boxes with frames: see TrackOptions.
         visdom: URL of a server that shows what the tracker sees.
         options: See TrackOptions.
 
@@ -105,7 +111,7 @@ def track(
         ConfigError: On options that cannot be met.
         DatasetError: If the source cannot be read.
     """
-    job = _Job(source, load_tracker, visdom, _checked_options(options))
+    job = _Job(source, load_tracker, visdom, _checked_options(init, options))
     with ExitStack() as stack:
         job.run(stack)
     if job.note and job.complete:
@@ -322,11 +328,9 @@ def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarr
             result.files.append(path)
 
 
-def _checked_options(options: dict[str, Any]) -> TrackOptions:
-    """Return the options of `track`, which takes one box as a text as well; ConfigError if they contradict."""
-    if isinstance(options.get("init"), str):
-        options["init"] = (options["init"],)
-    checked = TrackOptions(**{**options, "init": tuple(options.get("init") or ())})
+def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> TrackOptions:
+    """Return the options of `track`; ConfigError if they contradict."""
+    checked = TrackOptions(init=(init,) if isinstance(init, str) else tuple(init), **options)
     if checked.init and checked.select:
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
     if checked.backward and checked.both:
