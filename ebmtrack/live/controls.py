@@ -142,7 +142,7 @@ class Controls:
 
     def _box(self, x: float, y: float) -> Box:
         """Return the box between the point where the button went down and this one, inside the picture."""
-        return dragged_box(self._start_xy, (x, y), self.frozen.frame.image.shape)
+        return dragged_box(self._start_xy or (x, y), (x, y), self._frozen_view().frame.image.shape)
 
     def _click(self, view: View, x: float, y: float) -> None:
         """Select the smallest target under the mouse."""

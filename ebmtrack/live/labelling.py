@@ -15,11 +15,11 @@ from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import CLICK_FRAC, NOTICE_S, Box, dragged_box
 from ebmtrack.live.picture import draw_view, with_lines, zoom_of, zoomed
 from ebmtrack.live.session import Target, View
-from ebmtrack.live.window import ESCAPE, LiveWindow
 from ebmtrack.viewers.drawing import GREY, ORANGE, PALETTE, WHITE, YELLOW, draw_box
 from ebmtrack.viewers.keyframes import KeyFrame, Labels
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.selection import key_frame_texts
+from ebmtrack.viewers.window import ESCAPE, LiveWindow
 
 HELP = (
     "drag: new target",

@@ -9,7 +9,6 @@ import numpy as np
 
 from ebmtrack.live.controls import HELP, Controls
 from ebmtrack.live.session import Target, View
-from ebmtrack.live.window import usable_screen
 from ebmtrack.viewers.drawing import (
     GREY,
     ORANGE,
@@ -22,6 +21,7 @@ from ebmtrack.viewers.drawing import (
     line_width,
     overlay_heat,
 )
+from ebmtrack.viewers.window import usable_screen
 
 MIN_SIDE = 640  # pixels; smaller pictures are shown in a larger window
 Line = tuple[str, Colour]  # a line of text and its colour

@@ -17,11 +17,10 @@ from ebmtrack.live.controls import Controls
 from ebmtrack.live.picture import Line, draw_view, live_picture
 from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, View
 from ebmtrack.live.statistics import Statistics
-from ebmtrack.live.window import LiveWindow, require_screen
 from ebmtrack.viewers.drawing import ORANGE, WHITE
 from ebmtrack.viewers.selection import parse_boxes
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
-from ebmtrack.viewers.window import Window, require_screen
+from ebmtrack.viewers.window import LiveWindow, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
 REFRESH_S = 0.25  # the window is drawn at least so often

@@ -88,7 +88,7 @@ class Track:
 
 def track(
     source: str | os.PathLike | int,
-    load_tracker: Callable[[], object],
+    load_tracker: Callable[[], Any],
     init: str | Sequence[str] = (),
     *,
     visdom: str | None = None,
@@ -128,7 +128,7 @@ class _Job:
     def __init__(
         self,
         source: str | os.PathLike | int,
-        load_tracker: Callable[[], object],
+        load_tracker: Callable[[], Any],
         visdom: str | None,
         options: TrackOptions,
     ):

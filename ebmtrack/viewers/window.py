@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from ebmtrack.errors import ConfigError
 ESCAPE = 27
 LISTEN_MS = 1  # how long the window library gets to hand over keys and the mouse
 SMALL_SCREEN = (1366, 768)
+
+SomeWindow = TypeVar("SomeWindow", bound="Window")
 
 
 def require_screen(wish: str, instead: str) -> None:

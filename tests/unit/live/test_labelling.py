@@ -11,8 +11,8 @@ import pytest
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.images import write_picture
-from ebmtrack.live import window
 from ebmtrack.live.labelling import LabelDesk, draw_key_frames
+from ebmtrack.viewers import window
 from ebmtrack.viewers.drawing import PALETTE
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.seekable import SeekableFrames

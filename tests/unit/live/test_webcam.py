@@ -19,7 +19,7 @@ import pytest
 
 from ebmtrack.commands.main import main
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.live import capture, webcam, window
+from ebmtrack.live import capture, webcam
 from ebmtrack.live import picture as picture_of
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import Controls
