@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import time
@@ -22,7 +23,7 @@ class Screen:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.display = ":" + self.server.stdout.readline().strip()
+        self.display = ":" + (self.server.stdout or io.StringIO()).readline().strip()
         root = str(REPOSITORY)
         self.environment = {**os.environ, "DISPLAY": self.display, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE

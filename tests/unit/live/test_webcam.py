@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -243,7 +242,7 @@ def test_the_selected_of_several_targets_has_handles():
 def test_small_and_large_frames_are_shown_in_a_readable_size(height, width, zoom, monkeypatch):
     """For 1280 x 800 pixels of screen. The box's corner x = 0.25 width is on the screen at (x + 0.5) zoom - 0.5."""
     monkeypatch.setattr(picture_of, "usable_screen", lambda: (1280, 640 if height == 1280 else 800))
-    controls = Controls(StubLive())
+    controls = Controls(cast(Live, StubLive()))
     box = (0.25 * width, 0.25 * height, 0.5 * width, 0.5 * height)
     controls.see(view_of(Target(1, box, 0.5), image=picture(30, height, width)))
     controls.help = False
@@ -267,7 +266,7 @@ def test_text_is_readable_on_dark_and_on_bright_pictures(shade):
 
 
 def test_the_window_says_who_is_lost_and_waits_without_a_view():
-    controls = Controls(StubLive())
+    controls = Controls(cast(Live, StubLive()))
     waiting, zoom = picture_of.live_picture(controls, [("waiting for camera0", (255, 255, 255))])
     assert waiting.shape == (480, 640, 3) and waiting.max() == 255 and zoom == 1.0
     frame = picture(0, 480, 640)
