@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
-from ebmtrack.commands.options import Flat, Positional, TrackerOptions, VisdomOptions
+from ebmtrack.commands.options import DEFAULT_SET_UP, Flat, Positional, TrackerOptions, VisdomOptions
 from ebmtrack.viewers.track_options import TrackOptions
 
 
@@ -52,41 +52,36 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure the tracker on this machine: milliseconds a frame by stage, median over frames.
+    """Compare engines, precisions and OpenCV's trackers on this machine: stages, frames/s, memory, import time.
 
     Attributes:
-        precision: auto, float32 or bfloat16.
-        threads: CPU threads (torch's own choice by default).
+        contenders: torch, torch:float32, torch:bfloat16, onnx, opencv:CSRT, opencv:KCF, opencv:MIL; a network of your
+            own comes after @: onnx@FOLDER. By default all that this machine can run.
+        params: Tracker set-up.
+        device: Of PyTorch: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        threads: CPU threads of each contender (its own choice by default).
         frames: Frames to measure.
-        width: Width of the frames in pixels.
-        height: Height of the frames in pixels.
-        targets: Compare this many targets in one video with one target.
+        source: A clip of your own instead of the built-in sequence; needs --init.
+        init: The target's box in its first frame: x,y,w,h.
+        targets: Compare this many targets in one video with one target, of the first contender.
         json: Print JSON instead of a table.
     """
 
-    precision: str = "auto"
+    contenders: Positional[tuple[str, ...]] = ()
+    params: str = DEFAULT_SET_UP
+    device: str = "auto"
     threads: int | None = None
-    frames: int = 100
-    width: int = 640
-    height: int = 480
+    frames: int = 150
+    source: str | None = None
+    init: str | None = None
     targets: int = 1
     json: bool = False
-    tracker: Flat[TrackerOptions] = field(default_factory=TrackerOptions)
 
     def run(self) -> None:
         """Measure and print a table or JSON."""
-        from ebmtrack.studies import bench_tracker
+        from ebmtrack.studies import bench_tracker as study
 
-        report = bench_tracker.bench(
-            params=self.tracker.params,
-            weights=self.tracker.weights,
-            device=self.tracker.device,
-            precision=self.precision,
-            threads=self.threads,
-            frames=self.frames,
-            width=self.width,
-            height=self.height,
-            targets=self.targets,
-            engine=self.tracker.engine,
-        )
-        bench_tracker.print_report(report, self.json)
+        chosen = {field.name: getattr(self, field.name) for field in fields(study.BenchOptions)}
+        options = study.BenchOptions(**chosen)
+        report = study.bench(options) if self.targets == 1 else study.bench_targets(options, self.targets)
+        study.print_report(report, self.json)

@@ -10,7 +10,7 @@ from ebmtrack.engines.base import Engine
 from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, is_exported
 from ebmtrack.errors import ConfigError, missing_extra
 
-__all__ = ["ENGINES", "Engine", "load_engine", "weights_file"]
+__all__ = ["ENGINES", "Engine", "has_torch", "load_engine", "weights_file"]
 
 ENGINES = ("auto", "torch", "onnx")
 
@@ -35,11 +35,11 @@ def load_engine(
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not _has_torch())):
+    if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not has_torch())):
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
-    if not _has_torch():
+    if not has_torch():
         raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine
 
@@ -52,15 +52,15 @@ def weights_file(weights: str | Path | None) -> Path:
     Raises:
         CheckpointError: if there is no such network.
     """
-    if is_exported(weights) or not _has_torch():
+    if is_exported(weights) or not has_torch():
         return existing_exported(weights) / DESCRIPTION
     from ebmtrack.checkpoints.native import resolve_weights
 
     return resolve_weights(weights)
 
 
-def _has_torch() -> bool:
-    """Return whether PyTorch can be imported."""
+def has_torch() -> bool:
+    """Return whether PyTorch is installed."""
     if "torch" in sys.modules:
         return True
     try:

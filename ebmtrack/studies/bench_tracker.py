@@ -1,24 +1,42 @@
-"""Milliseconds a frame, by stage of the tracker, on this machine."""
+"""`ebmtrack bench`: engines, precisions and OpenCV's trackers side by side on one clip of real video.
+
+Each contender runs in a process of its own (bench_worker.py). They take turns, a few frames each, so that other work on
+the machine disturbs all of them alike.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
 import platform
+import re
+import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from ebmtrack._version import __version__
-from ebmtrack.engines.base import Engine, no_mark
+from ebmtrack.engines import has_torch
+from ebmtrack.engines.base import Engine
 from ebmtrack.errors import ConfigError
+from ebmtrack.studies.bench_worker import opencv_tracker, time_on
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
+from ebmtrack.viewers.demo import overlaps
+from ebmtrack.viewers.demo_sequence import FILM, TRUTH
+from ebmtrack.viewers.selection import parse_boxes
 
 WARMUP = 10  # frames that are not measured
+TURN = 15  # frames that a contender tracks in a row
+OPENCV = ("CSRT", "KCF", "MIL")
 STAGES = (
     "crop",
     "backbone",
@@ -30,36 +48,176 @@ STAGES = (
 )
 
 
-class StageClock:
-    """Collects the time since the last mark under the name of the stage that it ends."""
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """What is measured.
 
-    def __init__(self, device: torch.device):
-        self.device, self.last = device, 0.0
-        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+    contenders: see `parse_contender`; none: all that this machine can run.
+    params: the set-up of our trackers. device: of PyTorch. threads: of each contender, None for its own choice.
+    frames: to measure, of the clip again and again. source: another clip, with the target's box `init` "x,y,w,h".
+    """
 
-    def start(self) -> None:
-        """Begin a frame."""
-        self.last = self._now()
-
-    def __call__(self, stage: str) -> None:
-        now = self._now()
-        self.seconds[stage].append(now - self.last)
-        self.last = now
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    contenders: Sequence[str] = ()
+    params: str = "dimp18_nce_plus"
+    device: str = "auto"
+    threads: int | None = None
+    frames: int = 150
+    source: str | None = None
+    init: str | None = None
 
 
-def moving_square(frames: int, size_wh: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[float, ...]]]:
-    """Return a textured patch that wanders over a texture: images and boxes that keep every stage busy."""
-    images, boxes = moving_squares(frames, size_wh, 1, max(8, min(size_wh) // 8))
-    return images, [tuple(box) for box in boxes[:, 0].tolist()]
+def parse_contender(text: str) -> dict[str, Any]:
+    """Return engine, precision and weights of a contender.
+
+    Raises:
+        ConfigError: if it is none, or one of OpenCV's trackers that the installed OpenCV does not have.
+
+    >>> parse_contender("onnx@exported/int8")
+    {'engine': 'onnx', 'precision': 'auto', 'weights': 'exported/int8'}
+    """
+    match = re.fullmatch(r"(torch|onnx|opencv)(?::(\w+))?(?:@(.+))?", text)
+    if match is None or (match[1] == "opencv") != (match[2] is not None and match[2].isupper()):
+        raise ConfigError(
+            f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, opencv:CSRT ..., with a network of "
+            "your own after @, as in onnx@FOLDER"
+        )
+    if match[1] == "opencv" and opencv_tracker(match[2]) is None:
+        raise ConfigError(f"{text}: the installed OpenCV has no such tracker; opencv-contrib-python has CSRT and KCF")
+    return {"engine": match[1], "precision": match[2] or "auto", "weights": match[3]}
+
+
+def default_contenders() -> list[str]:
+    """Return all contenders that this machine can run with the default network."""
+    ours = ["torch:bfloat16", "torch:float32"] * has_torch() + ["onnx"]
+    return ours + [f"opencv:{kind}" for kind in OPENCV if opencv_tracker(kind)]
+
+
+class Contender:
+    """A process that tracks when it is asked to."""
+
+    def __init__(self, text: str, options: BenchOptions, clip: tuple[str, list[float]]):
+        """Start the process; `open` makes it load the tracker, for a clip and the target's box."""
+        request = {**parse_contender(text), "params": options.params, "threads": options.threads or 0}
+        request |= {"device": "cpu" if request["engine"] == "onnx" else options.device}
+        request |= {"source": clip[0], "box_xywh": clip[1]}
+        self.name, self.rounds = text, list[dict[str, Any]]()
+        program = [sys.executable, "-m", "ebmtrack.studies.bench_worker"]
+        environment = os.environ | ({"OMP_NUM_THREADS": str(options.threads)} if options.threads else {})
+        self.process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.request, self.about = json.dumps(request), dict[str, Any]()
+
+    def open(self) -> None:
+        """Load the tracker, start it on the target, and let it warm up."""
+        self.about = self._ask(self.request)
+        self.track(WARMUP)
+
+    def track(self, frames: int) -> dict[str, Any]:
+        """Track some more frames and return what the process measured."""
+        return self._ask(str(frames))
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        """Send a line and return the answer."""
+        assert self.process.stdin is not None and self.process.stdout is not None  # both are pipes
+        print(line, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        found = json.loads(answer) if answer else {"error": "its process ended; see its message above"}
+        if "error" in found:
+            raise ConfigError(f"{self.name}: {found['error']}")
+        return found
+
+    def row(self, truth: np.ndarray | None) -> dict[str, Any]:
+        """Return the medians of all rounds; of learning, which few frames have, the mean over all frames."""
+        frame_ms = [value for one in self.rounds for value in one["frame_ms"]]
+        row = {"name": self.name, **self.about, "frame_ms": float(np.median(frame_ms))}
+        row["cpu_ms"] = 1000 * sum(one["cpu_s"] for one in self.rounds) / len(frame_ms)
+        row["frames_per_s"] = 1000 / float(np.mean(frame_ms))
+        for stage in STAGES:
+            spent = [value for one in self.rounds for value in one["stages_ms"].get(stage, ())]
+            if spent:
+                value = sum(spent) / len(frame_ms) if stage == "learning" else np.median(spent)
+                row.setdefault("stages_ms", {})[stage] = round(float(value), 3)
+        row["peak_mb"] = self.rounds[-1]["peak_mb"]
+        if truth is not None:
+            boxes, numbers = (np.array([v for one in self.rounds for v in one[key]]) for key in ("boxes", "numbers"))
+            row["overlap"] = float(overlaps(boxes, truth[numbers]).mean())
+        return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def bench(options: BenchOptions) -> dict[str, Any]:
+    """Measure contenders side by side; return what `ebmtrack bench --json` prints.
+
+    Raises:
+        ConfigError: on contenders or numbers that cannot be used.
+    """
+    check_counts(frames=options.frames, threads=options.threads)
+    clip, truth = choose_clip(options)
+    with ExitStack() as stack:
+        contenders = []
+        for text in options.contenders or default_contenders():
+            contenders.append(Contender(text, options, clip))
+            stack.callback(contenders[-1].stop)
+        for contender in contenders:
+            contender.open()
+        for done in range(0, options.frames, TURN):
+            for contender in contenders:
+                contender.rounds.append(contender.track(min(TURN, options.frames - done)))
+        rows = [contender.row(truth) for contender in contenders]
+    return {"rows": rows, "frames": options.frames, "clip": clip[0], "setup": describe(options.params, options.threads)}
+
+
+def choose_clip(options: BenchOptions) -> tuple[tuple[str, list[float]], np.ndarray | None]:
+    """Return a clip's path with the target's first box, and the true boxes (n, 4) if they are known."""
+    if (options.source is None) != (options.init is None):
+        raise ConfigError("--source and --init belong together: a clip and the target's box in its first frame")
+    if options.source is None:
+        truth = np.loadtxt(TRUTH, delimiter=",", skiprows=1)[:, :4]
+        return (str(FILM), truth[0].tolist()), truth
+    return (options.source, list(parse_boxes([str(options.init)])[0])), None
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise ConfigError if an option of this name is a number below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {value}")
+
+
+def bench_targets(options: BenchOptions, targets: int) -> dict[str, Any]:
+    """Compare several targets in one video with one, of an eighth and a quarter of the frame's height.
+
+    Args:
+        options: the first contender is measured, the default engine if there is none. `source` is not used.
+        targets: number of them.
+    """
+    check_counts(frames=options.frames, threads=options.threads, targets=targets)
+    if options.threads:
+        from ebmtrack.evaluation.worker import limit_threads
+
+        limit_threads(options.threads)
+    chosen = parse_contender(options.contenders[0]) if options.contenders else {}
+    tracker = Tracker.from_pretrained(options.params, device=options.device, **chosen)
+    size = (640, 480)
+    rows = [
+        measure_targets(tracker.engine, tracker.params, targets, size[1] // part, options.frames, size)
+        for part in (8, 4)
+    ]
+    return {
+        "targets": targets,
+        "frames": options.frames,
+        "by_side": rows,
+        "setup": describe(options.params, options.threads),
+    }
 
 
 def moving_squares(frames: int, size_wh: tuple[int, int], count: int, side: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Several such patches, each about its own place: images and boxes (frames, count, 4)."""
+    """Return textured patches that wander over a texture, each about its place: images, boxes (frames, count, 4)."""
     w, h = size_wh
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(60, 160, (h // 20 + 1, w // 20 + 1, 3)), np.ones((20, 20, 1)))[:h, :w].astype(np.uint8)
@@ -78,37 +236,6 @@ def moving_squares(frames: int, size_wh: tuple[int, int], count: int, side: int)
             boxes[t, k, :2] = x, y
         images.append(image)
     return images, boxes
-
-
-def measure(tracker: Tracker, frames: int = 100, size_wh: tuple[int, int] = (640, 480), warmup: int = WARMUP) -> dict:
-    """Median milliseconds by stage and in all, and frames per second, over `frames` frames after a warm-up.
-
-    Learning runs every 20th frame, so that its mean is given instead of its median.
-    """
-    if frames < 1 or warmup < 1:
-        raise ConfigError(f"bench needs at least one frame and one to warm up, got {frames} and {warmup}")
-    images, boxes = moving_square(frames + warmup + 1, size_wh)
-    clock, totals = StageClock(torch.device(tracker.engine.info.device)), []
-    tracker.init(images[0], boxes[0])
-    for image in images[1 : warmup + 1]:
-        tracker.update(image)
-    tracker.mark = clock
-    for image in images[warmup + 1 :]:
-        clock.start()
-        begin = time.perf_counter()
-        tracker.update(image)
-        totals.append(time.perf_counter() - begin)
-    tracker.mark = no_mark
-    stages = {name: 1000 * float(np.median(clock.seconds[name])) for name in STAGES if clock.seconds[name]}
-    if "learning" in stages:
-        stages["learning"] = 1000 * float(np.sum(clock.seconds["learning"])) / frames
-    return {
-        "stages_ms": {name: round(value, 3) for name, value in stages.items()},
-        "frame_ms": round(1000 * float(np.median(totals)), 3),
-        "frames_per_s": round(frames / float(np.sum(totals)), 2),
-        "frames": frames,
-        "image_wh": list(size_wh),
-    }
 
 
 def measure_targets(
@@ -130,7 +257,7 @@ def measure_targets(
     trackers: dict[str, Tracker | MultiTracker] = {"one": one, **several}
     for number, image in enumerate(images[1:]):
         for name, either in trackers.items():
-            spent = _timed(lambda: either.update(image), torch.device(engine.info.device))  # noqa: B023 (called at once)
+            spent = _timed(lambda: either.update(image), engine.info.device)  # noqa: B023 (called at once)
             if number >= WARMUP:
                 times[name].append(spent)
     medians = {name: 1000 * np.median(spent, axis=0) for name, spent in times.items()}
@@ -141,70 +268,25 @@ def measure_targets(
     return report
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds of wall time and of this process's processor time."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def _timed(work: Callable[[], object], device: str) -> tuple[float, float]:
+    """Return seconds of wall time and of this process's processor time."""
+    wall, cpu = time_on(device), time.process_time()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return time_on(device) - wall, time.process_time() - cpu
 
 
 def _rounded(wall_cpu: np.ndarray) -> dict[str, float]:
+    """Return both times in two digits."""
     return {"wall": round(float(wall_cpu[0]), 2), "cpu": round(float(wall_cpu[1]), 2)}
 
 
-def bench(
-    params: str = "dimp18_nce_plus",
-    weights: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    frames: int = 100,
-    width: int = 640,
-    height: int = 480,
-    targets: int = 1,
-    engine: str = "auto",
-) -> dict:
-    """Measure a tracker set-up on this machine; returns what `ebmtrack bench --json` prints.
-
-    Several targets are compared with one, when they are an eighth of the frame's height and when they are a quarter.
-    """
-    if targets < 1:
-        raise ConfigError(f"--targets must be at least 1, got {targets}")
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    tracker = Tracker.from_pretrained(params, weights, device, precision, engine)
-    if targets == 1:
-        report = measure(tracker, frames, (width, height))
-    else:
-        sides = [max(8, min(width, height) // part) for part in (8, 4)]
-        rows = [
-            measure_targets(tracker.engine, tracker.params, targets, side, frames, (width, height)) for side in sides
-        ]
-        report = {"targets": targets, "frames": frames, "image_wh": [width, height], "by_side": rows}
-    report["setup"] = setup_of(tracker, params)
-    return report
-
-
-def setup_of(tracker: Tracker, params: str) -> dict:
-    """Which set-up was measured on what."""
-    device = torch.device(tracker.engine.info.device)
-    return {
-        "params": params,
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "precision": tracker.engine.info.precision,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "ebmtrack": __version__,
-    }
+def describe(params: str, threads: int | None) -> dict[str, Any]:
+    """Return what was measured on what."""
+    return {"params": params, "processor": cpu_name(), "threads": threads or "own choice", "ebmtrack": __version__}
 
 
 def cpu_name() -> str:
-    """Return the processor's name as far as the system tells."""
+    """Return the processor's name if the system tells it."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -213,15 +295,38 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def as_table(report: dict) -> str:
+def as_table(report: dict[str, Any]) -> str:
     """Return the report for the screen."""
     setup = report["setup"]
-    lines = [f"{setup['params']} on {setup['device_name']}, {setup['threads']} threads, {setup['precision']}"]
-    if "targets" in report:
-        return "\n".join([*lines, *_target_lines(report)])
-    lines += [f"  {name:<24}{value:8.2f} ms" for name, value in report["stages_ms"].items()]
-    lines.append(f"  {'frame':<24}{report['frame_ms']:8.2f} ms   {report['frames_per_s']:.1f} frames/s")
-    return "\n".join(lines)
+    lines = [f"{setup['params']} on {setup['processor']}, threads: {setup['threads']}"]
+    return "\n".join([*lines, *(_target_lines(report) if "targets" in report else _columns(report))])
+
+
+def _columns(report: dict[str, Any]) -> list[str]:
+    """Return a column for each contender."""
+    rows, names = report["rows"], [Path(row["name"]).name for row in report["rows"]]
+    width = max(16, *(len(name) + 2 for name in names))
+    lines = [
+        f"{report['frames']} frames of {Path(report['clip']).name}",
+        " " * 28 + "".join(f"{n:>{width}}" for n in names),
+    ]
+    values = [(f"{stage}, ms", [row.get("stages_ms", {}).get(stage) for row in rows]) for stage in STAGES]
+    labels = {
+        "frame_ms": "frame, ms (median)",
+        "cpu_ms": "processor time, ms (mean)",
+        "frames_per_s": "frames/s (mean)",
+        "overlap": "overlap with the truth",
+        "peak_mb": "peak memory, MB",
+        "import_s": "import, s",
+        "load_s": "open the network, s",
+        "init_s": "first frame, s",
+    }
+    values += [(label, [row.get(key) for row in rows]) for key, label in labels.items()]
+    for label, cells in values:
+        if any(cell is not None for cell in cells):
+            texts = ["-" if cell is None else f"{cell:.0f}" if cell >= 1000 else f"{cell:.2f}" for cell in cells]
+            lines.append(f"  {label:<26}" + "".join(f"{text:>{width}}" for text in texts))
+    return lines
 
 
 def _target_lines(report: dict) -> list[str]:
@@ -239,6 +344,6 @@ def _target_lines(report: dict) -> list[str]:
     return lines
 
 
-def print_report(report: dict, as_json: bool) -> None:
+def print_report(report: dict[str, Any], as_json: bool) -> None:
     """Write the report to the screen, as a table or as JSON."""
     print(json.dumps(report, indent=2) if as_json else as_table(report))

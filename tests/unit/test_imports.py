@@ -85,7 +85,14 @@ SMALL = (
     "files",
     "device",
 )
-SMALL_MODULES = ("engines", "engines.base", "engines.onnx_engine", "studies.stress")
+SMALL_MODULES = (
+    "engines",
+    "engines.base",
+    "engines.onnx_engine",
+    "studies.bench_tracker",
+    "studies.bench_worker",
+    "studies.stress",
+)
 
 
 def requirements() -> dict[str, set[str]]:

@@ -127,13 +127,13 @@ def test_track(folder, still, capsys):
 
 
 def test_bench_prints_json(monkeypatch, capsys):
-    from ebmtrack.studies import bench_tracker as bench
+    from ebmtrack.studies import bench_tracker as study
 
     asked = []
-    monkeypatch.setattr(bench, "bench", lambda **chosen: asked.append(chosen) or {"frame_ms": 12.5})
-    assert cli.main(["bench", "--threads", "1", "--width", "320", "--json"]) == 0
-    assert asked[0].items() >= {"params": "dimp18_nce_plus", "threads": 1, "width": 320, "height": 480}.items()
-    assert json.loads(capsys.readouterr().out) == {"frame_ms": 12.5}
+    monkeypatch.setattr(study, "bench", lambda options: asked.append(options) or {"rows": []})
+    assert cli.main(["bench", "onnx", "torch:float32", "--threads", "1", "--json"]) == 0
+    assert asked == [study.BenchOptions(contenders=("onnx", "torch:float32"), threads=1)]
+    assert json.loads(capsys.readouterr().out) == {"rows": []}
 
 
 def test_an_error_is_one_line_and_code_2(tmp_path, capsys):
@@ -206,7 +206,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_a_broken_pipe_elsewhere_is_not_hidden(tmp_path):
     program = "import ebmtrack.studies.bench_tracker as b\n"
-    program += "def fails(**_): raise BrokenPipeError('a server')\nb.bench = fails"
+    program += "def fails(_): raise BrokenPipeError('a server')\nb.bench = fails"
     done = python(["-c", f"{program}\nfrom ebmtrack.commands.main import main; main(['bench'])"])
     assert done.returncode == 1 and "BrokenPipeError: a server" in done.stderr
 

@@ -107,7 +107,7 @@ def test_bench_compares_several_targets_with_one(engine, monkeypatch):
     for name in ("usual", "exact"):
         ratio = report[f"{name}_ms"]["cpu"] / report["one_ms"]["cpu"]
         assert report[f"{name}_ratio"]["cpu"] == pytest.approx(ratio, rel=0.1)
-    setup = {"params": "p", "device_name": "d", "threads": 1, "precision": "float32"}
+    setup = {"params": "p", "processor": "d", "threads": 1}
     table = bench.as_table({"targets": 2, "by_side": [report], "setup": setup})
     assert f"{report['exact_ratio']['wall']:.2f}" in table and "targets of 30 pixels" in table
     images, boxes = bench.moving_squares(3, (160, 120), 4, 30)

@@ -15,7 +15,6 @@ from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.torch_engine import TorchEngine, check_device
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.nets.inference import InferenceNet
-from ebmtrack.studies.bench_tracker import STAGES, measure
 from ebmtrack.tracking.localize import Localization
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.step import Located, answer, propose
@@ -205,12 +204,6 @@ def test_corner_density_at_the_box_is_its_energy(engine):
     energy = engine.energies(proposal.view.features, xywh_to_xyxy(own)[None].numpy())
     assert float(f[0]) == pytest.approx(float(energy[0]), rel=1e-3)
     assert np.isfinite(f[:2]).all() and np.isneginf(f[2:]).all()
-
-
-def test_bench_measures_every_stage(engine):
-    report = measure(Tracker(engine, ALWAYS), frames=2, size_wh=(320, 240), warmup=1)
-    assert set(STAGES) - set(report["stages_ms"]) <= {"learning"}
-    assert 0 < sum(report["stages_ms"].values()) < 2 * report["frame_ms"]
 
 
 # Calibration of the size in the first frame.
