@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,25 @@ SAVE_EVERY_S = 60.0  # seconds between checkpoints of a group of runs
 # Training and evaluation
 
 
+@dataclass(frozen=True)
+class Design:
+    """A study of small networks: how one of its cells is built, trained and judged.
+
+    Attributes:
+        build: (cell, number of runs, generator) -> that many networks as one batched module.
+        data: (data set, settings) -> training examples x, y (N,).
+        loss: (cell, data set of each run) -> function (networks, x (R, B), y (R, B), M, generator) -> losses (R, B).
+        score: (networks, (data set, run) of each, settings) -> figures (R,), the lower the better.
+        compiled: (cell, networks) -> the same networks, compiled.
+    """
+
+    build: Callable[[Cell, int, Generator], nn.Module]
+    data: Callable[[int, StudySettings], tuple[Tensor, Tensor]]
+    loss: Callable[[Cell, list[int]], Callable[..., Tensor]]
+    score: Callable[[nn.Module, Sequence[tuple[int, int]], StudySettings], Tensor]
+    compiled: Callable[[Cell, Any], nn.Module]
+
+
 def train(
     cell: Cell,
     pairs: Sequence[tuple[int, int]],
@@ -56,22 +75,23 @@ def train(
     device: str,
     checkpoint: Path | None = None,
     compiled: bool = False,
+    design: Design | None = None,
 ) -> nn.Module:
     """Train one network for each (data set, run) of `pairs`, all at once, and return them as one batched module.
 
     Reproducible for equal cell, pairs, settings and device. The runs are independent: their losses are
     summed, and Adam treats every weight by itself. With `checkpoint` the state is saved there about once a
     minute, and an interrupted call goes on from there to the same weights. `compiled` goes through
-    torch.compile, which needs a C++ compiler and rounds differently; SM does without.
+    torch.compile, which needs a C++ compiler and rounds differently; SM does without. The design is that of
+    BMVC 2020 by default.
     """
+    design = design or BMVC
     generator = Generator(device).manual_seed(seed_of(settings.seed, cell.method, cell.samples, pairs[0]))
-    net = (ManyGaussians if cell.method == "gaussian" else ManyEnergies)(len(pairs), generator)
+    net = design.build(cell, len(pairs), generator)
     optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
-    x_all, y_all = _stacked_data(pairs, settings, device)
-    loss_of, saved = method_of(cell.method, [dataset for dataset, _ in pairs]), time.monotonic()
-    fast: nn.Module = net
-    if compiled and cell.method not in UNCOMPILED and isinstance(net, ManyEnergies):
-        fast = _compiled(net)
+    x_all, y_all = _stacked_data(pairs, settings, device, design)
+    loss_of, saved = design.loss(cell, [dataset for dataset, _ in pairs]), time.monotonic()
+    fast = design.compiled(cell, net) if compiled else net
     for epoch in range(_resume(checkpoint, pairs, net, optimiser, generator), settings.epochs):
         for rows in _batches(x_all, settings.batch, generator):
             x, y = x_all.gather(1, rows), y_all.gather(1, rows)
@@ -84,8 +104,10 @@ def train(
     return net
 
 
-def _compiled(net: ManyEnergies) -> nn.Module:
+def _compiled(cell: Cell, net: nn.Module) -> nn.Module:
     """Return the same network with compiled passes; older code is forgotten, because torch keeps only a few."""
+    if cell.method in UNCOMPILED or not isinstance(net, ManyEnergies):
+        return net
     torch._dynamo.reset()
     fast: Any = torch.compile(net, dynamic=False)
     fast.value_and_slope = torch.compile(net.value_and_slope, dynamic=False)
@@ -145,9 +167,11 @@ def divergences(net: nn.Module, pairs: Sequence[tuple[int, int]], points: int, c
     return total / points
 
 
-def _stacked_data(pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str) -> tuple[Tensor, Tensor]:
+def _stacked_data(
+    pairs: Sequence[tuple[int, int]], settings: StudySettings, device: str, design: Design
+) -> tuple[Tensor, Tensor]:
     """Return the examples of every run, x and y (R, N)."""
-    data = {d: make_data(d, settings.examples, settings.seed) for d, _ in pairs}
+    data = {d: design.data(d, settings) for d, _ in pairs}
     x, y = (torch.stack([data[d][i] for d, _ in pairs]).to(device) for i in (0, 1))
     return x, y
 
@@ -156,6 +180,20 @@ def _batches(x_all: Tensor, batch: int, generator: Generator) -> Iterable[Tensor
     """Return indices (R, batch) of one epoch's batches, every run shuffled on its own; the last may be smaller."""
     order = torch.rand(x_all.shape, generator=generator, device=x_all.device).argsort(dim=1)
     return order.split(batch, dim=1)
+
+
+def _build(cell: Cell, runs: int, generator: Generator) -> nn.Module:
+    """Return the networks of BMVC 2020."""
+    return (ManyGaussians if cell.method == "gaussian" else ManyEnergies)(runs, generator)
+
+
+BMVC = Design(
+    build=_build,
+    data=lambda dataset, settings: make_data(dataset, settings.examples, settings.seed),
+    loss=lambda cell, datasets: method_of(cell.method, datasets),
+    score=lambda net, pairs, settings: divergences(net, pairs, settings.grid),
+    compiled=_compiled,
+)
 
 
 # The study
@@ -198,12 +236,13 @@ def _train_record(
     settings: StudySettings,
     device: str,
     compiled: bool = False,
+    design: Design = BMVC,
 ) -> dict:
-    """Train and evaluate `pairs`; write and return each D_KL and the best weights of each data set."""
+    """Train and evaluate `pairs`; write and return each score, which is called kl, and each data set's best weights."""
     path, start = _record_path(out, cell, pairs[0]), time.perf_counter()
-    net = train(cell, pairs, settings, device, path.with_suffix(".pt"), compiled)
+    net = train(cell, pairs, settings, device, path.with_suffix(".pt"), compiled, design)
     seconds = time.perf_counter() - start
-    kl = divergences(net, pairs, settings.grid).tolist()
+    kl = design.score(net, pairs, settings).tolist()
     results = [{"dataset": d, "run": r, "kl": k if math.isfinite(k) else None} for (d, r), k in zip(pairs, kl)]
     best = {str(d): _best_of(net, results, d) for d in sorted({d for d, _ in pairs})}
     best = {d: found for d, found in best.items() if found}

@@ -174,10 +174,12 @@ def _draw_densities(path: Path, records: list[dict], points: int = 300) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _draw_one(axes: Axes, log_p: Tensor, title: str) -> None:
+def _draw_one(
+    axes: Axes, log_p: Tensor, title: str, extent: tuple[float, float, float, float] = (LOW, HIGH, LOW, HIGH)
+) -> None:
     """Draw one density (x, y) as an image; each x is scaled to its own peak, so that wide parts are seen too."""
     p = (log_p - log_p.amax(dim=1, keepdim=True)).exp()
-    axes.imshow(p.T.numpy(), origin="lower", extent=(LOW, HIGH, LOW, HIGH), cmap="viridis", aspect="auto")
+    axes.imshow(p.T.numpy(), origin="lower", extent=extent, cmap="viridis", aspect="auto")
     axes.set_title(title)
 
 
