@@ -22,7 +22,8 @@ class Datasets:
 
     Attributes:
         action: list benchmarks, or check a data set; what is damaged gives exit code 1.
-        name: The data set to check: lasot, got10k, trackingnet, coco, pool, pack, or a benchmark such as otb100.
+        name: The data set to check: lasot, got10k, trackingnet, coco, pool, pack, a benchmark such as otb100, or one
+            of labelled images: utkface, utkface-h5, biwi, steering, cell200.
         path: Its folder; by default that which `ebmtrack paths` says.
         root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
         every_frame: Read every frame when checking, not only the first and the last of a sequence.
@@ -56,12 +57,30 @@ class Datasets:
 
         if self.name is None:
             raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
+        if self.name in ("utkface", "utkface-h5", "biwi", "steering", "cell200"):
+            return self._check_labelled_images(self.name)
         damaged = 0
         for finding in check(self.name, self.path, self.every_frame):
             damaged += finding.kind != "info"
             print(finding.line)
         print(f"{damaged} faults" if damaged else "no fault found")
         return 1 if damaged else 0
+
+    def _check_labelled_images(self, name: str) -> int:
+        """Print the findings about a data set of regression, all of whose images are read."""
+        from ebmtrack.errors import DatasetError
+        from ebmtrack.regression.examples import findings
+
+        if self.path is None:
+            raise ConfigError(f"where is it? For example: ebmtrack datasets check {name} /data/{name}")
+        try:
+            for line in findings(name, self.path):
+                print(line)
+        except DatasetError as error:
+            print(f"DAMAGED  {error}\n1 faults")
+            return 1
+        print("no fault found")
+        return 0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ebmtrack.commands.evaluate import Evaluate, Export, Report, Stress
 from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
 from ebmtrack.commands.live import Webcam
 from ebmtrack.commands.options import Verb
+from ebmtrack.commands.regress import Regress
 from ebmtrack.commands.track import Bench, Demo, Track
 from ebmtrack.commands.train import Study, Train
 from ebmtrack.errors import EXTRAS, EbmtrackError, missing_extra
@@ -44,6 +45,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "paths": Paths,
     "pack": Pack,
     "study": Study,
+    "regress": Regress,
     "pytracking": Pytracking,
     "vot": Vot,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ebmtrack.commands.options import Positional
+from ebmtrack.errors import ConfigError
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
 
@@ -79,25 +80,27 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Compare ways to train an energy: 1d is the BMVC 2020 paper's regression study, boxes trains box branches.
+    """Compare ways to train an energy: 1d and proposals-1d as in the papers, regression of images, box branches.
 
     Attributes:
-        name: 1d, or boxes (with the backbone of a trained network, on a pool of training data).
+        name: 1d (BMVC 2020), proposals-1d (learned proposals, AISTATS 2022), regression (numbers from drawn images), or
+            boxes (box branches on the backbone of a trained network, with a pool of training data).
         methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
-        runs: Networks for each method (and data set): 20 in 1d, 3 in boxes.
-        samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, 128 in boxes.
-        out: Folder of results; what it holds is not trained again. Default: study1d or study_boxes.
-        seed: Seed of data and networks; another seed needs another folder (1d).
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N (1d).
-        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler (1d).
+        runs: Networks for each method (and data set): 20 in 1d and proposals-1d, else 3.
+        samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, else one: 1024 in proposals-1d, 64 in regression,
+            128 in boxes.
+        out: Folder of results; what it holds is not trained again. Default: study1d, study_proposals and so on.
+        seed: Seed of data and networks; another seed needs another folder (not boxes).
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N (not boxes).
+        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler (not boxes).
         data: The training pool, as for the run ebm18_small (boxes).
         weights: Network whose backbone is used instead of the one that comes with ebmtrack (boxes).
-        steps: Optimiser steps of each training (boxes).
+        steps: Optimiser steps of each training (boxes and regression).
         track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
         set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1 (boxes).
     """
 
-    name: Positional[Literal["1d", "boxes"]]
+    name: Positional[Literal["1d", "proposals-1d", "regression", "boxes"]]
     methods: tuple[str, ...] = ()
     runs: int | None = None
     samples: tuple[int, ...] = ()
@@ -113,7 +116,8 @@ class Study:
 
     def run(self) -> None:
         """Train what is missing and print a table."""
-        print(self._study_1d() if self.name == "1d" else self._study_boxes())
+        studies = {"1d": self._study_1d, "proposals-1d": self._study_proposals, "regression": self._study_regression}
+        print(studies.get(self.name, self._study_boxes)())
 
     def _study_1d(self) -> str:
         """Return the table of the regression study."""
@@ -128,6 +132,30 @@ class Study:
             StudySettings(seed=self.seed),
             compiled=self.compile,
         )
+
+    def _study_proposals(self) -> str:
+        """Return the table of the experiments with learned proposals."""
+        from ebmtrack.studies.energy_1d import StudySettings
+        from ebmtrack.studies.proposals_1d import study_proposals
+
+        if len(self.samples) > 1:
+            raise ConfigError(f"proposals-1d: --samples takes one number, got {self.samples}")
+        return study_proposals(
+            self.out or Path("study_proposals"),
+            self.methods,
+            self.runs or 20,
+            (self.samples or (1024,))[0],
+            self.device,
+            StudySettings(seed=self.seed),
+            compiled=self.compile,
+        )
+
+    def _study_regression(self) -> str:
+        """Return the table of the methods of regression on drawn images."""
+        from ebmtrack.studies.regressions import study_regressions
+
+        out, noise = self.out or Path("study_regression"), (self.samples or (64,))[0]
+        return study_regressions(out, self.methods, self.runs or 3, self.steps, noise)
 
     def _study_boxes(self) -> str:
         """Return the table of the study of box losses."""

@@ -123,12 +123,16 @@ def train_named(name: str, settings: RunSettings) -> Path:
         settings = module.Settings(**differences(settings, RunSettings()))
     if settings.steps < 1 or settings.batch < 1 or settings.workers < 0:
         raise ConfigError("steps and batch must be at least 1, and workers at least 0")
-    net = cast(TrackerNet, train(module.plan(settings), settings))  # the network that a training file's plan holds
+    plan = module.plan(settings)
+    net = train(plan, settings)
     path = settings.out / f"{Path(name).stem}.safetensors"
     if is_leader():
         facts = {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(RunSettings)}
         run = {"name": Path(name).stem, **facts, "changes": as_json(differences(settings, module.Settings()))}
-        save_checkpoint(path, net.cpu(), run=run, settings=as_json(settings), dtype=torch.float16)
+        if plan.save is not None:
+            plan.save(path, net.cpu(), {**run, "settings": as_json(settings)})
+        else:
+            save_checkpoint(path, cast(TrackerNet, net.cpu()), run=run, settings=as_json(settings), dtype=torch.float16)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -70,6 +71,7 @@ class Network:
         weight_decay: decoupled weight decay (AdamW), times the learning rate.
         average: decay of a moving average of the weights, which is validated and returned; 0 for none.
         finish: trained network -> network of the weights file.
+        optimizer: groups -> optimiser, for another one than Adam.
         gradients: "ddp" lets DistributedDataParallel average gradients over processes, see `training.distributed`.
     """
 
@@ -81,6 +83,7 @@ class Network:
     weight_decay: float = 0.0
     average: float = 0.0
     finish: Callable[[Any], nn.Module] = lambda net: net
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None
     gradients: Literal["average", "ddp"] = "average"
 
 
@@ -125,6 +128,7 @@ class Plan:
         validation: objective that is computed on the held-back samples; None for `objective`.
         validate: network -> figures for the log, instead of `training.validation.Validation` on the held-back samples.
         params: set-up in tracker_params for tracking runs.
+        save: path, trained network, facts of the run -> None, for networks of another kind than the tracker's.
     """
 
     network: Network
@@ -133,6 +137,7 @@ class Plan:
     validation: StepObjective | None = None
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     params: str = "dimp18_nce_plus"
+    save: Callable[[Path, nn.Module, dict[str, Any]], None] | None = None
 
 
 def starting_network(arch: str, backbone: str, start: str | None = None) -> TrackerNet:

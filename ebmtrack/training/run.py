@@ -77,8 +77,10 @@ def check_step_size(net: nn.Module, batch: int, team: Team) -> None:
 
 
 def _optimizer(network: Network) -> torch.optim.Optimizer:
-    """Return Adam, or AdamW with weight decay; each group remembers its base learning rate."""
+    """Return the network's own optimiser, Adam, or AdamW with weight decay; groups remember base learning rates."""
     groups = [dict(group, base_lr=group["lr"]) for group in network.groups]
+    if network.optimizer is not None:
+        return network.optimizer(groups)
     if network.weight_decay:
         return torch.optim.AdamW(groups, weight_decay=network.weight_decay, fused=True)
     return torch.optim.Adam(groups)

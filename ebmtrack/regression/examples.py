@@ -1,0 +1,208 @@
+"""Images with numbers: from a CSV file, from the layouts of public data sets, or drawn.
+
+Every reader returns `Examples`, all in memory as uint8, and says in its errors which file and row is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ebmtrack.errors import DatasetError, missing_extra
+from ebmtrack.files import natural_key
+from ebmtrack.images import read_rgb
+
+POSE = ("yaw", "pitch", "roll")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images (N, H, W, 3), uint8 RGB, and their numbers (N, D), float32, which have names."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels) or len(self.images) == 0:
+            raise DatasetError(f"{len(self.images)} images and {len(self.labels)} labels: need as many, at least one")
+        bad = np.flatnonzero(~np.isfinite(self.labels).all(axis=1))
+        if len(bad):
+            raise DatasetError(f"the label of example {bad[0]} is {self.labels[bad[0]]}; {len(bad)} are no numbers")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Any) -> Examples:
+        """Return some of the examples, by index, slice or mask."""
+        return Examples(self.images[rows], self.labels[rows], self.targets)
+
+    def split(self, parts: tuple[float, ...], seed: int = 0) -> list[Examples]:
+        """Return the examples in random parts, such as (0.8, 0.2), the same ones for equal seeds."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        cuts = np.round(np.cumsum(parts)[:-1] * len(self)).astype(int)
+        return [self.take(rows) for rows in np.split(order, cuts)]
+
+
+def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
+    """Return the examples of a CSV file: a header, one column of image paths, and one to three columns of numbers.
+
+    Args:
+        path: the file; image paths are relative to its folder. The column of images is called image, file, path or
+            file_name, or else is the first. A column "split" says which rows are meant.
+        size: side of the images in pixels; they are scaled to it.
+        split: rows to take, such as "train"; None for all.
+
+    Raises:
+        DatasetError: a row without a number, an image that is missing or damaged, or no rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"no file {path}: give a CSV file with a header, such as image,age")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = [(line, row) for line, row in enumerate(reader, start=2) if split in (None, row.get("split"))]
+        columns = list(reader.fieldnames or [])
+    if not rows:
+        raise DatasetError(f"{path}: no rows" + (f" with split {split!r}" if split else ""))
+    image = next((name for name in ("image", "file", "path", "file_name") if name in columns), columns[0])
+    targets = tuple(name for name in columns if name not in (image, "split", ""))
+    if not 1 <= len(targets) <= 3:
+        raise DatasetError(f"{path}: needs one to three columns of numbers besides {image!r}, has {list(targets)}")
+    labels = np.array([[_number(path, line, row, name) for name in targets] for line, row in rows], np.float32)
+    images = np.stack([_picture(path.parent / row[image], size) for _, row in rows])
+    return Examples(images, labels, targets)
+
+
+def has_split(path: str | Path) -> bool:
+    """Return whether a CSV file says which rows train and which test."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return "split" in (csv.DictReader(file).fieldnames or [])
+
+
+def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
+    """Return one number of a row."""
+    try:
+        return float(row[name])
+    except (TypeError, ValueError):
+        raise DatasetError(f"{path}, line {line}: {name} is {row[name]!r}, expected a number") from None
+
+
+def _picture(path: Path, size: int) -> np.ndarray:
+    """Return an image file, scaled to size x size."""
+    return resized(read_rgb(path), size)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Return an image (H, W, 3) scaled to size x size."""
+    if image.shape[:2] == (size, size):
+        return image
+    smaller = min(image.shape[:2]) > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+# Layouts of public data sets
+
+
+def read_utkface(folder: Path, size: int, part: str = "all") -> Examples:
+    """Return UTKFace: files AGE_GENDER_RACE_DATE.jpg, ages 21 to 60, as in the subset of Cao et al.
+
+    With utk_train.csv and utk_test.csv of coral-cnn in the folder (index, file, label = age - 21), those are the parts.
+    """
+    lists = {name: folder / f"utk_{name}.csv" for name in ("train", "test")}
+    if part in lists and lists[part].is_file():
+        with open(lists[part], newline="", encoding="utf-8") as file:
+            rows = [(row["file"], float(row["label"]) + 21) for row in csv.DictReader(file)]
+        chosen = [(folder / name, age) for name, age in rows]
+    else:
+        paths = sorted(folder.glob("*.jpg"), key=lambda path: natural_key(path.name))
+        chosen = [(path, age) for path in paths if 21 <= (age := _age_of(path)) <= 60]
+    if not chosen:
+        raise DatasetError(f"{folder}: no UTKFace images AGE_GENDER_RACE_DATE.jpg with ages 21 to 60")
+    labels = np.array([[age] for _, age in chosen], np.float32)
+    return Examples(np.stack([_picture(path, size) for path, _ in chosen]), labels, ("age",))
+
+
+def _age_of(path: Path) -> float:
+    """Return the age in a file's name."""
+    parts = path.name.split("_")
+    if len(parts) < 3 or not parts[0].isdecimal() or int(parts[0]) > 116:  # UTKFace: ages 0 to 116
+        raise DatasetError(f"{path}: expected a name AGE_GENDER_RACE_DATE.jpg with an age of 0 to 116")
+    return float(parts[0])
+
+
+def read_biwi(folder: Path, size: int, part: str = "train") -> Examples:
+    """Return BIWI as FSA-Net prepares it: BIWI_train.npz or BIWI_test.npz with image (N, 64, 64, 3), BGR, and pose."""
+    if part == "all":
+        raise DatasetError("BIWI has the parts train and test; name one")
+    path = folder / f"BIWI_{part}.npz"
+    if not path.is_file():
+        raise DatasetError(f"no file {path}: FSA-Net's protocol 2 has BIWI_train.npz and BIWI_test.npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        images, poses = _arrays(path, arrays, "image", "pose")
+    if images.ndim != 4 or images.shape[-1] != 3 or poses.shape != (len(images), 3):
+        raise DatasetError(f"{path}: image {images.shape} and pose {poses.shape}; expected (N, 64, 64, 3) and (N, 3)")
+    largest = np.abs(poses).max(axis=1)
+    if largest.max() > 180:
+        raise DatasetError(f"{path}: row {largest.argmax()} has an angle of {largest.max():g}, which are no degrees")
+    images = np.ascontiguousarray(images[..., ::-1]).astype(np.uint8)
+    return Examples(np.stack([resized(image, size) for image in images]), poses.astype(np.float32), POSE)
+
+
+def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: float, most: float) -> Callable:
+    """Return the reader of one of CcGAN's HDF5 files, whose labels outside least..most are left out."""
+
+    def read(folder: Path, size: int, part: str = "all") -> Examples:
+        try:
+            import h5py
+        except ImportError:
+            raise missing_extra("h5py", "train", f"reading {name}") from None
+        path = folder / name if folder.is_dir() else folder
+        if not path.is_file():
+            raise DatasetError(f"no file {path}: it is made by the authors of CcGAN (UBCDingXin/improved_CcGAN)")
+        with h5py.File(path, "r") as arrays:
+            images, labels = _arrays(path, arrays, images_key, labels_key)
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or len(labels) != len(images):
+            raise DatasetError(
+                f"{path}: {images_key} {images.shape}, {labels_key} {labels.shape}; expected (N, C, H, W), N"
+            )
+        kept = (labels >= least) & (labels <= most)
+        images = images[kept].transpose(0, 2, 3, 1).astype(np.uint8)
+        images = images.repeat(3, axis=3) if images.shape[-1] == 1 else images
+        small = np.stack([resized(np.ascontiguousarray(image), size) for image in images])
+        return Examples(small, labels[kept].astype(np.float32).reshape(-1, 1), (target,))
+
+    return read
+
+
+def _arrays(path: Path, arrays: Any, *names: str) -> list[np.ndarray]:
+    """Return arrays of a file by name."""
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DatasetError(f"{path}: has no array {missing[0]!r}, only {sorted(arrays)}")
+    return [np.asarray(arrays[name]) for name in names]
+
+
+LAYOUTS: dict[str, Callable[[Path, int, str], Examples]] = {
+    "utkface": read_utkface,
+    "utkface-h5": _h5_reader("UTKFace_64x64.h5", "images", "labels", "age", 1, 60),  # Paper IV: ages 1 to 60
+    "biwi": read_biwi,
+    "steering": _h5_reader("SteeringAngle_64x64.h5", "images", "labels", "angle", -np.inf, np.inf),
+    "cell200": _h5_reader("Cell200_64x64.h5", "IMGs_grey", "CellCounts", "count", 1, 200),
+}
+PARTS = {"biwi": ("train", "test"), "utkface": ("train", "test")}
+
+
+def findings(name: str, folder: Path) -> Iterator[str]:
+    """Yield lines about a data set on disk for `ebmtrack datasets check`; raise a DatasetError if it is damaged."""
+    for part in PARTS.get(name, ("all",)):
+        examples = LAYOUTS[name](folder, 64, part)
+        for column, target in zip(examples.labels.T, examples.targets):
+            figures = f"{column.min():g} to {column.max():g}, mean {column.mean():.2f}"
+            yield f"{name} {part}: {len(examples)} images, {target} {figures}"

@@ -1,0 +1,138 @@
+"""Readers of labelled images on miniature trees of the real layouts, and the drawn stand-ins."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from ebmtrack.commands import main as cli
+from ebmtrack.errors import DatasetError
+from ebmtrack.images import write_picture
+from ebmtrack.regression.examples import LAYOUTS, read_biwi, read_csv, read_utkface
+from ebmtrack.regression.synthetic import DRAWINGS, draw_examples
+
+
+def picture(path, value: int, side: int = 20) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, np.full((side, side, 3), value, np.uint8))
+
+
+def write_csv(path, rows) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def csv_tree(folder):
+    """Return labels.csv with two numbers for each of three images, one of which is for tests."""
+    for i in range(3):
+        picture(folder / "pictures" / f"{i}.png", 50 * i)
+    rows = [
+        ("image", "width", "height", "split"),
+        *((f"pictures/{i}.png", i, -i, "train" if i else "test") for i in range(3)),
+    ]
+    write_csv(folder / "labels.csv", rows)
+    return folder / "labels.csv"
+
+
+def test_csv_files(tmp_path):
+    """Paths are relative to the file; split chooses rows; images are scaled."""
+    path = csv_tree(tmp_path)
+    examples = read_csv(path, 8, "train")
+    assert examples.targets == ("width", "height") and examples.labels.tolist() == [[1, -1], [2, -2]]
+    assert examples.images.shape == (2, 8, 8, 3) and examples.images[:, 0, 0, 0].tolist() == [50, 100]
+    assert len(read_csv(path, 8)) == 3
+
+
+@pytest.mark.parametrize(
+    "rows, match",
+    [
+        ([("image", "age"), ("pictures/0.png", "old")], "line 2: age is 'old'"),
+        ([("image", "age"), ("pictures/0.png", "nan")], "no numbers"),
+        ([("image", "age"), ("nowhere.png", "3")], "nowhere.png"),
+        ([("image", "age")], "no rows"),
+        ([("image",), ("pictures/0.png",)], "one to three columns"),
+    ],
+)
+def test_wrong_csv_files_are_refused(tmp_path, rows, match):
+    csv_tree(tmp_path)
+    write_csv(tmp_path / "wrong.csv", rows)
+    with pytest.raises(DatasetError, match=match):
+        read_csv(tmp_path / "wrong.csv", 8)
+
+
+def test_utkface(tmp_path):
+    """The ages are in the names, 21 to 60 alone; coral-cnn's lists, whose labels are age - 21, come first."""
+    for name in ("9_0_0_1.jpg", "21_0_0_2.jpg", "60_1_2_3.jpg.chip.jpg", "61_1_1_4.jpg"):
+        picture(tmp_path / name, 90)
+    assert read_utkface(tmp_path, 8).labels.tolist() == [[21], [60]]
+    write_csv(tmp_path / "utk_test.csv", [("", "file", "label"), (0, "60_1_2_3.jpg.chip.jpg", 39)])
+    assert read_utkface(tmp_path, 8, "test").labels.tolist() == [[60]]
+    picture(tmp_path / "old_1.jpg", 3)
+    with pytest.raises(DatasetError, match="old_1.jpg"):
+        read_utkface(tmp_path, 8)
+
+
+def biwi_tree(folder, number: int = 3) -> None:
+    images = np.zeros((number, 64, 64, 3), np.uint8)
+    images[..., 0] = 200  # blue, as OpenCV orders it
+    for part in ("train", "test"):
+        np.savez(folder / f"BIWI_{part}.npz", image=images, pose=np.arange(3.0 * number).reshape(number, 3))
+
+
+def test_biwi(tmp_path):
+    """BGR becomes RGB; the three angles keep their order."""
+    biwi_tree(tmp_path)
+    examples = read_biwi(tmp_path, 64, "test")
+    assert examples.images[0, 0, 0].tolist() == [0, 0, 200]
+    assert examples.targets == ("yaw", "pitch", "roll") and examples.labels[1].tolist() == [3, 4, 5]
+    np.savez(tmp_path / "BIWI_test.npz", image=np.zeros((2, 64, 64, 3)), pose=np.full((2, 3), 500.0))
+    with pytest.raises(DatasetError, match="row 0 has an angle of 500"):
+        read_biwi(tmp_path, 64, "test")
+    np.savez(tmp_path / "BIWI_test.npz", image=np.zeros((2, 64, 64, 3)))
+    with pytest.raises(DatasetError, match="no array 'pose'"):
+        read_biwi(tmp_path, 64, "test")
+
+
+def test_hdf5_files_of_ccgan(tmp_path):
+    """Grey channels are repeated; ages above 60 are left out."""
+    h5py = pytest.importorskip("h5py", reason="CcGAN's files are HDF5")
+    with h5py.File(tmp_path / "Cell200_64x64.h5", "w") as file:
+        file["IMGs_grey"], file["CellCounts"] = np.full((2, 1, 64, 64), 7, np.uint8), np.array([1.0, 200.0])
+    with h5py.File(tmp_path / "UTKFace_64x64.h5", "w") as file:
+        file["images"], file["labels"] = np.zeros((2, 3, 64, 64), np.uint8), np.array([60, 61])
+    cells = LAYOUTS["cell200"](tmp_path, 64, "all")
+    assert cells.images[1, 3, 3].tolist() == [7, 7, 7] and cells.labels.tolist() == [[1], [200]]
+    assert LAYOUTS["utkface-h5"](tmp_path, 64, "all").labels.tolist() == [[60]]
+
+
+def test_datasets_check(tmp_path, capsys):
+    """Counts and ranges; damage is exit code 1."""
+    biwi_tree(tmp_path)
+    assert cli.main(["datasets", "check", "biwi", str(tmp_path)]) == 0
+    assert "biwi test: 3 images, yaw 0 to 6" in capsys.readouterr().out
+    (tmp_path / "BIWI_test.npz").unlink()
+    assert cli.main(["datasets", "check", "biwi", str(tmp_path)]) == 1
+    assert "DAMAGED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawn_images_are_reproducible_and_depend_on_their_numbers(name):
+    one, other = draw_examples(name, 4, 32, 1), draw_examples(name, 4, 32, 1)
+    assert np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+    assert one.images.shape == (4, 32, 32, 3) and one.images.std() > 5
+    assert not np.array_equal(one.labels, draw_examples(name, 4, 32, 2).labels)
+
+
+def test_more_cells_are_brighter():
+    cells = draw_examples("cells", 40, 32, 0)
+    brightness = cells.images.mean(axis=(1, 2, 3))
+    assert np.corrcoef(brightness, cells.labels[:, 0])[0, 1] > 0.9
+
+
+def test_split_parts_are_disjoint_and_complete():
+    examples = draw_examples("age", 10, 8, 0)
+    parts = examples.split((0.5, 0.2, 0.3), seed=1)
+    assert [len(part) for part in parts] == [5, 2, 3]
+    assert sorted(np.concatenate([p.labels[:, 0] for p in parts])) == sorted(examples.labels[:, 0])
