@@ -32,6 +32,7 @@ EXTRAS = {  # the extra of setup.cfg that brings a module of another project
     "trax": "vot",
     "jpeg4py": "jpeg",
     "pycocotools": "detection",
+    "h5py": "regression",
     "visdom": "live",
 }
 

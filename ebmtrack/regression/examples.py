@@ -162,7 +162,7 @@ def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: 
         try:
             import h5py
         except ImportError:
-            raise missing_extra("h5py", "train", f"reading {name}") from None
+            raise missing_extra("h5py", f"reading {name}") from None
         path = folder / name if folder.is_dir() else folder
         if not path.is_file():
             raise DatasetError(f"no file {path}: it is made by the authors of CcGAN (UBCDingXin/improved_CcGAN)")
