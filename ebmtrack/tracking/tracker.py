@@ -16,6 +16,7 @@ from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.state import TargetState
 from ebmtrack.tracking.step import TrackResult, climbed_candidates, corner_energies, track_frame
+from ebmtrack.weights import DEFAULT_WEIGHTS
 
 __all__ = ["INNER_LOOKS", "MultiTracker", "TrackResult", "Tracker", "check_box", "check_image"]
 
@@ -135,6 +136,7 @@ class Tracker:
     def __init__(self, engine: Engine, params: TrackerParams):
         self.engine, self.params = engine, params
         self.mark: Mark = no_mark  # called with each stage's name when it is done
+        self.network = params.weights or ""  # the name or file of its weights, for files of results
         self.watch: Callable | None = None  # viewers' place: called with name, frame number, image and result
         self._states: list[TargetState] = []  # of the target, none before init()
 
@@ -160,7 +162,9 @@ class Tracker:
             ConfigError: on an unknown set-up or device, or one that does not fit the network.
             CheckpointError: on a file that is missing or damaged.
         """
-        return cls(*engine_and_params(params, weights, device, precision, engine))
+        tracker = cls(*engine_and_params(params, weights, device, precision, engine))
+        tracker.network = str(weights or tracker.params.weights or DEFAULT_WEIGHTS)
+        return tracker
 
     def init(self, image: np.ndarray, box_xywh: Any, seed: int | None = None) -> None:
         """Start on a target.

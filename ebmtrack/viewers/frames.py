@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +46,7 @@ class FrameSource(ABC):
         self.frames_read = 0
         self.unreadable: list[int] = []
         self.moment_s = 0.0
+        self.pixel_aspect = 1.0  # a pixel's width divided by its height, as it is to be shown
         self.note: str | None = None
         self.complete = True
 
@@ -166,9 +169,16 @@ class VideoFrames(FrameSource):
         length = int(announced) if math.isfinite(announced) and 0 < announced < 2**31 else None
         name = without_password(self._source) if self._is_stream else Path(self._source).name
         super().__init__(name, self._capture.get(cv2.CAP_PROP_FPS), length)
+        wide, high = (self._capture.get(name) for name in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        self.pixel_aspect = wide / high if wide > 0 and high > 0 else 1.0
 
     def close(self) -> None:
         self._capture.release()
+
+    @property
+    def codec(self) -> str:
+        """The codec's four letters."""
+        return int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
 
     def skip_to(self, number: int) -> bool:
         """See FrameSource; after damage or in files without an index OpenCV may arrive elsewhere."""
@@ -223,6 +233,44 @@ class VideoFrames(FrameSource):
         return announced
 
 
+class AvFrames(FrameSource):
+    """The frames of a video file by PyAV, for codecs that OpenCV lacks (AV1)."""
+
+    def __init__(self, path: str | os.PathLike):
+        import av
+
+        self._container = av.open(os.fspath(path))
+        stream = self._container.streams.video[0]
+        self._packets: Iterator[Any] = self._container.demux(stream)
+        self._waiting: list[Any] = []
+        self._time = 0.0
+        super().__init__(Path(path).name, float(stream.average_rate or DEFAULT_FPS), stream.frames or None)
+
+    def close(self) -> None:
+        self._container.close()
+        self._packets, self._waiting = iter(()), []
+
+    def _moment_s(self) -> float:
+        """See FrameSource."""
+        return self._time
+
+    def _read(self) -> np.ndarray | None:
+        from av.error import FFmpegError
+
+        while not self._waiting:
+            try:
+                packet = next(self._packets, None)
+                if packet is None:
+                    return None
+                self._waiting = packet.decode()
+            except FFmpegError:
+                self.unreadable.append(self.position)
+                self.complete, self.note = False, f"{self.name}: {_unreadable_text(self.unreadable)} could not be read"
+        frame = self._waiting.pop(0)
+        self._time = float(frame.time) if frame.time is not None else self.position / self.fps
+        return frame.to_ndarray(format="rgb24")
+
+
 class CameraFrames(FrameSource):
     """The frames of a camera, by its number; it has no last frame, and one that goes away is an error."""
 
@@ -268,7 +316,11 @@ def open_frames(source: str | os.PathLike | int) -> FrameSource:
         raise DatasetError(f"{text}: no such file or folder")
     if path.suffix.lower() in PICTURES:
         return _open_picture(path)
-    return VideoFrames(path)
+    frames = VideoFrames(path)
+    if frames.codec.lower() == "av01" and importlib.util.find_spec("av"):
+        frames.close()
+        return AvFrames(path)
+    return frames
 
 
 def _open_picture(path: Path) -> FrameSource:

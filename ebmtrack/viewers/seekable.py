@@ -39,6 +39,7 @@ class SeekableFrames:
         self._reader: FrameSource = open_frames(source)
         self.name, self.fps, self._announced = self._reader.name, self._reader.fps, self._reader.length
         self.note, self.complete = self._reader.note, True
+        self.pixel_aspect = self._reader.pixel_aspect
         self.moments_s: list[float] = []
         self._sums: list[int | None] = []  # checksum by number; None if a frame cannot be read
         self._length: int | None = None  # once the end was reached

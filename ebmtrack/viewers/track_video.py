@@ -31,6 +31,8 @@ from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checke
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
+Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when it is shown, in seconds
+
 
 @dataclass
 class Track:
@@ -204,24 +206,29 @@ class _Job:
 
         return draw_key_frames(frames, self.load_tracker, span.start)
 
-    def _outputs(self, stack: ExitStack, frames: Any) -> list[Callable[[np.ndarray], object]]:
+    def _outputs(self, stack: ExitStack, frames: Any) -> list[Output]:
         """Return functions that take drawn frames: the video and the window that are asked for."""
-        outputs: list[Callable[[np.ndarray], object]] = []
+        outputs: list[Output] = []
         if self.save_path:
-            outputs.append(stack.enter_context(_video(self.result, self.save_path, frames.fps / self.options.every)))
+            sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(self.source)
+            writer = VideoWriter(self.save_path, frames.fps, sound, frames.pixel_aspect)
+            outputs.append(stack.enter_context(_video(self.result, writer)))
         if self.options.show:
-            outputs.append(stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)")).show)
+            window = stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)"))
+            outputs.append(lambda image, _: window.show(image))
         return outputs
 
-    def _draw_all(self, outputs: list[Callable[[np.ndarray], object]], frames: SeekableFrames) -> None:
+    def _draw_all(self, outputs: list[Output], frames: SeekableFrames) -> None:
         """Draw all results on their frames, from front to end."""
         by_frame: dict[int, list[FrameResult]] = {}
         for row in self.result.rows:
             by_frame.setdefault(row.frame, []).append(row)
         for frame in sorted(by_frame) if outputs else ():
             image = frames.read(frame)
-            if image is not None and _is_ended(outputs, draw_results(image, by_frame[frame], self.result.fps)):
-                return
+            if image is not None:
+                drawn = draw_results(image, by_frame[frame], self.result.fps)
+                if _is_ended(outputs, drawn, frames.moments_s[frame]):
+                    return
 
 
 def _follow(
@@ -231,7 +238,7 @@ def _follow(
     starts_xywh: list[Box],
     span: Span,
     result: Track,
-    outputs: Sequence[Callable[[np.ndarray], object]],
+    outputs: Sequence[Output],
     max_frames: int | None,
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
@@ -243,7 +250,7 @@ def _follow(
             if step.answers and getattr(tracker, "watch", None):
                 tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
             if outputs and step.image is not None:
-                if _is_ended(outputs, draw_results(step.image, step.results, result.fps)):
+                if _is_ended(outputs, draw_results(step.image, step.results, result.fps), frames.moment_s):
                     return
             if max_frames is not None and len(result.boxes_xywh) >= max_frames:
                 return
@@ -268,9 +275,9 @@ def _limited(span: Span, options: TrackOptions) -> Span:
     return replace(span, end=min(span.end, span.start + reach))
 
 
-def _is_ended(outputs: Sequence[Callable[[np.ndarray], object]], drawn: np.ndarray) -> bool:
-    """Hand a drawn frame to all outputs; return whether one of them got the key to end."""
-    return any(key in (ESCAPE, ord("q")) for key in [output(drawn) for output in outputs])
+def _is_ended(outputs: Sequence[Output], drawn: np.ndarray, moment_s: float) -> bool:
+    """Hand a drawn frame and its moment to all outputs; return whether one of them got the key to end."""
+    return any(key in (ESCAPE, ord("q")) for key in [output(drawn, moment_s) for output in outputs])
 
 
 @contextmanager
@@ -311,21 +318,19 @@ def _save_boxes(result: Track, boxes_path: Path | None, layout: str | None, info
 
 def _info(frames: FrameSource, first: np.ndarray, tracker: Any) -> ResultInfo:
     """Return what a file of results says about its making."""
-    params = getattr(tracker, "params", None)
-    network, seed = str(getattr(params, "weights", "") or ""), getattr(params, "seed", None)
+    network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
     return ResultInfo(frames.name, frames.fps, (first.shape[1], first.shape[0]), network, seed)
 
 
 @contextmanager
-def _video(result: Track, path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+def _video(result: Track, writer: VideoWriter) -> Iterator[Callable[..., None]]:
     """Return a function that adds a frame to a video, which is finished however the block ends."""
-    writer = VideoWriter(path, fps)
     try:
         yield writer.write
     finally:
         writer.close()
         if writer.frames_written:
-            result.files.append(path)
+            result.files.append(writer.path)
 
 
 def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> TrackOptions:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
 from ebmtrack.files import replacing
 from ebmtrack.viewers.drawing import fit
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".gif")
+NEED_AV = (".webm", ".gif")
 
 
 class VideoWriter:
@@ -28,8 +31,20 @@ class VideoWriter:
     ends with an error, so that what was written is kept; without a frame there is no file.
     """
 
-    def __init__(self, path: str | os.PathLike, fps: float = 30.0):
+    def __init__(
+        self, path: str | os.PathLike, fps: float = 30.0, sound: Path | None = None, pixel_aspect: float = 1.0
+    ):
+        """Take what the video is to be.
+
+        Args:
+            path: The file; its ending says what kind.
+            fps: Frames per second; with moments, the rate of files that can hold no moments (AVI, and without PyAV).
+            sound: A file whose sound is copied, as far as the frames go, if PyAV is there.
+            pixel_aspect: A pixel's width divided by its height.
+        """
         self.path = checked_video_path(path)
+        self._sound, self._aspect = sound, pixel_aspect
+        self._began_s: float | None = None
         if not (np.isfinite(fps) and 0 < fps <= 1000):
             raise ConfigError(f"a video's frame rate lies between 0 and 1000 frames/s, not at {fps}")
         self.fps = fps
@@ -44,8 +59,8 @@ class VideoWriter:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def write(self, image: np.ndarray) -> None:
-        """Add a frame, RGB uint8 (h, w, 3)."""
+    def write(self, image: np.ndarray, moment_s: float | None = None) -> None:
+        """Add a frame, RGB uint8 (h, w, 3), and when it is shown, in seconds; by default one after the other."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a video frame is RGB uint8 (h, w, 3), not {image.dtype} {image.shape}")
         encoder = self._encoder or self._open(image.shape[1], image.shape[0])
@@ -53,8 +68,10 @@ class VideoWriter:
         if image.shape[:2] != (height, width):
             image = fit(image, width, height)
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        moment_s = self.frames_written / self.fps if moment_s is None else moment_s
+        self._began_s = moment_s if self._began_s is None else self._began_s
         try:
-            encoder.write(np.ascontiguousarray(image))
+            encoder.write(np.ascontiguousarray(image), moment_s - self._began_s, self._began_s)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{self.path}: cannot write frame {self.frames_written}: {reason}") from None
@@ -81,49 +98,134 @@ class VideoWriter:
                 temporary = stack.enter_context(replacing(self.path))
             except OSError as error:
                 raise ConfigError(f"{self.path}: cannot write here: {error.strerror or error}") from None
-            self._encoder = encoder = kind(temporary, even, self.fps)
+            self._encoder = encoder = kind(temporary, even, self.fps, self._sound, self._aspect)
             self._stack = stack.pop_all()
         return encoder
 
 
 class _AvEncoder:
-    """H.264 through PyAV, with the index at the front of the file so that browsers play it at once."""
+    """H.264 (VP9 for WebM, GIF) through PyAV, at the moments of the frames, with sound copied from another file."""
 
-    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float):
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, sound: Path | None, pixel_aspect: float):
         import av
 
-        self._av = av
-        options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".m4v", ".mov") else {}
+        self._av, suffix = av, path.suffix.lower()
+        options = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}  # browsers play it at once
         self._container = av.open(str(path), "w", options=options)
-        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        codec = {".webm": "libvpx-vp9", ".gif": "gif"}.get(suffix, "libx264")
+        self._stream: Any = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         self._stream.width, self._stream.height = size_wh
-        self._stream.pix_fmt = "yuv420p"  # the one layout that every browser plays
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        self._stream.pix_fmt = "rgb8" if suffix == ".gif" else "yuv420p"  # the one layout that every browser plays
+        quality = {"libx264": {"crf": "20", "preset": "veryfast"}, "libvpx-vp9": {"crf": "30", "cpu-used": "6"}}
+        self._stream.options = quality.get(codec, {})
+        self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
+        self._grid = _FrameGrid(fps) if suffix == ".avi" else None
+        self._tick = Fraction(1, 100) if suffix == ".gif" else Fraction(1, 90000)
+        if self._grid is None:
+            self._stream.codec_context.time_base = self._tick
+        self._last = -1
+        self._sound = _Sound(self._container, sound) if sound is not None and suffix != ".gif" else None
 
-    def write(self, image: np.ndarray) -> None:
-        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+    def write(self, image: np.ndarray, at_s: float, began_s: float) -> None:
+        """Add a frame `at_s` after the first one, which is `began_s` after the start of the sound."""
+        for picture, slot in [(image, None)] if self._grid is None else self._grid.slots(image, at_s):
+            frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if slot is None:
+                self._last = max(self._last + 1, round(at_s / self._tick))
+                frame.pts, frame.time_base = self._last, self._tick
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        if self._sound is not None:
+            self._sound.copy_until(at_s, began_s)
 
     def close(self) -> None:
+        """Finish the file."""
         for packet in self._stream.encode():
             self._container.mux(packet)
+        if self._sound is not None:
+            self._sound.close()
         self._container.close()
+
+
+class _Sound:
+    """The first sound track of a file, copied packet by packet into a video that is being written."""
+
+    def __init__(self, container: Any, path: Path):
+        import av
+
+        self._container, self._file, self._to = container, None, None
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+        try:
+            self._file = av.open(str(path))
+            stream = next(iter(self._file.streams.audio), None)
+            if stream is not None:
+                self._to = container.add_stream_from_template(stream)
+                self._packets = self._file.demux(stream)
+        except (OSError, ValueError) as error:
+            log.warning("the sound of %s is dropped: %s", path.name, error)
+
+    def copy_until(self, at_s: float, began_s: float) -> None:
+        """Copy what is heard from the first frame on, `began_s`, up to `at_s` after it."""
+        while self._to is not None:
+            packet = self._next or next(self._packets, None)
+            if packet is None or packet.dts is None or packet.pts is None:
+                self._to, self._next = None, None
+                return
+            heard_s = float(packet.pts * packet.time_base) - began_s
+            if heard_s > at_s:
+                self._next = packet
+                return
+            self._next = None
+            if heard_s >= 0:
+                shift = round(began_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = self._to
+                self._container.mux(packet)
+
+    def close(self) -> None:
+        """Close the file that is read."""
+        if self._file is not None:
+            self._file.close()
+
+
+class _FrameGrid:
+    """Frames at irregular moments put on the grid of a video of constant rate: repeated, or left out."""
+
+    def __init__(self, fps: float):
+        self._fps, self._filled = fps, 0
+        self._last: np.ndarray | None = None
+
+    def slots(self, image: np.ndarray, at_s: float) -> list[tuple[np.ndarray, int]]:
+        """Return the pictures that are due before and at a moment, and their places."""
+        due = round(at_s * self._fps)
+        filled = self._filled
+        pictures = [(self._last, slot) for slot in range(filled, due) if self._last is not None]
+        if due >= filled:
+            pictures.append((image, due))
+        self._filled, self._last = max(filled, due + 1), image
+        return pictures
 
 
 class _OpenCvEncoder:
     """MPEG-4 part 2 (or Motion JPEG for .avi) through OpenCV: most players know it, browsers do not."""
 
-    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float):
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, sound: Path | None, pixel_aspect: float):
         code = "MJPG" if path.suffix.lower() == ".avi" else "mp4v"
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size_wh)
         if not self._writer.isOpened():
             raise EbmtrackError(f"OpenCV cannot write {path.suffix} here: pip install 'ebmtrack[video]'")
+        if sound is not None or pixel_aspect != 1:
+            log.warning("sound and the shape of pixels are dropped; to keep them: pip install 'ebmtrack[video]'")
+        self._grid = _FrameGrid(fps)
 
-    def write(self, image: np.ndarray) -> None:
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    def write(self, image: np.ndarray, at_s: float, began_s: float) -> None:
+        """Add a frame `at_s` after the first one."""
+        for picture, _ in self._grid.slots(image, at_s):
+            self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
+        """Finish the file."""
         self._writer.release()
 
 
@@ -134,6 +236,8 @@ def checked_video_path(path: str | os.PathLike) -> Path:
         raise ConfigError(f"{path}: a video's name ends in one of {' '.join(SUFFIXES)}")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file name for the video")
+    if path.suffix.lower() in NEED_AV and not has_h264():
+        raise missing_extra("av", "video", f"writing {path.suffix}")
     return path
 
 

@@ -1,0 +1,105 @@
+"""What `--save` keeps of the source: moments, sound and the shape of pixels; and other kinds of files."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from ebmtrack.viewers.frames import AvFrames, open_frames
+from ebmtrack.viewers.track_video import track
+from ebmtrack.viewers.video_file import VideoWriter
+from tests.unit.viewers.test_keyframes import Drifter
+
+av = pytest.importorskip("av")
+
+MOMENTS_S = (0.0, 0.1, 0.2, 1.0, 1.1, 2.0, 2.04, 2.5)
+
+
+def film(path, moments=MOMENTS_S, sound=False, aspect=1, codec="libx264"):
+    """A film whose frames count and are shown at given moments; with a tone, with pixels of a shape."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
+        tone = container.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for number, moment in enumerate(moments):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for start in range(0, 48000 * 3 if tone else 0, 1024):
+            samples = np.sin(np.arange(start, start + 1024)[None] / 20).astype(np.float32)
+            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            part.pts, part.sample_rate, part.time_base = start, 48000, Fraction(1, 48000)
+            container.mux(tone.encode(part))
+        if tone:
+            container.mux(tone.encode())
+    return path
+
+
+def moments(path):
+    with open_frames(path) as frames:
+        return [round(frames.moment_s, 2) for _ in frames]
+
+
+@pytest.mark.parametrize("source, kept", [(".mkv", ".mp4"), (".mp4", ".mkv"), (".mp4", ".webm")])
+def test_a_video_of_variable_rate_keeps_its_moments(tmp_path, source, kept):
+    clip, out = film(tmp_path / f"in{source}"), tmp_path / f"out{kept}"
+    track(clip, Drifter, "5,5,9,9", save=out)
+    assert moments(out) == pytest.approx(MOMENTS_S, abs=0.02)
+
+
+def test_a_file_of_constant_rate_repeats_frames(tmp_path):
+    """At 10 frames/s for 2.5 s: each picture is shown from its moment on."""
+    out = tmp_path / "out.avi"
+    with VideoWriter(out, 10.0) as writer:
+        for number, moment in enumerate(MOMENTS_S):
+            writer.write(np.full((48, 64, 3), 20 * number, np.uint8), moment)
+    with open_frames(out) as frames:
+        shades = [round(float(image.mean()) / 20) for image in frames]
+    assert len(shades) == 26 and shades[:12] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4] and shades[-1] == 7
+
+
+def test_key_frames_keep_the_moments_too(tmp_path):
+    clip, out = film(tmp_path / "in.mkv"), tmp_path / "out.mp4"
+    track(clip, Drifter, ["0:5,5,9,9", "6:7,5,9,9"], save=out)
+    assert moments(out) == pytest.approx(MOMENTS_S, abs=0.02)
+
+
+def test_sound_and_the_shape_of_pixels_are_kept(tmp_path):
+    clip, out = film(tmp_path / "in.mp4", sound=True, aspect=Fraction(4, 3)), tmp_path / "out.mp4"
+    track(clip, Drifter, "5,5,9,9", save=out, start="3")
+    with av.open(str(out)) as container:
+        (video,), (sound,) = container.streams.video, container.streams.audio
+        assert video.codec_context.sample_aspect_ratio == Fraction(4, 3)
+        heard = [packet for packet in container.demux(sound) if packet.pts is not None]
+    seconds = float(sum(packet.duration for packet in heard) * sound.time_base)
+    assert seconds == pytest.approx(1.5, abs=0.05)  # from frame 3, at 1.0 s, to the last one, at 2.5 s
+    assert float(heard[0].pts * sound.time_base) < 0.05
+
+
+def test_a_gif_is_written(tmp_path):
+    out = tmp_path / "out.gif"
+    track(film(tmp_path / "in.mp4"), Drifter, "5,5,9,9", save=out)
+    assert out.read_bytes()[:6] == b"GIF89a" and moments(out) == pytest.approx(MOMENTS_S, abs=0.02)
+
+
+def test_frames_come_by_pyav_as_well(tmp_path):
+    """As for AV1, which OpenCV may lack: the same pictures at the same moments."""
+    clip = film(tmp_path / "in.mp4")
+    with open_frames(clip) as one, AvFrames(clip) as other:
+        for image, again in zip(one, other, strict=True):
+            assert abs(image.astype(int) - again).max() <= 3 and one.moment_s == pytest.approx(other.moment_s, abs=0.01)
+        assert other.frames_read == len(MOMENTS_S)
+
+
+def test_av1_is_read(tmp_path):
+    encoders = [name for name in ("libsvtav1", "libaom-av1") if name in av.codecs_available]
+    if not encoders:
+        pytest.skip("this PyAV has no encoder of AV1 to make the film with")
+    clip = film(tmp_path / "in.mp4", codec=encoders[0])
+    with open_frames(clip) as frames:
+        assert isinstance(frames, AvFrames) and sum(1 for _ in frames) == len(MOMENTS_S)
