@@ -16,7 +16,8 @@ class Webcam:
         source: A stream (URL), a video file or a folder of pictures instead of a camera.
         init: A target in the first frame: x,y,w,h in pixels. Give it once for each of several targets.
         save: Write a video of what is seen, such as out.mp4.
-        headless: Open no window; needs --save and --init.
+        boxes: Write where the targets are, in the layout that the ending names (.csv, .json ...).
+        headless: Open no window; needs --init, and --save or --boxes.
         loop: Play a video again and again.
         seconds: End after this time.
     """
@@ -25,6 +26,7 @@ class Webcam:
     source: str | None = None
     init: Repeated[str] = ()
     save: str | None = None
+    boxes: str | None = None
     headless: bool = False
     loop: bool = False
     seconds: float | None = None
@@ -40,6 +42,7 @@ class Webcam:
             source=self.source,
             init=self.init,
             save=self.save,
+            boxes=self.boxes,
             headless=self.headless,
             loop=self.loop,
             seconds=self.seconds,

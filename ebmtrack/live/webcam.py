@@ -18,6 +18,7 @@ from ebmtrack.live.picture import Line, draw_view, live_picture
 from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, View
 from ebmtrack.live.statistics import Statistics
 from ebmtrack.viewers.drawing import ORANGE, WHITE
+from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
 from ebmtrack.viewers.selection import parse_boxes
 from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
 from ebmtrack.viewers.window import LiveWindow, require_screen
@@ -25,7 +26,8 @@ from ebmtrack.viewers.window import LiveWindow, require_screen
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
 REFRESH_S = 0.25  # the window is drawn at least so often
 STILL_S = 1.0  # a picture that stands longer than this stands that long in a saved video
-HEADLESS = "go without a window: --save OUT.mp4 --init x,y,w,h"
+Record = Callable[[View, bool], None]  # takes a view, and whether search regions are drawn
+HEADLESS = "go without a window: --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"
 
 
 def webcam(
@@ -34,6 +36,7 @@ def webcam(
     source: str | os.PathLike | None = None,
     init: Sequence[str] = (),
     save: str | os.PathLike | None = None,
+    boxes: str | os.PathLike | None = None,
     headless: bool = False,
     loop: bool = False,
     seconds: float | None = None,
@@ -41,15 +44,17 @@ def webcam(
     """Track live from a camera (its number, 0 by default), stream or video, and print how that went.
 
     Targets are drawn in the window, or given as boxes "x,y,w,h" in the first frame (`init`). `save` writes what is
-    seen to a video. Without a window (`headless`, or where there is no screen) both are needed, and a source that fails
+    seen to a video, `boxes` the results in the layout that its ending names. Without a window (`headless`, or where
+    there is no screen) boxes to begin with and one of these files are needed, and a source that fails
     is an error; with one, the user is told and the source is tried again. A video plays at its own frame rate, again
     and again with `loop`. The end: the user, `seconds`, or without a window that of the video.
     Raises ConfigError and DatasetError.
     """
     place, boxes_xywh = _checked_source(camera, source), parse_boxes(init)
     save_path = checked_video_path(save) if save is not None else None
-    check_is_not_source(save_path, place)
-    headless = _checked_headless(headless, save_path, bool(boxes_xywh))
+    for output in (save, boxes):
+        check_is_not_source(output, place)
+    headless = _checked_headless(headless, save_path or boxes, bool(boxes_xywh))
     if seconds is not None and not seconds > 0:
         raise ConfigError(f"--seconds is a time above zero, not {seconds:g}")
     with ExitStack() as stack:
@@ -58,14 +63,18 @@ def webcam(
         loading = None if headless else LoadingTracker(load_tracker)
         live = Live(capture, Session(loading or load_tracker()))
         stack.callback(_report, live, save_path)
-        recorder = stack.enter_context(Recorder(save_path, capture.fps)) if save_path else None
+        records: list[Record] = []
+        if save_path is not None:
+            records.append(stack.enter_context(Recorder(save_path, capture.fps)).add_view)
+        if boxes is not None:
+            records.append(stack.enter_context(ResultLog(Path(boxes), capture.name, capture.fps)).add_view)
         until_s = time.monotonic() + (seconds or float("inf"))
         live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
         with capture, live:
             if loading is None:
-                _run_headless(live, recorder, until_s, boxes_xywh)
+                _run_headless(live, records, until_s, boxes_xywh)
             else:
-                _run_window(live, recorder, until_s, boxes_xywh, loading.check)
+                _run_window(live, records, until_s, boxes_xywh, loading.check)
     return live.statistics
 
 
@@ -87,6 +96,10 @@ class Recorder:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def add_view(self, view: View, search: bool) -> None:
+        """Add a view as it is drawn, with search regions if asked."""
+        self.add(draw_view(view, search), view.frame.time_s)
+
     def add(self, image: np.ndarray, time_s: float) -> None:
         """Add a picture, RGB uint8 (h, w, 3), that was taken at a time; one of the same time replaces the last."""
         if self._last is not None:
@@ -103,8 +116,34 @@ class Recorder:
         self._writer.close()
 
 
+class ResultLog:
+    """The results of all views, written to a file at the end; frames count as they arrived, those skipped as well."""
+
+    def __init__(self, path: Path, source: str, fps: float):
+        layout_of(path)
+        self._path, self._source, self._fps = path, source, fps
+        self._rows: dict[tuple[int, int], FrameResult] = {}
+        self._size_wh = (0, 0)
+
+    def __enter__(self) -> ResultLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows:
+            write_results(self._path, self._rows.values(), ResultInfo(self._source, self._fps, self._size_wh))
+
+    def add_view(self, view: View, search: bool) -> None:
+        """Note down where the targets are; a later view of the same frame replaces an earlier one."""
+        self._size_wh = view.frame.image.shape[1], view.frame.image.shape[0]
+        for target in view.targets:
+            verdict = "start" if target.score is None else "not_found" if target.lost else "normal"
+            x, y, w, h = target.box_xywh
+            row = FrameResult(view.frame.number - 1, target.number, (x, y, w, h), target.score, verdict)
+            self._rows[row.frame, row.id] = row
+
+
 def _run_window(
-    live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box], check: Callable[[], None]
+    live: Live, records: Sequence[Record], until_s: float, boxes_xywh: Sequence[Box], check: Callable[[], None]
 ) -> None:
     """Show views in a window until the user ends it, it is time, or `check`, called often, raises an error."""
     controls = Controls(live, boxes_xywh)
@@ -120,12 +159,13 @@ def _run_window(
                 drawn_s = time.monotonic()
             if view is not None:
                 live.shown(view)
-                _record(recorder, view, controls.search)
+                for record in records:
+                    record(view, controls.search)
             if window.listen():
                 drawn_s = float("-inf")
 
 
-def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_xywh: Sequence[Box]) -> None:
+def _run_headless(live: Live, records: Sequence[Record], until_s: float, boxes_xywh: Sequence[Box]) -> None:
     """Record views until the source ends or it is time; DatasetError where the source fails."""
     _begin(live, boxes_xywh)
     number, used, told = 0, 0, ""
@@ -134,7 +174,8 @@ def _run_headless(live: Live, recorder: Recorder | None, until_s: float, boxes_x
         if view is not None:
             number, used = view.number, view.frame.number
             live.shown(view)
-            _record(recorder, view, False)
+            for record in records:
+                record(view, False)
         if live.is_last(used):
             state = live.capture.state()
             if state.kind == "failed":
@@ -153,12 +194,6 @@ def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
     for box_xywh in boxes_xywh:
         live.do(Session.draw, view.frame.image, box_xywh)
     live.paused = False
-
-
-def _record(recorder: Recorder | None, view: View, search: bool) -> None:
-    """Add a view to the video, if there is one."""
-    if recorder is not None:
-        recorder.add(draw_view(view, search), view.frame.time_s)
 
 
 def _status(live: Live) -> list[Line]:
@@ -200,9 +235,9 @@ def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str
     return source
 
 
-def _checked_headless(headless: bool, save_path: Path | None, has_boxes: bool) -> bool:
+def _checked_headless(headless: bool, output: str | os.PathLike | None, has_boxes: bool) -> bool:
     """Return whether to go without a window: on request, or without a screen if all that is needed is given."""
-    complete = save_path is not None and has_boxes
+    complete = output is not None and has_boxes
     if headless and not complete:
         raise ConfigError(f"without a window the targets and the result need files and boxes; {HEADLESS}")
     if headless:

@@ -415,9 +415,9 @@ def test_a_box_that_the_tracker_refuses_is_an_error(clip, tmp_path, no_screen):
     "options, message",
     [
         (["--camera", "0", "--source", "a.mp4"], "use one of the two"),
-        (["--headless"], "--save OUT.mp4 --init x,y,w,h"),
-        ([], "there is no screen.*--save OUT.mp4 --init x,y,w,h"),
-        (["--save", "out.mp4"], "there is no screen.*--save OUT.mp4 --init x,y,w,h"),
+        (["--headless"], "--init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"),
+        ([], "there is no screen.*--init x,y,w,h and --save OUT.mp4 or"),
+        (["--save", "out.mp4"], "there is no screen.*--init x,y,w,h and --save OUT.mp4 or"),
         (["--save", "out", "--init", "1,2,3,4"], "ends in one of"),
         (["--save", "out.mp4", "--init", "1,2,3"], "four numbers"),
         (["--save", "out.mp4", "--init", "1,2,3,4", "--seconds", "0"], "above zero"),
@@ -617,3 +617,14 @@ def test_a_long_run_neither_grows_nor_falls_behind(tmp_path):
     grown_mb = list(used_mb.values())[-1] - next(mb for run_s, mb in used_mb.items() if run_s >= settle_s)
     late_frames = float(re.search(r"99 % within \d+ ms \(([\d.]+),", said)[1])
     assert (code, errors) == (0, "") and grown_mb < 5.0 and late_frames < 2.0
+
+
+def test_results_of_a_live_run_are_written(tmp_path: Path) -> None:
+    """A row for each target and each frame that was looked at; the first frame is where they were drawn."""
+    log = webcam.ResultLog(tmp_path / "b.csv", "camera0", 30.0)
+    with log:
+        log.add_view(view_of(Target(1, BOX), Target(2, BOX)), False)
+        log.add_view(view_of(Target(1, BOX, 0.5, lost=True), Target(2, BOX, 0.9), number=3), False)
+    rows = (tmp_path / "b.csv").read_text().splitlines()
+    assert rows[1].startswith("0,1,20.0,10.0,30.0,20.0,") and rows[1].endswith(",start")
+    assert [row.split(",")[7] for row in rows[3:]] == ["not_found", "normal"] and rows[4].startswith("2,2,")
