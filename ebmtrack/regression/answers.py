@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,8 +72,7 @@ def by_importance(energy: Energy, samples: Tensor, log_q: Tensor) -> Answer:
 
 def by_grid(energy: Energy, points: Tensor, volume: float) -> Answer:
     """Return the answers of an energy by a sum over an even grid (P, D) that fills `volume`."""
-    log_q = points.new_tensor(-1.0).mul(torch.log(points.new_tensor(volume)))
-    return by_importance(energy, points.unsqueeze(0), log_q.expand(1, len(points)))
+    return by_importance(energy, points.unsqueeze(0), points.new_full((1, len(points)), -math.log(volume)))
 
 
 def of_mixture(q: MixtureDensity, num_samples: int, generator: Generator | None) -> Answer:
@@ -83,7 +83,7 @@ def of_mixture(q: MixtureDensity, num_samples: int, generator: Generator | None)
 def of_samples(point: Tensor, samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Answer:
     """Return the answers of a density that can be sampled: all weights are equal."""
     M = samples.shape[1]
-    log_w = torch.full(samples.shape[:2], -torch.log(torch.tensor(float(M))), device=samples.device)
+    log_w = torch.full(samples.shape[:2], -math.log(M), device=samples.device)
     return Answer(point, samples, log_w, log_prob, torch.full(samples.shape[:1], float(M), device=samples.device))
 
 

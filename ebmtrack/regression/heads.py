@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -151,9 +152,9 @@ class LaplaceHead(Head):
     def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
         """Return mean and samples: a radius of Gamma(D) in a random direction, stretched by beta."""
         mean, log_beta, D = self.mean(g), self.log_beta(g), self.config.dims
-        like = {"generator": generator, "device": g.device}
-        direction = torch.randn(len(g), num_samples, D, **like)  # type: ignore[call-overload]
-        radius = -torch.rand(len(g), num_samples, D, **like).log().sum(dim=-1, keepdim=True)  # type: ignore[call-overload]
+        shape = (len(g), num_samples, D)
+        direction = torch.randn(shape, generator=generator, device=g.device)
+        radius = -torch.rand(shape, generator=generator, device=g.device).log().sum(dim=-1, keepdim=True)
         factor = 1.0 if D == 1 else 2 * torch.exp(-0.5 * log_beta).unsqueeze(1)
         stretch = torch.exp(log_beta).unsqueeze(1) * factor
         samples = mean.unsqueeze(1) + stretch * radius * direction / direction.norm(dim=-1, keepdim=True)
@@ -360,7 +361,7 @@ METHODS: dict[str, Callable[[RegressionConfig, int], Head]] = {
     "softmax": SoftmaxHead,
     "softmax-variance": lambda config, features: SoftmaxHead(config, features, 0.05),
     "mdn": MixtureHead,
-    **{f"energy-{name}": lambda c, features, name=name: EnergyHead(c, features, name) for name in ENERGY_LOSSES},
+    **{f"energy-{name}": partial(EnergyHead, loss=name) for name in ENERGY_LOSSES},
     "proposal": ProposalHead,
     "teacher": TeacherHead,
 }
