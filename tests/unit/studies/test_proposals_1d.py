@@ -108,7 +108,7 @@ def test_nll_of_a_mixture_is_its_exact_one():
 
 def test_study_writes_a_table_and_goes_on(tmp_path):
     """A second call with more runs trains the missing ones alone."""
-    lines: list[str] = []
+    lines = []
     arguments = {"methods": ("learned-k4", "mdn-k1"), "samples": 8, "device": "cpu", "settings": TINY}
     study_proposals(tmp_path, runs=1, log=lines.append, **arguments)
     table = study_proposals(tmp_path, runs=2, log=lines.append, **arguments)
