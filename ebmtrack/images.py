@@ -10,15 +10,19 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import write_bytes
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,20 @@ class SequenceReader:
                 self.note = _range_note(picture_bgr, self._range)
             picture_bgr = self._range.to_uint8(picture_bgr)
         return cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2RGB)
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items of an iterator; a thread makes the next one while the caller works on the present one.
+
+    An error comes when its item is asked for, as without the thread. When the caller stops early, the item that is
+    being made is waited for and dropped.
+    """
+    end: Any = object()
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        waiting = pool.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = pool.submit(next, items, end)
+            yield item
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:

@@ -24,7 +24,7 @@ from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.files import write_text
-from ebmtrack.images import SequenceReader
+from ebmtrack.images import SequenceReader, read_ahead
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos import Sequence
 
@@ -58,7 +58,7 @@ def track_sequence(
     watch, reader = getattr(tracker, "watch", None), SequenceReader()
     track = track_frames(
         tracker,
-        map(reader.read, sequence.frame_paths()),
+        read_ahead(map(reader.read, sequence.frame_paths())),
         sequence.boxes_xywh[0],
         name=sequence.name,
         seed=seed,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
+from ebmtrack.images import read_ahead
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, Labels, as_box, as_key_frames
 from ebmtrack.viewers.results import Box, FrameResult
@@ -180,20 +181,28 @@ def follow(
     number = frames.position - 1
     last = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
     yield Step(last, first)
-    for image in frames:
-        for missed in range(number + 1, frames.position - 1):
+    numbered = _numbered(frames, span.end)
+    for reached, image in numbered if frames.length is None else read_ahead(numbered):
+        for missed in range(number + 1, reached):
             if span.has(missed) and missed in frames.unreadable:
                 last = [FrameResult(missed, row.id, row.box_xywh, None, "unreadable") for row in last]
                 yield Step(last)
-        number = frames.position - 1
+        number = reached
         if span.end is not None and number > span.end:
             return
         if span.has(number):
             step = _tracked(update, image, number)
             last = step.results
             yield step
-        if number == span.end:
+
+
+def _numbered(frames: FrameSource, end: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and image of the frames up to `end`; nothing beyond the first one there is read."""
+    while end is None or frames.position <= end:
+        image = next(frames, None)
+        if image is None:
             return
+        yield frames.position - 1, image
 
 
 def start_targets(tracker: Any, first: np.ndarray, starts_xywh: Sequence[Box]) -> Callable[[np.ndarray], list]:

@@ -1,8 +1,10 @@
 """The one door for pictures: RGB out of every kind of file, damage refused, deep pictures scaled by the first frame."""
 
 import ast
+import itertools
 import subprocess
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 
 from ebmtrack import images
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.images import SequenceReader, decode_rgb, decode_rgba, encode_picture, read_pages, read_rgb, write_picture
+from ebmtrack.images import (
+    SequenceReader,
+    decode_rgb,
+    decode_rgba,
+    encode_picture,
+    read_ahead,
+    read_pages,
+    read_rgb,
+    write_picture,
+)
 from tests.support import REPOSITORY
 
 
@@ -138,3 +149,40 @@ def test_jpeg4py_gives_the_same_picture(soft, tmp_path):
         "assert np.abs(fast.astype(int) - plain).max() <= 2; assert images._fast_jpeg()(data[:400]) is None"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.jpg")], check=True)
+
+
+# Reading ahead.
+
+
+def test_the_next_item_is_made_while_the_caller_works() -> None:
+    second = threading.Event()
+
+    def items():
+        yield 1
+        second.set()
+        yield 2
+
+    ahead = read_ahead(items())
+    assert next(ahead) == 1 and second.wait(60)
+    assert list(ahead) == [2] and list(read_ahead(iter(()))) == []
+
+
+def test_an_error_comes_in_its_place_and_not_if_nobody_asks() -> None:
+    def items():
+        yield from (0, 1, 2)
+        raise DatasetError("frame 3")
+
+    seen = []
+    with pytest.raises(DatasetError, match="frame 3"):
+        for item in read_ahead(items()):
+            seen.append(item)
+    assert seen == [0, 1, 2]
+    assert list(itertools.islice(read_ahead(items()), 3)) == seen
+
+
+def test_who_stops_early_leaves_no_thread_behind() -> None:
+    before, made = threading.active_count(), []
+    ahead = read_ahead(made.append(k) or k for k in range(100))
+    assert next(ahead) == 0
+    ahead.close()
+    assert threading.active_count() == before and len(made) <= 2
