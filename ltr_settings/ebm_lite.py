@@ -19,6 +19,7 @@ from torch import nn
 from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
 from ebmtrack.training.compiled import prepare_for_speed
+from ebmtrack.training.kept_features import KeptFeatures, KeptObjective, trunk_graph
 from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
 
 RATES = {
@@ -36,11 +37,14 @@ class Settings(ebm18.Settings):
 
     Attributes:
         frozen_blocks: blocks of the trunk that keep their weights; 5 for all up to stride 8.
+        kept: samples whose features of a wholly frozen trunk are computed once, by ONNX Runtime, and kept in the memory
+            of the worker, 0.7 MB each; 0 for new samples in every step. It freezes all blocks.
     """
 
     arch: str = "ebm_lite"
     backbone: str = "efficientnet_lite0"
     frozen_blocks: int = LAYER2_BLOCKS
+    kept: int = 0
     weight_decay: float = 0.02
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
 
@@ -48,8 +52,12 @@ class Settings(ebm18.Settings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     ebm18_small.pool_folder(settings)
-    objective, validation = ebm18_small.objective(settings), ebm18_small.validation(settings)
-    return Plan(network(settings), ebm18.data(settings), objective, validation, params="lite_nce_plus")
+    prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
+    if settings.kept:
+        graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
+        samples.train = KeptFeatures(samples.train, graph, settings.kept, settings.samples)
+        objective = KeptObjective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
+    return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
 
 
 def network(settings: Settings) -> Network:
@@ -59,7 +67,7 @@ def network(settings: Settings) -> Network:
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
     trunk: Any = net.feature_extractor
-    trunk.frozen_blocks = settings.frozen_blocks
+    trunk.frozen_blocks = len(trunk.blocks) if settings.kept else settings.frozen_blocks
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)
@@ -68,11 +76,13 @@ def network(settings: Settings) -> Network:
         "classifier": net.classifier.feature_extractor,
         "initializer": net.classifier.filter_initializer,
         "filter_optimizer": net.classifier.filter_optimizer,
-        "late": nn.ModuleList(trunk.blocks[settings.frozen_blocks :]),
+        "late": nn.ModuleList(trunk.blocks[trunk.frozen_blocks :]),
     }
+    if settings.kept:
+        del parts["late"]
     return Network(
         net,
-        parameter_groups(parts, settings.rates),
+        parameter_groups(parts, {name: settings.rates[name] for name in parts}),
         set_mode=ebm18_small.train_with_frozen_statistics,
         weight_decay=settings.weight_decay,
         average=settings.average,

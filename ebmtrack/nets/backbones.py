@@ -33,7 +33,7 @@ class Backbone:
 
     Attributes:
         build: makes the trunk, with random weights. It has `stem` (images -> features that training may freeze), `body`
-            (these -> both features), which together are its `forward`, and `stem_modules`, the modules of `stem`.
+            (these -> both features), which together are its `forward`, and `stem_modules`, those that are frozen.
         channels: of the features at strides 8 and 16.
         image_mean: of its normalised images, RGB with values from 0 to 1.
         image_std: their deviation.

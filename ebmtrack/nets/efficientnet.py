@@ -62,7 +62,7 @@ class EfficientNetLite0(nn.Module):
     padding of even sides moves that by almost a cell; the features of odd sides (225, 257) are equal in both.
 
     Attributes:
-        frozen_blocks: number of blocks that belong to `stem`, which training leaves as it is.
+        frozen_blocks: number of blocks that training leaves as they are; those at strides up to 8 belong to `stem`.
     """
 
     def __init__(self) -> None:
@@ -81,13 +81,13 @@ class EfficientNetLite0(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem_modules(self) -> list[nn.Module]:
-        """Return the modules that `stem` computes with."""
+        """Return the modules that training leaves as they are."""
         return [self.conv1, self.bn1, *self.blocks[: self.frozen_blocks]]
 
     def stem(self, images: Tensor) -> Tensor:
-        """Return the features after the frozen blocks."""
+        """Return the features after the frozen blocks, or at stride 8 if that is earlier."""
         x = nn.functional.relu6(self.bn1(self.conv1(images)))
-        for block in self.blocks[: self.frozen_blocks]:
+        for block in self.blocks[: min(self.frozen_blocks, LAYER2_BLOCKS)]:
             x = block(x)
         return x
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from ebmtrack.names import check_name
 from ebmtrack.nets.backbones import build_trunk
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.classifier import NewtonDescent, SteepestDescent, TargetClassifier, apply_filter
+
+Layers: TypeAlias = tuple[Tensor, ...]
+"""Layer2, layer3 and classification features of the same images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,24 +85,35 @@ class TrackerNet(nn.Module):
         Returns:
             The score maps (t, s, h', w') of every filter iterate, and the energies (t, s, P).
         """
-        n, t = train_images.shape[0], test_images.shape[0]
+        n = train_images.shape[0]
         if apart:
             train, test = self._look(train_images), self._look(test_images)
         else:
             both = self._look(torch.cat([train_images, test_images]))
             train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
+        return self.compare(train, train_boxes_xyxy, test, candidate_boxes_xyxy)
+
+    def compare(
+        self, train: Layers, train_boxes_xyxy: Tensor, test: Layers, candidate_boxes_xyxy: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Do what `forward` does, from layer2, layer3 and classification features (m, s, c, h, w) of the images."""
+        t = test[0].shape[0]
         scores = self._scores(train[2], train_boxes_xyxy, test[2])
         vectors = self.bb_regressor.modulation(train[0][0], train[1][0], train_boxes_xyxy[0])
         features = self.bb_regressor.features(test[0].flatten(0, 1), test[1].flatten(0, 1))
         modulation = (vectors[0].repeat(t, 1), vectors[1].repeat(t, 1))
         energies = self.bb_regressor(modulation, features, candidate_boxes_xyxy.flatten(0, 1))
-        return scores, energies.unflatten(0, test_images.shape[:2])
+        return scores, energies.unflatten(0, test[0].shape[:2])
 
-    def _look(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _look(self, images: Tensor) -> Layers:
         """Return layer2, layer3 and classification features (m, s, c, h, w) of images (m, s, 3, H, W)."""
         layer2, layer3 = self.feature_extractor(images.flatten(0, 1))
-        features = self.classifier.features(layer3)
-        return tuple(part.unflatten(0, images.shape[:2]) for part in (layer2, layer3, features))
+        return self.with_features(*(layer.unflatten(0, images.shape[:2]) for layer in (layer2, layer3)))
+
+    def with_features(self, layer2: Tensor, layer3: Tensor) -> Layers:
+        """Return layer2, layer3 (m, s, c, h, w) and the classification features that follow from them."""
+        features = self.classifier.features(layer3.flatten(0, 1))
+        return layer2, layer3, features.unflatten(0, layer3.shape[:2])
 
     def _scores(self, train_features: Tensor, train_boxes_xyxy: Tensor, test_features: Tensor) -> list[Tensor]:
         """Return score maps of the test images for each filter iterate learned on the train images, in float32."""

@@ -14,10 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ebmtrack.nets.backbone import IMAGE_MEAN, IMAGE_STD, ResNetTrunk
+from ebmtrack.errors import ConfigError
+from ebmtrack.nets.backbone import ResNetTrunk
+from ebmtrack.nets.efficientnet import LAYER2_BLOCKS, EfficientNetLite0, InvertedResidual
 from ebmtrack.nets.tracker_net import TrackerNet
 
 OPSET = 17
+LIMITS_OF_RELU6 = (("zero", 0.0), ("six", 6.0))
 IR_VERSION = 8  # of ONNX 1.12 and ONNX Runtime 1.13, the first with opset 17
 
 
@@ -49,10 +52,21 @@ class GraphBuilder:
         """Add a convolution, with the layer's padding (y, x) or another."""
         pads = list(padding or layer.padding) * 2
         inputs = [x, self.constant(layer.weight)] + ([] if layer.bias is None else [self.constant(layer.bias)])
-        return self.add("Conv", *inputs, name=name, kernel_shape=layer.kernel_size, strides=layer.stride, pads=pads)
+        shape = {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": pads}
+        return self.add("Conv", *inputs, name=name, group=layer.groups, **shape)
+
+    def relu6(self, x: str) -> str:
+        """Add a ReLU that ends at 6."""
+        if "six" not in (weight.name for weight in self.weights):
+            self.weights += [numpy_helper.from_array(np.array(v, np.float32), name) for name, v in LIMITS_OF_RELU6]
+        return self.add("Clip", x, "zero", "six")
 
     def residual(self, x: str, block: Any) -> str:
         """Add a residual block with folded batch norms."""
+        if isinstance(block, InvertedResidual):
+            y = self.relu6(self.convolve(x, block.conv1)) if block.expands else x
+            y = self.convolve(self.relu6(self.convolve(y, block.conv2)), block.conv3)
+            return self.add("Add", x, y) if block.has_shortcut else y
         if not isinstance(block, BasicBlock | Bottleneck):
             raise TypeError(f"cannot export a {type(block).__name__}")
         layers = [block.conv1, block.conv2] + ([block.conv3] if isinstance(block, Bottleneck) else [])
@@ -97,13 +111,13 @@ def _untyped(module: nn.Module) -> Any:
 
 def look_graph(net: TrackerNet) -> onnx.ModelProto:
     """Return patches (n, h, w, 3), RGB 0..255 -> layer2, layer3, and classification features before normalisation."""
-    build, trunk = GraphBuilder(), net.feature_extractor
+    build, trunk = GraphBuilder(), _untyped(net.feature_extractor)
     classifier = list(_untyped(net.classifier.feature_extractor))
-    mean, std = (255 * np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    values = (trunk.image_mean, trunk.image_std)
+    mean, std = (255 * np.array(value, np.float32).reshape(1, 3, 1, 1) for value in values)
     x = build.add("Transpose", "patches", perm=(0, 3, 1, 2))
     x = build.add("Div", build.add("Sub", x, build.constant(mean)), build.constant(std))
-    layer2 = _trunk(build, x, trunk)
-    layer3 = _stage(build, layer2, trunk.layer3)
+    layer2, layer3 = _trunk(build, x, trunk)
     y = _stage(build, layer3, classifier[:-1])
     build.convolve(y, classifier[-1], name="features")
     for name, value in (("layer2", layer2), ("layer3", layer3)):
@@ -117,11 +131,18 @@ def look_graph(net: TrackerNet) -> onnx.ModelProto:
     return build.model({"patches": ("n", "h", "w", 3)}, outputs)
 
 
-def _trunk(build: GraphBuilder, x: str, trunk: ResNetTrunk) -> str:
-    """Add the trunk up to layer2."""
+def _trunk(build: GraphBuilder, x: str, trunk: nn.Module) -> tuple[str, str]:
+    """Add the trunk; return layer2 and layer3."""
+    if isinstance(trunk, EfficientNetLite0):
+        x = build.relu6(build.convolve(x, trunk.conv1))
+        layer2 = _stage(build, x, trunk.blocks[:LAYER2_BLOCKS])
+        return layer2, _stage(build, layer2, trunk.blocks[LAYER2_BLOCKS:])
+    if not isinstance(trunk, ResNetTrunk):
+        raise ConfigError(f"cannot export a {type(trunk).__name__}: only those of ResNet and EfficientNet-Lite0 are")
     x = build.add("Relu", build.convolve(x, trunk.conv1))
     x = build.add("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
-    return _stage(build, _stage(build, x, trunk.layer1), trunk.layer2)
+    layer2 = _stage(build, _stage(build, x, trunk.layer1), trunk.layer2)
+    return layer2, _stage(build, layer2, trunk.layer3)
 
 
 def _stage(build: GraphBuilder, x: str, blocks: Iterable[nn.Module]) -> str:
