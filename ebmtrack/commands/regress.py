@@ -83,6 +83,7 @@ class Regress:
             seed=self.seed,
             device=pick_device(self.device),
             resume=not self.restart,
+            schedule="cosine",
             **more,
         )
         return override(settings, self.set)

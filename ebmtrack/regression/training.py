@@ -51,6 +51,7 @@ class RegressionSettings(RunSettings):
         components: K of learned mixtures.
         noise: samples M for each label.
         rate: Adam's learning rate.
+        schedule: constant, as in the papers, or cosine: a linear warm-up, then half a cosine to zero.
         decay: weight decay, as a part of the loss (Adam's, not AdamW's).
         frozen_frac: part of the steps in which the backbone is frozen.
         warm_up: steps in which an MDN with teacher learns from the labels alone.
@@ -75,6 +76,7 @@ class RegressionSettings(RunSettings):
     components: int = 4
     noise: int = 1024
     rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
     decay: float = 0.0
     frozen_frac: float = 0.0
     warm_up: int = 0
@@ -204,7 +206,7 @@ def plan_of(settings: RegressionSettings, examples: tuple[Examples, Examples, Ex
         net,
         [{"params": list(net.parameters()), "lr": settings.rate}],
         thaw=thaw,
-        rate=lambda step: 1.0,
+        rate=None if settings.schedule == "cosine" else lambda step: 1.0,
         optimizer=lambda groups: torch.optim.Adam(groups, weight_decay=settings.decay),
         finish=lambda net: finished(net, validation, settings.step),
     )

@@ -83,6 +83,8 @@ def _settings(out: Path, task: str, method: str, seed: int, steps: int, noise: i
         steps=steps,
         noise=noise,
         rate=3e-3,  # short trainings of a small network
+        schedule="cosine",
+        warmup=steps // 10,
         resume=False,
         checkpoint_every=steps + 1,
         validate_every=steps + 1,
