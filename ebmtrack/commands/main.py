@@ -18,6 +18,7 @@ import tyro
 from ebmtrack import share_the_cores
 from ebmtrack._version import __version__
 from ebmtrack.commands.data import Datasets, Pack, Paths
+from ebmtrack.commands.detect import Detect
 from ebmtrack.commands.evaluate import Evaluate, Export, Report, Stress
 from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
 from ebmtrack.commands.live import Webcam
@@ -46,6 +47,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "pack": Pack,
     "study": Study,
     "regress": Regress,
+    "detect": Detect,
     "pytracking": Pytracking,
     "vot": Vot,
 }

@@ -80,27 +80,28 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Compare ways to train an energy: 1d and proposals-1d as in the papers, regression of images, box branches.
+    """Compare ways to train an energy: as in the papers in one dimension, on images, boxes, detection and 3D boxes.
 
     Attributes:
-        name: 1d (BMVC 2020), proposals-1d (learned proposals, AISTATS 2022), regression (numbers from drawn images), or
-            boxes (box branches on the backbone of a trained network, with a pool of training data).
+        name: 1d (BMVC 2020), proposals-1d (learned proposals, AISTATS 2022), regression (numbers from drawn images),
+            boxes or detection (branches on the backbone of a trained network, with a pool of training data), or
+            boxes3d (synthetic scenes).
         methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
         runs: Networks for each method (and data set): 20 in 1d and proposals-1d, else 3.
         samples: Numbers of noise samples M: 1 4 16 64 256 1024 in 1d, else one: 1024 in proposals-1d, 64 in regression,
             128 in boxes.
         out: Folder of results; what it holds is not trained again. Default: study1d, study_proposals and so on.
-        seed: Seed of data and networks; another seed needs another folder (not boxes).
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N (not boxes).
-        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler (not boxes).
-        data: The training pool, as for the run ebm18_small (boxes).
+        seed: Seed of data and networks; another seed needs another folder (1d, proposals-1d, regression).
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N (1d, proposals-1d, regression).
+        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler (1d, proposals-1d, regression).
+        data: The training pool, as for the run ebm18_small (boxes, detection).
         weights: Network whose backbone is used instead of the one that comes with ebmtrack (boxes).
         steps: Optimiser steps of each training (boxes and regression).
         track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples (boxes).
         set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1 (boxes).
     """
 
-    name: Positional[Literal["1d", "proposals-1d", "regression", "boxes"]]
+    name: Positional[Literal["1d", "proposals-1d", "regression", "boxes", "detection", "boxes3d"]]
     methods: tuple[str, ...] = ()
     runs: int | None = None
     samples: tuple[int, ...] = ()
@@ -117,7 +118,20 @@ class Study:
     def run(self) -> None:
         """Train what is missing and print a table."""
         studies = {"1d": self._study_1d, "proposals-1d": self._study_proposals, "regression": self._study_regression}
+        studies |= {"detection": self._study_detection, "boxes3d": self._study_boxes3d}
         print(studies.get(self.name, self._study_boxes)())
+
+    def _study_detection(self) -> str:
+        """Return the table of the detection branch's losses."""
+        from ebmtrack.studies.detection import study_detection
+
+        return study_detection(self.out or Path("study_detection"), self.data, self.methods, self.runs or 3)
+
+    def _study_boxes3d(self) -> str:
+        """Return the table of 3D boxes in synthetic scenes."""
+        from ebmtrack.studies.boxes3d import study_boxes3d
+
+        return study_boxes3d(self.out or Path("study_boxes3d"), self.runs or 3)
 
     def _study_1d(self) -> str:
         """Return the table of the regression study."""

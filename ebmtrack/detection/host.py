@@ -12,13 +12,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from ebmtrack.checkpoints.untrusted import kind_of, read_safetensors, read_torch
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.names import check_name
 
-SMALL_HOST = "fasterrcnn_resnet18_fpn"  # ours, for small machines; torchvision has none on ResNet-18
+SMALL_HOST = "fasterrcnn_resnet18_fpn"  # ours, for small machines: ResNet-18, 64 channels, box features of 256
 MOST_CANDIDATES = 1000  # of one image, for all classes; the best scores stay
 
 
@@ -179,8 +180,10 @@ def load_host(name: str, weights: str = "COCO_V1", suppress: bool = False, **siz
 def _new_detector(name: str, classes: int, sizes: Mapping[str, int]) -> nn.Module:
     """Return a detector with random weights."""
     if name == SMALL_HOST:
-        backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d)
-        return FasterRCNN(backbone, num_classes=classes, **sizes)
+        layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
+        backbone = BackboneWithFPN(torchvision.models.resnet18(weights=None), layers, [64, 128, 256, 512], 64)
+        head, predictor = TwoMLPHead(64 * 7 * 7, 256), FastRCNNPredictor(256, classes)
+        return FasterRCNN(backbone, box_head=head, box_predictor=predictor, **sizes)
     return torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes, **sizes)
 
 

@@ -45,7 +45,9 @@ from tests.unit.training.test_validation import write_sequence
 
 REGRESSIONS = [name for name in list_runs() if settings_for(name).arch == "regression"]  # see tests/unit/regression
 PUBLIC = [name for name in list_runs() if hasattr(settings_for(name), "vot_list")]
-ON_POOL = [name for name in list_runs() if name not in (*PUBLIC, *REGRESSIONS)]
+ON_POOL = [
+    name for name in list_runs() if name not in (*PUBLIC, *REGRESSIONS, "coco_energy")
+]  # see tests/unit/detection
 SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
 
 

@@ -1,0 +1,75 @@
+"""The study of losses on photographs, at its smallest."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ebmtrack.commands import main as cli
+from ebmtrack.detection.host import Boxes
+from ebmtrack.studies import detection as study
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """Four photographs, the last two held back."""
+    names = ["coco_1.png", "raccoon_2.png", "web_elephant_3.png", "n_drone_4.png"]
+    folder = tmp_path / "pool" / "coco" / "train2017"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in names:
+        cv2.imwrite(str(folder / name), rng.integers(0, 255, (90, 120, 3), np.uint8))
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, "bbox": [20, 10, 60, 50], "category_id": 5} for i in range(4)],
+        "categories": [{"id": 5, "name": "thing"}],
+    }
+    (tmp_path / "pool" / "coco" / "annotations").mkdir()
+    path = tmp_path / "pool" / "coco" / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps(content))
+    return tmp_path / "pool"
+
+
+def test_pictures_are_fitted_and_parts_are_apart(pool):
+    train, held = study.pool_photographs(pool, study.DetectionStudySettings())
+    assert {each.path.stem for each in train} == {"coco_1", "raccoon_2"}
+    assert {each.path.stem for each in held} == {"web_elephant_3", "n_drone_4"}
+    square, factor = study.fitted_picture(np.zeros((90, 120, 3), np.uint8))
+    assert square.shape == (256, 256, 3) and factor == pytest.approx(256 / 120)
+    assert (square[:192] == 0).all() and (square[192:] == 114).all()
+
+
+def test_jitter_has_its_width_and_perfect_boxes_overlap_fully():
+    boxes = np.tile(np.array([[50.0, 40, 110, 120]], np.float32), (3000, 1))
+    photograph = study.Photograph(1, None, boxes, np.ones(3000, int))
+    looked = study.Looked([photograph], [])
+    start = study.jittered(looked, 0)[0].boxes_xyxy
+    middle = (start[:, :2] + start[:, 2:]) / 2 - torch.tensor([80.0, 80.0])
+    assert (middle.std(0) / torch.tensor([60.0, 80.0])).tolist() == pytest.approx([0.15, 0.15], rel=0.06)
+    perfect = Boxes(torch.from_numpy(boxes), torch.ones(3000), torch.ones(3000))
+    assert study.overlaps(looked, [perfect]).tolist() == [1.0]
+
+
+def test_study_from_the_command_line(pool, tmp_path, monkeypatch, capsys):
+    small = study.DetectionStudySettings(2, 2, steps=2, batch=2, samples=4, hidden=8)
+    monkeypatch.setattr(study.study_detection, "__defaults__", ((), 3, small))
+    monkeypatch.setattr(study, "frames_per_second", lambda *_: 1.0)
+    line = [
+        "study",
+        "detection",
+        "--data",
+        str(pool),
+        "--runs",
+        "1",
+        "--methods",
+        "kld_is",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert cli.main(line) == 0
+    assert "| kld_is |" in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "o" / "kld_is.jpg")).shape == (512, 1024, 3)
