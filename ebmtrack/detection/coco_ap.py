@@ -30,7 +30,7 @@ def coco_ap(truth: str | Path | Mapping[str, Any], found: Mapping[int, Boxes], l
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise missing_extra("pycocotools", "detection", "COCO evaluation") from error
+        raise missing_extra("pycocotools", "COCO evaluation") from error
     rows = [row for key, boxes in found.items() for row in _rows(key, boxes, labels)]
     if not rows:
         return dict.fromkeys(FIGURES, 0.0)
