@@ -23,6 +23,7 @@ def intersection_area(first: Tensor, second: Tensor) -> Tensor:
     The corners of the intersection are the corners of either that are inside of the other, and the crossings of their
     edges; in the order of their angles around their middle they give the area by the shoelace formula.
     """
+    first, second = torch.broadcast_tensors(first, second)
     crossings, cross = _crossings(first, second)
     points = torch.cat([first, second, crossings], dim=-2)  # (..., 24, 2)
     valid = torch.cat([_inside(first, second), _inside(second, first), cross], dim=-1)
