@@ -117,7 +117,7 @@ def car(x, score=1.0, height=50.0, occluded=0, truncated=0.0, kind="Car"):
 
 
 def test_perfect_boxes_and_none():
-    labels = [objects(*(car(10 * i) for i in range(40)))]
+    labels = [objects(*(car(10 * i) for i in range(80)))]
     for points in (40, 41):
         assert average_precision(labels, labels, points=points) == pytest.approx(100)
         assert average_precision(labels, [objects()], points=points) == 0
@@ -125,33 +125,35 @@ def test_perfect_boxes_and_none():
 
 
 def test_half_found_and_false_ones():
-    """20 of 40 cars found: half of the recall points. 41 points count the one at recall 0 as well.
+    """40 of 80 cars found: half of the recall points. 41 points count the one at recall 0 as well.
 
-    With as many false ones below in score nothing changes; above, the precision falls to n / (n + 20).
+    With as many false ones below in score nothing changes; above, the precision falls to n / (n + 40).
     """
-    labels = [objects(*(car(10 * i) for i in range(40)))]
-    right = [car(10 * i, 0.9 - i / 1000) for i in range(20)]
-    assert average_precision(labels, [objects(*right)], points=40) == pytest.approx(100 * 19 / 40, abs=2.6)
-    assert average_precision(labels, [objects(*right)], points=41) == pytest.approx(100 * 20 / 41, abs=2.6)
-    low = [car(5 + 1000 * i, 0.1) for i in range(1, 21)]
+    labels = [objects(*(car(10 * i) for i in range(80)))]
+    right = [car(10 * i, 0.9 - i / 1000) for i in range(40)]
+    assert average_precision(labels, [objects(*right)], points=40) == pytest.approx(50, abs=2.6)
+    assert average_precision(labels, [objects(*right)], points=41) == pytest.approx(50, abs=2.6)
+    low = [car(5 + 1000 * i, 0.1) for i in range(1, 41)]
     alone = average_precision(labels, [objects(*right)])
     assert average_precision(labels, [objects(*right, *low)]) == alone
-    high = [car(5 + 1000 * i, 0.99) for i in range(1, 21)]
+    high = [car(5 + 1000 * i, 0.99) for i in range(1, 41)]
     assert average_precision(labels, [objects(*right, *high)]) == pytest.approx(alone / 2, rel=0.01)
 
 
 def test_difficulties_and_what_does_not_count():
     """A label that is too hard is neither missed nor does it make a detection false; vans neither."""
-    hard = [car(10, height=30), car(20, occluded=2), car(30, truncated=0.4), car(40, kind="Van")]
-    usual = [car(100 + 10 * i) for i in range(40)]
-    labels, all_found = [objects(*usual, *hard)], [objects(*usual, car(10), car(20), car(30), car(40))]
+    hard = [car(10 * i, height=30) for i in range(8)] + [car(100 + 10 * i, occluded=2) for i in range(8)]
+    hard += [car(200 + 10 * i, truncated=0.4) for i in range(8)] + [car(300 + 10 * i, kind="Van") for i in range(8)]
+    usual = [car(1000 + 10 * i) for i in range(80)]
+    easy_found = [car(100 * j + 10 * i) for i in range(8) for j in range(4)]
+    labels, all_found = [objects(*usual, *hard)], [objects(*usual, *easy_found)]
     assert average_precision(labels, all_found, "easy") == pytest.approx(100)
     assert average_precision(labels, [objects(*usual)], "easy") == pytest.approx(100)
     assert average_precision(labels, [objects(*usual)], "moderate") < 100  # the low one counts there
     assert average_precision(labels, [objects(*usual)], "hard") < average_precision(
         labels, [objects(*usual)], "moderate"
     )
-    low = [objects(*usual, car(10, height=20), car(5000, height=20))]
+    low = [objects(*usual, car(5000, height=20))]
     assert average_precision([objects(*usual)], low, "easy") == pytest.approx(100)
     wrong = [objects(*usual, car(5000))]
     assert average_precision([objects(*usual)], wrong) < 100
@@ -161,11 +163,11 @@ def test_difficulties_and_what_does_not_count():
 
 def test_overlap_threshold_and_duplicates():
     """A box half a metre off along its length has overlap 0.77; of two boxes on a car one is false."""
-    labels = [objects(*(car(10 * i) for i in range(40)))]
-    moved = [objects(*(car(10 * i + 0.5) for i in range(40)))]
+    labels = [objects(*(car(10 * i) for i in range(80)))]
+    moved = [objects(*(car(10 * i + 0.5) for i in range(80)))]
     assert average_precision(labels, moved, iou=0.7) == pytest.approx(100)
     assert average_precision(labels, moved, iou=0.8) == 0
-    doubled = [objects(*(car(10 * i, 0.9) for i in range(40)), *(car(10 * i + 0.1, 0.9) for i in range(40)))]
+    doubled = [objects(*(car(10 * i, 0.9) for i in range(80)), *(car(10 * i + 0.1, 0.9) for i in range(80)))]
     assert average_precision(labels, doubled) == pytest.approx(50, abs=1)
     raised = dataclasses.replace(labels[0], camera=labels[0].camera - np.array([0, 0.6, 0, 0, 0, 0, 0]))
     assert average_precision(labels, [raised], where="bev") == pytest.approx(100)
