@@ -58,7 +58,7 @@ def average_precision(
 ) -> float:
     """Return the average precision in percent; 0 if no label counts.
 
-    As in KITTI's program, fewer than about 60 labels cannot reach 100: each threshold is the score of one of them.
+    As in KITTI's program, fewer than 41 labels cannot reach 100: each threshold is the score of one of them.
 
     Args:
         labels: of each scene.
