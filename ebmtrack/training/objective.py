@@ -237,6 +237,10 @@ def overlapping_boxes(
     return boxes
 
 
+BoxLoss = Callable[[Tensor, Candidates, ObjectiveSettings], Tensor]
+"""Energies (..., P) of candidates -> the loss of each frame (...)."""
+
+
 def box_loss(energies: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tensor:
     """Return the box loss of each frame (...), from the energies (..., P) of its candidates."""
     return _BOX_LOSSES[settings.box_loss](energies.float(), candidates, settings)
@@ -262,7 +266,7 @@ def _iou(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tens
     return (f - (2 * overlap - 1)).square().mean(dim=-1)
 
 
-_BOX_LOSSES: dict[str, Callable[[Tensor, Candidates, ObjectiveSettings], Tensor]] = {
+_BOX_LOSSES: dict[str, BoxLoss] = {
     "nce_plus": _nce,
     "nce": _nce,
     "kld_is": _kld_is,
@@ -278,8 +282,24 @@ class Objective:
     (s, f) bool: test frames without a target have labels of zero for the classifier and no part in the box loss.
     """
 
-    def __init__(self, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
+    def __init__(
+        self,
+        train_frames: int,
+        settings: ObjectiveSettings,
+        bfloat16: bool = False,
+        box_loss: BoxLoss = box_loss,
+    ):
+        """Take the losses.
+
+        Args:
+            train_frames: number of train frames in a sequence.
+            settings: the losses and their noise.
+            bfloat16: whether the network's convolutions are computed in bfloat16.
+            box_loss: a loss of one's own, instead of the one that the settings name; its candidates are drawn as the
+                settings say.
+        """
         self.train_frames, self.settings, self.bfloat16 = train_frames, settings, bfloat16
+        self.box_loss = box_loss
 
     def __call__(
         self, net: nn.Module, batch: Batch, generator: torch.Generator | None = None, share: Share = ALL_OF_US
@@ -294,7 +314,7 @@ class Objective:
         drawn = draw_candidates(placed, self.settings, generator, share)
         candidates = Candidates(*(getattr(drawn, field.name).to(device) for field in dataclasses.fields(drawn)))
         scores, energies = self._network(net, batch, boxes[:n].to(device), candidates.boxes_xyxy)
-        box = _mean_of_known(box_loss(energies, candidates, self.settings), known.to(device))
+        box = _mean_of_known(self.box_loss(energies, candidates, self.settings), known.to(device))
         if not scores:
             return self.settings.box_weight * box, {"box": box.detach()}
         labels = score_labels(placed.to(device), _map_size(scores[0]), self.settings.label_sigma)

@@ -22,6 +22,16 @@ from ebmtrack.videos.compose import (
     warped_layer,
 )
 from ebmtrack.videos.image_store import MEBIBYTE, ImageStore, LimitedCache
+from ebmtrack.videos.motion import (
+    Motion,
+    draw_camera,
+    draw_distractor_motion,
+    draw_light,
+    draw_occluder_motion,
+    draw_target_motion,
+    linear_map,
+    random_walk,
+)
 from ebmtrack.videos.sequence import shown
 from ebmtrack.videos.source import Source
 
@@ -44,17 +54,6 @@ class Clip:
     layers: list[list[Layer]]  # n lists
     boxes_xywh: np.ndarray  # (n, 4)
     visible: np.ndarray  # (n,)
-
-
-@dataclass(frozen=True)
-class Motion:
-    """The motion of one object: centres (n, 2), sizes (n,), log aspects (n,), angles (n,), mirrored (n,) +-1."""
-
-    centres: np.ndarray
-    sizes: np.ndarray
-    log_aspects: np.ndarray
-    angles: np.ndarray
-    mirrored: np.ndarray
 
 
 class SyntheticSource(Source):
@@ -149,10 +148,10 @@ class SyntheticSource(Source):
         frames = self._clip_length
         background, photo = self._background(rng)
         size_wh = _frame_size(rng, photo.shape[1::-1])
-        cameras, drift = _camera(rng, frames, size_wh, photo.shape[1::-1])
+        cameras, drift = draw_camera(rng, frames, size_wh, photo.shape[1::-1])
         tint = np.array(cv2.mean(photo)[:3])
         target, cutout = self._usable_cutout(rng, None)
-        path = _target_motion(rng, frames, size_wh)
+        path = draw_target_motion(rng, frames, size_wh)
         layers = _object_layers(rng, cutout, path, tint)
         behind, before = self._others(rng, target, path, drift, tint)
         order = [[*(o[t] for o in behind), layers[t], *(o[t] for o in before)] for t in range(frames)]
@@ -162,7 +161,7 @@ class SyntheticSource(Source):
             size_wh=size_wh,
             background=background,
             cameras=cameras,
-            light=_light(rng, frames),
+            light=draw_light(rng, frames),
             scene_blur=float(rng.uniform(0.0, 1.6)) if rng.random() < 0.15 else 0.0,
             layers=order,
             boxes_xywh=boxes,
@@ -189,11 +188,11 @@ class SyntheticSource(Source):
         before: list[list[Layer]] = []
         for _ in range(rng.integers(1, 4)):
             cutout = self._distractor(rng, target)
-            layers = _object_layers(rng, cutout, _distractor_motion(rng, path, drift), tint)
+            layers = _object_layers(rng, cutout, draw_distractor_motion(rng, path, drift), tint)
             (before if rng.random() < 0.15 else behind).append(layers)
         if rng.random() < 0.35:
             cutout = self._usable_cutout(rng, None)[1]
-            before.append(_object_layers(rng, cutout, _occluder_motion(rng, path), tint))
+            before.append(_object_layers(rng, cutout, draw_occluder_motion(rng, path), tint))
         return behind, before
 
     def _distractor(self, rng: np.random.Generator, target: int) -> np.ndarray:
@@ -239,88 +238,6 @@ def _frame_size(rng: np.random.Generator, photo_wh: tuple[int, int]) -> tuple[in
     return max(64, round(photo_wh[0] * larger)), max(64, round(photo_wh[1] * larger))
 
 
-def _walk(rng: np.random.Generator, frames: int, step: float | np.ndarray, shape: tuple = ()) -> np.ndarray:
-    """Return a smooth random walk (frames, *shape) from zero; `step` is the deviation of its change per frame."""
-    change = rng.normal(size=shape)
-    changes = [np.zeros(shape)]
-    for _ in range(frames - 1):
-        changes.append(change * step)
-        change = 0.8 * change + 0.6 * rng.normal(size=shape)
-    return np.cumsum(changes, axis=0)
-
-
-def _camera(
-    rng: np.random.Generator, frames: int, size_wh: tuple[int, int], background_wh: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return camera matrices (n, 2, 3) from background to frame, and the shift (n, 2) of what does not move."""
-    size, photo = np.array(size_wh, float), np.array(background_wh, float)
-    scales = np.max(size / photo) * rng.uniform(1.0, 1.2) * np.exp(_walk(rng, frames, 0.02 * (rng.random() < 0.5)))
-    drift = _walk(rng, frames, rng.choice([0.0, 3.0, 12.0]), (2,))
-    room = np.maximum(0, scales[:, None] * photo - size)  # how far the photograph reaches beyond the frame
-    corners = np.clip(-room * rng.uniform(0.2, 0.8, 2) + drift, -room - 30, 30)
-    flip = -1.0 if rng.random() < 0.5 else 1.0
-    cameras = np.zeros((frames, 2, 3))
-    cameras[:, 0, 0], cameras[:, 1, 1], cameras[:, :, 2] = flip * scales, scales, corners
-    cameras[:, 0, 2] += scales * (photo[0] - 1) * (flip < 0)
-    return cameras, corners - corners[0]
-
-
-def _light(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Return gain and offset (n, 2) of the scene's light: constant for most clips, drifting for some."""
-    drift = _walk(rng, frames, rng.choice([0.0, 0.01, 0.04]))
-    gains = np.exp(rng.normal(0, 0.12) + drift)
-    return np.stack([gains, np.full(frames, rng.normal(0, 6.0))], axis=1)
-
-
-def _target_motion(rng: np.random.Generator, frames: int, size_wh: tuple[int, int]) -> Motion:
-    """Return the motion of the target, wide enough to matter against its size, inside the frame."""
-    frame = np.array(size_wh, float)
-    size = np.exp(rng.uniform(np.log(28), np.log(np.clip(0.26 * frame.min(), 40, 100))))
-    step = size * rng.choice([0.04, 0.15, 0.35])
-    centres = frame * rng.uniform(0.25, 0.75, 2) + _walk(rng, frames, step, (2,))
-    margin = min(0.55 * size, 0.45 * frame.min())
-    return Motion(_reflected(centres, margin, frame - margin), *_shape_changes(rng, frames, size))
-
-
-def _shape_changes(rng: np.random.Generator, frames: int, size: float) -> tuple[np.ndarray, ...]:
-    """Return sizes, log aspects, angles and mirror signs (n,) of a moving object of about `size` pixels."""
-    sizes = np.clip(size * np.exp(_walk(rng, frames, rng.choice([0.01, 0.04, 0.09]))), 20, 150)
-    log_aspects = np.clip(rng.normal(0, 0.12) + _walk(rng, frames, rng.choice([0.0, 0.03, 0.08])), -0.8, 0.8)
-    start = rng.uniform(-np.pi, np.pi) if rng.random() < 0.2 else rng.normal(0, 0.15)
-    angles = start + _walk(rng, frames, rng.choice([0.01, 0.05, 0.2], p=[0.5, 0.35, 0.15]))
-    mirrored = np.full(frames, rng.choice([-1.0, 1.0]))
-    if frames > 1 and rng.random() < 0.08:  # it turns round
-        mirrored[rng.integers(1, frames) :] *= -1
-    return sizes, log_aspects, angles, mirrored
-
-
-def _distractor_motion(rng: np.random.Generator, path: Motion, drift: np.ndarray) -> Motion:
-    """Return the motion of an object that starts one to three target sizes from the target and moves with the scene."""
-    frames, size = len(path.sizes), float(path.sizes[0])
-    angle, distance = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.0, 3.0)
-    start = path.centres[0] + distance * np.array([np.cos(angle), np.sin(angle)])
-    own = _walk(rng, frames, size * rng.choice([0.0, 0.05, 0.2]), (2,))
-    return Motion(start + drift + own, *_shape_changes(rng, frames, size * rng.uniform(0.6, 1.4)))
-
-
-def _occluder_motion(rng: np.random.Generator, path: Motion) -> Motion:
-    """Return the motion of an object that passes in front of the target, nearest to it in one of the frames."""
-    frames, size = len(path.sizes), float(path.sizes.mean())
-    meeting, angle = rng.integers(frames), rng.uniform(0, 2 * np.pi)
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    past = (np.arange(frames) - meeting)[:, None] * size * rng.uniform(0.4, 1.2) * direction
-    miss = size * rng.uniform(-0.6, 0.6) * direction[::-1] * [1, -1]
-    centres = path.centres[meeting] + past + miss
-    return Motion(centres, *_shape_changes(rng, frames, size * rng.uniform(0.5, 1.1)))
-
-
-def _reflected(points: np.ndarray, low: np.ndarray | float, high: np.ndarray) -> np.ndarray:
-    """Return points (n, 2) folded back into [low, high] at its walls."""
-    span = high - low
-    folded = np.mod(points - low, 2 * span)
-    return low + np.minimum(folded, 2 * span - folded)
-
-
 def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion, tint: np.ndarray) -> list[Layer]:
     """Return the object's layer in each frame, with its blur and light; its colour is drawn towards `tint` (3,)."""
     frames, own_size = len(motion.sizes), np.sqrt(cutout.shape[0] * cutout.shape[1])
@@ -333,7 +250,7 @@ def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion,
     layers = []
     for t in range(frames):
         smear = speeds[t] * exposure * min(1.0, 0.5 * motion.sizes[t] / (1e-9 + np.linalg.norm(speeds[t])))
-        linear = _linear(motion, t, shrink * own_size)
+        linear = linear_map(motion, t, shrink * own_size)
         layers.append(relit(_blurred(small, linear, motion.centres[t], smear, blur), gains[t], offset))
     return layers
 
@@ -342,20 +259,12 @@ def _gains(rng: np.random.Generator, frames: int, cutout: np.ndarray, tint: np.n
     """Return colour gains (n, 3) of an object: its own look, partly matched to the scene, drifting."""
     own = cutout[..., :3].sum(axis=(0, 1)) / max(1.0, float(cutout[..., 3].sum()))
     matched = np.log((tint + 20) / (own + 20)).clip(-0.6, 0.6) * max(0.0, rng.uniform(-0.4, 0.8))
-    return np.exp(matched + rng.normal(0, 0.08, 3) + rng.normal(0, 0.12) + _walk(rng, frames, 0.03)[:, None])
+    return np.exp(matched + rng.normal(0, 0.08, 3) + rng.normal(0, 0.12) + random_walk(rng, frames, 0.03)[:, None])
 
 
 def _blur_width(rng: np.random.Generator) -> float:
     """Return the width in pixels of an object's Gaussian blur; none for two in three."""
     return float(rng.uniform(0.5, 2.0)) if rng.random() < 0.33 else 0.0
-
-
-def _linear(motion: Motion, frame: int, own_size: float) -> np.ndarray:
-    """Return the map (2, 2) of a cut-out of `own_size` pixels in one frame: mirror, stretch, scale, turn."""
-    scale, half = motion.sizes[frame] / own_size, motion.log_aspects[frame] / 2
-    cosine, sine = np.cos(motion.angles[frame]), np.sin(motion.angles[frame])
-    stretch = np.diag([scale * np.exp(half) * motion.mirrored[frame], scale * np.exp(-half)])
-    return np.array([[cosine, -sine], [sine, cosine]]) @ stretch
 
 
 def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:

@@ -108,6 +108,6 @@ def test_an_evaluation_takes_a_set_up_by_its_path(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(MINE)
     where = ["--root", str(tmp_path / "data"), "--out", str(tmp_path / "results")]
-    assert main(["eval", "folder", *where, "--params", str(mine), "--runs", "1", "--device", "cpu"]) == 0
+    assert main(["eval", "--dataset", "folder", *where, "--params", str(mine), "--runs", "1", "--device", "cpu"]) == 0
     [boxes] = (tmp_path / "results").rglob("still*.txt")
     assert "mine" in boxes.parts[-2] or any("mine" in part for part in boxes.relative_to(tmp_path / "results").parts)

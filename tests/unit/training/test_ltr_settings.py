@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -164,6 +165,20 @@ def test_one_step_trains_what_the_file_says(name, tmp_path, backbones, monkeypat
         (row,) = csv.DictReader(file)
     assert all(np.isfinite(float(row[key])) for key in ("loss", "box", "val_loss", "val_box", "val_iou"))
     assert ("last" in row) == ("classifier" in settings.rates)
+
+
+def test_the_training_file_of_the_page_on_extending_trains_with_its_own_loss(tmp_path, backbones, monkeypatch):
+    """The file of docs/extending.md, found by its path: one step with the loss that it defines."""
+    page = (Path(__file__).parents[3] / "docs" / "extending.md").read_text()
+    path = tmp_path / "mine.py"
+    path.write_text(next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "box_loss=" in code))
+    settings = small(str(path), tmp_path, backbones)
+    plan = public_plan(str(path), settings, monkeypatch, blocks(), Named("held_back"))
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    train(plan, settings)
+    with open(tmp_path / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert plan.objective.box_loss.__name__ == "absolute_iou_error" and 0 < float(row["box"]) < 100
 
 
 @pytest.mark.parametrize("name", ["dimp18_nce_plus", "atom18_ml_is"])

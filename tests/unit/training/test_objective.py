@@ -254,6 +254,20 @@ def test_the_objective_is_the_weighted_sum(name):
     assert loss.item() == pytest.approx(200 * hinge.item() + 0.01 * box.item(), rel=1e-5)
 
 
+def test_a_loss_of_ones_own_takes_the_place_of_the_box_loss():
+    """It gets the network's energies, the candidates and the settings; its mean over frames is the box loss."""
+
+    def own(energies: torch.Tensor, candidates: Candidates, settings: ObjectiveSettings) -> torch.Tensor:
+        return settings.samples * (energies - candidates.boxes_xyxy[..., 0]).abs().sum(-1)
+
+    net, settings = Fixed(), settings_of("nce_plus", samples=8)
+    batch = batch_of([[20.0, 20, 40, 30], [30.0, 25, 44, 30]])
+    _, logs = Objective(2, settings, box_loss=own)(net, batch, torch.Generator().manual_seed(3))
+    c = draw_candidates(batch["boxes_xywh"][:, 2:].transpose(0, 1), settings, torch.Generator().manual_seed(3))
+    expected = own((c.boxes_xyxy / 50).sin().sum(-1), c, settings).mean()
+    assert logs["box"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_frames_without_a_target_are_left_out_of_the_box_loss():
     """The mean over the two valid ones of three frames, and labels of zero for the third."""
     valid = [[20.0, 20, 40, 30], [30.0, 25, 44, 30]]
