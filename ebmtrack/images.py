@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
 DEEP = 65535  # the largest value of a 16-bit picture
-NARROW = DEEP / 4  # a 16-bit picture that uses less than this is stretched: it has lost two bits or more otherwise
 MARGIN_FRAC = 0.125  # of the first frame's range is added on either side, so that later frames may be a little brighter
 TAILS = (0.1, 99.9)  # percentiles that give the range: a few dead or hot pixels do not decide it
 

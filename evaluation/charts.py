@@ -32,14 +32,6 @@ _PAPER_STYLE: Any = {"font.size": 9, "pdf.fonttype": 42, "svg.fonttype": "none",
 _TEXTS = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
 _PAGE_STYLE: Any = {**_PAPER_STYLE, **dict.fromkeys(_TEXTS, _SOFT)}
 
-_UNWANTED = (  # of matplotlib's SVG, inside a page
-    r"<metadata>.*?</metadata>",
-    r"<defs>\s*<style.*?</defs>",
-    r'\sxmlns(:\w+)?="[^"]*"',
-    r'\sid="[^"]*"',
-    r"<!--.*?-->",
-)
-
 
 @dataclass(frozen=True)
 class Line:

@@ -14,6 +14,7 @@ import numpy as np
 from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.foreign import read_boxes
 from ebmtrack.evaluation.results import box_path, read_marker
+from ebmtrack.tracking.params import set_up_name
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import DataSet
 
@@ -83,8 +84,8 @@ class Outcome:
 
 
 def run_folder(out: str | os.PathLike, dataset: str, params: str, run: int) -> Path:
-    """Return the folder of one run: `<out>/<dataset>/<params>_<run>`."""
-    return Path(out) / dataset / f"{params}_{run:03d}"
+    """Return the folder of one run: `<out>/<dataset>/<params>_<run>`; of a set-up's path its file's name counts."""
+    return Path(out) / dataset / f"{set_up_name(params)}_{run:03d}"
 
 
 def seed_of(seed: int, run: int, sequence: str) -> int:

@@ -243,16 +243,11 @@ def _tracker_params(params: Any) -> TrackerParams:
 def _network(params: Any) -> TorchEngine:
     """Return the network of the parameters on its device, shared by all trackers of a process."""
     path = find_weights(getattr(params, "weights", None))
-    device = getattr(params, "device", None) or _default_device()
+    device = getattr(params, "device", None) or "auto"  # of GPUs the one that the host made the current one
     engine = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
     if getattr(params, "softmax_scores", False) != (engine.info.classifier == "prdimp"):
         raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
     return engine
-
-
-def _default_device() -> str:
-    """Return the GPU that the host chose for this process, else the CPU."""
-    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
 
 
 @functools.lru_cache(maxsize=2)

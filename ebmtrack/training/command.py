@@ -19,7 +19,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.names import unknown
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader
-from ebmtrack.training.overrides import as_json, differences, override, parse
+from ebmtrack.training.overrides import as_json, differences, override
 from ebmtrack.training.run import train
 from ebmtrack.training.settings import RunSettings
 
@@ -99,11 +99,6 @@ def settings_for(name: str, chosen: Mapping[str, Any] | None = None, changes: Se
         changes: texts "key=value", as for `settings.override`.
     """
     return override(default_settings(name, chosen), changes)
-
-
-def settings_from_arguments(name: str, arguments: Sequence[str]) -> RunSettings:
-    """Return the settings of a run with a command line made from them, such as ["--objective.beta", "0.2"]."""
-    return parse(default_settings(name), arguments, f"ebmtrack train {name}")
 
 
 def train_named(name: str, settings: RunSettings) -> Path:

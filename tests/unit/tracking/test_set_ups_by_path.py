@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -109,5 +110,6 @@ def test_an_evaluation_takes_a_set_up_by_its_path(tmp_path):
     mine.write_text(MINE)
     where = ["--root", str(tmp_path / "data"), "--out", str(tmp_path / "results")]
     assert main(["eval", "--dataset", "folder", *where, "--params", str(mine), "--runs", "1", "--device", "cpu"]) == 0
-    [boxes] = (tmp_path / "results").rglob("still*.txt")
-    assert "mine" in boxes.parts[-2] or any("mine" in part for part in boxes.relative_to(tmp_path / "results").parts)
+    assert (tmp_path / "results" / "folder" / "mine_000" / "still.txt").is_file()
+    [marker] = (tmp_path / "results" / "folder" / "mine_000").glob("still*.json")
+    assert json.loads(marker.read_text())["made_by"]["params"]["ascent_steps"] == 15
