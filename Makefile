@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: exported demo test test-slow lint types clean
+.PHONY: exported demo test test-slow lint types clean mutants
 
 demo: $(if $(wildcard .venv/ready),.venv/ready,.venv/small)  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
@@ -21,12 +21,15 @@ lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 
+mutants: .venv/ready  ## change one line at a time; the tests of its room must notice, nine times in ten (an hour on one core)
+	$(BIN)/python tools/mutants.py
+
 types: .venv/ready  ## mypy over package, tests and tools; links show it the three folders beside ebmtrack/ in their places
 	mkdir -p build/types/ebmtrack
 	find build/types -type l -delete
 	ln -s $(CURDIR)/ebmtrack/* $(CURDIR)/ltr_settings $(CURDIR)/tracker_params $(CURDIR)/evaluation build/types/ebmtrack
 	ln -s $(CURDIR)/tests $(CURDIR)/tools build/types
-	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py
+	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py tools/mutants.py
 
 .venv/small: setup.cfg pyproject.toml  # what tracks: no torch, half a minute
 	$(PYTHON) -m venv .venv

@@ -34,7 +34,7 @@ def measure(folder: Path, tracker: Tracker, every: int) -> tuple[float, float, f
             labels.leg(left, 1).result(n) for left, right in zip(keys, keys[1:]) for n in range(left.frame, right.frame)
         ]
         alone = [labels.leg(keys[0], 1).result(number) for number in range(last)]
-    return tuple(mean_overlap(rows, truth, counted) for rows in (alone, again, joined))  # type: ignore[return-value]
+    return tuple(mean_overlap(rows, truth, counted) for rows in (alone, again, joined))  # type: ignore[return-value]  # of three
 
 
 def mean_overlap(rows: list[FrameResult], truth: np.ndarray, counted: list[int]) -> float:

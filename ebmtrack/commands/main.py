@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_in_one_line
+            vars(warnings)["showwarning"] = _show_in_one_line
             code = parse(argv or ["--help"]).run()
         sys.stdout.flush()
     except BrokenPipeError:

@@ -88,6 +88,6 @@ def build_trunk(name: str) -> nn.Module:
     """Return a new trunk, which also knows its `channels`, `image_mean` and `image_std`."""
     backbone = BACKBONES[check_name("backbone", name, BACKBONES)]
     trunk = backbone.build()
-    trunk.channels = backbone.channels  # type: ignore[assignment]
-    trunk.image_mean, trunk.image_std = backbone.image_mean, backbone.image_std  # type: ignore[assignment]
+    facts = {"channels": backbone.channels, "image_mean": backbone.image_mean, "image_std": backbone.image_std}
+    vars(trunk).update(facts)
     return trunk

@@ -146,7 +146,10 @@ def measure(
 ) -> dict[str, Any]:
     """Return times, boxes and frame numbers of the next frames; at the clip's beginning tracking starts anew."""
     tracker.clock.spent_ms.clear()
-    spent, boxes, numbers, device, cpu_s = [], [], [], tracker.clock.device, 0.0
+    spent: list[float] = []
+    boxes: list[Any] = []
+    numbers: list[int] = []
+    device, cpu_s = tracker.clock.device, 0.0
     while len(spent) < count:
         number, image = next(frames)
         if number == 0:

@@ -36,12 +36,12 @@ class Shard(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         number = self.number(position)
-        return {**self.dataset[number], "number": number}  # type: ignore[index]
+        return {**self.dataset[number], "number": number}  # type: ignore[index]  # no maker of batches
 
 
 def length_of(dataset: Dataset | BatchMaker) -> int:
     """Return the number of samples of a data set."""
-    return len(dataset)  # type: ignore[arg-type]
+    return len(dataset)  # type: ignore[arg-type]  # ours has a length
 
 
 def batches(shard: Shard, needed: int, workers: int, seed: int) -> Iterator[Batch]:

@@ -152,8 +152,8 @@ class FrozenPairs:
             ConfigError: there are too few samples.
         """
         number = -(-length // rounds.pairs)
-        if len(samples) < number * rounds.samples:  # type: ignore[arg-type]
-            raise ConfigError(f"{number} rounds of {rounds.samples} samples are needed, there are {len(samples)}")  # type: ignore[arg-type]
+        if len(samples) < number * rounds.samples:  # type: ignore[arg-type]  # ours has a length
+            raise ConfigError(f"{number} rounds of {rounds.samples} samples are needed, there are {len(samples)}")  # type: ignore[arg-type]  # see above
         self.net, self.samples, self.bfloat16, self.workers = net, samples, bfloat16, workers
         self.rounds, self.length, self.seed = rounds, length, seed
         self.round, self.features = -1, NO_FEATURES

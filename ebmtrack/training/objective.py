@@ -328,7 +328,7 @@ class Objective:
     ) -> tuple[list[Tensor], Tensor]:
         """Return scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
         crops = batch["crops"].to(candidates_xyxy.device)
-        trunk = getattr(net, "module", net).feature_extractor  # also within DistributedDataParallel
+        trunk = getattr(getattr(net, "module", net), "feature_extractor", None)  # within DistributedDataParallel too
         images = normalize_images(crops.transpose(0, 1).permute(0, 1, 4, 2, 3).flatten(0, 1), trunk)
         images = images.contiguous(memory_format=torch.channels_last).unflatten(0, crops.shape[1::-1])
         train_images, test_images = images[: self.train_frames], images[self.train_frames :]

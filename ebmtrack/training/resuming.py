@@ -105,7 +105,7 @@ def random_state() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     return {
         "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), *rest),  # type: ignore[union-attr, attr-defined]
+        "numpy": (kind, keys.tolist(), *rest),  # type: ignore[union-attr, attr-defined]  # the tuple form
         "torch": torch.get_rng_state(),
         "cuda": cuda,
     }

@@ -296,7 +296,7 @@ def _is_id(value: object) -> bool:
 
 
 def _is_size(value: object) -> bool:
-    return _is_number(value) and float(value) > 0 and float(value) % 1 == 0  # type: ignore[arg-type]
+    return _is_number(value) and float(value) > 0 and float(value) % 1 == 0  # type: ignore[arg-type]  # it is a number
 
 
 def _is_number(value: object) -> bool:

@@ -27,7 +27,8 @@ class Drifter:
     """
 
     def __init__(self, drift_after: int = 1000):
-        self.drift_after, self.starts = drift_after, []
+        self.drift_after = drift_after
+        self.starts: list[int] = []
 
     def __deepcopy__(self, memo):
         copy = Drifter(self.drift_after)
