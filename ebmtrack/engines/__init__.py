@@ -13,10 +13,15 @@ from ebmtrack.errors import ConfigError, missing_extra
 __all__ = ["ENGINES", "Engine", "has_torch", "load_engine", "weights_file"]
 
 ENGINES = ("auto", "torch", "onnx")
+CLASSIFIERS = ("network", "atom")
 
 
 def load_engine(
-    weights: str | Path | None, device: str = "auto", precision: str = "auto", engine: str = "auto"
+    weights: str | Path | None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    classifier: str = "network",
 ) -> Engine:
     """Return the engine for a network.
 
@@ -28,6 +33,7 @@ def load_engine(
         precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
         engine: "torch", "onnx" or "auto": ONNX Runtime for the folder of an exported network and where torch is not
             installed, torch otherwise.
+        classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
     Raises:
         ConfigError: on an unknown engine, device or precision.
@@ -35,15 +41,21 @@ def load_engine(
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if classifier not in CLASSIFIERS:
+        raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier!r}")
+    if classifier == "atom" and engine == "auto" and not is_exported(weights):
+        engine = "torch"
     if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not has_torch())):
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
+        if classifier == "atom":
+            raise ConfigError("ATOM's classifier learns in torch: take a .safetensors file and the engine 'torch'")
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
     if not has_torch():
         raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine
 
-    return load_torch_engine(weights, device, precision)
+    return load_torch_engine(weights, device, precision, classifier)
 
 
 def weights_file(weights: str | Path | None) -> Path:

@@ -12,7 +12,8 @@ Conventions at the border:
   covers 0..side, so that the centre of its first pixel is at 0.5. `boxes_xyxy` is (x0, y0, x1, y1), `boxes_xywh` is
   (x0, y0, x1 - x0, y1 - y0). Boxes may leave the patch; an engine accepts any numbers, NaN and infinity included.
 - A cell is `info.stride` crop pixels. Cell (0, 0) of a score map of n x n cells is at -(n - 1) / 2 cells from the
-  region's centre, in y and in x. An even filter on h x w feature cells gives (h + 1) x (w + 1) scores.
+  region's centre, in y and in x. An even filter on h x w feature cells gives (h + 1) x (w + 1) scores. ATOM's
+  map is interpolated: n is the patch's side, and its scores are a pixel apart.
 - Engines draw no random numbers. The tracker draws them all, so that every engine gets the same ones.
 - The same inputs give the same outputs to the bit on the same machine, and what an engine returns for one target does
   not depend on the other targets in the call.
@@ -70,7 +71,7 @@ def read_trained_on(settings: Mapping[str, Any]) -> TrainedOn | None:
 class EngineInfo:
     """What the tracker must know of a network.
 
-    classifier: "dimp" or "prdimp" (whose scores the tracker turns into probabilities by a softmax).
+    classifier: "dimp", "atom", or "prdimp", whose scores the tracker turns into probabilities by a softmax.
     channels: number of channels of the classification features.
     stride: crop pixels per cell of the classification features.
     device: the device's name, for reports ("cpu", "cuda:0", "CPUExecutionProvider").

@@ -95,15 +95,30 @@ class TorchEngine:
         layer2, layer3 = self.net.extract(torch.from_numpy(first.patches))
         branch, reference = self.net.box_energy, torch.from_numpy(first.boxes_xyxy[:1]).to(self.net.device)
         energy = target_energy(branch, layer2[:1], layer3[:1], reference, self.net.dtype)
-        features = self.net.classify(layer3)
+        features = self.classify(layer3)
         region = TorchRegion(energy.over(BoxFeatures(branch, layer2[:1], layer3[:1])), features[:1])
         factors = torch.from_numpy(first.channel_factors).to(features)
         samples = torch.cat([features, features[:1] * factors[:, :, None, None]])
         boxes = torch.from_numpy(first.boxes_xyxy)
         boxes = torch.cat([boxes, boxes[:1].expand(len(factors), -1)]).to(self.net.device)
-        filters = self.net.classifier.learn(samples[:, None], boxes[:, None], None, first.iterations)
-        target = TorchTarget(energy, filters[-1], _padded(samples, first.capacity), _padded(boxes, first.capacity))
-        return target, region
+        return self.target_of(energy, samples, boxes, first), region
+
+    def classify(self, layer3: Tensor) -> Tensor:
+        """Return the classification features (N, c, h, w) of N images."""
+        return self.net.classify(layer3)
+
+    def classify_each(self, layer3: Tensor) -> list[Tensor]:
+        """Return the classification features (1, c, h, w) of each of N images."""
+        return self.net.classify_each(layer3)
+
+    def target_of(self, energy: TargetEnergy, samples: Tensor, boxes_xyxy: Tensor, first: FirstFrame) -> TorchTarget:
+        """Return the model that is learned from samples (n, c, h, w) and boxes (n, 4) of a first frame."""
+        filters = self.net.classifier.learn(samples[:, None], boxes_xyxy[:, None], None, first.iterations)
+        return TorchTarget(energy, filters[-1], padded(samples, first.capacity), padded(boxes_xyxy, first.capacity))
+
+    def scores(self, target: TorchTarget, features: Tensor) -> Tensor:
+        """Return the score map (h, w) of a target's filter on classification features (1, c, h, w)."""
+        return apply_filter(features[None], target.filter)[0, 0]
 
     @torch.inference_mode()
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
@@ -111,7 +126,7 @@ class TorchEngine:
         groups = _by_shape(looks)
         layers = [self.net.extract(torch.from_numpy(np.stack([looks[k].patch for k in group]))) for group in groups]
         mark("backbone")
-        classified = [self.net.classify_each(layer3) for _, layer3 in layers]
+        classified = [self.classify_each(layer3) for _, layer3 in layers]
         mark("classifier features")
         sights: dict[int, Sight] = {}
         for group, (layer2, layer3), features in zip(groups, layers, classified):
@@ -126,7 +141,7 @@ class TorchEngine:
             sides = [round(m.shape[-1] / features.shape[-1]) * look.margin_cells for m in (layer2, layer3, features)]
             layer2, layer3, features = (F.pad(m, [s] * 4) for m, s in zip((layer2, layer3, features), sides))
         region = TorchRegion(look.target.energy.over(BoxFeatures(self.net.box_energy, layer2, layer3)), features)
-        return Sight(region, apply_filter(features[None], look.target.filter)[0, 0].cpu().numpy())
+        return Sight(region, self.scores(look.target, features).cpu().numpy())
 
     @torch.inference_mode()
     def climb(
@@ -160,11 +175,18 @@ class TorchEngine:
         target.filter = improve(target.filter, samples, boxes, sample_weights, iterations)[-1]
 
 
-def load_torch_engine(weights: str | Path | None, device: str = "cpu", precision: str = "auto") -> TorchEngine:
+def load_torch_engine(
+    weights: str | Path | None, device: str = "cpu", precision: str = "auto", classifier: str = "network"
+) -> TorchEngine:
     """Return the engine of a file of weights; see `ebmtrack.engines.load_engine`."""
     path = resolve_weights(weights)
     net = InferenceNet(load_checkpoint(path), check_device(device), precision)
-    return TorchEngine(net, read_trained_on(read_metadata(path)["settings"]))
+    trained_on = read_trained_on(read_metadata(path)["settings"])
+    if classifier == "atom":
+        from ebmtrack.engines.atom_engine import AtomEngine
+
+        return AtomEngine(net, trained_on)
+    return TorchEngine(net, trained_on)
 
 
 def _exp(values: np.ndarray) -> np.ndarray:
@@ -196,7 +218,7 @@ def _by_shape(looks: Sequence[Look]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _padded(values: Tensor, capacity: int) -> Tensor:
+def padded(values: Tensor, capacity: int) -> Tensor:
     """Return values (n, ...) followed by zeros, (capacity, ...)."""
     padded = values.new_zeros(capacity, *values.shape[1:])
     padded[: len(values)] = values

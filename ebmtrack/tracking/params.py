@@ -24,6 +24,7 @@ class TrackerParams:
     """
 
     weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
+    classifier: str = "network"  # the network's own, or "atom": learned by Gauss-Newton in the first frame
     # search region
     sample_size: int = 352
     search_factor: float = 6.0

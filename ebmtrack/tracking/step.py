@@ -118,8 +118,10 @@ def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], st
 def judge(state: TargetState, view: View, stride: int) -> Localization:
     """Return what a view's scores say of the target."""
     crop_map = view.region.map
-    cell = stride * crop_map.scale  # image pixels
-    return localize(view.scores, state.size_hw / cell, (state.position_yx - crop_map.centre_yx) / cell, state.params)
+    finer = max(1, round(len(view.scores) * stride / crop_map.side))  # scores per cell; ATOM's map is interpolated
+    cell = stride * crop_map.scale / finer  # image pixels
+    found = localize(view.scores, state.size_hw / cell, (state.position_yx - crop_map.centre_yx) / cell, state.params)
+    return found._replace(displacement_yx=found.displacement_yx / finer)
 
 
 def take_clear_view(

@@ -218,7 +218,7 @@ def engine_and_params(
 ) -> tuple[Engine, TrackerParams]:
     """Return the network and the set-up of a tracker; see Tracker.from_pretrained."""
     params = load_params(params) if isinstance(params, str) else params
-    loaded = load_engine(params.weights if weights is None else weights, device, precision, engine)
+    loaded = load_engine(params.weights if weights is None else weights, device, precision, engine, params.classifier)
     if params.softmax_scores != (loaded.info.classifier == "prdimp"):
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
