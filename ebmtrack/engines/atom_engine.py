@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmtrack.engines.base import EngineInfo, FirstFrame
+from ebmtrack.engines.base import EngineInfo, FirstFrame, TrainedOn
 from ebmtrack.engines.torch_energy import TargetEnergy
 from ebmtrack.engines.torch_engine import TorchEngine, TorchRegion, TorchTarget, padded
 from ebmtrack.nets.atom_classifier import AtomClassifier, correlate, normalize, score_pixels
@@ -34,8 +34,8 @@ class AtomEngine(TorchEngine):
     classifier begins at the same random numbers for every target.
     """
 
-    def __init__(self, net: InferenceNet):
-        super().__init__(net)
+    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None):
+        super().__init__(net, trained_on)
         self.classifier = AtomClassifier.create(net.backbone.channels[1])
 
     @property

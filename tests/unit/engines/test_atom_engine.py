@@ -52,6 +52,7 @@ def test_copies_learn_alone_and_a_start_repeats_to_the_bit(engine: AtomEngine, s
     assert (twin.projection == model.projection).all()
 
 
+@pytest.mark.slow
 def test_set_ups_of_atom_track(engine: AtomEngine) -> None:
     """Thirty samples of the first frame, then a target that moves by six pixels is followed by the score's peak."""
     params = load_params("atom_energy")
