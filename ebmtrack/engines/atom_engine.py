@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmtrack.engines.base import EngineInfo, FirstFrame, TrainedOn
+from ebmtrack.engines.base import EngineInfo, FirstFrame, TargetModel, TrainedOn
 from ebmtrack.engines.torch_energy import TargetEnergy
 from ebmtrack.engines.torch_engine import TorchEngine, TorchRegion, TorchTarget, padded
 from ebmtrack.nets.atom_classifier import AtomClassifier, correlate, normalize, score_pixels
@@ -59,19 +59,19 @@ class AtomEngine(TorchEngine):
             projected = padded(F.conv2d(samples, projection), first.capacity)
             return AtomTarget(energy, filter, projected, padded(boxes, first.capacity), projection)
 
-    def scores(self, target: AtomTarget, features: Tensor) -> Tensor:
+    def scores(self, target: TargetModel, features: Tensor) -> Tensor:
         """Return the scores (side, side) of all pixels of the crop, without phi."""
         scores = correlate(target.filter, F.conv2d(features, target.projection))
         return score_pixels(scores[0], FEATURE_STRIDE)
 
     @torch.no_grad()
-    def remember(self, target: AtomTarget, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
+    def remember(self, target: TargetModel, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
         """Store a search region's projected features as a sample."""
         target.samples[slot] = F.conv2d(region.classification.clone(), target.projection)[0]
         target.boxes_xyxy[slot] = torch.from_numpy(box_xyxy)
 
     @torch.no_grad()
-    def learn(self, target: AtomTarget, weights: np.ndarray, iterations: int) -> None:
+    def learn(self, target: TargetModel, weights: np.ndarray, iterations: int) -> None:
         """Improve a target's filter on its stored samples."""
         n = len(weights)
         sample_weights = torch.from_numpy(weights).to(target.samples)

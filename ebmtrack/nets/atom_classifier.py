@@ -69,9 +69,14 @@ def gauss_newton_cg(
         values, transposed = torch.func.vjp(residuals, *v)
         _, forward = torch.func.vjp(transposed, torch.zeros_like(values))  # the transposed of g -> J^T g is p -> J p
         b = tuple(-part for part in transposed(values))
-        step = conjugate_gradient(lambda p, f=forward, t=transposed: t(*f(p)), b, iterations, weights)  # type: ignore[misc]
+        step = conjugate_gradient(partial(_product, forward, transposed), b, iterations, weights)
         v = _add(v, step, 1.0)
     return v
+
+
+def _product(forward: Callable, transposed: Callable, p: Vector) -> Vector:
+    """Return J^T J p."""
+    return transposed(*forward(p))
 
 
 def _dot(a: Vector, b: Vector) -> float:

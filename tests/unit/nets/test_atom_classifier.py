@@ -81,7 +81,7 @@ def test_the_loss_does_not_rise_over_the_rounds() -> None:
     """By more than a hundredth; and it falls to less than half of where it begins."""
     places = torch.tensor([[144.0, 144], [100, 180], [170, 90], [144, 60]])
     samples, boxes = planted(4, places), boxes_at(places)
-    classifier, losses = AtomClassifier.create(16, 8), []
+    classifier, losses = AtomClassifier.create(16, 8), list[float]()
     labels, weights = atom.gaussian_labels(boxes, 18, 16), torch.full((4,), 0.25)
     for rounds in range(7):
         learned = classifier.learn(samples, boxes, rounds)
