@@ -18,7 +18,7 @@ def vectors(*shapes: tuple[int, ...], seed: int = 0) -> tuple[torch.Tensor, ...]
     return tuple(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
 
 
-def planted(n: int, places_xy: torch.Tensor, seed: int = 0, noise: float = 0.1) -> torch.Tensor:
+def planted(n: int, places_xy: torch.Tensor, seed: int = 0, noise: float = 0.05) -> torch.Tensor:
     """Return normalised features (n, 16, 18, 18): noise, and a smooth pattern in three channels at places in pixels."""
     generator = torch.Generator().manual_seed(seed)
     features = noise * torch.randn(n, 16, 18, 18, generator=generator)
