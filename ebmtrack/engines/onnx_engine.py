@@ -26,6 +26,7 @@ from ebmtrack.engines.box_ascent import climb_boxes, corners
 from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy, modulation_vectors
 from ebmtrack.engines.onnx_files import (
     ExportedNetwork,
+    check_channels,
     existing_exported,
     open_sessions,
     read_exported,
@@ -91,6 +92,7 @@ class OnnxEngine:
             ModulatedWeights([np.ones(len(self.arrays["energy/out"]) // 2, np.float32)] * 2, self.arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{network.folder}: lacks {error}; export the network anew") from error
+        check_channels(network, self.sessions)
 
     def __deepcopy__(self, memo: dict) -> OnnxEngine:
         return self

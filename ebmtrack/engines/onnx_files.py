@@ -13,6 +13,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,29 @@ def open_sessions(network: ExportedNetwork, provider: str = "cpu", threads: int 
             )
         sessions[Path(name).stem] = session
     return sessions
+
+
+def check_channels(network: ExportedNetwork, sessions: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if graphs, arrays and network.json differ in a number of channels."""
+    look = dict(zip(("layer2", "layer3", "features"), (one.shape[1] for one in sessions["look"].get_outputs())))
+    levels = {name: len(network.arrays[f"energy/w{name[5:]}"][0]) for name in ("boxes8", "boxes16")}
+    classifier = network.description["config"]["classifier_channels"]
+    inputs = {name: [one.shape[1] for one in session.get_inputs()] for name, session in sessions.items()}
+    found = {
+        "look.onnx, classification features": (look["features"], classifier),
+        "initializer.onnx, features": (inputs["initializer"][0], classifier),
+        "reference.onnx, layer2": (inputs["reference"][0], look["layer2"]),
+        "reference.onnx, layer3": (inputs["reference"][1], look["layer3"]),
+        "boxes8.onnx, cut": (inputs["boxes8"][0], look["layer2"]),
+        "boxes16.onnx, cut": (inputs["boxes16"][0], look["layer3"]),
+        **{f"{name}.onnx, box features": (sessions[name].get_outputs()[0].shape[3], levels[name]) for name in levels},
+    }
+    for what, (channels, expected) in found.items():
+        if channels != expected:
+            raise CheckpointError(
+                f"{network.folder}: {what}: {channels} channels, but the other files and network.json say {expected}; "
+                "export the network anew"
+            )
 
 
 def _providers(name: str, available: list[str]) -> list[str]:

@@ -78,7 +78,8 @@ class FilterDescent:
         minimum = np.float32(config["minimum_regularization"] ** 2)
         self.regularization = max(np.square(arrays["optimizer/filter_reg"][0]), minimum)
         self.damping = self.regularization + np.float32(config["alpha_eps"])
-        self.knots = {name: arrays.get(f"optimizer/{name}") for name in ("label", "mask", "weight")}
+        names = () if self.is_newton else ("label", "mask", "weight")
+        self.knots = {name: arrays[f"optimizer/{name}"] for name in names}
         self.spacing = np.float32(0.1)  # cells between knots (SteepestDescent's displacement)
 
     def improve(
@@ -117,7 +118,6 @@ class FilterDescent:
     def _radial(self, name: str, distance: np.ndarray) -> np.ndarray:
         """Return a learned function of the distance: linear between knots, constant beyond the last one."""
         knots = self.knots[name]
-        assert knots is not None  # arrays of a DiMP classifier hold all three
         position = np.minimum(distance / self.spacing, np.float32(len(knots) - 1))
         low = np.minimum(position.astype(np.int64), len(knots) - 2)
         return knots[low] + (position - low.astype(np.float32)) * (knots[low + 1] - knots[low])

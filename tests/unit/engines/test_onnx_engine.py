@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -248,6 +249,20 @@ def test_graphs_that_cannot_run_are_refused_in_one_line(copied):
         with pytest.raises(CheckpointError, match="look.onnx: ONNX Runtime .* cannot load it") as caught:
             open_sessions(network)
         assert "\n" not in str(caught.value)
+
+
+def test_graphs_and_arrays_that_do_not_fit_the_description_are_refused(copied):
+    network = read_exported(copied)
+    config = {**network.description["config"], "classifier_channels": 512}
+    other = dataclasses.replace(network, description={**network.description, "config": config})
+    with pytest.raises(CheckpointError, match="classification features: 256 channels, but .* say 512; export"):
+        OnnxEngine(other)
+    swapped = {**network.graphs, "boxes8.onnx": network.graphs["boxes16.onnx"]}
+    with pytest.raises(CheckpointError, match="boxes8.onnx, cut: 256 channels, but .* say 128; export"):
+        OnnxEngine(dataclasses.replace(network, graphs=swapped))
+    arrays = {name: array for name, array in network.arrays.items() if name != "optimizer/mask"}
+    with pytest.raises(CheckpointError, match="lacks 'optimizer/mask'; export"):
+        OnnxEngine(dataclasses.replace(network, arrays=arrays))
 
 
 def test_a_provider_that_is_not_there_is_refused(copied):
