@@ -27,8 +27,9 @@ class Regress:
         source: Instead of a CSV file: utkface, utkface-h5, biwi, steering or cell200 (in the folder --data), or
             drawn-cells, drawn-steering, drawn-age, drawn-headpose, which need no data.
         data: Folder of that source.
-        method: proposal (an energy with a learned proposal), teacher (an MDN that learns from an energy), mdn,
-            gaussian, laplace, softmax, l2, huber, energy-nce, energy-ml-is and others.
+        method: mdn (a mixture of Gaussians), proposal (an energy with a learned proposal, which needs more steps),
+            teacher (an MDN that learns from an energy), gaussian, laplace, softmax, l2, huber,
+            energy-nce, energy-ml-is and others.
         trunk: Backbone: small (for images of 32 to 64 pixels), resnet18 or resnet50.
         backbone: File of torchvision's ImageNet weights for a ResNet.
         size: Side to which images are scaled, in pixels.
@@ -47,7 +48,7 @@ class Regress:
     csv: Path | None = None
     source: str | None = None
     data: Path | None = None
-    method: str = "proposal"
+    method: str = "mdn"
     trunk: Literal["small", "resnet18", "resnet50"] = "small"
     backbone: str = ""
     size: int = 64
