@@ -15,6 +15,6 @@ def parameters() -> TrackerParams:
         position_step=2.5e-3,  # BMVC 2020, supplement D.1
         size_step=2.5e-3,
         calibration=0.0,
-        aspect_prior=0.0,
+        aspect_scale=0.0,
         looks_around=0,
     )

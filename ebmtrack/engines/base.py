@@ -150,6 +150,28 @@ class Sight(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class AspectPrior:
+    """A log density of boxes' aspect ratios around that of an earlier box: p(y | x, y1) is in proportion to exp f p.
+
+    log(w / h) minus its earlier value has Student's t distribution with two degrees of freedom, because most targets
+    nearly keep their aspect ratio and a few change it much.
+
+    log_aspect: (T,) log(w / h) of each target's earlier box, in crop pixels.
+    scale: of the distribution, above 0.
+    """
+
+    log_aspect: np.ndarray
+    scale: float
+
+    def value_and_gradient(self, boxes_xywh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log density (T, R) of boxes (T, R, 4), up to a constant, and its derivative by log(w / h)."""
+        ratio = np.log(boxes_xywh[..., 2] / boxes_xywh[..., 3]) - self.log_aspect[:, None].astype(boxes_xywh.dtype)
+        change = ratio / self.scale
+        spread = 1 + change**2 / 2
+        return -1.5 * np.log(spread), -1.5 / self.scale * change / spread
+
+
+@dataclasses.dataclass(frozen=True)
 class Ascent:
     """How boxes climb: `steps` plain gradient steps y <- y + step * grad f(y), without any check.
 
@@ -157,12 +179,15 @@ class Ascent:
     the start (BMVC 2020, section 5.2). Otherwise y = (x, y, w, h), and the gradient of each coordinate is multiplied by
     the box's present w (x and w) or h (y and h) (DiMP's default space). Position steps apply to the first two
     coordinates, size steps to the last two.
+
+    With a prior, boxes climb f + log p and are ranked by it.
     """
 
     steps: int
     position_step: float
     size_step: float
     relative_space: bool
+    prior: AspectPrior | None = None
 
 
 class Climb(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, Climb
+from ebmtrack.engines.base import Ascent, AspectPrior, Climb
+
+Energies = TypeVar("Energies", np.ndarray, None)
 
 
 class BoxEnergies(Protocol):
@@ -92,12 +94,32 @@ def climb_boxes(
     with np.errstate(over="ignore", invalid="ignore"):  # boxes may climb out of sight; their energies become NaN
         for _ in range(ascent.steps - 1):
             boxes = space.boxes(y)
-            y = y + step * space.gradient(energies.gradient(corners(boxes)), boxes)
+            slope = space.gradient(energies.gradient(corners(boxes)), boxes)
+            y = y + step * add_prior(None, slope, boxes, ascent.prior)[1]
         boxes = space.boxes(y)
         values, gradient = energies.value_and_gradient(corners(boxes))
+        values, slope = add_prior(values, space.gradient(gradient, boxes), boxes, ascent.prior)
         if ascent.steps:
-            y = y + step * space.gradient(gradient, boxes)
+            y = y + step * slope
         return Climb(space.boxes(y), values)
+
+
+def add_prior(
+    values: Energies, slope: np.ndarray, boxes_xywh: np.ndarray, prior: AspectPrior | None
+) -> tuple[Energies, np.ndarray]:
+    """Add the log density of the boxes' aspect ratios.
+
+    Args:
+        values: energies (T, R), or None if they are not needed.
+        slope: their gradient (T, R, 4) in either space, whose last two coordinates are derivatives by log w and log h.
+        boxes_xywh: (T, R, 4).
+        prior: the density; None changes nothing.
+    """
+    if prior is None:
+        return values, slope
+    log_density, by_ratio = prior.value_and_gradient(boxes_xywh)
+    slope = slope + np.stack([np.zeros_like(by_ratio)] * 2 + [by_ratio, -by_ratio], axis=-1)
+    return None if values is None else values + log_density, slope
 
 
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:

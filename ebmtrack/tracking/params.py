@@ -70,7 +70,7 @@ class TrackerParams:
     half_pixel_late: bool = True  # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3
     calibration: float = 0.0  # share of the first frame's error of size that is undone (0 in the papers)
-    aspect_prior: float = 0.0  # share by which each frame's aspect ratio returns to the first's (papers: 0)
+    aspect_scale: float = 0.0  # of the density of log(w / h) around the first frame's; 0: none, as in the papers
     max_aspect: float = 6.0
     # running
     seed: int = 0

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ebmtrack.engines.base import Ascent
+from ebmtrack.engines.base import Ascent, AspectPrior
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
 
 
-def ascent_of(params: TrackerParams) -> Ascent:
-    """Return how boxes climb in a set-up."""
-    return Ascent(params.ascent_steps, params.position_step, params.size_step, params.relative_space)
+def ascent_of(params: TrackerParams, log_aspects: Sequence[float] = ()) -> Ascent:
+    """Return how boxes climb in a set-up.
+
+    Args:
+        params: the set-up.
+        log_aspects: expected log(w / h) of the boxes of each target; none if there is nothing to expect yet.
+    """
+    prior = AspectPrior(np.array(log_aspects), params.aspect_scale) if params.aspect_scale and log_aspects else None
+    return Ascent(params.ascent_steps, params.position_step, params.size_step, params.relative_space, prior)
 
 
 def candidate_boxes(box_xywh: np.ndarray, params: TrackerParams, random: RandomNumbers) -> np.ndarray:

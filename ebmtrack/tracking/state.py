@@ -91,17 +91,14 @@ class TargetState:
         return crop_map.to_crop(self.position_yx, self.size_hw * times_hw).astype(np.float32)
 
     def own_size(self, climbed_hw: np.ndarray) -> np.ndarray:
-        """Return the target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy.
+        """Return the target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy."""
+        return climbed_hw * np.exp(-self.log_excess_hw)
 
-        The first frame's excess is taken out, and `aspect_prior` draws the aspect ratio to the first frame's: most
-        targets keep theirs, and an energy that is wrong about it is wrong in the next frame too.
-        """
-        size = climbed_hw * np.exp(-self.log_excess_hw)
-        if not self.params.aspect_prior:
-            return size
-        h, w = np.moveaxis(size.clip(min=1e-6), -1, 0)
-        pull = self.params.aspect_prior * (self.first_log_aspect - np.log(h / w)) / 2
-        return size * np.exp(np.stack([pull, -pull], axis=-1))
+    @property
+    def climbed_log_aspect(self) -> float:
+        """Return log(w / h) of the boxes that climb, if the target has the first frame's aspect ratio."""
+        excess_h, excess_w = self.log_excess_hw
+        return float(excess_w - excess_h) - self.first_log_aspect
 
     def moved(self, position_yx: np.ndarray, size_hw: np.ndarray) -> TargetState:
         """Return the state with another position and size."""

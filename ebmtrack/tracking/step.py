@@ -169,7 +169,8 @@ def answer_together(engine: Engine, located: Sequence[Located], mark: Mark) -> l
         return states
     regions = [proposal.view.features for proposal in proposals.values()]
     candidates = np.stack([proposal.candidates_xywh for proposal in proposals.values()])
-    climb = engine.climb(regions, candidates, ascent_of(states[0].params), mark)
+    ascent = ascent_of(states[0].params, [states[k].climbed_log_aspect for k in proposals])
+    climb = engine.climb(regions, candidates, ascent, mark)
     for (k, proposal), boxes, energies in zip(proposals.items(), *climb):
         states[k] = answer(states[k], proposal, best_boxes(boxes, energies, states[k].params))
     mark("refinement")
@@ -225,7 +226,8 @@ def climbed_candidates(engine: Engine, state: TargetState) -> tuple[np.ndarray, 
     if not state.proposals:
         return np.empty((0, 4)), np.empty((0, 4))
     (proposal,) = state.proposals
-    climb = engine.climb([proposal.view.features], proposal.candidates_xywh[None], ascent_of(state.params))
+    ascent = ascent_of(state.params, [state.climbed_log_aspect])
+    climb = engine.climb([proposal.view.features], proposal.candidates_xywh[None], ascent)
     return _boxes_in_image(state, proposal, proposal.candidates_xywh), _boxes_in_image(state, proposal, climb[0][0])
 
 

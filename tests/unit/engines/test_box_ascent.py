@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
-from ebmtrack.engines.base import Ascent
+from ebmtrack.engines.base import Ascent, AspectPrior
 from ebmtrack.engines.box_ascent import DefaultSpace, RelativeSpace, climb_boxes, corners
 
 
@@ -52,3 +54,29 @@ def test_relative_coordinates_there_and_back():
     assert y[0, 1] == pytest.approx([6 / 4, 12 / 8, np.log(10), np.log(20)])
     assert np.allclose(space.boxes(y), boxes)
     assert corners(boxes)[0, 0].tolist() == [5, 6, 9, 14]
+
+
+def test_the_aspect_prior_is_student_t_and_its_gradient_is_its_slope():
+    """Against SciPy's closed form for two degrees of freedom, (1 + t^2 / 2)^(-3/2), and central differences."""
+    prior = AspectPrior(np.array([0.2, -1.0]), 0.5)
+    boxes = np.abs(np.random.default_rng(0).normal(30, 9, (2, 5, 4))) + 1
+    value, slope = prior.value_and_gradient(boxes)
+    change = (np.log(boxes[..., 2] / boxes[..., 3]) - [[0.2], [-1.0]]) / 0.5
+    assert np.allclose(np.exp(value), (1 + change**2 / 2) ** -1.5)
+    wider, higher = (boxes * [1, 1, np.exp(a), np.exp(-a)] for a in (5e-5, -5e-5))
+    difference = prior.value_and_gradient(wider)[0] - prior.value_and_gradient(higher)[0]
+    assert np.allclose(difference / 2e-4, slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_boxes_climb_and_are_ranked_by_energy_plus_prior(relative):
+    """On a flat energy boxes go to the prior's aspect ratio, keep their area, and the nearest ranks first."""
+    flat = KnownEnergies(defaultdict(float), {})
+    boxes = np.array([[[0.0, 0, 10, 10], [0.0, 0, 20, 10]]], np.float32)
+    prior = AspectPrior(np.array([np.log(2.0)]), 0.5)
+    start = climb_boxes(flat, boxes, Ascent(0, 0, 0, relative, prior))
+    assert start.energies[0, 0] < start.energies[0, 1] == pytest.approx(0, abs=1e-6)
+    end = climb_boxes(flat, boxes, Ascent(99, 0.0, 0.05 if relative else 1.0, relative, prior)).boxes_xywh[0]
+    assert np.allclose(end[:, 2] / end[:, 3], 2, rtol=1e-2)
+    if relative:
+        assert np.allclose(end[:, 2] * end[:, 3], [100, 200], rtol=1e-3)
