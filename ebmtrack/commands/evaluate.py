@@ -89,7 +89,7 @@ class Stress:
     Attributes:
         root: Folder of sequences, as for `ebmtrack eval --dataset folder`.
         params: Tracker set-ups, one or more.
-        changes: none, jump, hidden, gaps, grey, noise; all by default.
+        changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
         set: A change of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.

@@ -7,6 +7,7 @@
 | `hidden` | in 20 of every 60 frames something else from the picture covers the target |
 | `gaps` | two of three frames are missing |
 | `grey` | no colours |
+| `twin` | a copy of the target passes it, at 1.5 target sizes, again and again |
 | `noise` | normal noise of 20 grey levels |
 
 Frames in which the target cannot be seen count for nothing. Benchmarks hold little of the first two, and what a live
@@ -36,6 +37,7 @@ from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos.sequence import DataSet, Sequence
 
 JUMP_EVERY, JUMP_SIZES = 15, 2.5  # frames; roots of the target's area
+TWIN_REACH, TWIN_DISTANCE, TWIN_FRAMES = 3.0, 1.5, 20  # roots of the target's area; frames of one passage
 HIDDEN_FROM, HIDDEN_TO, PERIOD = 30, 50, 60  # frames
 NOISE_LEVELS = 20.0
 ABSENT = (np.nan,) * 4
@@ -82,6 +84,32 @@ def _covered(image: Array, box: Array, place: Array) -> Array:
     return covered
 
 
+def twin(frames: Frames, rng: np.random.Generator) -> Frames:
+    """Let a copy of the target pass it at some distance, to and fro."""
+    angle = rng.uniform(0, 2 * np.pi)
+    along, across = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    for number, (image, box) in enumerate(frames):
+        if np.isfinite(box).all():
+            phase = abs(number / TWIN_FRAMES % 2 - 1)  # 1 to 0 and back
+            offset = TWIN_REACH * (2 * phase - 1) * along + TWIN_DISTANCE * across
+            image = _with_copy(image, box, offset * np.sqrt(max(box[2:].prod(), 1.0)))
+        yield image, box
+
+
+def _with_copy(image: Array, box: Array, offset: Array) -> Array:
+    """Return a copy of the image with the box's content once more at an offset (x, y), as far as it fits."""
+    size = np.array(image.shape[1::-1])
+    low = np.clip(np.rint(box[:2]), 0, size).astype(int)
+    side = np.clip(np.rint(box[:2] + box[2:]), 0, size).astype(int) - low
+    shift = np.rint(offset).astype(int)
+    first = np.clip(low + shift, 0, size)
+    last = np.clip(low + shift + side, 0, size)
+    doubled = image.copy()
+    (x, y), (right, bottom), (a, b) = first, last, first - shift
+    doubled[y:bottom, x:right] = image[b : b + bottom - y, a : a + right - x]
+    return doubled
+
+
 def gaps(frames: Frames, rng: np.random.Generator) -> Frames:
     """Return the first of every three frames."""
     yield from (frame for number, frame in enumerate(frames) if number % 3 == 0)
@@ -106,6 +134,7 @@ MEANINGS = {
     "hidden": "in 20 of every 60 frames something else from the picture covers the target",
     "gaps": "two of three frames are missing",
     "grey": "no colours",
+    "twin": "a copy of the target passes it at 1.5 target sizes, to and fro",
     "noise": "normal noise of 20 grey levels",
 }
 
@@ -115,6 +144,7 @@ CHANGES: dict[str, Change] = {
     "hidden": hidden,
     "gaps": gaps,
     "grey": grey,
+    "twin": twin,
     "noise": noise,
 }
 

@@ -61,6 +61,19 @@ def test_gaps_grey_and_noise():
     assert (noisy - PICTURE)[:, unclipped].std() == pytest.approx(stress.NOISE_LEVELS, rel=0.05)
 
 
+def test_a_twin_shows_what_the_box_shows_and_leaves_the_target_as_it_is():
+    """Over a passage and back, the copy is never nearer than 1.5 target sizes, and somewhere just as near as that."""
+    frames, nearest = changed("twin", 60), []
+    for picture, box in frames:
+        assert (box == BOX).all() and (inside(picture, box) == inside(PICTURE, BOX)).all()
+        y, x = np.nonzero((picture != PICTURE).any(axis=2))
+        if len(x) and 1 < x.min() and x.max() < 158 and 1 < y.min() and y.max() < 118:
+            corner = np.array([x.min(), y.min()])
+            nearest.append(np.linalg.norm(corner - BOX[:2]))
+            assert (inside(picture, [*corner, *BOX[2:]]) != inside(PICTURE, BOX)).mean() < 0.2
+    assert min(nearest) == pytest.approx(stress.TWIN_DISTANCE * np.sqrt(20 * 16), abs=2)
+
+
 def test_the_same_seed_changes_alike():
     for name in stress.CHANGES:
         for (a, box_a), (b, box_b) in zip(changed(name, 40, 3), changed(name, 40, 3)):
