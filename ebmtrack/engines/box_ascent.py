@@ -91,7 +91,7 @@ def climb_boxes(
     space = RelativeSpace(boxes_xywh, exp) if ascent.relative_space else DefaultSpace()
     step = np.array([ascent.position_step] * 2 + [ascent.size_step] * 2, boxes_xywh.dtype)
     y = space.start(boxes_xywh, log)
-    with np.errstate(over="ignore", invalid="ignore"):  # boxes may climb out of sight; their energies become NaN
+    with np.errstate(all="ignore"):  # boxes may climb out of sight or to no size; their energies become NaN
         for _ in range(ascent.steps - 1):
             boxes = space.boxes(y)
             slope = space.gradient(energies.gradient(corners(boxes)), boxes)
