@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: exported demo test test-slow lint types clean mutants
+.PHONY: exported demo test test-slow lint types clean mutants test-damage docs dist
 
 demo: $(if $(wildcard .venv/ready),.venv/ready,.venv/small)  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
@@ -12,6 +12,17 @@ test: .venv/ready  ## the unit tests, under 5 minutes on two cores
 
 test-slow: .venv/ready  ## the checks that take minutes each
 	$(BIN)/python -m pytest -q -m slow --timeout 3600
+
+test-damage: .venv/ready  ## ten minutes of randomly damaged videos: no traceback, no readable frames lost in silence
+	$(BIN)/python tools/damage.py
+
+docs: .venv/ready  ## the documentation site in build/site; broken links are errors
+	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]'
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+dist: .venv/ready  ## wheel and source distribution in dist/, checked as PyPI checks them
+	$(BIN)/pip install --quiet build twine
+	rm -rf dist && $(BIN)/python -m build --outdir dist . && $(BIN)/python -m twine check --strict dist/*
 
 exported: .venv/ready  ## make the shipped network for ONNX Runtime anew from its .safetensors file, after each change of it
 	name=$$($(BIN)/python -c "from ebmtrack.weights import DEFAULT_WEIGHTS; print(DEFAULT_WEIGHTS)") && \

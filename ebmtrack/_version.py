@@ -1,3 +1,3 @@
 """The version of this package; a module of its own, so that nothing imports the package for it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
