@@ -11,10 +11,11 @@ step. Batch norm of the trunk keeps its statistics.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
@@ -55,7 +56,7 @@ def plan(settings: Settings) -> Plan:
     prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
     if settings.kept:
         graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
-        samples.train = KeptFeatures(samples.train, graph, settings.kept, settings.samples)
+        samples.train = KeptFeatures(cast(Dataset, samples.train), graph, settings.kept, settings.samples)
         objective = KeptObjective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
     return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
 

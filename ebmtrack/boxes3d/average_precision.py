@@ -76,7 +76,9 @@ def average_precision(
     rule = DIFFICULTIES[difficulty]
     scenes = [_scene(label, each, rule, kind, iou, where) for label, each in zip(labels, found)]
     total = sum(int(scene.counts.sum()) for scene in scenes)
-    thresholds = _thresholds(np.sort(np.concatenate([_true_scores(s, iou) for s in scenes] or [[]]))[::-1], total)
+    thresholds = _thresholds(
+        np.sort(np.concatenate([_true_scores(s, iou) for s in scenes] or [np.zeros(0)]))[::-1], total
+    )
     precision = np.zeros(41)
     for place, threshold in enumerate(thresholds):
         right, wrong = np.sum([_count(scene, iou, threshold) for scene in scenes], axis=0)

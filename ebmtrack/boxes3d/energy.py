@@ -104,11 +104,11 @@ class BoxEnergy3D(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
         )
-        for layer in (self.head[0], self.head[2]):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.head[4].weight, std=0.001)
-        nn.init.zeros_(self.head[4].bias)
+        for number in (0, 2, 4):
+            nn.init.zeros_(self.head.get_parameter(f"{number}.bias"))
+        for number in (0, 2):
+            nn.init.kaiming_uniform_(self.head.get_parameter(f"{number}.weight"), a=1)
+        nn.init.normal_(self.head.get_parameter("4.weight"), std=0.001)
 
     def forward(self, bev: Tensor, boxes: Tensor) -> Tensor:
         """Return the energies (N,) of boxes (N, 7) on a map (C, H, W)."""

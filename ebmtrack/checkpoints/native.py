@@ -159,9 +159,10 @@ def backbone_weights(source: str | os.PathLike, backbone: str | None = None) -> 
 
 def _published(name: str) -> Any:
     """Return the published entries of a backbone: of its installed package, or torchvision's, downloaded."""
-    if BACKBONES[name].package is None:
+    package = BACKBONES[name].package
+    if package is None:
         return _downloaded(name)
-    module, project = BACKBONES[name].package
+    module, project = package
     found = importlib.util.find_spec(module)
     folders = [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
     files = sorted(path for folder in folders for path in folder.rglob("*.pth"))

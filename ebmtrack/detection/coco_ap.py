@@ -48,7 +48,7 @@ def coco_ap(truth: str | Path | Mapping[str, Any], found: Mapping[int, Boxes], l
 
 def as_content(photographs: list[Photograph]) -> dict[str, Any]:
     """Return photographs as the content of an annotation file, for figures on a part of one."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for each in photographs:
         for (x0, y0, x1, y1), category in zip(each.boxes_xyxy.tolist(), each.category_ids.tolist()):
             row = {"id": len(annotations) + 1, "image_id": each.id, "category_id": category, "iscrowd": 0}

@@ -135,7 +135,7 @@ class BaselineDetector(nn.Module):
     def __init__(self, host: Host, config: DetectorConfig):
         super().__init__()
         self.host, self.config = host, config
-        heads = getattr(host.detector, "roi_heads", None)
+        heads: Any = getattr(host.detector, "roi_heads", None)
         if not hasattr(getattr(heads, "box_predictor", None), "bbox_pred"):
             raise ConfigError(f"{config.host} has no offsets of region proposals; baselines need Faster R-CNN")
         predictor = heads.box_predictor

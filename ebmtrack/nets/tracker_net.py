@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class TrackerNet(nn.Module):
         super().__init__()
         self.config = config = architecture(config) if isinstance(config, str) else config
         self.feature_extractor: Any = build_trunk(config.backbone)  # of any kind, with stages of its own
-        channels: Any = self.feature_extractor.channels
+        channels = cast(Any, self.feature_extractor).channels
         optimizer = _filter_optimizer(config)
         self.classifier = TargetClassifier(
             channels[1], config.classifier_channels, config.classifier_blocks, optimizer, config.filter_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +139,7 @@ def draw_scene(points: np.ndarray, boxes: tuple[Tensor, Tensor, Tensor], path: P
     styles = (("true", "0.8", "-", True), ("before", "#e69f00", "--", False), ("after", "#0072b2", "-", False))
     for each, (label, colour, line, fill) in zip(boxes, styles):
         for place, corners in enumerate(corners_bev(each).numpy()):
-            options = {"color": colour, "linestyle": line, "label": label if place == 0 else None}
+            options: dict[str, Any] = {"color": colour, "linestyle": line, "label": label if place == 0 else None}
             if fill:
                 axes.fill(corners[:, 1], corners[:, 0], zorder=0, **options)
             else:

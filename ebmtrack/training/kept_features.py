@@ -73,9 +73,10 @@ class KeptObjective(Objective):
             return super()._network(net, batch, train_boxes_xywh, candidates_xyxy)
         layers = [_float_channels_last(batch[name].to(candidates_xyxy.device)) for name in LAYERS]
         with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
-            both, n = net.with_features(*layers), self.train_frames
+            plain: Any = net
+            both, n = plain.with_features(*layers), self.train_frames
             train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
-            return net.compare(train, xywh_to_xyxy(train_boxes_xywh), test, candidates_xyxy)
+            return plain.compare(train, xywh_to_xyxy(train_boxes_xywh), test, candidates_xyxy)
 
 
 def _float_channels_last(layer: Tensor) -> Tensor:

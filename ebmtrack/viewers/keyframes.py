@@ -82,8 +82,8 @@ class Leg:
             self.results.append(FrameResult(frame, self.key.id, last.box_xywh, None, "unreadable"))
             return
         verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
-        box = tuple(float(value) for value in answer.box_xywh)
-        self.results.append(FrameResult(frame, self.key.id, box, float(answer.score), verdict))
+        x, y, w, h = (float(value) for value in answer.box_xywh)
+        self.results.append(FrameResult(frame, self.key.id, (x, y, w, h), float(answer.score), verdict))
 
     def _started(self) -> Any:
         """Return a copy of the tracker that has learned the target."""

@@ -32,7 +32,7 @@ class SeekableFrames:
         moments_s: When each frame that was read so far is shown, in seconds.
     """
 
-    def __init__(self, source: str | os.PathLike):
+    def __init__(self, source: str | os.PathLike | int):
         if is_stream(source):
             raise ConfigError(f"{source}: a camera or stream cannot go back to an earlier frame; record it first")
         self._source = source
@@ -98,7 +98,7 @@ class SeekableFrames:
             return
         self._sums += [None] * (self._reader.position - 1 - len(self._sums))
         self.moments_s += [self._reader.moment_s] * (self._reader.position - len(self.moments_s))
-        self._sums.append(zlib.crc32(image))
+        self._sums.append(zlib.crc32(image.data))
         self._keep(len(self._sums) - 1, image)
 
     def _read_again(self, number: int) -> np.ndarray:
@@ -130,7 +130,7 @@ class SeekableFrames:
         image, second = None, self._second
         while second is not None and second.position <= number:
             image = next(second, None)
-            if image is None or zlib.crc32(image) != self._sums[second.position - 1]:
+            if image is None or zlib.crc32(image.data) != self._sums[second.position - 1]:
                 return None
             self._keep(second.position - 1, image)
         return image

@@ -135,7 +135,8 @@ class _Job:
         options: TrackOptions,
     ):
         self.source, self.load_tracker, self.visdom, self.options = source, load_tracker, visdom, options
-        self.result, self.note, self.complete = Track(), None, True
+        self.result, self.complete = Track(), True
+        self.note: str | None = None
         default = None if options.both else 0
         written = parse_key_frames(options.init, 30.0, default) if options.init else []
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
@@ -184,7 +185,7 @@ class _Job:
         if keys is None:
             keys = self._draw(frames, span)
         span = _limited(whole_span(frames, span), options)
-        keys = [replace(key, frame=span.end) if key.frame < 0 else key for key in keys]
+        keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
         tracker = self.load_tracker()
         stack.enter_context(_interrupted_by_signals())
         first = frames.read(span.start)
@@ -210,7 +211,7 @@ class _Job:
         """Return functions that take drawn frames: the video and the window that are asked for."""
         outputs: list[Output] = []
         if self.save_path:
-            sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(self.source)
+            sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(str(self.source))
             writer = VideoWriter(self.save_path, frames.fps, sound, frames.pixel_aspect)
             outputs.append(stack.enter_context(_video(self.result, writer)))
         if self.options.show:
@@ -316,7 +317,7 @@ def _save_boxes(result: Track, boxes_path: Path | None, layout: str | None, info
         result.files += write_results(boxes_path, result.rows, info, layout)
 
 
-def _info(frames: FrameSource, first: np.ndarray, tracker: Any) -> ResultInfo:
+def _info(frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> ResultInfo:
     """Return what a file of results says about its making."""
     network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
     return ResultInfo(frames.name, frames.fps, (first.shape[1], first.shape[0]), network, seed)

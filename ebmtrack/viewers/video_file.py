@@ -113,12 +113,13 @@ class _AvEncoder:
         options = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}  # browsers play it at once
         self._container = av.open(str(path), "w", options=options)
         codec = {".webm": "libvpx-vp9", ".gif": "gif"}.get(suffix, "libx264")
-        self._stream: Any = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-        self._stream.width, self._stream.height = size_wh
-        self._stream.pix_fmt = "rgb8" if suffix == ".gif" else "yuv420p"  # the one layout that every browser plays
+        stream: Any = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+        self._stream = stream
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "rgb8" if suffix == ".gif" else "yuv420p"  # the one layout that every browser plays
         quality = {"libx264": {"crf": "20", "preset": "veryfast"}, "libvpx-vp9": {"crf": "30", "cpu-used": "6"}}
-        self._stream.options = quality.get(codec, {})
-        self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
+        stream.options = quality.get(codec, {})
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._grid = _FrameGrid(fps) if suffix == ".avi" else None
         self._tick = Fraction(1, 100) if suffix == ".gif" else Fraction(1, 90000)
         if self._grid is None:
@@ -237,7 +238,7 @@ def checked_video_path(path: str | os.PathLike) -> Path:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a file name for the video")
     if path.suffix.lower() in NEED_AV and not has_h264():
-        raise missing_extra("av", "video", f"writing {path.suffix}")
+        raise missing_extra("av", f"writing {path.suffix}")
     return path
 
 

@@ -5,6 +5,8 @@ import itertools
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -181,8 +183,15 @@ def test_an_error_comes_in_its_place_and_not_if_nobody_asks() -> None:
 
 
 def test_who_stops_early_leaves_no_thread_behind() -> None:
-    before, made = threading.active_count(), []
-    ahead = read_ahead(made.append(k) or k for k in range(100))
+    before = threading.active_count()
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    ahead: Any = read_ahead(numbers())
     assert next(ahead) == 0
     ahead.close()
     assert threading.active_count() == before and len(made) <= 2

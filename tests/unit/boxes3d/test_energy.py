@@ -85,7 +85,7 @@ def test_turning_box_and_map_together_changes_nothing():
 def branch(channels: int = 3) -> BoxEnergy3D:
     torch.manual_seed(0)
     net = BoxEnergy3D(channels, hidden=8, frame=FRAME).double()
-    torch.nn.init.normal_(net.head[4].weight)
+    torch.nn.init.normal_(net.head.get_parameter("4.weight"))
     return net
 
 

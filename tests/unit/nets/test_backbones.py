@@ -34,8 +34,8 @@ def net() -> TrackerNet:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2.0)
+            nn.init.normal_(module.get_buffer("running_mean"), std=0.1)
     return net
 
 
