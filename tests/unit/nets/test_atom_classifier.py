@@ -63,8 +63,8 @@ def test_ridge_regression_of_the_filter_is_the_dense_solution() -> None:
     (found,) = gauss_newton_cg(linear, (start,), 1, 140)
     torch.testing.assert_close(found.flatten(), expected, rtol=1e-4, atol=1e-4)
     p = vectors(tuple(start.shape), seed=1)[0]
-    _, transposed = torch.func.vjp(linear, start)
-    _, forward = torch.func.vjp(transposed, linear(start))
+    _, transposed = torch.func.vjp(linear, start)[:2]
+    _, forward = torch.func.vjp(transposed, linear(start))[:2]
     product = transposed(*forward((p,)))[0].flatten()
     torch.testing.assert_close(product, jacobian.T @ (jacobian @ p.flatten()))
 
