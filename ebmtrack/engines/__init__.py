@@ -55,7 +55,11 @@ def load_engine(
         raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine
 
-    return load_torch_engine(weights, device, precision, classifier)
+    if classifier == "atom":
+        from ebmtrack.engines.atom_engine import AtomEngine
+
+        return load_torch_engine(weights, device, precision, AtomEngine)
+    return load_torch_engine(weights, device, precision)
 
 
 def weights_file(weights: str | Path | None) -> Path:

@@ -176,17 +176,12 @@ class TorchEngine:
 
 
 def load_torch_engine(
-    weights: str | Path | None, device: str = "cpu", precision: str = "auto", classifier: str = "network"
+    weights: str | Path | None, device: str = "cpu", precision: str = "auto", kind: type[TorchEngine] = TorchEngine
 ) -> TorchEngine:
-    """Return the engine of a file of weights; see `ebmtrack.engines.load_engine`."""
+    """Return an engine of a `kind` for a file of weights; see `ebmtrack.engines.load_engine`."""
     path = resolve_weights(weights)
     net = InferenceNet(load_checkpoint(path), check_device(device), precision)
-    trained_on = read_trained_on(read_metadata(path)["settings"])
-    if classifier == "atom":
-        from ebmtrack.engines.atom_engine import AtomEngine
-
-        return AtomEngine(net, trained_on)
-    return TorchEngine(net, trained_on)
+    return kind(net, read_trained_on(read_metadata(path)["settings"]))
 
 
 def _exp(values: np.ndarray) -> np.ndarray:

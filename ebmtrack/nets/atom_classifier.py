@@ -67,9 +67,8 @@ def gauss_newton_cg(
     v = start
     for _ in range(rounds):
         values, transposed = torch.func.vjp(residuals, *v)[:2]
-        _, forward = torch.func.vjp(transposed, torch.zeros_like(values))[
-            :2
-        ]  # the transposed of g -> J^T g is p -> J p
+        # the transposed of g -> J^T g is p -> J p
+        _, forward = torch.func.vjp(transposed, torch.zeros_like(values))[:2]
         b = tuple(-part for part in transposed(values))
         step = conjugate_gradient(partial(_product, forward, transposed), b, iterations, weights)
         v = _add(v, step, 1.0)
