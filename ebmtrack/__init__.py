@@ -47,14 +47,17 @@ def __dir__() -> list[str]:
 
 
 def share_the_cores() -> None:
-    """Let PyTorch's threads spin only briefly while they wait for one another, unless the user has chosen.
+    """Keep threads that wait for one another from spinning, unless the user has chosen.
 
-    PyTorch reads this when it is loaded. By default its threads spin for milliseconds: beside one other busy process on
-    two cores this leaves a twentieth of the speed, with this setting two fifths, and a quiet machine loses nothing
-    (docs/results.md).
+    PyTorch reads GOMP_SPINCOUNT when it is loaded. By default its threads spin for milliseconds: beside one other busy
+    process on two cores this leaves a twentieth of the speed, with this setting two fifths, and a quiet machine loses
+    nothing (docs/results.md). NumPy's BLAS reads OPENBLAS_NUM_THREADS: on two busy cores a frame on ONNX Runtime took
+    590 ms of processor time with two of its threads, 83 ms with one; products of ten boxes are too small for two.
     """
     import os
     import sys
 
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "3000"
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -72,6 +72,15 @@ def test_threads_that_wait_leave_the_cores_to_others(own, expected):
     assert done.stdout.split()[-2:] == ["False", str(expected)]
 
 
+@pytest.mark.parametrize("own, expected", [({}, "1"), ({"OPENBLAS_NUM_THREADS": "4"}, "4")])
+def test_products_of_a_few_boxes_take_one_thread(own, expected):
+    """NumPy's BLAS would let the second one spin; who has chosen a number keeps it."""
+    program = "import os; import ebmtrack; ebmtrack.Tracker; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    left = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**left, **own})
+    assert done.stdout.split() == [expected], done.stderr
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"ebmtrack {__version__}\n"
