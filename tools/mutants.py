@@ -284,7 +284,6 @@ def main(words: Sequence[str]) -> int:
 def _import_large_packages() -> None:
     """Import what the tests need of others, so that each fork has it; nothing of ebmtrack."""
     import cv2  # noqa: F401
-    import hypothesis  # noqa: F401
     import pytest  # noqa: F401
     import torch
     import torchvision  # noqa: F401
