@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,14 @@ class Step:
         image: The frame, RGB uint8 (h, w, 3); None if it could not be read.
         answers: What the tracker gave for each target; empty for the first frame and for unreadable ones.
         seconds: Time that the tracker took.
+        moment_s: When the frame is shown, in seconds.
     """
 
     results: list[FrameResult]
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
     answers: list[Any] = field(default_factory=list, repr=False, compare=False)
     seconds: float = 0.0
+    moment_s: float = 0.0
 
 
 def track(
@@ -180,9 +182,9 @@ def follow(
     update = start_targets(tracker, first, starts_xywh)
     number = frames.position - 1
     last = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
-    yield Step(last, first)
+    yield Step(last, first, moment_s=frames.moment_s)
     numbered = _numbered(frames, span.end)
-    for reached, image in numbered if frames.length is None else read_ahead(numbered):
+    for reached, image, moment_s in numbered if frames.length is None else read_ahead(numbered):
         for missed in range(number + 1, reached):
             if span.has(missed) and missed in frames.unreadable:
                 last = [FrameResult(missed, row.id, row.box_xywh, None, "unreadable") for row in last]
@@ -191,18 +193,18 @@ def follow(
         if span.end is not None and number > span.end:
             return
         if span.has(number):
-            step = _tracked(update, image, number)
+            step = replace(_tracked(update, image, number), moment_s=moment_s)
             last = step.results
             yield step
 
 
-def _numbered(frames: FrameSource, end: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield number and image of the frames up to `end`; nothing beyond the first one there is read."""
+def _numbered(frames: FrameSource, end: int | None) -> Iterator[tuple[int, np.ndarray, float]]:
+    """Yield number, image and moment of the frames up to `end`; nothing beyond the first one there is read."""
     while end is None or frames.position <= end:
         image = next(frames, None)
         if image is None:
             return
-        yield frames.position - 1, image
+        yield frames.position - 1, image, frames.moment_s
 
 
 def start_targets(tracker: Any, first: np.ndarray, starts_xywh: Sequence[Box]) -> Callable[[np.ndarray], list]:

@@ -251,7 +251,7 @@ def _follow(
             if step.answers and getattr(tracker, "watch", None):
                 tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
             if outputs and step.image is not None:
-                if _is_ended(outputs, draw_results(step.image, step.results, result.fps), frames.moment_s):
+                if _is_ended(outputs, draw_results(step.image, step.results, result.fps), step.moment_s):
                     return
             if max_frames is not None and len(result.boxes_xywh) >= max_frames:
                 return

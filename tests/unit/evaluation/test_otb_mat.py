@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebmtrack.errors import ResultError
+from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import foreign, otb_mat
 
 savemat = pytest.importorskip("scipy.io").savemat
@@ -37,7 +37,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra to install is named."""
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ResultError, match=r"walk\.mat: .*pip install 'ebmtrack\[mat\]'"):
+    with pytest.raises(ConfigError, match=r"walk\.mat: .*pip install 'ebmtrack\[mat\]'"):
         foreign.read_boxes(tmp_path / "walk.mat")
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -440,7 +441,7 @@ def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
 def test_plain_settings_change_what_they_say_and_nothing_else(monkeypatch, tmp_path):
     """A RunSettings with its own out and device leaves the run's 100,000 steps."""
     module, seen = load_run("dimp18_nce_plus"), []
-    monkeypatch.setattr(module, "plan", lambda settings: None)
+    monkeypatch.setattr(module, "plan", lambda settings: SimpleNamespace(save=None))
     monkeypatch.setattr(command, "train", lambda plan, settings: seen.append(settings) or TrackerNet("dimp18"))
     train_named("dimp18_nce_plus", RunSettings(out=tmp_path, device="cuda"))
     assert seen == [module.Settings(out=tmp_path, device="cuda")] and seen[0].steps == 100_000
