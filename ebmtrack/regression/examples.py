@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ebmtrack.errors import DatasetError, missing_extra
+from ebmtrack.errors import DatasetError, EbmtrackError, missing_extra
 from ebmtrack.files import natural_key
 from ebmtrack.images import read_rgb
 
@@ -62,9 +62,7 @@ def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
     Raises:
         DatasetError: a row without a number, an image that is missing or damaged, or no rows.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetError(f"no file {path}: give a CSV file with a header, such as image,age")
+    path = _csv_file(path)
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows = [(line, row) for line, row in enumerate(reader, start=2) if split in (None, row.get("split"))]
@@ -76,22 +74,41 @@ def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
     if not 1 <= len(targets) <= 3:
         raise DatasetError(f"{path}: needs one to three columns of numbers besides {image!r}, has {list(targets)}")
     labels = np.array([[_number(path, line, row, name) for name in targets] for line, row in rows], np.float32)
-    images = np.stack([_picture(path.parent / row[image], size) for _, row in rows])
+    images = np.stack([_picture_of(path, line, row[image], size) for line, row in rows])
     return Examples(images, labels, targets)
 
 
 def has_split(path: str | Path) -> bool:
     """Return whether a CSV file says which rows train and which test."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(_csv_file(path), newline="", encoding="utf-8-sig") as file:
         return "split" in (csv.DictReader(file).fieldnames or [])
+
+
+def _csv_file(path: str | Path) -> Path:
+    """Return the path of a CSV file that is there."""
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"no file {path}: give a CSV file with a header, such as image,age")
+    return path
 
 
 def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
     """Return one number of a row."""
     try:
-        return float(row[name])
+        number = float(row[name])
     except (TypeError, ValueError):
-        raise DatasetError(f"{path}, line {line}: {name} is {row[name]!r}, expected a number") from None
+        number = np.nan
+    if not np.isfinite(number):
+        raise DatasetError(f"{path}, line {line}: {name} is {row[name]!r}, expected a number")
+    return number
+
+
+def _picture_of(path: Path, line: int, name: str, size: int) -> np.ndarray:
+    """Return the image that a row of a CSV file names, scaled to size x size."""
+    try:
+        return _picture(path.parent / name, size)
+    except EbmtrackError as error:
+        raise DatasetError(f"{path}, line {line}: {error}") from error
 
 
 def _picture(path: Path, size: int) -> np.ndarray:

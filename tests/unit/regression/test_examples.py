@@ -10,7 +10,7 @@ import pytest
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import DatasetError
 from ebmtrack.images import write_picture
-from ebmtrack.regression.examples import LAYOUTS, read_biwi, read_csv, read_utkface
+from ebmtrack.regression.examples import LAYOUTS, has_split, read_biwi, read_csv, read_utkface
 from ebmtrack.regression.synthetic import DRAWINGS, draw_examples
 
 
@@ -49,7 +49,7 @@ def test_csv_files(tmp_path):
     "rows, match",
     [
         ([("image", "age"), ("pictures/0.png", "old")], "line 2: age is 'old'"),
-        ([("image", "age"), ("pictures/0.png", "nan")], "no numbers"),
+        ([("image", "age"), ("pictures/0.png", "nan")], "line 2: age is .nan., expected a number"),
         ([("image", "age"), ("nowhere.png", "3")], "nowhere.png"),
         ([("image", "age")], "no rows"),
         ([("image",), ("pictures/0.png",)], "one to three columns"),
@@ -136,3 +136,16 @@ def test_split_parts_are_disjoint_and_complete():
     parts = examples.split((0.5, 0.2, 0.3), seed=1)
     assert [len(part) for part in parts] == [5, 2, 3]
     assert sorted(np.concatenate([p.labels[:, 0] for p in parts])) == sorted(examples.labels[:, 0])
+
+
+@pytest.mark.parametrize("row, what", [("a.png,nan", "size is 'nan', expected a number"), ("none.png,1", "none.png")])
+def test_a_bad_row_of_a_csv_file_is_named_by_its_line(tmp_path, row, what):
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "t.csv").write_text(f"image,size\na.png,1\n{row}\n")
+    with pytest.raises(DatasetError, match=rf"t\.csv, line 3: .*{what}"):
+        read_csv(tmp_path / "t.csv", 8)
+
+
+def test_a_csv_file_that_is_not_there_is_an_error_of_the_data(tmp_path):
+    with pytest.raises(DatasetError, match="no file .*t.csv"):
+        has_split(tmp_path / "t.csv")
