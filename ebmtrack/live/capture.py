@@ -13,9 +13,10 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError, EbmtrackError
 from ebmtrack.live.statistics import Rate
-from ebmtrack.viewers.frames import CameraFrames, FrameSource, is_url, open_frames
+from ebmtrack.viewers.frames import CameraFrames, FrameSource, open_frames
+from ebmtrack.viewers.source_names import is_url
 
-STALL_S = 2.0  # a source that has given no frame for so long has stalled
+STALL_S = 2.0  # a source that has given no frame for this long has stalled
 RETRY_S = 2.0  # between two attempts to open a camera or stream that went away
 CLOSE_S = 1.0  # how long closing waits for a read that hangs
 SHORT_S = 0.02  # how often a paused video looks whether it may go on
@@ -32,10 +33,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class CaptureState:
-    """How a source stands, and a sentence for the user about it (empty while it runs).
+    """The state of a source, and a sentence for the user about it (empty while it runs).
 
-    waiting: no frame yet. running. stalled: open, but nothing came for a while. failed: unplugged, unreachable or
-    damaged. ended: a video's last frame was given. Only failed and ended can be final.
+    waiting: no frame yet. running: frames come. stalled: open, but nothing came for a while. failed: unplugged,
+    unreachable or damaged. ended: a video's last frame was given. Only failed and ended can be final.
     """
 
     kind: Literal["waiting", "running", "stalled", "failed", "ended"]
@@ -44,10 +45,10 @@ class CaptureState:
 
 
 class Capture:
-    """Reads a source in a thread of its own and keeps the newest frame, so that a slow reader skips, never queues.
+    """A thread that reads a source and keeps its newest frame, so that a slow reader skips frames and never queues.
 
     A `live` source (a camera, a stream) gives frames as they come, and its end is a failure; any other plays at its
-    own frame rate. `reopen` opens the source again: after the last frame where `loop` is set, and every `retry_s`
+    own frame rate. `reopen` opens the source again: after the last frame if `loop` is set, and every `retry_s`
     seconds after a live source failed (None: a failure is final). `start`, or a with statement, begins; the capture
     closes the source.
     """
@@ -89,18 +90,18 @@ class Capture:
 
     @property
     def frames(self) -> int:
-        """How many frames have arrived so far: the newest frame's number."""
+        """The number of frames that have arrived so far, which is the newest frame's number."""
         return self._frame.number if self._frame else 0
 
     @property
     def frames_per_s(self) -> float:
-        """How many frames arrive in a second, measured."""
+        """The measured number of frames that arrive in a second."""
         return self._rate.per_s(time.monotonic())
 
     def newest(self, after: int = 0, timeout_s: float = 0.0) -> Frame | None:
         """Return the newest frame if its number is above `after`, else one that arrives in time, else None.
 
-        Where the reading thread met an error that is not the source's, that error is raised here.
+        If the reading thread met an error that is not the source's, that error is raised here.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.frames > after or self._state.final or self._unexpected, timeout_s)
@@ -109,7 +110,7 @@ class Capture:
             return self._frame if self.frames > after else None
 
     def state(self) -> CaptureState:
-        """How the source stands now."""
+        """Return the state of the source now."""
         with self._changed:
             state, silent_s = self._state, time.monotonic() - self._heard_s
         if state.kind in ("waiting", "running") and silent_s > self._stall_s:
@@ -136,7 +137,7 @@ class Capture:
                 self._changed.notify_all()
 
     def _played(self, source: FrameSource) -> FrameSource | None:
-        """Play a source to its end; what to play next, or None."""
+        """Play a source to its end; return what to play next, or None."""
         try:
             with source:
                 self._play(source)
@@ -174,7 +175,7 @@ class Capture:
             due_s = max(due_s, time.monotonic() - 1 / source.fps) + 1 / source.fps  # one that is late does not rush
 
     def _await(self, due_s: float) -> float:
-        """Wait until a time, and as long as the video is paused; when it is then."""
+        """Wait until a time, and as long as the video is paused; return the time at which the frame was due."""
         while self.paused and self.frames and not self._stop.wait(SHORT_S):
             due_s = self._heard_s = time.monotonic()
         self._stop.wait(max(0.0, due_s - time.monotonic()))

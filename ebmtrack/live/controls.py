@@ -27,7 +27,7 @@ NOTICE_S = 4.0  # how long the user is told something
 
 
 class Controls:
-    """What the user has done with keys and mouse; told a view by `see`, it acts on what is on the screen.
+    """The state of keys and mouse, and what they do; `see` hands it the newest view, on which it acts.
 
     While a box is drawn the picture stands still (`frozen`), and so it does until that target is learned in it.
     Coordinates are those of the frame, in pixels. `begin_xywh` are boxes whose targets are learned in the first view,
@@ -72,13 +72,13 @@ class Controls:
 
     @property
     def notice(self) -> str:
-        """What the user is to be told now, or nothing."""
+        """The notice that is shown to the user now; empty if there is none."""
         if self.again is not None:
             return f"draw target {self.again} again (Esc: leave it)"
         return self._notice if time.monotonic() < self._notice_until_s else ""
 
     def see(self, view: View | None) -> None:
-        """Take notice of a newer view, where there is one, and of what has become of the box that was drawn."""
+        """Take a newer view if there is one, and let go of the boxes whose targets have been learned or refused."""
         if self.view is None and view is not None:
             self.view = view
             for box_xywh in self._begin_xywh:

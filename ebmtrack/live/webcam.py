@@ -1,4 +1,4 @@
-"""`ebmtrack webcam`: draw targets with the mouse on live pictures, track them at once; or save a video of it unseen."""
+"""The work behind `ebmtrack webcam`: targets drawn with the mouse on live pictures, or tracked without a window."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,58 +18,56 @@ from ebmtrack.live.controls import Controls
 from ebmtrack.live.picture import Line, draw_view, live_picture
 from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, View
 from ebmtrack.live.statistics import Statistics
+from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers.drawing import ORANGE, WHITE
-from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.outputs import checked_outputs
+from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.selection import parse_boxes
-from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
+from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.window import LiveWindow, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
-REFRESH_S = 0.25  # the window is drawn at least so often
-STILL_S = 1.0  # a picture that stands longer than this stands that long in a saved video
+REFRESH_S = 0.25  # longest time between two drawings of the window
+STILL_S = 1.0  # for how long a picture stands still in a saved video at most
 Record = Callable[[View, bool], None]  # takes a view, and whether search regions are drawn
 HEADLESS = "go without a window: --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"
 
 
-def webcam(
-    load_tracker: Callable[[], ManyTracker],
-    camera: int | None = None,
-    source: str | os.PathLike | None = None,
-    init: Sequence[str] = (),
-    save: str | os.PathLike | None = None,
-    boxes: str | os.PathLike | None = None,
-    headless: bool = False,
-    loop: bool = False,
-    seconds: float | None = None,
-) -> Statistics:
-    """Track live from a camera (its number, 0 by default), stream or video, and print how that went.
+def webcam(load_tracker: Callable[[], ManyTracker], options: WebcamOptions) -> Statistics:
+    """Track live from a camera (number 0 by default), stream or video, and print how that went.
 
-    Targets are drawn in the window, or given as boxes "x,y,w,h" in the first frame (`init`). `save` writes what is
-    seen to a video, `boxes` the results in the layout that its ending names. Without a window (`headless`, or where
-    there is no screen) boxes to begin with and one of these files are needed, and a source that fails
-    is an error; with one, the user is told and the source is tried again. A video plays at its own frame rate, again
-    and again with `loop`. The end: the user, `seconds`, or without a window that of the video.
-    Raises ConfigError and DatasetError.
+    In the window the user draws targets; a source that fails is reported there and tried again. Without a window
+    (`headless`, or if there is no screen) boxes to begin with and a file to write are needed, and a source that fails
+    is an error. A video plays at its own frame rate. Tracking ends when the user ends it, after `seconds`, or, without
+    a window, at the end of the video.
+
+    Args:
+        load_tracker: Returns the tracker; with a window it is called in a thread of its own.
+        options: See WebcamOptions.
+
+    Raises:
+        ConfigError: On options that cannot be met.
+        DatasetError: If the source cannot be read.
     """
-    place, boxes_xywh = _checked_source(camera, source), parse_boxes(init)
-    save_path = checked_video_path(save) if save is not None else None
-    for output in (save, boxes):
-        check_is_not_source(output, place)
-    headless = _checked_headless(headless, save_path or boxes, bool(boxes_xywh))
-    if seconds is not None and not seconds > 0:
-        raise ConfigError(f"--seconds is a time above zero, not {seconds:g}")
+    place, boxes_xywh = _checked_source(options.camera, options.source), parse_boxes(options.init)
+    boxes_path, save_path = checked_outputs(place, options.boxes, options.save, options.layout)
+    headless = _checked_headless(options.headless, options.save or options.boxes, bool(boxes_xywh))
+    if options.seconds is not None and not options.seconds > 0:
+        raise ConfigError(f"--seconds is a time above zero, not {options.seconds:g}")
     with ExitStack() as stack:
-        capture = open_capture(place, loop, None if headless else RETRY_S)
+        capture = open_capture(place, options.loop, None if headless else RETRY_S)
         stack.callback(capture.close)
         loading = None if headless else LoadingTracker(load_tracker)
         live = Live(capture, Session(loading or load_tracker()))
-        stack.callback(_report, live, save_path)
-        records: list[Record] = []
+        outputs: list[Recorder | ResultLog] = []
+        stack.callback(_report, live, outputs)
         if save_path is not None:
-            records.append(stack.enter_context(Recorder(save_path, capture.fps)).add_view)
-        if boxes is not None:
-            records.append(stack.enter_context(ResultLog(Path(boxes), capture.name, capture.fps)).add_view)
-        until_s = time.monotonic() + (seconds or float("inf"))
+            outputs.append(stack.enter_context(Recorder(save_path, capture.fps)))
+        if boxes_path is not None:
+            info = ResultInfo(capture.name, capture.fps)
+            outputs.append(stack.enter_context(ResultLog(boxes_path, info, options.layout)))
+        records = [output.add_view for output in outputs]
+        until_s = time.monotonic() + (options.seconds or float("inf"))
         live.paused = bool(boxes_xywh)  # until the targets in the first frame are learned
         with capture, live:
             if loading is None:
@@ -79,14 +78,15 @@ def webcam(
 
 
 class Recorder:
-    """Writes pictures that come at irregular times to a video that plays at the speed at which they came.
+    """A saved video of pictures that come at irregular times; it plays at the speed at which they came.
 
     Each is repeated until the next one came, for STILL_S at most. The video is finished by `close`, or when the with
-    block ends; its size is that of the first picture.
+    block ends; its size is that of the first picture. `files` holds its path once it is finished.
     """
 
     def __init__(self, path: Path, fps: float):
         self._writer = VideoWriter(path, fps)
+        self.files: list[Path] = []
         self._last: np.ndarray | None = None
         self._last_s = self._clock_s = 0.0
 
@@ -113,15 +113,19 @@ class Recorder:
         if self._last is not None:
             self._writer.write(self._last)
             self._last = None
+            self.files.append(self._writer.path)
         self._writer.close()
 
 
 class ResultLog:
-    """The results of all views, written to a file at the end; frames count as they arrived, those skipped as well."""
+    """The results of all views, written to a file at the end.
 
-    def __init__(self, path: Path, source: str, fps: float):
-        layout_of(path)
-        self._path, self._source, self._fps = path, source, fps
+    Frames are numbered as they arrived, skipped ones included. `files` holds the paths once they are written.
+    """
+
+    def __init__(self, path: Path, info: ResultInfo, layout: str | None = None):
+        self.files: list[Path] = []
+        self._path, self._info, self._layout = path, info, layout
         self._rows: dict[tuple[int, int], FrameResult] = {}
         self._size_wh = (0, 0)
 
@@ -130,7 +134,8 @@ class ResultLog:
 
     def __exit__(self, *_: object) -> None:
         if self._rows:
-            write_results(self._path, self._rows.values(), ResultInfo(self._source, self._fps, self._size_wh))
+            info = replace(self._info, size_wh=self._size_wh)
+            self.files += write_results(self._path, self._rows.values(), info, self._layout)
 
     def add_view(self, view: View, search: bool) -> None:
         """Note down where the targets are; a later view of the same frame replaces an earlier one."""
@@ -166,7 +171,7 @@ def _run_window(
 
 
 def _run_headless(live: Live, records: Sequence[Record], until_s: float, boxes_xywh: Sequence[Box]) -> None:
-    """Record views until the source ends or it is time; DatasetError where the source fails."""
+    """Record views until the source ends or it is time; DatasetError if the source fails."""
     _begin(live, boxes_xywh)
     number, used, told = 0, 0, ""
     while time.monotonic() < until_s:
@@ -185,7 +190,7 @@ def _run_headless(live: Live, records: Sequence[Record], until_s: float, boxes_x
 
 
 def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
-    """Start on targets in the first frame, at which the live view stands still; DatasetError where there is none."""
+    """Start on targets in the first frame, at which the live view stands still; DatasetError if none comes."""
     told = ""
     while (view := live.newest(0, REFRESH_S)) is None:
         state, told = live.capture.state(), _tell(live, told)
@@ -197,7 +202,7 @@ def _begin(live: Live, boxes_xywh: Sequence[Box]) -> None:
 
 
 def _status(live: Live) -> list[Line]:
-    """Lines for the top of the window: speed, then what is the matter with the source, if anything is."""
+    """Return the lines at the top of the window: the speed, and the trouble of the source if there is any."""
     capture, used = live.capture, live.statistics.frames_per_s(time.monotonic())
     speed = "paused" if live.paused else f"{used:.1f} of {capture.frames_per_s:.1f} frames/s"
     return [("" if capture.state().final else speed, WHITE), (_matter(live), ORANGE)]
@@ -212,18 +217,18 @@ def _matter(live: Live) -> str:
 
 
 def _tell(live: Live, told: str) -> str:
-    """Say on stderr that the source has failed or stalled, once each time; what was said last."""
+    """Print on stderr that the source has failed or stalled, once each time; return the state that it is in."""
     kind = live.capture.state().kind
     if kind in ("failed", "stalled") and kind != told:
         print(f"ebmtrack: {_matter(live)}", file=sys.stderr)
     return kind
 
 
-def _report(live: Live, save_path: Path | None) -> None:
-    """Print how it went."""
+def _report(live: Live, outputs: Sequence[Recorder | ResultLog]) -> None:
+    """Print how it went, and which files were written."""
     print(live.statistics.text(live.capture.frames))
-    if save_path is not None and live.statistics.frames_used:
-        print(f"saved {save_path}")
+    for path in (path for output in outputs for path in output.files):
+        print(f"saved {path}")
 
 
 def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str | os.PathLike | int:
@@ -236,17 +241,17 @@ def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str
 
 
 def _checked_headless(headless: bool, output: str | os.PathLike | None, has_boxes: bool) -> bool:
-    """Return whether to go without a window: on request, or without a screen if all that is needed is given."""
+    """Return whether to go without a window: if that is asked for, or if there is no screen and all else is given."""
     complete = output is not None and has_boxes
     if headless and not complete:
-        raise ConfigError(f"without a window the targets and the result need files and boxes; {HEADLESS}")
+        raise ConfigError(f"without a window, boxes to begin with and a file to write are needed; {HEADLESS}")
     if headless:
         return True
     try:
         require_screen("ebmtrack webcam", HEADLESS)
-    except ConfigError as error:
+    except ConfigError:
         if not complete:
             raise
-        print(f"note: {error}: so it does", file=sys.stderr)
+        print("note: there is no screen, so no window is opened", file=sys.stderr)
         return True
     return False

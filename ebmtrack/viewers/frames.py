@@ -18,6 +18,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
 from ebmtrack.viewers.containers import edited_seconds, is_cut_short, is_text
+from ebmtrack.viewers.source_names import is_url, ranges_text, without_password
 
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
 
@@ -79,6 +80,12 @@ class FrameSource(ABC):
     def _moment_s(self) -> float:
         """Return when the frame that was just read is shown, in seconds from the first."""
         return self.position / self.fps
+
+    def _pass_over(self, count: int) -> None:
+        """Count the next frames as unreadable, and note which ones were so far."""
+        self.unreadable += range(self.position, self.position + count)
+        if self.unreadable:
+            self.complete, self.note = False, f"{self.name}: {ranges_text(self.unreadable)} could not be read"
 
     @abstractmethod
     def close(self) -> None:
@@ -202,9 +209,7 @@ class VideoFrames(FrameSource):
             if failures > left or not self._capture.isOpened():
                 self._end()
                 return None
-        self.unreadable += range(self.position, self.position + failures)
-        if self.unreadable:
-            self.complete, self.note = False, f"{self.name}: {_unreadable_text(self.unreadable)} could not be read"
+        self._pass_over(failures)
         return frame
 
     def _end(self) -> None:
@@ -264,8 +269,7 @@ class AvFrames(FrameSource):
                     return None
                 self._waiting = packet.decode()
             except FFmpegError:
-                self.unreadable.append(self.position)
-                self.complete, self.note = False, f"{self.name}: {_unreadable_text(self.unreadable)} could not be read"
+                self._pass_over(1)
         frame = self._waiting.pop(0)
         self._time = float(frame.time) if frame.time is not None else self.position / self.fps
         return frame.to_ndarray(format="rgb24")
@@ -338,36 +342,7 @@ def _holds_pages(path: Path) -> bool:
     try:
         return len(read_pages(path)[0]) > 1
     except DatasetError:
-        return False  # the error is raised when its turn has come
-
-
-def _unreadable_text(numbers: list[int]) -> str:
-    """Return numbers of frames in words, as ranges: frames 4, 7-9."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    texts = [f"{low}-{high}" if high > low else str(low) for low, high in ranges]
-    more = f" and {len(texts) - 20} more stretches" if len(texts) > 20 else ""
-    return ("frame " if len(numbers) == 1 else "frames ") + ", ".join(texts[:20]) + more
-
-
-def is_url(source: str) -> bool:
-    """Return whether a source is a URL (scheme://...) rather than a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
-
-
-def is_stream(source: str | os.PathLike | int) -> bool:
-    """Return whether a source is a camera or a URL, which cannot go back."""
-    text = os.fspath(source) if not isinstance(source, int) else ""
-    return isinstance(source, int) or is_url(text) or (text.isdigit() and not os.path.exists(text))
-
-
-def without_password(url: str) -> str:
-    """Return the URL without user and password, for messages and file names."""
-    return re.sub(r"//[^/@]*@", "//", url, count=1)
+        return False  # reading the frame raises the error
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -389,7 +364,7 @@ def _opened(source: str | int) -> cv2.VideoCapture | None:
 
 
 def _no_video(source: str, is_stream: bool) -> str:
-    """Why a file or stream could not be opened, in one line."""
+    """Return in one line why a file or stream could not be opened."""
     if is_stream:
         return f"{without_password(source)}: no video can be had from this address; is it reachable?"
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,11 +32,18 @@ class KeyFrame:
         frame: Number of the frame, from 0.
         id: Number of the target, from 1.
         box_xywh: The box in pixels.
+        time: The time by which the frame was given, such as "5s"; empty if it was given by its number.
     """
 
     frame: int
     id: int
     box_xywh: Box
+    time: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """The frame as the user gave it, for messages: "frame 50" or "5s (frame 50)"."""
+        return f"{self.time} (frame {self.frame})" if self.time else f"frame {self.frame}"
 
 
 class Leg:
@@ -89,12 +96,12 @@ class Leg:
         """Return a copy of the tracker that has learned the target."""
         image = self._read(self.key.frame)
         if image is None:
-            raise ConfigError(f"frame {self.key.frame}, with a box of target {self.key.id}, cannot be read")
+            raise ConfigError(f"{self.key.place}, with a box of target {self.key.id}, cannot be read")
         tracker = copy.deepcopy(self._tracker)
         try:
             tracker.init(image, self.key.box_xywh)
         except ConfigError as error:
-            raise ConfigError(f"frame {self.key.frame}, target {self.key.id}: {error}") from error
+            raise ConfigError(f"{self.key.place}, target {self.key.id}: {error}") from error
         return tracker
 
     def _update(self, frame: int) -> Any:

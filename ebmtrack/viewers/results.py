@@ -107,7 +107,15 @@ def write_results(
 
 
 def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
-    """Return the layout of a file by its name, unless one is given; ConfigError if there is no such layout."""
+    """Return the layout of a file of results.
+
+    Args:
+        path: The file; its ending names the layout. A pipe or device gets CSV.
+        layout: Name of the layout, whatever the ending.
+
+    Raises:
+        ConfigError: If the layout or the ending is unknown.
+    """
     known = (*WRITERS, "pytracking", "yolo")
     if layout is not None:
         if layout not in known:
@@ -117,7 +125,12 @@ def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
     for kind in ("mot", "coco", "yolo"):
         if f".{kind}." in name:  # walk.mot.txt, walk.coco.json
             return kind
-    return ENDINGS.get(Path(name).suffix, "csv")
+    ending = Path(name).suffix
+    if ending in ENDINGS:
+        return ENDINGS[ending]
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        return "csv"
+    raise ConfigError(f"{path}: a file of boxes ends in one of {' '.join(ENDINGS)}, unless --layout names its layout")
 
 
 def csv_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:

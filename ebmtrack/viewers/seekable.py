@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.viewers.frames import FrameSource, is_stream, open_frames
+from ebmtrack.viewers.frames import FrameSource, open_frames
+from ebmtrack.viewers.source_names import is_stream
 
 BUDGET = 256 * 2**20  # bytes of frames that are kept in memory
 LEAD = 40  # frames that are decoded before the one that is asked for, as far as they fit: the next step may be back

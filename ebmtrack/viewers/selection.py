@@ -12,7 +12,7 @@ from ebmtrack.viewers.keyframes import KeyFrame
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Return the box (x, y, w, h) written as "x,y,w,h"; ConfigError where that is not four numbers with w, h > 0."""
+    """Return the box (x, y, w, h) written as "x,y,w,h"; ConfigError if that is not four numbers with w, h > 0."""
     parts = text.replace(",", " ").split()
     try:
         numbers = [float(part) for part in parts]
@@ -53,7 +53,8 @@ def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> l
             raise ConfigError(f"a box in a frame is ID@FRAME:x,y,w,h, such as 2@90:120,80,64,48, not {part!r}")
         number = int(name) if name.strip() else 1 if where else 1 + len({key.id for key in keys})
         at = frame_number(frame, fps, "--init FRAME:x,y,w,h: FRAME") if where else default
-        keys.append(KeyFrame(at or 0, number, parse_box(box)))
+        time = "" if frame.strip().isdecimal() else frame.strip()
+        keys.append(KeyFrame(at or 0, number, parse_box(box), time))
     return checked_key_frames(keys)
 
 
@@ -62,7 +63,8 @@ def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:
     ordered = sorted(keys, key=lambda key: (key.id, key.frame))
     for one, other in pairwise(ordered):
         if (one.id, one.frame) == (other.id, other.frame):
-            raise ConfigError(f"target {one.id} has two boxes in frame {one.frame}: {one.box_xywh}, {other.box_xywh}")
+            both = f"{one.box_xywh} in {one.place}, {other.box_xywh} in {other.place}"
+            raise ConfigError(f"target {one.id} has two boxes in one frame: {both}")
     if not ordered:
         raise ConfigError("no box is given, so there is nothing to track")
     return ordered

@@ -12,7 +12,7 @@ Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]  # an option th
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions:
-    """What is tracked, and what is made of it.
+    """The targets, the frames that are tracked, and the files that are written.
 
     Attributes:
         init: The target's box: x,y,w,h in pixels, x and y of the top left corner. Give it once for each of several
@@ -46,5 +46,5 @@ class TrackOptions:
 
     @property
     def direction(self) -> Literal["forward", "backward", "both"]:
-        """Where to go outside of the key frames."""
+        """Return in which direction a target is tracked before its first and after its last key frame."""
         return "both" if self.both else "backward" if self.backward else "forward"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +18,16 @@ from tqdm import tqdm
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
-from ebmtrack.viewers.frames import FrameSource, is_stream, is_url, open_frames, without_password
+from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.outputs import checked_outputs, file_stem
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import parse_key_frames
+from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
-from ebmtrack.viewers.video_file import VideoWriter, check_is_not_source, checked_video_path
+from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
@@ -36,7 +36,7 @@ Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when i
 
 @dataclass
 class Track:
-    """What tracking has given so far: for each target a box for each frame, how often one was lost, time, files.
+    """The outcome of tracking so far: boxes by target and frame, results, time and files.
 
     Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
     """
@@ -60,7 +60,7 @@ class Track:
 
     @property
     def lost(self) -> int:
-        """How often a target was lost."""
+        """The number of results in which a target was lost."""
         return sum(row.verdict == "not_found" for row in self.rows)
 
     @property
@@ -79,7 +79,7 @@ class Track:
         return (len(self.boxes_xywh) - len(self.unreadable) - 1) / self.seconds if self.seconds > 0 else 0.0
 
     def summary(self) -> str:
-        """One line: frames, speed, losses, files."""
+        """Return one line with the number of frames, the speed, the losses and the files."""
         count = len(self.boxes_xywh)
         speed = f", {self.fps:.1f} frames/s" if count > 1 else ""
         lost = f"lost in {self.lost}" if self.lost else "never lost"
@@ -141,8 +141,11 @@ class _Job:
         written = parse_key_frames(options.init, 30.0, default) if options.init else []
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
             raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
-        self.boxes_path, self.save_path = _checked_outputs(source, options)
-        self.layout = layout_of(self.boxes_path, options.layout) if self.boxes_path is not None else None
+        if options.show:
+            require_screen("--show", "leave it out and use --save OUT.mp4")
+        self.default_boxes = options.save is None and options.boxes is None and not options.show
+        boxes = f"{file_stem(source)}_boxes.txt" if self.default_boxes else options.boxes
+        self.boxes_path, self.save_path = checked_outputs(source, boxes, options.save, options.layout)
 
     def run(self, stack: ExitStack) -> None:
         """Track, by reading once from front to end if that is enough."""
@@ -167,12 +170,14 @@ class _Job:
 
     def _follow(self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, starts: list[Box]) -> None:
         """Track forward, while reading the source once."""
-        tracker: Any = self.load_tracker()
+        tracker: Any = self._tracker()
         if self.visdom is not None:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", self.visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
-        stack.enter_context(_save_at_end(self.result, self.boxes_path, self.layout, _info(frames, first, tracker)))
+        stack.enter_context(
+            _save_at_end(self.result, self.boxes_path, self.options.layout, _info(frames, first, tracker))
+        )
         outputs = self._outputs(stack, frames)
         _follow(tracker, frames, first, starts, span, self.result, outputs, self.options.max_frames)
         self.note, self.complete = frames.note, frames.complete
@@ -186,11 +191,13 @@ class _Job:
             keys = self._draw(frames, span)
         span = _limited(whole_span(frames, span), options)
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
-        tracker = self.load_tracker()
+        tracker = self._tracker()
         stack.enter_context(_interrupted_by_signals())
         first = frames.read(span.start)
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
-        stack.enter_context(_save_at_end(self.result, self.boxes_path, self.layout, _info(frames, shape, tracker)))
+        stack.enter_context(
+            _save_at_end(self.result, self.boxes_path, self.options.layout, _info(frames, shape, tracker))
+        )
         began = time.perf_counter()
         total = (span.end - span.start) // span.every + 1 if span.end is not None else None
         with tqdm(total=total, unit=" frames", disable=None, leave=False) as bar:
@@ -200,6 +207,13 @@ class _Job:
         self.result.seconds = time.perf_counter() - began
         self.note, self.complete = frames.note, frames.complete
         self._draw_all(self._outputs(stack, frames), frames)
+
+    def _tracker(self) -> Any:
+        """Return the tracker; say where the boxes go if the user named no file."""
+        tracker = self.load_tracker()
+        if self.default_boxes:
+            print(f"boxes go to {self.boxes_path} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
+        return tracker
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
         """Return the key frames that the user draws."""
@@ -346,47 +360,3 @@ def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> Trac
     if not checked.init:
         require_screen("drawing a box with the mouse (--select)", "give the box instead: --init x,y,w,h")
     return replace(checked, select=not checked.init)
-
-
-def _checked_outputs(source: Any, options: TrackOptions) -> tuple[Path | None, Path | None]:
-    """Return the paths for boxes and video, checked before work begins."""
-    save, boxes = options.save, options.boxes
-    if options.show:
-        require_screen("--show", "leave it out and use --save OUT.mp4")
-    if save is None and boxes is None and not options.show:
-        boxes = f"{_plain_name(source)}_boxes.txt"
-        print(f"boxes go to {boxes} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
-    if boxes is not None and Path(boxes).is_dir():
-        raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
-    for output in (save, boxes):
-        check_is_not_source(output, source)
-        _check_writable(output)
-    if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
-        raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
-    return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
-
-
-def _check_writable(path: str | os.PathLike | None) -> None:
-    """ConfigError, before any work is done, where a file cannot be made in the folder of `path`."""
-    if path is None or (Path(path).exists() and not Path(path).is_file()):
-        return  # nothing asked for, or a pipe or device
-    folder = Path(path).absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
-
-
-def _plain_name(source: str | os.PathLike | int) -> str:
-    """Return a name for files made from a source: a file's stem, a folder's name, a camera's number."""
-    text = os.fspath(source) if not isinstance(source, int) else str(source)
-    if is_url(text):
-        place = without_password(text).split("://", 1)[1].split("?")[0]
-        return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
-    path = Path(text).expanduser().resolve()
-    if path.is_dir():
-        return path.name or "frames"
-    return path.stem if path.exists() or not text.isdigit() else f"camera{text}"

@@ -23,9 +23,11 @@ from ebmtrack.live import picture as picture_of
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import Controls
 from ebmtrack.live.session import Heat, Live, Target, View
+from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers import window
 from ebmtrack.viewers.drawing import GREY, PALETTE
 from ebmtrack.viewers.frames import open_frames
+from ebmtrack.viewers.results import ResultInfo
 from ebmtrack.viewers.video_file import VideoWriter
 from tests.support import REPOSITORY
 from tests.support.live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
@@ -283,7 +285,7 @@ class ListWriter:
     """Stands for VideoWriter; keeps the number that each frame carries."""
 
     def __init__(self, path, fps):
-        self.fps, self.numbers, self.closed = fps, [], False
+        self.path, self.fps, self.numbers, self.closed = path, fps, [], False
 
     @property
     def frames_written(self) -> int:
@@ -358,9 +360,9 @@ def no_screen(monkeypatch):
 @pytest.mark.parametrize("asked_for", [True, False])
 def test_without_a_window_a_video_is_saved_that_is_as_long_as_the_source(clip, tmp_path, no_screen, capsys, asked_for):
     tracker, out = NotingTracker(), tmp_path / "out.avi"
-    statistics = webcam.webcam(
-        lambda: tracker, source=clip, init=["20,10,30,20", "60,40,30,20"], save=out, headless=asked_for
-    )
+    boxes = ("20,10,30,20", "60,40,30,20")
+    options = WebcamOptions(source=str(clip), init=boxes, save=str(out), headless=asked_for)
+    statistics = webcam.webcam(lambda: tracker, options)
     said = capsys.readouterr()
     assert len(tracker.boxes) == 2 and tracker.threads == {"tracking"}
     assert 1 <= statistics.delay_ms.counts.sum() <= statistics.frames_used <= 30
@@ -372,12 +374,22 @@ def test_without_a_window_a_video_is_saved_that_is_as_long_as_the_source(clip, t
     assert all(np.abs(frame[30, 25:45].astype(int) - PALETTE[0]).mean() < 60 for frame in frames[len(frames) // 2 :])
 
 
+def test_files_of_boxes_are_named_and_bad_endings_refused_before_work(clip, tmp_path, no_screen, capsys):
+    wishes = dict(source=str(clip), init=("20,10,30,20", "60,40,30,20"), headless=True)
+    webcam.webcam(NotingTracker, WebcamOptions(**wishes, boxes=str(tmp_path / "b.foo"), layout="pytracking"))
+    said = capsys.readouterr().out
+    assert all(f"saved {tmp_path / name}\n" in said and (tmp_path / name).exists() for name in ("b_1.foo", "b_2.foo"))
+    for boxes, message in (("c.foo", "ends in one of .csv .json"), ("clip.avi/c.csv", "cannot write here")):
+        with pytest.raises(ConfigError, match=message):
+            webcam.webcam(lambda: pytest.fail("loaded"), WebcamOptions(**wishes, boxes=str(tmp_path / boxes)))
+
+
 def test_a_source_that_fails_is_an_error_and_what_there_was_is_saved(tmp_path, monkeypatch, no_screen, capsys):
     gone = ListSource(3, error=DatasetError("camera0 gave no frame after 3: was it unplugged?"))
     monkeypatch.setattr(capture, "open_frames", lambda _: gone)
     monkeypatch.setattr(capture, "CameraFrames", ListSource)  # so it counts as a camera
     with pytest.raises(DatasetError, match="camera0 gave no frame after 3: was it unplugged"):
-        webcam.webcam(NotingTracker, camera=0, init=["20,10,30,20"], save=tmp_path / "out.avi")
+        webcam.webcam(NotingTracker, WebcamOptions(camera=0, init=("20,10,30,20",), save=str(tmp_path / "out.avi")))
     assert gone.closed.wait(WAIT_S) and (tmp_path / "out.avi").exists() and "saved" in capsys.readouterr().out
 
 
@@ -395,19 +407,23 @@ def test_a_source_that_fails_while_the_target_is_learned_is_an_error_too(tmp_pat
 
     gone.let()
     with pytest.raises(DatasetError, match="camera0 gave no frame after 3: was it unplugged"):
-        webcam.webcam(Slow, camera=0, init=["20,10,30,20"], save=tmp_path / "out.avi", seconds=WAIT_S)
+        webcam.webcam(
+            Slow, WebcamOptions(camera=0, init=("20,10,30,20",), save=str(tmp_path / "out.avi"), seconds=WAIT_S)
+        )
 
 
 def test_the_time_is_up_after_the_seconds(clip, tmp_path, no_screen):
     began_s = time.monotonic()
-    options = dict(source=clip, init=["20,10,30,20"], save=tmp_path / "out.avi", loop=True)
-    webcam.webcam(NotingTracker, seconds=0.3, **options)
+    options = dict(source=str(clip), init=("20,10,30,20",), save=str(tmp_path / "out.avi"), loop=True)
+    webcam.webcam(NotingTracker, WebcamOptions(seconds=0.3, **options))
     assert 0.3 <= time.monotonic() - began_s < WAIT_S
 
 
 def test_a_box_that_the_tracker_refuses_is_an_error(clip, tmp_path, no_screen):
     with pytest.raises(ConfigError, match="outside"):
-        webcam.webcam(NotingTracker, source=clip, init=["-20,10,30,20"], save=tmp_path / "out.avi")
+        webcam.webcam(
+            NotingTracker, WebcamOptions(source=str(clip), init=("-20,10,30,20",), save=str(tmp_path / "out.avi"))
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["clip.avi"]
 
 
@@ -453,6 +469,7 @@ from tests.support.live_stubs import *
 from ebmtrack.errors import DatasetError
 from ebmtrack.live import capture
 from ebmtrack.live import webcam
+from ebmtrack.live.webcam_options import WebcamOptions
 
 class Telling(NotingTracker):
     def add(self, image, box):
@@ -479,7 +496,7 @@ def test_a_box_drawn_with_the_mouse_reaches_the_tracker_and_the_screen(tmp_path)
     with VideoWriter(clip, 30.0) as writer:
         for number in range(10):
             writer.write(picture(10 * number, 240, 320))
-    script = NOTING.format(tests=TESTS) + f"webcam.webcam(Telling, source={str(clip)!r}, loop=True)"
+    script = NOTING.format(tests=TESTS) + f"webcam.webcam(Telling, WebcamOptions(source={str(clip)!r}, loop=True))"
     with Screen(sys.executable, "-c", script) as screen:
         screen.wait_for_window()
         screen.wait_for_picture(lambda shown: shown[450:, :600].max() == 255)  # the help
@@ -508,7 +525,8 @@ def test_weights_that_cannot_be_loaded_close_the_window_with_the_reason(tmp_path
         "from ebmtrack.errors import CheckpointError\n"
         "def load():\n"
         "    raise CheckpointError('none.safetensors: no such file')\n"
-        f"cli.Webcam.run = lambda _: webcam.webcam(load, source={str(tmp_path / 'frames')!r}, loop=True)\n"
+        f"options = WebcamOptions(source={str(tmp_path / 'frames')!r}, loop=True)\n"
+        "cli.Webcam.run = lambda _: webcam.webcam(load, options)\n"
         "sys.exit(cli.main(['webcam']))\n"
     )
     with Screen(sys.executable, "-c", script) as screen:
@@ -527,7 +545,7 @@ def test_an_unplugged_camera_is_told_on_the_screen_and_the_window_stays():
         "        raise DatasetError('no camera number 0: is it plugged in, and free?')\n"
         "    return answers.pop()\n"
         "capture.open_frames = opened\n"
-        "webcam.webcam(NotingTracker, camera=0)\n"
+        "webcam.webcam(NotingTracker, WebcamOptions(camera=0))\n"
     )
     with Screen(sys.executable, "-c", script) as screen:
         screen.wait_for_window()
@@ -621,7 +639,7 @@ def test_a_long_run_neither_grows_nor_falls_behind(tmp_path):
 
 def test_results_of_a_live_run_are_written(tmp_path: Path) -> None:
     """A row for each target and each frame that was looked at; the first frame is where they were drawn."""
-    log = webcam.ResultLog(tmp_path / "b.csv", "camera0", 30.0)
+    log = webcam.ResultLog(tmp_path / "b.csv", ResultInfo("camera0", 30.0))
     with log:
         log.add_view(view_of(Target(1, BOX), Target(2, BOX)), False)
         log.add_view(view_of(Target(1, BOX, 0.5, lost=True), Target(2, BOX, 0.9), number=3), False)

@@ -240,7 +240,8 @@ def test_key_frames_are_written_and_read():
         (["x@9:1,2,3,4"], "ID@FRAME:x,y,w,h"),
         (["a:1,2,3,4"], "frame's number"),
         (["9:1,2,3"], "four numbers"),
-        (["9:1,2,3,4", "9:1,2,3,5"], "two boxes in frame 9"),
+        (["9:1,2,3,4", "9:1,2,3,5"], r"two boxes in one frame: .* in frame 9, .* in frame 9"),
+        (["1s:1,2,3,4", "30:1,2,3,5"], r"two boxes in one frame: .* in 1s \(frame 30\), .* in frame 30"),
     ],
 )
 def test_what_is_no_key_frame_is_refused(texts, message):
@@ -266,7 +267,8 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
         (dict(init="1,2,3,4", both=True), "--both needs the frame of each box"),
         (dict(init="5:1,2,3,4", both=True, backward=True), "use one of --backward and --both"),
         (dict(init=("1,2,3,4", "9:1,2,3,4"), visdom="http://localhost"), "of one target"),
-        (dict(init="90:1,2,3,4"), "frame 90: frames are 0 to 39"),
+        (dict(init="90:1,2,3,4"), "in frame 90: frames are 0 to 39"),
+        (dict(init="5s:1,2,3,4"), r"in 5s \(frame 150\): frames are 0 to 39"),
     ],
 )
 def test_wishes_that_contradict_are_refused(folder, wishes, message):

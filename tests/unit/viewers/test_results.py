@@ -86,6 +86,13 @@ def test_the_ending_says_what_kind(name, layout):
         layout_of(name, "tsv")
 
 
+@pytest.mark.parametrize("name", ["a.foo", "a", "a.mp4", "a.csv.gz"])
+def test_unknown_endings_are_refused_unless_the_layout_is_named(name):
+    assert layout_of(name, "csv") == "csv"
+    with pytest.raises(ConfigError, match=r"ends in one of \.csv \.json \.xml \.txt .*unless --layout"):
+        layout_of(name)
+
+
 @pytest.mark.parametrize(
     "text, number", [("90", 90), ("3.5s", 88), ("1:02", 1550), ("1:02.52", 1563), ("0:01:02", 1550)]
 )

@@ -16,6 +16,7 @@ from ebmtrack.viewers import track_video as track_command
 from ebmtrack.viewers.demo import GRID, REACH, energy_view, run_demo
 from ebmtrack.viewers.demo_sequence import PARTS, demo_sequence
 from ebmtrack.viewers.frames import open_frames
+from ebmtrack.viewers.outputs import file_stem
 from ebmtrack.viewers.track_video import track
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -560,6 +561,9 @@ def test_where_nothing_is_asked_boxes_are_saved_beside_the_user(folder, tmp_path
     track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25")
     assert lines_of(tmp_path / "clip_boxes.txt") == BOXES
     assert "boxes go to clip_boxes.txt" in capsys.readouterr().out
+    with pytest.raises(DatasetError):
+        track(tmp_path / "none.mp4", lambda: Follower(BOXES), "1,2,10.5,8.25")
+    assert "boxes go to" not in capsys.readouterr().out  # nothing was tracked
 
 
 def test_the_number_of_frames_can_be_limited(folder, tmp_path):
@@ -698,7 +702,7 @@ def test_the_window_shows_each_frame_until_q(folder, tmp_path, monkeypatch):
     ],
 )
 def test_names_of_files_made_from_sources(source, name):
-    assert track_command._plain_name(source) == name
+    assert file_stem(source) == name
 
 
 def test_parts_are_named_in_order():

@@ -1,0 +1,68 @@
+"""Where `track` and `webcam` write boxes and videos, checked before work begins."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.viewers.results import layout_of
+from ebmtrack.viewers.source_names import is_url, without_password
+from ebmtrack.viewers.video_file import check_is_not_source, checked_video_path
+
+
+def checked_outputs(
+    source: str | os.PathLike | int,
+    boxes: str | os.PathLike | None,
+    save: str | os.PathLike | None,
+    layout: str | None = None,
+) -> tuple[Path | None, Path | None]:
+    """Return the paths of the boxes and of the video, both of which can be written.
+
+    Args:
+        source: What is tracked; it must not be written over.
+        boxes: File of boxes, a folder for YOLO, or None.
+        save: Video, or None.
+        layout: Layout of the boxes, by default that of the ending.
+
+    Raises:
+        ConfigError: If a layout or ending is unknown, or if a path cannot be written.
+    """
+    if boxes is not None and Path(boxes).is_dir() and layout != "yolo":
+        raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
+    for output in (save, boxes):
+        check_is_not_source(output, source)
+        _check_writable(output)
+    if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
+        raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
+    if boxes is not None:
+        layout_of(boxes, layout)
+    return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
+
+
+def _check_writable(path: str | os.PathLike | None) -> None:
+    """Raise ConfigError if a file cannot be made in the folder of `path`."""
+    if path is None or (Path(path).exists() and not Path(path).is_file()):
+        return  # nothing asked for, or a folder, pipe or device
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+
+
+def file_stem(source: str | os.PathLike | int) -> str:
+    """Return a name for files made from a source: a file's stem, a folder's name, a camera's number."""
+    text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if is_url(text):
+        place = without_password(text).split("://", 1)[1].split("?")[0]
+        return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
+    path = Path(text).expanduser().resolve()
+    if path.is_dir():
+        return path.name or "frames"
+    return path.stem if path.exists() or not text.isdigit() else f"camera{text}"

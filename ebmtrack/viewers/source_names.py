@@ -1,0 +1,39 @@
+"""Sources of frames by their name: which are URLs or streams, and how messages name them and their frames."""
+
+from __future__ import annotations
+
+import os
+import re
+
+
+def is_url(source: str) -> bool:
+    """Return whether a source is a URL (scheme://...) rather than a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def is_stream(source: str | os.PathLike | int) -> bool:
+    """Return whether a source is a camera or a URL, which cannot go back."""
+    text = os.fspath(source) if not isinstance(source, int) else ""
+    return isinstance(source, int) or is_url(text) or (text.isdigit() and not os.path.exists(text))
+
+
+def without_password(url: str) -> str:
+    """Return the URL without user and password, for messages and file names."""
+    return re.sub(r"//[^/@]*@", "//", url, count=1)
+
+
+def ranges_text(numbers: list[int]) -> str:
+    """Return numbers of frames, in rising order, as ranges.
+
+    >>> ranges_text([4, 7, 8, 9])
+    'frames 4, 7-9'
+    """
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    texts = [f"{low}-{high}" if high > low else str(low) for low, high in ranges]
+    more = f" and {len(texts) - 20} more stretches" if len(texts) > 20 else ""
+    return ("frame " if len(numbers) == 1 else "frames ") + ", ".join(texts[:20]) + more
