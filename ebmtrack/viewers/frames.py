@@ -87,6 +87,11 @@ class FrameSource(ABC):
         if self.unreadable:
             self.complete, self.note = False, f"{self.name}: {ranges_text(self.unreadable)} could not be read"
 
+    def _note_early_end(self, extent: str) -> None:
+        """Note that the source ended early, and how many frames came."""
+        early = f"{self.name} ended early: {extent}"
+        self.complete, self.note = False, f"{self.note}; {early}" if self.unreadable else early
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the source holds; reading after this ends at once."""
@@ -219,10 +224,8 @@ class VideoFrames(FrameSource):
         if self._is_stream and self.length is None:
             self.complete = False
             self.note = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
-        elif self.position < (missing := self._expected()):
-            self.complete = False
-            early = f"{self.name} ended early: {self.frames_read} of {missing} announced frames"
-            self.note = f"{self.note}; {early}" if self.unreadable else early
+        elif self.position < (expected := self._expected()):
+            self._note_early_end(f"{self.frames_read} of {expected} announced frames")
 
     def _expected(self) -> int:
         """Return how many frames the file should give; 0 if the number that it announces means nothing.
@@ -244,6 +247,7 @@ class AvFrames(FrameSource):
     def __init__(self, path: str | os.PathLike):
         import av
 
+        self._path = path
         self._container = av.open(os.fspath(path))
         stream = self._container.streams.video[0]
         self._packets: Iterator[Any] = self._container.demux(stream)
@@ -266,6 +270,8 @@ class AvFrames(FrameSource):
             try:
                 packet = next(self._packets, None)
                 if packet is None:
+                    if is_cut_short(self._path):
+                        self._note_early_end(f"{self.frames_read} frames, then the file is cut short")
                     return None
                 self._waiting = packet.decode()
             except FFmpegError:

@@ -96,6 +96,18 @@ def test_frames_come_by_pyav_as_well(tmp_path):
         assert other.frames_read == len(MOMENTS_S)
 
 
+def test_a_film_cut_short_is_told_by_pyav_as_well(tmp_path):
+    """Matroska announces no number of frames; its length says that some are missing."""
+    clip = film(tmp_path / "in.mkv", [number / 25 for number in range(12)])
+    with AvFrames(clip) as whole:
+        count = len(list(whole))
+    assert whole.complete and whole.note is None and count == 12
+    clip.write_bytes(clip.read_bytes()[:-1000])
+    with AvFrames(clip) as cut:
+        assert len(list(cut)) == cut.frames_read < 12
+    assert not cut.complete and f"in.mkv ended early: {cut.frames_read} frames" in str(cut.note)
+
+
 def test_av1_is_read(tmp_path):
     encoders = [name for name in ("libsvtav1", "libaom-av1") if name in av.codecs_available]
     if not encoders:
