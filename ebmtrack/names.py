@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from ebmtrack.errors import ConfigError
+
+
+def plain(name: str) -> str:
+    """Return a name in small letters without `-`, `_` and blanks."""
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def spelled(name: str, known: Iterable[str]) -> str:
+    """Return the known name that `name` spells with other case, `-`, `_` or blanks, or else `name` itself.
+
+    >>> spelled("UTKFace_H5", ["utkface", "utkface-h5"])
+    'utkface-h5'
+    """
+    return {plain(each): each for each in known}.get(plain(name), name)
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -251,9 +251,10 @@ def check_annotation(anno_xywh: Array, chosen: Protocol, where: str) -> Array:
         bad |= np.isnan(anno).any(axis=1)  # as pytracking: only UAV123 may leave frames without a box
     if bad.any():
         frame = int(bad.argmax())
+        advice = "correct it" if np.isinf(anno[frame]).any() else "correct it, or use --protocol ope"
         raise DatasetError(
             f"{where}, frame {frame} (from 0): annotation {anno[frame].tolist()} cannot be used "
-            f"under the protocol {chosen.name!r} with rule {chosen.rule!r}"
+            f"under the protocol {chosen.name!r} with rule {chosen.rule!r}; {advice}"
         )
     return anno
 

@@ -11,6 +11,7 @@ import tyro
 
 from ebmtrack.commands.options import Positional
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import spelled
 
 if TYPE_CHECKING:
     from ebmtrack.videos.source import Source
@@ -57,8 +58,9 @@ class Datasets:
 
         if self.name is None:
             raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
-        if self.name in ("utkface", "utkface-h5", "biwi", "steering", "cell200"):
-            return self._check_labelled_images(self.name)
+        labelled = ("utkface", "utkface-h5", "biwi", "steering", "cell200")
+        if (name := spelled(self.name, labelled)) in labelled:
+            return self._check_labelled_images(name)
         damaged = 0
         for finding in check(self.name, self.path, self.every_frame):
             damaged += finding.kind != "info"

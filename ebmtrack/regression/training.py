@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_text
-from ebmtrack.names import check_name
+from ebmtrack.names import check_name, spelled
 from ebmtrack.regression.examples import LAYOUTS, PARTS, Examples, has_split, read_csv
 from ebmtrack.regression.heads import RegressionConfig, TeacherHead
 from ebmtrack.regression.measures import choose_step_on, evaluate
@@ -96,7 +96,7 @@ class RegressionSettings(RunSettings):
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:
     """Return training, validation and test examples; ConfigError for an unknown source or a missing folder."""
     known = ["csv", *LAYOUTS, *(f"drawn-{name}" for name in DRAWINGS)]
-    source, size = check_name("source of examples", settings.source, known), settings.image_size
+    source, size = check_name("source of examples", spelled(settings.source, known), known), settings.image_size
     if source.startswith("drawn-"):
         train, validation, test = (draw_examples(source[6:], n, size, settings.seed) for n in STAND_IN)
         return train, validation, test

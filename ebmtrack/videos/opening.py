@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.names import plain
 from ebmtrack.videos import paths
-from ebmtrack.videos.registry import DataSetInfo, benchmarks, datasets, find_info, plain
+from ebmtrack.videos.registry import DataSetInfo, benchmarks, datasets, find_info
 from ebmtrack.videos.sequence import DataSet, existing_folder, with_attributes
 
 

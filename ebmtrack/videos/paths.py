@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.names import unknown
-from ebmtrack.videos.registry import datasets, find_info, plain
+from ebmtrack.names import plain, unknown
+from ebmtrack.videos.registry import datasets, find_info
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+WINDOWS_ADVICE = r"write paths with a backslash in single quotes, such as lasot = 'D:\data\lasot'"
 ROOT = "data"
 
 
@@ -109,13 +110,15 @@ def read_settings() -> dict[str, Path]:
         if os.environ.get("EBMTRACK_PATHS"):
             raise ConfigError(f"{path}: no such file, but EBMTRACK_PATHS names it; create it, or unset EBMTRACK_PATHS")
         return {}
+    text = ""
     try:
         text = path.read_text("utf-8-sig")
         content = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        advice = f"; {WINDOWS_ADVICE}" if "\\" in text else ""
+        raise ConfigError(f"{path}: not a TOML file: {error}{advice}") from error
     return {name: _checked(path, text, name, value) for name, value in content.items()}
 
 
@@ -152,4 +155,6 @@ def _checked(path: Path, text: str, name: str, value: object) -> Path:
         raise ConfigError(f"{where}: {unknown('data set', name, [ROOT, *homes()])}")
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ConfigError(f'{where}: {name} must be a folder in quotes, such as {name} = "/data/{name}"')
+    if any(ord(letter) < 32 for letter in value):
+        raise ConfigError(f"{where}: {name} = {value!r} holds a control character; {WINDOWS_ADVICE}")
     return path.parent / Path(value).expanduser()

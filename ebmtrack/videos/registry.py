@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.names import unknown
+from ebmtrack.names import plain, unknown
 from ebmtrack.videos import coco, dtb, folder, got10k, lasot, nfs, otb, synthetic, tcolor, trackingnet, uav, vot
 from ebmtrack.videos.image_store import ImageStore
 from ebmtrack.videos.sequence import DataSet
@@ -114,11 +114,6 @@ def load_file(path: Path) -> str:
     if not found:
         raise ConfigError(f"{path}: registers no data set; call ebmtrack.videos.register(DataSetInfo(...)) in it")
     return found[0]
-
-
-def plain(name: str) -> str:
-    """Return a name in small letters without `-`, `_` and blanks."""
-    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def _run(path: Path, module_name: str) -> None:

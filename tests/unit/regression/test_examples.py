@@ -110,7 +110,7 @@ def test_hdf5_files_of_ccgan(tmp_path):
 def test_datasets_check(tmp_path, capsys):
     """Counts and ranges; damage is exit code 1."""
     biwi_tree(tmp_path)
-    assert cli.main(["datasets", "check", "biwi", str(tmp_path)]) == 0
+    assert cli.main(["datasets", "check", "BIWI", str(tmp_path)]) == 0  # as people type it
     assert "biwi test: 3 images, yaw 0 to 6" in capsys.readouterr().out
     (tmp_path / "BIWI_test.npz").unlink()
     assert cli.main(["datasets", "check", "biwi", str(tmp_path)]) == 1

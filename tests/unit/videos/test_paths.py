@@ -81,6 +81,11 @@ def test_splits_share_their_data_set(file: Path, monkeypatch: pytest.MonkeyPatch
         ("[coco]\ntrain = '/a'\n", "line 1: coco must be"),
         ("coco = /data\n", "not a TOML file.*line 1"),
         ("coco = '/a'\ncoco = '/b'\n", "not a TOML file"),
+        ('lasot = "C:\\Users\\me"\n', r"not a TOML file: .*line 1.*single quotes, such as lasot = 'D:\\data"),
+        (
+            'coco = "/a"\nlasot = "D:\\new\\tracking"\n',
+            r"line 2: lasot = 'D:\\new.* control character; .*single quotes",
+        ),
         ("x = " + "[" * 5000, "not a TOML file"),
         ("\x00", "not a TOML file"),
     ],
