@@ -23,7 +23,7 @@ HELP = (
     "q: quit",
 )
 CLICK_FRAC = 0.01  # a drag shorter than this part of the picture's longer side is a click
-NOTICE_S = 4.0  # how long the user is told something
+NOTICE_S = 4.0  # how long a notice is shown
 
 
 class Controls:

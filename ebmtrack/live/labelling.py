@@ -43,7 +43,7 @@ WAIT_MS = 20  # how long the window waits for keys while nothing plays
 
 
 class LabelDesk:
-    """Key frames in a video, what is shown of them and what keys and the mouse do. No window in here.
+    """The key frames of a video, how they are shown, and what keys and the mouse do; without a window.
 
     Args:
         frames: The video: `read(number)`, `length`, `name`, `fps`.
@@ -128,6 +128,9 @@ class LabelDesk:
 
     def draw(self, box_xywh: Box) -> None:
         """Make a box a key frame: of a new target, or of the selected one that is being corrected."""
+        if self.frames.read(self.at) is None:
+            self.say("this frame cannot be read: draw the box in another one")
+            return
         again = self.again and self.selected is not None
         number = self.selected if again else 1 + max((key.id for key in self.keys), default=0)
         kept = tuple(key for key in self.keys if (key.id, key.frame) != (number, self.at))
@@ -188,14 +191,14 @@ class LabelDesk:
         return np.vstack([picture, self._bar(picture.shape[1])]), zoom
 
     def say(self, notice: str) -> None:
-        """Tell the user something for a while."""
+        """Show the user a notice for NOTICE_S seconds."""
         self.notice, self._notice_until_s = notice, time.monotonic() + NOTICE_S
 
     def _current_notice(self) -> str:
-        """Return what the user is to be told now."""
-        if not self.keys:
-            return "draw a box around the target"
-        return self.notice if time.monotonic() < self._notice_until_s else ""
+        """Return the notice that is shown now."""
+        if time.monotonic() < self._notice_until_s:
+            return self.notice
+        return "" if self.keys else "draw a box around the target"
 
     def _source_note(self) -> str:
         """Return what is odd about the frame that is shown."""

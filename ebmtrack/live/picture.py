@@ -73,13 +73,14 @@ def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float)
     box = zoomed(target.box_xywh, zoom)
     if target.lost:
         draw_box(picture, box, colour=GREY, dashed=True)
-        draw_text(picture, f"{target.number} lost {target.score:.2f}", (box[0], box[1]))
+        score = "" if target.score is None else f" {target.score:.2f}"
+        draw_text(picture, f"{target.number} lost{score}", (box[0], box[1]))
     else:
         draw_box(picture, box, str(target.number), target.score, colour)
 
 
 def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: bool) -> None:
-    """Small white squares on the corners of a box, on the top right one only if asked: the energy is shown there."""
+    """Draw white squares on a box's corners, on the top right one only if asked: the energy is shown there."""
     x, y, w, h = box_xywh
     half = 2 * line_width(picture)
     for corner in ((x, y), (x, y + h), (x + w, y + h), *([(x + w, y)] if top_right else [])):
@@ -100,7 +101,7 @@ def with_lines(picture: np.ndarray, top: Sequence[Line], bottom: Sequence[str]) 
 
 
 def _wrapped(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
-    """Items joined to rows that fit into the picture's width."""
+    """Return items joined to rows that fit into the picture's width."""
     rows: list[str] = []
     for item in items:
         longer = rows[-1] + gap + item if rows else item
@@ -112,7 +113,7 @@ def _wrapped(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
 
 
 def text_size(picture: np.ndarray, text: str) -> tuple[int, int]:
-    """Width and height of a plate by `draw_text`."""
+    """Return the width and height of a plate by `draw_text`."""
     scale = max(0.4, min(picture.shape[:2]) / 900)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     return width + 6, height + below + 6

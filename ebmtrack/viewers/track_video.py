@@ -38,7 +38,8 @@ Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when i
 class Track:
     """The outcome of tracking so far: boxes by target and frame, results, time and files.
 
-    Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone.
+    Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone; with
+    key frames, reading as well.
     """
 
     boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
@@ -57,6 +58,12 @@ class Track:
         for row in rows:
             self.boxes_of += [[] for _ in range(row.id - len(self.boxes_of))]
             self.boxes_of[row.id - 1].append(row.box_xywh)
+
+    def sort(self) -> None:
+        """Bring results that came in stretches into the order of frames."""
+        rows = sorted(self.rows, key=lambda row: (row.frame, row.id))
+        self.rows, self.boxes_of = [], [[]]
+        self.add_rows(rows)
 
     @property
     def lost(self) -> int:
@@ -134,7 +141,7 @@ class _Job:
         visdom: str | None,
         options: TrackOptions,
     ):
-        self.source, self.load_tracker, self.visdom, self.options = source, load_tracker, visdom, options
+        self.source, self.load_tracker, self.visdom, self.options = source, _once(load_tracker), visdom, options
         self.result, self.complete = Track(), True
         self.note: str | None = None
         default = None if options.both else 0
@@ -204,6 +211,7 @@ class _Job:
             for part in label(frames, keys, tracker, span, options.direction):
                 self.result.add_rows(part)
                 bar.update(len(part))
+        self.result.sort()
         self.result.seconds = time.perf_counter() - began
         self.note, self.complete = frames.note, frames.complete
         self._draw_all(self._outputs(stack, frames), frames)
@@ -244,6 +252,19 @@ class _Job:
                 drawn = draw_results(image, by_frame[frame], self.result.fps)
                 if _is_ended(outputs, drawn, frames.moments_s[frame]):
                     return
+
+
+def _once(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that loads once, whichever thread asks first, and returns the same tracker each time."""
+    lock, loaded = threading.Lock(), list[Any]()
+
+    def load_once() -> Any:
+        with lock:
+            if not loaded:
+                loaded.append(load())
+            return loaded[0]
+
+    return load_once
 
 
 def _follow(

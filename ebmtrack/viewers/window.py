@@ -23,9 +23,9 @@ SomeWindow = TypeVar("SomeWindow", bound="Window")
 
 
 def require_screen(wish: str, instead: str) -> None:
-    """Raise ConfigError, saying what to do `instead`, where no window can be opened for the `wish`.
+    """Raise ConfigError, with what to do `instead`, if no window can be opened for the `wish`.
 
-    Qt, which draws OpenCV's windows, ends the whole process where it finds no screen: so this asks first.
+    Qt, which draws OpenCV's windows, ends the whole process if it finds no screen: so this is checked first.
     """
     reason = _why_no_screen()
     if reason:
@@ -33,7 +33,7 @@ def require_screen(wish: str, instead: str) -> None:
 
 
 class Window:
-    """A window of a given title; `show` draws a frame and says which key was pressed. Closed with `close`."""
+    """A window of a given title; `show` draws a frame and returns the key that was pressed; `close` closes it."""
 
     def __init__(self, title: str):
         self.title = title
@@ -47,7 +47,7 @@ class Window:
         self.close()
 
     def show(self, image: np.ndarray, wait_ms: int = 1) -> int:
-        """Show an RGB frame; the code of the key pressed, or -1. A window that was closed counts as Esc."""
+        """Show an RGB frame; return the code of the key pressed, or -1. A window that was closed counts as Esc."""
         if self.closed:
             return ESCAPE
         if not self._sized:
@@ -65,13 +65,13 @@ class Window:
             return True
 
     def close(self) -> None:
-        """Take the window away, where the user has not done so."""
+        """Close the window, if the user has not done so."""
         if not self.closed:
             cv2.destroyWindow(self.title)
 
 
 class MouseControls(Protocol):
-    """What a LiveWindow tells of keys and the mouse; coordinates are those of the frame, in pixels."""
+    """The receiver of a LiveWindow's keys and mouse; coordinates are those of the frame, in pixels."""
 
     quit: bool
 
@@ -157,7 +157,7 @@ def open_window(title: str, flags: int) -> None:
 
 
 def _why_no_screen() -> str | None:
-    """Why no window can be opened, or None where one can."""
+    """Return why no window can be opened, or None if one can."""
     interface = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
     if interface is not None and interface[1] == "NONE":
         return "this OpenCV was built without windows (opencv-python-headless instead of opencv-python)"

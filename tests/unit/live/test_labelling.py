@@ -12,7 +12,7 @@ import pytest
 from ebmtrack.errors import ConfigError
 from ebmtrack.images import write_picture
 from ebmtrack.live.labelling import LabelDesk, draw_key_frames
-from ebmtrack.viewers import window
+from ebmtrack.viewers import track_video, window
 from ebmtrack.viewers.drawing import PALETTE
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.seekable import SeekableFrames
@@ -110,6 +110,41 @@ def test_a_correction_is_a_key_frame_and_the_track_goes_on_from_it(desk):
     assert desk.keys == (KeyFrame(0, 1, BOX),)
     desk.go(10)
     assert desk.results()[0].box_xywh[0] == 30.0  # the first track is there again
+
+
+def test_unreadable_frames_are_passed_over_and_cannot_be_drawn_on(desk, monkeypatch):
+    read = desk.frames.read
+    monkeypatch.setattr(desk.frames, "read", lambda number: None if number == 1 else read(number))
+    drag(desk, BOX)
+    press(desk, " ")
+    desk.tick()
+    row = desk.results()[0]
+    assert (desk.at, row.verdict, row.score, row.box_xywh) == (1, "unreadable", None, BOX)
+    picture, _ = desk.picture()
+    assert (picture[300:400, 300:330] == 0).all()  # in place of the frame, the box is drawn on black
+    press(desk, " ", "r")
+    drag(desk, (0.0, 0.0, 8.0, 8.0))
+    assert len(desk.keys) == 1 and "cannot be read" in desk.notice
+    press(desk, " ")
+    desk.tick()
+    assert desk.at == 2 and desk.results()[0].verdict == "normal"
+    desk.picture()
+
+
+def test_the_tracker_of_the_window_is_loaded_once(folder, tmp_path, monkeypatch):
+    loads = []
+
+    def draw(frames, load_tracker, start):
+        load_tracker()
+        return [KeyFrame(10, 1, BOX)]
+
+    monkeypatch.setattr(track_video, "require_screen", lambda *_: None)
+    monkeypatch.setattr("ebmtrack.live.labelling.draw_key_frames", draw)
+    result = track_video.track(
+        folder, lambda: loads.append(1) or Drifter(), backward=True, boxes=str(tmp_path / "b.csv")
+    )
+    assert loads == [1] and [row.frame for row in result.rows] == list(range(11))
+    assert result.boxes_xywh == [row.box_xywh for row in result.rows] and result.boxes_xywh[10] == BOX
 
 
 def test_undo_and_remove(desk):
