@@ -27,14 +27,14 @@ class VideoWriter:
     """Writes RGB frames (h, w, 3) to a video file, which takes its name when `close` is called, not before.
 
     The first frame sets the size (made even, as H.264 asks, by repeating the last row or column); later
-    frames of another size are scaled to fit. As a context manager it finishes the file also where the block
-    ends with an error, so that what was written is kept; without a frame there is no file.
+    frames of another size are scaled to fit. As a context manager it finishes the file even if the block ends with an
+    error, so that what was written is kept; without a frame there is no file.
     """
 
     def __init__(
         self, path: str | os.PathLike, fps: float = 30.0, sound: Path | None = None, pixel_aspect: float = 1.0
     ):
-        """Take what the video is to be.
+        """Prepare a video; its file is opened with the first frame.
 
         Args:
             path: The file; its ending says what kind.
@@ -154,7 +154,7 @@ class _Sound:
     def __init__(self, container: Any, path: Path):
         import av
 
-        self._container, self._file, self._to = container, None, None
+        self._container, self._file, self._to, self._name = container, None, None, path.name
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         try:
@@ -167,7 +167,15 @@ class _Sound:
             log.warning("the sound of %s is dropped: %s", path.name, error)
 
     def copy_until(self, at_s: float, began_s: float) -> None:
-        """Copy what is heard from the first frame on, `began_s`, up to `at_s` after it."""
+        """Copy what is heard from the first frame on, `began_s`, up to `at_s` after it; damaged sound ends there."""
+        try:
+            self._copy_until(at_s, began_s)
+        except ValueError as error:  # PyAV's InvalidDataError
+            self._to = None
+            log.warning("the sound of %s is dropped from %.2f s on: %s", self._name, began_s + at_s, error)
+
+    def _copy_until(self, at_s: float, began_s: float) -> None:
+        """Copy the packets, as `copy_until` describes."""
         while self._to is not None:
             packet = self._next or next(self._packets, None)
             if packet is None or packet.dts is None or packet.pts is None:
@@ -231,7 +239,7 @@ class _OpenCvEncoder:
 
 
 def checked_video_path(path: str | os.PathLike) -> Path:
-    """Return the path of a video to write; ConfigError where its ending is not that of a video or it is a folder."""
+    """Return the path of a video to write; ConfigError if its ending is not that of a video, or if it is a folder."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: a video's name ends in one of {' '.join(SUFFIXES)}")
@@ -243,7 +251,7 @@ def checked_video_path(path: str | os.PathLike) -> Path:
 
 
 def check_is_not_source(output: str | os.PathLike | None, source: str | os.PathLike | int) -> None:
-    """ConfigError where writing `output` would replace the very file that is read, or a picture of the folder."""
+    """Raise ConfigError if writing `output` would replace the very file that is read, or a picture of the folder."""
     if output is None or isinstance(source, int) or not (os.path.isfile(output) and os.path.exists(source)):
         return
     in_folder = os.path.isdir(source) and os.path.samefile(os.path.dirname(os.path.abspath(output)), source)

@@ -87,6 +87,24 @@ def test_a_gif_is_written(tmp_path):
     assert out.read_bytes()[:6] == b"GIF89a" and moments(out) == pytest.approx(MOMENTS_S, abs=0.02)
 
 
+def test_damaged_sound_ends_the_sound_and_not_the_video(tmp_path, caplog):
+    clip, out = film(tmp_path / "in.mp4", sound=True), tmp_path / "out.mp4"
+    with VideoWriter(out, 25.0, clip) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+        copied = writer._encoder._sound._packets
+
+        def damaged():
+            yield next(copied)
+            raise av.error.InvalidDataError(1094995529, "Invalid data found when processing input")
+
+        writer._encoder._sound._packets = damaged()
+        for moment in (1.0, 2.0):
+            writer.write(np.zeros((48, 64, 3), np.uint8), moment)
+    assert "the sound of in.mp4 is dropped from 1.00 s on" in caplog.text and caplog.text.count("dropped") == 1
+    with open_frames(out) as frames:
+        assert len(list(frames)) == 3
+
+
 def test_frames_come_by_pyav_as_well(tmp_path):
     """As for AV1, which OpenCV may lack: the same pictures at the same moments."""
     clip = film(tmp_path / "in.mp4")
