@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ebmtrack.data.crops import box_in_window, crop_around, crop_window
+from ebmtrack.data.crops import box_in_window, crop_around, crop_window, search_side
 from ebmtrack.errors import ConfigError
 from tests.support.golden import DATA, image
 
@@ -92,3 +92,27 @@ def test_windows_are_resampled_where_they_lie(side, output):
     patch = crop_window(ramp, (10.3, 10.3, side, side), output)
     expected = 10.3 + (np.arange(output) + 0.5) * side / output - 0.5
     np.testing.assert_allclose(patch[output // 2, 2:-2, 0], expected[2:-2], atol=0.1)
+
+
+@pytest.mark.parametrize("side, rows_skipped", [(105, False), (107, False), (111, True)])
+def test_rows_are_skipped_from_a_ratio_of_two_and_a_tenth(side, rows_skipped):
+    """pytracking's factor is int(side / output - 0.1): an image of stripes one pixel wide keeps both of its values."""
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[1::2] = 255
+    patch = crop_around(stripes, (200, 200), (side, side), (51, 51)).patch
+    assert (len(np.unique(patch)) == 1) == rows_skipped
+
+
+@pytest.mark.parametrize("rule", ["head", "pre2022"])
+def test_a_crop_of_skipped_rows_moves_with_its_centre(rule):
+    """Rows are taken in step with the centre: an image moved by a pixel with its centre gives the same patch."""
+    frame = image("step", 400, 400)
+    still, moved = (
+        crop_around(np.roll(frame, by, axis=(0, 1)), (200 + by, 200 + by), (212, 212), (100, 100), rule=rule).patch
+        for by in (0, 1)
+    )
+    assert (still == moved).all()
+
+
+def test_the_search_side_is_rounded_up():
+    assert [search_side(size, 5.0) for size in ((4.0, 4.0), (3.0, 3.5))] == [20, 17]

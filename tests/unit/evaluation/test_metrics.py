@@ -320,3 +320,11 @@ def test_empty_boxes_around_a_frame_without_truth() -> None:
     boxes = np.array([[10.0, 10, 20, 20], [10, 10, 20, 20], [0, 0, 0, 0], [0, 0, 0, 0]])
     score = metrics.score_sequence(boxes, truth, metrics.protocol("pytracking", rule="uav"))
     np.testing.assert_array_equal(score.overlap, [1, 1, -1, 0])
+
+
+@pytest.mark.parametrize(
+    "protocol, figure", [(metrics.Protocol("a"), 0.2), (metrics.Protocol("b", norm_headline="area"), 0.25)]
+)
+def test_normalised_precision_is_quoted_at_a_fifth_or_as_the_area(protocol, figure):
+    """Of a curve whose value at each threshold, 0 to 0.5, is the threshold."""
+    assert protocol.norm_figure(np.linspace(0, 0.5, 51)) == pytest.approx(figure)

@@ -148,3 +148,40 @@ def test_starting_weights_of_the_classifier_are_those_of_pytracking(name, deviat
     initializer = classifier.filter_initializer.filter_conv.weight
     assert (initializer == 0).all() if name.startswith("prdimp") else initializer.std() > 0.02
     assert ARCHITECTURES["prdimp50"].label_sigma == 0.9
+
+
+@pytest.mark.parametrize("kind", [SteepestDescent, NewtonDescent])
+def test_a_sample_twice_with_half_of_its_weight_is_the_same(data, kind):
+    features, filters = data
+    optimizer = kind().double()
+    once = torch.tensor([0.5, 0.3, 0.2], dtype=DOUBLE)[:, None].repeat(1, 2)
+    rows = [0, 0, 1, 2]
+    twice = torch.tensor([0.25, 0.25, 0.3, 0.2], dtype=DOUBLE)[:, None].repeat(1, 2)
+    with torch.no_grad():
+        one = optimizer(filters, features, BOXES, once)[-1]
+        other = optimizer(filters, features[rows], BOXES[rows], twice)[-1]
+    assert torch.allclose(one, other)
+
+
+def test_the_label_density_of_prdimp_is_gaussian_with_its_sigma():
+    """log p falls by d^2 / (2 sigma^2) at d cells (PrDiMP, section 4), and p sums to 1."""
+    distance = torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=DOUBLE)
+    density, _ = NewtonDescent(label_sigma=0.5).targets(distance, torch.ones(1, dtype=DOUBLE))
+    assert density.sum() == pytest.approx(1)
+    assert (density[0, 0] / density).log().flatten().tolist() == pytest.approx([0, 2, 8, 18])
+
+
+def test_alpha_eps_adds_to_the_inverse_of_the_step_length(data):
+    """alpha = |g|^2 / (curvature + (lambda + eps) |g|^2), so that eps is the difference of 1 / alpha."""
+    features, filters = data
+    lengths = []
+    for eps in (0.0, 0.25):
+        optimizer = NewtonDescent(alpha_eps=eps).double()
+        with torch.no_grad():
+            start, end = optimizer(filters, features, BOXES, iterations=1)
+        lengths.append((start - end).square().sum((1, 2, 3)).sqrt())
+    with torch.no_grad():
+        targets = optimizer.targets(distance_maps(_target_centres(BOXES, 4), (9, 8)), torch.full((3, 2, 1, 1), 1 / 3))
+        g, _ = optimizer.quadratic_model(filters, features, targets, optimizer.filter_reg.square())
+    norm = g.square().sum((1, 2, 3)).sqrt()
+    assert torch.allclose(norm / lengths[1] - norm / lengths[0], torch.full((2,), 0.25, dtype=DOUBLE), atol=1e-6)

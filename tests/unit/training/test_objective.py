@@ -379,3 +379,9 @@ def test_overlapping_boxes_overlap_and_spread():
     assert spread[0] == pytest.approx(0.01 * math.sqrt(3200), rel=0.05) and spread[1] > 10 * spread[0]
     with pytest.raises(ConfigError, match="no density"):
         ObjectiveSettings(proposals="overlapping")
+
+
+def test_the_hinge_costs_nothing_below_zero_on_the_background():
+    """DiMP, equation 7: squares of max(0, s) where the label is below the threshold, of s - y elsewhere."""
+    scores, labels = torch.tensor([-3.0, 0.5, 0.25]), torch.tensor([0.0, 0.01, 1.0])
+    assert hinge_loss(scores, labels).item() == pytest.approx((0 + 0.25 + 0.5625) / 3)
