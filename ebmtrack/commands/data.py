@@ -55,11 +55,11 @@ class Datasets:
     def _check(self) -> int:
         """Print the findings about a data set."""
         from ebmtrack.data.checking import check
+        from ebmtrack.regression.examples import LAYOUTS
 
         if self.name is None:
             raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
-        labelled = ("utkface", "utkface-h5", "biwi", "steering", "cell200")
-        if (name := spelled(self.name, labelled)) in labelled:
+        if (name := spelled(self.name, LAYOUTS)) in LAYOUTS:
             return self._check_labelled_images(name)
         damaged = 0
         for finding in check(self.name, self.path, self.every_frame):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ebmtrack.commands.options import Flat, Positional
+from ebmtrack.commands.options import Changes, Flat, Positional, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class DetectTrain:
     host_weights: str = "COCO_V1"
     out: Path = Path("runs/coco_energy")
     device: str = "auto"
-    set: tuple[str, ...] = ()
+    set: Changes = ()
 
     def run(self) -> None:
         """Train, and print where the weights are."""
@@ -40,7 +40,8 @@ class DetectTrain:
 
         names = ("data", "loss", "host", "host_weights", "out", "device")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
-        print(f"the trained part is in {train_named('coco_energy', settings_for('coco_energy', chosen, self.set))}")
+        settings = settings_for("coco_energy", chosen, joined(self.set))
+        print(f"the trained part is in {train_named('coco_energy', settings)}")
 
 
 @dataclass(frozen=True, kw_only=True)

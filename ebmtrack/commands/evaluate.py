@@ -8,7 +8,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from ebmtrack.commands.options import DEFAULT_SET_UP, DatasetOptions, Flat, VisdomOptions
+from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, VisdomOptions, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Stress:
         root: Folder of sequences, as for `ebmtrack eval --dataset folder`.
         params: Tracker set-ups, one or more.
         changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
-        set: A change of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
+        set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         seed: Seed of the changes and the trackers.
@@ -100,7 +100,7 @@ class Stress:
     root: Path
     params: tuple[str, ...] = (DEFAULT_SET_UP,)
     changes: tuple[str, ...] = ()
-    set: tuple[str, ...] = ()
+    set: Changes = ()
     weights: str | None = None
     device: str = "auto"
     seed: int = 0
@@ -117,8 +117,8 @@ class Stress:
         from ebmtrack.videos import open_dataset
 
         chosen = {name: load_params(name) for name in self.params}
-        if self.set:
-            chosen |= {f"{name} {' '.join(self.set)}": override(load_params(name), self.set) for name in self.params}
+        if changes := joined(self.set):
+            chosen |= {f"{name} {' '.join(changes)}": override(load_params(name), changes) for name in self.params}
         trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
         folder = self.root.resolve().name
         store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})

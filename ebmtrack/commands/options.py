@@ -21,7 +21,13 @@ DEFAULT_SET_UP = "dimp18_nce_plus"
 T = TypeVar("T")
 Positional = Annotated[T, tyro.conf.Positional]
 Repeated = Annotated[tuple[T, ...], tyro.conf.UseAppendAction]  # an option that is given once for each value
+Changes = Repeated[tuple[str, ...]]  # --set a=1 b=2 --set c=3
 Flat = Annotated[T, tyro.conf.arg(name="")]  # a group of options without a prefix
+
+
+def joined(changes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Return the changes of all --set options, in their order."""
+    return tuple(change for group in changes for change in group)
 
 
 class Verb(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ebmtrack.commands.options import Positional
+from ebmtrack.commands.options import Changes, Positional, joined
 from ebmtrack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class Regress:
             teacher (an MDN that learns from an energy), gaussian, laplace, softmax, l2, huber,
             energy-nce, energy-ml-is and others.
         trunk: Backbone: small (for images of 32 to 64 pixels), resnet18 or resnet50.
-        backbone: File of torchvision's ImageNet weights for a ResNet.
+        backbone: torchvision's ImageNet weights for a ResNet: a file, or resnet18 or resnet50 to download them.
         size: Side to which images are scaled, in pixels.
         epochs: Passes over the training images.
         out: Folder of the run: checkpoint, log.csv, regression.safetensors, figures.md.
         weights: The network to evaluate or predict with (that in --out by default).
-        probability: Of the interval that predict prints.
+        probability: Probability of the interval that predict prints.
         seed: Seed of split, weights and noise.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         restart: Start afresh even if there is a checkpoint.
@@ -59,13 +59,13 @@ class Regress:
     seed: int = 0
     device: str = "auto"
     restart: bool = False
-    set: tuple[str, ...] = ()
+    set: Changes = ()
 
     def run(self) -> None:
         """Train, evaluate or predict."""
         {"train": self._train, "eval": self._eval, "predict": self._predict}[self.action]()
 
-    def _settings(self, **more: Any) -> RegressionSettings:
+    def _settings(self) -> RegressionSettings:
         """Return the settings that the options mean."""
         from ebmtrack.device import pick_device
         from ebmtrack.regression.training import RegressionSettings
@@ -85,24 +85,27 @@ class Regress:
             device=pick_device(self.device),
             resume=not self.restart,
             schedule="cosine",
-            **more,
         )
-        return override(settings, self.set)
+        return override(settings, joined(self.set))
 
     def _train(self) -> None:
         """Train, and print the figures on the test images."""
         from ebmtrack.regression.training import open_examples, steps_for, table_of, train_regression
+        from ebmtrack.training.overrides import override
 
+        if self.epochs <= 0:
+            raise ConfigError(f"--epochs must be above 0, got {self.epochs:g}")
         settings = self._settings()
         examples = open_examples(settings)
         print(" + ".join(str(len(part)) for part in examples) + " images to train, validate, test")
-        if not any(change.startswith("steps=") for change in self.set):
-            settings = replace(settings, steps=steps_for(len(examples[0]), settings.batch, self.epochs))
+        steps = steps_for(len(examples[0]), settings.batch, self.epochs)
+        warmup = min(settings.warmup, steps // 10)  # the rate falls to zero in short trainings, too
+        settings = override(replace(settings, steps=steps, warmup=warmup), joined(self.set))
         figures = train_regression(settings, examples)[1]
         print(table_of(figures) + f"the network is in {settings.out / 'regression.safetensors'}")
 
     def _eval(self) -> None:
-        """Print the figures on the test images: those of the same split, or all rows without a column split."""
+        """Print the figures on the test images: the rows with split test, or the same random part for equal --seed."""
         from ebmtrack.regression.measures import evaluate
         from ebmtrack.regression.network import load_regression
         from ebmtrack.regression.training import open_examples, table_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ebmtrack.commands.options import Positional
+from ebmtrack.commands.options import Changes, Positional, joined
 from ebmtrack.errors import ConfigError
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
@@ -51,7 +51,7 @@ class Train:
     track_on: Path | None = None
     tensorboard: bool = False
     visdom: bool = False
-    set: tuple[str, ...] = ()
+    set: Changes = ()
     show: bool = False
 
     def run(self) -> None:
@@ -60,7 +60,7 @@ class Train:
         from ebmtrack.training.distributed import is_leader
         from ebmtrack.training.overrides import describe
 
-        settings = settings_for(self.name, self._chosen(), self.set)
+        settings = settings_for(self.name, self._chosen(), joined(self.set))
         if self.show:
             print(describe(settings))
             return
@@ -113,7 +113,7 @@ class Study:
     weights: str | None = None
     steps: int = 1000
     track_on: Path | None = None
-    set: tuple[str, ...] = ()
+    set: Changes = ()
 
     def run(self) -> None:
         """Train what is missing and print a table."""
@@ -184,5 +184,5 @@ class Study:
             self.samples or (128,),
             self.steps,
             self.track_on,
-            self.set,
+            joined(self.set),
         )

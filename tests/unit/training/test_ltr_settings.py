@@ -454,10 +454,10 @@ def test_the_command_line(monkeypatch, tmp_path, capsys):
     argv = ["train", "dimp50_nce", "--out", str(tmp_path), "--batch", "5", "--set", "objective.samples=64", "thaw=1"]
     assert cli.main(argv) == 2
     assert "unknown setting 'thaw'" in capsys.readouterr().err
-    assert cli.main([*argv[:-1], "clip_norm=1"]) == 0
+    assert cli.main([*argv[:-1], "clip_norm=1", "--set", "bfloat16=true"]) == 0  # a second --set adds to the first
     name, settings = asked.pop()
     assert name == "dimp50_nce" and (settings.batch, settings.objective.samples, settings.clip_norm) == (5, 64, 1.0)
-    assert settings.steps == 100_000 and settings.resume and settings.out == tmp_path
+    assert settings.bfloat16 and settings.steps == 100_000 and settings.resume and settings.out == tmp_path
     assert cli.main(["train", "dimp50_nce", "--out", str(tmp_path), "--resume"]) == 2
     assert "there is no" in capsys.readouterr().err
     (tmp_path / "checkpoint.pt").touch()
