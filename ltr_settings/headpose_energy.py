@@ -11,27 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
-from ebmtrack.regression.training import RegressionSettings, plan_of
+from ebmtrack.ltr_settings import age_energy
+from ebmtrack.regression.training import plan_of
 from ebmtrack.training.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RegressionSettings):
-    """The settings of the run."""
+class Settings(age_energy.Settings):
+    """The settings of the run; those that it does not name are the same for ages."""
 
     data: Path | None = Path("data/biwi")
     source: str = "biwi"
-    method: str = "energy-ml-is"
-    trunk: Literal["small", "resnet18", "resnet50"] = "resnet50"
+    image_size: int = 64
     parts: tuple[float, float, float] = (0.905, 0.095, 0.0)  # 1,010 of the 10,613 training images validate
-    standardise: bool = False
     low: tuple[float, ...] = (-80.0, -80.0, -80.0)
     high: tuple[float, ...] = (80.0, 80.0, 80.0)
+    classes: int = 161  # one degree each (the paper: 151, from -75 to 75)
     sigmas: tuple[float, ...] = (1.0, 20.0)
-    decay: float = 0.001
-    augment: bool = True
     flip_signs: tuple[float, ...] = (-1.0, 1.0, -1.0)  # yaw, pitch, roll
     steps: int = 75 * 301  # 75 epochs of 9,603 images
     step: float = 0.1

@@ -12,22 +12,20 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ebmtrack.regression.training import RegressionSettings, plan_of
+from ebmtrack.ltr_settings import cells_proposal
+from ebmtrack.regression.training import plan_of
 from ebmtrack.training.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RegressionSettings):
-    """The settings of the run."""
+class Settings(cells_proposal.Settings):
+    """The settings of the run; those that it does not name are the same for cell counts."""
 
     data: Path | None = Path("data/steering")
     source: str = "steering"
     parts: tuple[float, float, float] = (0.79, 0.01, 0.2)  # 80 % and 20 % in the released code
-    standardise: bool = False
     low: tuple[float, ...] = (-100.0,)
     high: tuple[float, ...] = (100.0,)
-    sigmas: tuple[float, ...] = (1.0, 40.0)  # of method=energy-nce
-    frozen_frac: float = 20 / 75
     steps: int = 75 * 307
 
 

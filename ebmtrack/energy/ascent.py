@@ -112,7 +112,7 @@ def _value_and_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _row_steps(step: float | Tensor, start: Tensor) -> Tensor:
-    """Step lengths of every row and dimension, in the shape of start (..., D)."""
+    """Return the step lengths of every row and dimension, in the shape of start (..., D)."""
     step = torch.as_tensor(step, dtype=start.dtype, device=start.device)
     return step.expand(start.shape)
 

@@ -1,6 +1,6 @@
 """Noise around a target: equal-weight Gaussian mixtures, samples and log densities, and the noise of NCE+.
 
-Mixtures are centred on zero and speak of offsets from the target; `sample_around` adds the target. Source:
+Mixtures are centred on zero and are about offsets from the target; `sample_around` adds the target. Source:
 the proposal q(y|y_i) and the noise p_N(y|y_i) of BMVC 2020, eqs. 4 and 11; p_beta is eq. 15.
 """
 
@@ -60,7 +60,7 @@ class GaussianMixture:
         return GaussianMixture(self.sigmas.to(device=device, dtype=dtype))
 
     def sample(self, shape: Sequence[int], generator: Generator | None = None) -> Tensor:
-        """Offsets (*shape, D), independent draws; the generator must live on the mixture's device."""
+        """Draw independent offsets (*shape, D); the generator must be on the mixture's device."""
         shape, (K, D) = tuple(shape), self.sigmas.shape
         device, dtype = self.sigmas.device, self.sigmas.dtype
         component = torch.randint(K, shape, generator=generator, device=device)
@@ -72,7 +72,7 @@ class GaussianMixture:
         return target.unsqueeze(-2) + self.sample((*target.shape[:-1], num_samples), generator)
 
     def log_prob(self, offsets: Tensor) -> Tensor:
-        """log q of offsets (..., D) from the centre: (...). Computed in float32 at least."""
+        """Return log q (...) of offsets (..., D) from the centre, in float32 at least."""
         self._check_dims(offsets)
         dtype = torch.promote_types(torch.promote_types(offsets.dtype, self.sigmas.dtype), torch.float32)
         sigmas, (K, D) = self.sigmas.to(dtype), self.sigmas.shape
@@ -81,7 +81,7 @@ class GaussianMixture:
         return torch.logsumexp(-0.5 * z.square().sum(dim=-1) - log_scale, dim=-1) - math.log(K)
 
     def scaled(self, beta: float, reading: BetaReading = "std") -> GaussianMixture:
-        """p_beta, the narrower mixture from which NCE+ draws the noise of the label; beta > 0.
+        """Return p_beta, the narrower mixture from which NCE+ draws the noise of the label; beta > 0.
 
         reading "std" (default) multiplies the standard deviations by beta: so does the authors' published 1D
         code, with which all their values of beta were chosen (0.025 in 1D, 0.1 for boxes). reading "variance"
@@ -122,7 +122,7 @@ def nce_plus_samples(
 
 
 def _width_factor(beta: float, reading: BetaReading) -> float:
-    """By how much p_beta is narrower than q, in standard deviations; see `GaussianMixture.scaled`."""
+    """Return the ratio of p_beta's standard deviations to those of q; see `GaussianMixture.scaled`."""
     if not (math.isfinite(beta) and beta >= 0):
         raise ConfigError(f"beta must be finite and not negative, got {beta}")
     if reading not in ("std", "variance"):

@@ -49,7 +49,7 @@ def load_engine(
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
         if classifier == "atom":
-            raise ConfigError("ATOM's classifier learns in torch: take a .safetensors file and the engine 'torch'")
+            raise ConfigError("ATOM's classifier learns in torch: give a .safetensors file and `--engine torch`")
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
     if not has_torch():
         raise missing_extra("torch", "the engine 'torch'")

@@ -1,6 +1,6 @@
 """ResNet-18 and ResNet-50 trunks to stride 16, and folding of frozen batch norm for inference.
 
-Source: He et al., CVPR 2016; names and shapes as torchvision's, so that its weights fit. layer4 and fc are never built.
+Source: He et al., CVPR 2016; names and shapes as torchvision's, so that its weights fit. layer4 and fc are not built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ebmtrack.errors import ConfigError
 
 Net = TypeVar("Net", bound=nn.Module)
 
-BLOCKS = {"resnet18": (BasicBlock, (2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6))}
+BLOCKS = {"resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6, 3))}  # of layer1 to layer4
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1] (torchvision)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -37,9 +37,9 @@ class ResNetTrunk(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)
+        self.layer1 = residual_stage(block, 64, 64, depths[0], stride=1)
+        self.layer2 = residual_stage(block, 64 * block.expansion, 128, depths[1], stride=2)
+        self.layer3 = residual_stage(block, 128 * block.expansion, 256, depths[2], stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -61,7 +61,9 @@ class ResNetTrunk(nn.Module):
         return self.body(self.stem(images))
 
 
-def _stage(block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
+def residual_stage(
+    block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, depth: int, stride: int
+) -> nn.Sequential:
     """Return `depth` residual blocks; the first changes stride and channels, with a projection if the shape changes."""
     outplanes = planes * block.expansion
     projection = None

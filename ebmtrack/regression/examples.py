@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,12 @@ class Examples:
         """Return the examples in random parts, such as (0.8, 0.2), the same ones for equal seeds."""
         order = np.random.default_rng(seed).permutation(len(self))
         cuts = np.round(np.cumsum(parts)[:-1] * len(self)).astype(int)
+        if 0 in np.diff([0, *cuts, len(self)]):
+            raise DatasetError(f"{len(self)} examples are too few for parts of {parts}; add images")
         return [self.take(rows) for rows in np.split(order, cuts)]
 
 
-def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
+def read_csv(path: str | Path, size: int, split: str | None = None, targets: tuple[str, ...] | None = None) -> Examples:
     """Return the examples of a CSV file: a header, one column of image paths, and one to three columns of numbers.
 
     Args:
@@ -58,6 +62,7 @@ def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
             file_name, or else is the first. A column "split" says which rows are meant.
         size: side of the images in pixels; they are scaled to it.
         split: rows to take, such as "train"; None for all.
+        targets: columns of numbers; None for all but those of images and split.
 
     Raises:
         DatasetError: a row without a number, an image that is missing or damaged, or no rows.
@@ -70,7 +75,7 @@ def read_csv(path: str | Path, size: int, split: str | None = None) -> Examples:
     if not rows:
         raise DatasetError(f"{path}: no rows" + (f" with split {split!r}" if split else ""))
     image = next((name for name in ("image", "file", "path", "file_name") if name in columns), columns[0])
-    targets = tuple(name for name in columns if name not in (image, "split", ""))
+    targets = targets or tuple(name for name in columns if name not in (image, "split", ""))
     if not 1 <= len(targets) <= 3:
         raise DatasetError(f"{path}: needs one to three columns of numbers besides {image!r}, has {list(targets)}")
     labels = np.array([[_number(path, line, row, name) for name in targets] for line, row in rows], np.float32)
@@ -96,10 +101,10 @@ def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
     """Return one number of a row."""
     try:
         number = float(row[name])
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         number = np.nan
     if not np.isfinite(number):
-        raise DatasetError(f"{path}, line {line}: {name} is {row[name]!r}, expected a number")
+        raise DatasetError(f"{path}, line {line}: {name} is {row.get(name)!r}, expected a number")
     return number
 
 
@@ -130,16 +135,13 @@ def resized(image: np.ndarray, size: int) -> np.ndarray:
 def read_utkface(folder: Path, size: int, part: str = "all") -> Examples:
     """Return UTKFace: files AGE_GENDER_RACE_DATE.jpg, ages 21 to 60, as in the subset of Cao et al.
 
-    With utk_train.csv and utk_test.csv of coral-cnn in the folder (index, file, label = age - 21), those are the parts.
+    The parts train and test are those of coral-cnn's utk_train.csv and utk_test.csv in the folder.
     """
-    lists = {name: folder / f"utk_{name}.csv" for name in ("train", "test")}
-    if part in lists and lists[part].is_file():
-        with open(lists[part], newline="", encoding="utf-8") as file:
-            rows = [(row["file"], float(row["label"]) + 21) for row in csv.DictReader(file)]
-        chosen = [(folder / name, age) for name, age in rows]
-    else:
-        paths = sorted(folder.glob("*.jpg"), key=lambda path: natural_key(path.name))
-        chosen = [(path, age) for path in paths if 21 <= (age := _age_of(path)) <= 60]
+    if part != "all":
+        examples = read_csv(folder / f"utk_{part}.csv", size, targets=("label",))  # label = age - 21
+        return Examples(examples.images, examples.labels + 21, ("age",))
+    paths = sorted(folder.glob("*.jpg"), key=lambda path: natural_key(path.name))
+    chosen = [(path, age) for path in paths if 21 <= (age := _age_of(path)) <= 60]
     if not chosen:
         raise DatasetError(f"{folder}: no UTKFace images AGE_GENDER_RACE_DATE.jpg with ages 21 to 60")
     labels = np.array([[age] for _, age in chosen], np.float32)
@@ -161,8 +163,7 @@ def read_biwi(folder: Path, size: int, part: str = "train") -> Examples:
     path = folder / f"BIWI_{part}.npz"
     if not path.is_file():
         raise DatasetError(f"no file {path}: FSA-Net's protocol 2 has BIWI_train.npz and BIWI_test.npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        images, poses = _arrays(path, arrays, "image", "pose")
+    images, poses = _read_arrays(path, partial(np.load, allow_pickle=False), "image", "pose")
     if images.ndim != 4 or images.shape[-1] != 3 or poses.shape != (len(images), 3):
         raise DatasetError(f"{path}: image {images.shape} and pose {poses.shape}; expected (N, 64, 64, 3) and (N, 3)")
     largest = np.abs(poses).max(axis=1)
@@ -183,8 +184,7 @@ def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: 
         path = folder / name if folder.is_dir() else folder
         if not path.is_file():
             raise DatasetError(f"no file {path}: it is made by the authors of CcGAN (UBCDingXin/improved_CcGAN)")
-        with h5py.File(path, "r") as arrays:
-            images, labels = _arrays(path, arrays, images_key, labels_key)
+        images, labels = _read_arrays(path, h5py.File, images_key, labels_key)
         if images.ndim != 4 or images.shape[1] not in (1, 3) or len(labels) != len(images):
             raise DatasetError(
                 f"{path}: {images_key} {images.shape}, {labels_key} {labels.shape}; expected (N, C, H, W), N"
@@ -198,12 +198,16 @@ def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: 
     return read
 
 
-def _arrays(path: Path, arrays: Any, *names: str) -> list[np.ndarray]:
-    """Return arrays of a file by name."""
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise DatasetError(f"{path}: has no array {missing[0]!r}, only {sorted(arrays)}")
-    return [np.asarray(arrays[name]) for name in names]
+def _read_arrays(path: Path, open_file: Callable[[Any], Any], *names: str) -> list[np.ndarray]:
+    """Return arrays of an npz or HDF5 file by name."""
+    try:
+        with open(path, "rb") as file, open_file(file) as arrays:
+            missing = [name for name in names if name not in arrays]
+            if missing:
+                raise DatasetError(f"{path}: has no array {missing[0]!r}, only {sorted(arrays)}")
+            return [np.asarray(arrays[name]) for name in names]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 
 LAYOUTS: dict[str, Callable[[Path, int, str], Examples]] = {
@@ -213,12 +217,17 @@ LAYOUTS: dict[str, Callable[[Path, int, str], Examples]] = {
     "steering": _h5_reader("SteeringAngle_64x64.h5", "images", "labels", "angle", -np.inf, np.inf),
     "cell200": _h5_reader("Cell200_64x64.h5", "IMGs_grey", "CellCounts", "count", 1, 200),
 }
-PARTS = {"biwi": ("train", "test"), "utkface": ("train", "test")}
+
+
+def parts_of(name: str, folder: Path) -> tuple[str, ...]:
+    """Return the parts that a data set on disk has: train and test, or else all."""
+    given = name == "biwi" or (name == "utkface" and any(folder.glob("utk_*.csv")))
+    return ("train", "test") if given else ("all",)
 
 
 def findings(name: str, folder: Path) -> Iterator[str]:
     """Yield lines about a data set on disk for `ebmtrack datasets check`; raise a DatasetError if it is damaged."""
-    for part in PARTS.get(name, ("all",)):
+    for part in parts_of(name, folder):
         examples = LAYOUTS[name](folder, 64, part)
         for column, target in zip(examples.labels.T, examples.targets):
             figures = f"{column.min():g} to {column.max():g}, mean {column.mean():.2f}"

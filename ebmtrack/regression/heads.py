@@ -1,4 +1,4 @@
-"""The methods of regression: what is put on the image's features, its loss and its answers.
+"""The methods of regression: heads on the image's features, their losses and their answers.
 
 Targets are z here, in the units of `RegressionConfig.scale`. Losses: ECCV 2020, supplement E and F; Paper IV.
 """
@@ -36,8 +36,8 @@ class RegressionConfig:
         image_size: side of the images in pixels.
         low: least value of each number, for grids and classes.
         high: greatest value of each number.
-        shift: what is subtracted from each number.
-        scale: what each number is then divided by; the papers take 0 and 1.
+        shift: the value that is subtracted from each number; 0 in the papers.
+        scale: the value by which each number is divided afterwards; 1 in the papers.
         sigmas: widths of the fixed noise, in units of `scale`.
         beta: width of NCE+'s noise around the label, in parts of these.
         components: components K of learned mixtures.
@@ -77,7 +77,7 @@ class RegressionConfig:
 
 
 class Head(nn.Module):
-    """What a method puts on features g (B, H); abstract. `trunk` trains with its loss, unless features are detached."""
+    """The part of a network above the image's features g (B, H), with its loss; abstract."""
 
     def __init__(self, config: RegressionConfig, features: int):
         super().__init__()
@@ -154,7 +154,8 @@ class LaplaceHead(Head):
         mean, log_beta, D = self.mean(g), self.log_beta(g), self.config.dims
         shape = (len(g), num_samples, D)
         direction = torch.randn(shape, generator=generator, device=g.device)
-        radius = -torch.rand(shape, generator=generator, device=g.device).log().sum(dim=-1, keepdim=True)
+        uniform = torch.rand(shape, generator=generator, device=g.device)  # [0, 1): log(0) would be an infinite radius
+        radius = -torch.log1p(-uniform).sum(dim=-1, keepdim=True)
         factor = 1.0 if D == 1 else 2 * torch.exp(-0.5 * log_beta).unsqueeze(1)
         stretch = torch.exp(log_beta).unsqueeze(1) * factor
         samples = mean.unsqueeze(1) + stretch * radius * direction / direction.norm(dim=-1, keepdim=True)
@@ -250,7 +251,7 @@ def _noise_of(head: EnergyHead, z: Tensor, beta: float, generator: Generator) ->
 
 
 def _nce(plus: bool) -> Callable[[EnergyHead, Tensor, Tensor, Generator], Tensor]:
-    """NCE, or NCE+ with the noise `beta` around the label."""
+    """Return the loss NCE, or NCE+ with the noise `beta` around the label."""
 
     def per_example(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
         y, log_q = _noise_of(head, z, head.config.beta if plus else 0.0, generator)
@@ -260,14 +261,14 @@ def _nce(plus: bool) -> Callable[[EnergyHead, Tensor, Tensor, Generator], Tensor
 
 
 def _ml_is(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """ML-IS."""
+    """Return the losses (B,) of ML-IS."""
     y, log_q = _noise_of(head, z, 0.0, generator)
     f = head.energy(g, y)
     return losses.ml_is(f[:, 1:], log_q[:, 1:], f[:, 0], reduction="none")
 
 
 def _kld_is(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """KLD-IS; the labels' own noise is an eighth of the narrow width, as in BMVC 2020's 1D experiments."""
+    """Return those of KLD-IS; the labels' own noise is an eighth of the narrow width (BMVC 2020, 1D experiments)."""
     y, log_q = _noise_of(head, z, 0.0, generator)
     own = GaussianMixture.isotropic((head.config.sigmas[0] / 8,), head.config.dims).to(z.device)
     log_p = own.log_prob(y - z.unsqueeze(1))
@@ -275,23 +276,23 @@ def _kld_is(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Ten
 
 
 def _sm(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """Score matching."""
+    """Return those of score matching."""
     return losses.score_matching(lambda y: head.energy(g, y), z.unsqueeze(1), reduction="none").squeeze(1)
 
 
 def _dsm(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """Denoising score matching with twice the narrow width, as in BMVC 2020's 1D experiments (0.2 beside 0.1)."""
+    """Return those of denoising score matching; the width is twice the narrow one (BMVC 2020, 1D: 0.2 beside 0.1)."""
     sigma, M = min(head.config.sigmas[-1], 2 * head.config.sigmas[0]), min(head.config.noise, 64)
     noisy = z.unsqueeze(1) + sigma * torch.randn((len(z), M, z.shape[1]), generator=generator).to(z)
     return losses.denoising_score_matching(lambda y: head.energy(g, y), z, noisy, sigma, reduction="none")
 
 
 def _ml_mcmc(head: EnergyHead, g: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """ML-MCMC: 16 Langevin steps, half the narrow width each, from the label."""
+    """Return those of ML-MCMC: 16 Langevin steps, half the narrow width each, from the label."""
     M = min(head.config.noise, 64)
     start = z.unsqueeze(1).expand(-1, M, -1)
-    own = None if z.device.type != "cpu" else generator
-    samples = losses.langevin(lambda y: head.energy(g, y), start, 0.5 * head.config.sigmas[0], 16, own)
+    walk = generator_on(z.device, generator)
+    samples = losses.langevin(lambda y: head.energy(g, y), start, 0.5 * head.config.sigmas[0], 16, walk)
     f = head.energy(g, torch.cat([z.unsqueeze(1), samples], dim=1))
     return losses.ml_mcmc(f[:, 1:], f[:, 0], reduction="none")
 
@@ -348,9 +349,13 @@ class TeacherHead(MixtureHead):
 
 def label_and_samples(q: MixtureDensity, z: Tensor, M: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return y_0 .. y_M (B, 1 + M, D), the labels z (B, D) first, and their log q (B, 1 + M)."""
-    own = generator if z.device.type == "cpu" else Generator(z.device).manual_seed(generator.initial_seed())
-    y = torch.cat([z.unsqueeze(1), q.sample(M, own)], dim=1)
+    y = torch.cat([z.unsqueeze(1), q.sample(M, generator_on(z.device, generator))], dim=1)
     return y, q.log_prob(y)
+
+
+def generator_on(device: torch.device, generator: Generator) -> Generator:
+    """Return a step's generator, or on a GPU one with its seed."""
+    return generator if device.type == "cpu" else Generator(device).manual_seed(generator.initial_seed())
 
 
 METHODS: dict[str, Callable[[RegressionConfig, int], Head]] = {

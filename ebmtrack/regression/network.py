@@ -36,12 +36,12 @@ class RegressionNet(nn.Module):
 
     @property
     def shift(self) -> Tensor:
-        """What is subtracted from the numbers (D,)."""
+        """Return the values (D,) that are subtracted from the numbers."""
         return torch.tensor(self.config.shift, device=next(self.parameters()).device)
 
     @property
     def scale(self) -> Tensor:
-        """What they are then divided by (D,)."""
+        """Return the values (D,) by which the numbers are divided afterwards."""
         return torch.tensor(self.config.scale, device=next(self.parameters()).device)
 
     def forward(self, images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
@@ -67,7 +67,7 @@ class RegressionNet(nn.Module):
         found = getattr(self.head, "energy", None)
         if not isinstance(found, FeatureEnergy):
             raise ConfigError(
-                f"method {self.config.method} has no energy; refine by one trained with proposal, energy-*"
+                f"method {self.config.method} has no energy; train one with the method proposal or energy-nce"
             )
         energy: FeatureEnergy = found
         with torch.no_grad():

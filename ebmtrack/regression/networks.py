@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ebmtrack.checkpoints.untrusted import fitted, kind_of, read_safetensors, read_torch
-from ebmtrack.errors import CheckpointError
+from ebmtrack.checkpoints.native import read_backbone
+from ebmtrack.checkpoints.untrusted import fitted
 from ebmtrack.names import check_name
-from ebmtrack.nets.backbone import BLOCKS, ResNetTrunk, _stage
+from ebmtrack.nets.backbone import BLOCKS, ResNetTrunk, residual_stage
 
 Y_LAYERS = (16, 32, 64, 128)  # units of the target's layers (ECCV 2020, supplement E)
 
@@ -22,7 +22,7 @@ class PooledResNet(ResNetTrunk):
         super().__init__(name)
         block, depths = BLOCKS[name]
         self.features = 512 * block.expansion
-        self.layer4 = _stage(block, self.channels[1], 512, 2 if name == "resnet18" else 3, stride=2)
+        self.layer4 = residual_stage(block, self.channels[1], 512, depths[3], stride=2)
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Return features (N, `features`) of normalised images."""
@@ -53,13 +53,15 @@ def make_trunk(name: str) -> nn.Module:
     return TRUNKS[check_name("backbone of a regression", name, TRUNKS)]()
 
 
-def load_trunk_weights(trunk: nn.Module, path: str | Path) -> None:
-    """Let a ResNet begin with torchvision's ImageNet weights of a file (.safetensors or .pth), without its fc."""
-    if not Path(path).is_file():
-        raise CheckpointError(f"no file {path}: give torchvision's weights of the backbone, or none (backbone='')")
-    tensors = read_safetensors(path)[1] if kind_of(path) == "safetensors" else read_torch(path)
-    kept = {name: value for name, value in dict(tensors).items() if not str(name).startswith("fc.")}
-    trunk.load_state_dict(fitted(kept, trunk.state_dict(), path))
+def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
+    """Let a ResNet begin with torchvision's ImageNet weights, without its fc.
+
+    Args:
+        trunk: of `make_trunk`.
+        source: .safetensors or .pth, or the name of a backbone whose weights are downloaded.
+    """
+    entries = {name: value for name, value in read_backbone(source).items() if not str(name).startswith("fc.")}
+    trunk.load_state_dict(fitted(entries, trunk.state_dict(), source))
 
 
 class FeatureEnergy(nn.Module):

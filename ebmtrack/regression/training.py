@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_text
 from ebmtrack.names import check_name, spelled
-from ebmtrack.regression.examples import LAYOUTS, PARTS, Examples, has_split, read_csv
-from ebmtrack.regression.heads import RegressionConfig, TeacherHead
+from ebmtrack.regression.examples import LAYOUTS, Examples, has_split, parts_of, read_csv
+from ebmtrack.regression.heads import METHODS, RegressionConfig, TeacherHead
 from ebmtrack.regression.measures import choose_step_on, evaluate
 from ebmtrack.regression.network import RegressionNet, save_regression
 from ebmtrack.regression.networks import load_trunk_weights
@@ -40,15 +40,16 @@ class RegressionSettings(RunSettings):
             drawn-cells, drawn-steering, drawn-age, drawn-headpose.
         method: name in `heads.METHODS`.
         trunk: backbone: small, resnet18 or resnet50.
-        backbone: file of torchvision's weights of a ResNet; empty for none.
+        backbone: torchvision's weights of a ResNet: a file, or resnet18 or resnet50 to download them; empty for none.
         image_size: side of the images in pixels.
         parts: shares of training, validation and test, if the data set does not say.
         standardise: whether numbers are shifted and scaled by mean and deviation of the training labels.
-        low: least number, and
-        high: greatest number of the grids; empty: those of the labels, and a fifth of their range beyond.
+        low: least value of each number, for grids and classes; empty for a fifth of the labels' range below them.
+        high: greatest value of each number; empty for a fifth of the labels' range above them.
         sigmas: widths of the fixed noise, in deviations of the labels if `standardise`.
         beta: width of NCE+'s noise around the label, in parts of these.
         components: K of learned mixtures.
+        classes: classes of a softmax, from `low` to `high`.
         noise: samples M for each label.
         rate: Adam's learning rate.
         schedule: constant, as in the papers, or cosine: a linear warm-up, then half a cosine to zero.
@@ -56,7 +57,7 @@ class RegressionSettings(RunSettings):
         frozen_frac: part of the steps in which the backbone is frozen.
         warm_up: steps in which an MDN with teacher learns from the labels alone.
         augment: whether training images are flipped, scaled and cropped.
-        flip_signs: factor of each number when the image is flipped.
+        flip_signs: factor of each number when the image is flipped; empty for 1.
         scales: least and greatest factor of scaling.
         step: length of a step of refinement (Algorithm S2); 0 to choose it on the validation images.
     """
@@ -74,6 +75,7 @@ class RegressionSettings(RunSettings):
     sigmas: tuple[float, ...] = (0.1, 0.8)
     beta: float = 0.1
     components: int = 4
+    classes: int = 101
     noise: int = 1024
     rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
@@ -92,6 +94,10 @@ class RegressionSettings(RunSettings):
     checkpoint_every: int = 500
     validate_every: int = 500
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name("method of regression", self.method, METHODS)
+
 
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:
     """Return training, validation and test examples; ConfigError for an unknown source or a missing folder."""
@@ -104,8 +110,8 @@ def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Exa
         raise ConfigError(f"source {source!r} needs --data: " + ("the CSV file" if source == "csv" else "its folder"))
     if source == "csv" and has_split(settings.data):
         train, test = read_csv(settings.data, size, "train"), read_csv(settings.data, size, "test")
-    elif source in PARTS:
-        train, test = (LAYOUTS[source](settings.data, size, part) for part in PARTS[source])
+    elif source != "csv" and parts_of(source, settings.data) == ("train", "test"):
+        train, test = (LAYOUTS[source](settings.data, size, part) for part in ("train", "test"))
     else:
         examples = read_csv(settings.data, size) if source == "csv" else LAYOUTS[source](settings.data, size, "all")
         train, validation, test = examples.split(settings.parts, settings.seed)
@@ -120,22 +126,25 @@ def config_of(settings: RegressionSettings, train: Examples) -> RegressionConfig
     low, high = train.labels.min(axis=0), train.labels.max(axis=0)
     margin = 0.2 * np.maximum(high - low, 1e-3)
     D = len(train.targets)
+    if len(settings.flip_signs) not in (0, D):
+        raise ConfigError(f"flip_signs={settings.flip_signs}: give one factor for each of {', '.join(train.targets)}")
     shift, scale = np.zeros(D), np.ones(D)
     if settings.standardise:
         shift, scale = train.labels.mean(axis=0), train.labels.std(axis=0).clip(min=1e-6)
     return RegressionConfig(
-        settings.method,
-        train.targets,
-        settings.trunk,
-        settings.image_size,
-        settings.low or tuple((low - margin).tolist()),
-        settings.high or tuple((high + margin).tolist()),
-        tuple(shift.tolist()),
-        tuple(scale.tolist()),
-        settings.sigmas,
-        settings.beta,
-        settings.components,
-        settings.noise,
+        method=settings.method,
+        targets=train.targets,
+        trunk=settings.trunk,
+        image_size=settings.image_size,
+        low=settings.low or tuple((low - margin).tolist()),
+        high=settings.high or tuple((high + margin).tolist()),
+        shift=tuple(shift.tolist()),
+        scale=tuple(scale.tolist()),
+        sigmas=settings.sigmas,
+        beta=settings.beta,
+        components=settings.components,
+        noise=settings.noise,
+        classes=settings.classes,
         warm_up=settings.warm_up,
     )
 

@@ -116,8 +116,6 @@ def train_named(name: str, settings: RunSettings) -> Path:
     module = load_run(name)
     if not isinstance(settings, module.Settings):
         settings = module.Settings(**differences(settings, RunSettings()))
-    if settings.steps < 1 or settings.batch < 1 or settings.workers < 0:
-        raise ConfigError("steps and batch must be at least 1, and workers at least 0")
     plan = module.plan(settings)
     net = train(plan, settings)
     path = settings.out / f"{Path(name).stem}.safetensors"

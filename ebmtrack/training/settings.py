@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from ebmtrack.errors import ConfigError
 from ebmtrack.training.distributed import world_size
 
 
@@ -63,6 +64,10 @@ class RunSettings:
     visdom_server: str = "http://localhost"
     visdom_port: int = 8097
     resume: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.workers < 0:
+            raise ConfigError("steps and batch must be at least 1, and workers at least 0")
 
     @property
     def samples(self) -> int:

@@ -286,15 +286,20 @@ def test_network_owns_its_tensors():
 def test_default_weights_and_names(tmp_path, monkeypatch):
     (tmp_path / "__init__.py").touch()
     monkeypatch.setattr(checkpoint.packaged, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(CheckpointError, match=r"no weights 'ebm18_small'.*\(none\); give the path"):
+    with pytest.raises(CheckpointError, match=r"no weights 'ebm18_small'.*\(none\); train them with"):
         default_weights()
     (tmp_path / "ebm18_small.safetensors").touch()
     assert default_weights() == resolve_weights(None) == resolve_weights("ebm18_small")
     assert default_weights() == tmp_path / "ebm18_small.safetensors"
     (tmp_path / "own.safetensors").touch()
     assert resolve_weights(tmp_path / "own.safetensors") == tmp_path / "own.safetensors"
-    with pytest.raises(CheckpointError, match="ebm18_small, own"):
+    with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path .* `--weights FILE`"):
         resolve_weights("nothing")
+    with pytest.raises(CheckpointError, match="train them with `ebmtrack train ebm_lite` and give .* `--weights FILE`"):
+        resolve_weights("ebm_lite")
+    for path in ("nothing.safetensors", "folder/nothing"):
+        with pytest.raises(CheckpointError, match=f"{path}: no such file"):
+            resolve_weights(path)
 
 
 def resnet_entries(name: str) -> dict[str, torch.Tensor]:

@@ -69,6 +69,8 @@ def test_utkface(tmp_path):
     assert read_utkface(tmp_path, 8).labels.tolist() == [[21], [60]]
     write_csv(tmp_path / "utk_test.csv", [("", "file", "label"), (0, "60_1_2_3.jpg.chip.jpg", 39)])
     assert read_utkface(tmp_path, 8, "test").labels.tolist() == [[60]]
+    with pytest.raises(DatasetError, match="no file .*utk_train.csv"):
+        read_utkface(tmp_path, 8, "train")
     picture(tmp_path / "old_1.jpg", 3)
     with pytest.raises(DatasetError, match="old_1.jpg"):
         read_utkface(tmp_path, 8)
@@ -92,6 +94,9 @@ def test_biwi(tmp_path):
         read_biwi(tmp_path, 64, "test")
     np.savez(tmp_path / "BIWI_test.npz", image=np.zeros((2, 64, 64, 3)))
     with pytest.raises(DatasetError, match="no array 'pose'"):
+        read_biwi(tmp_path, 64, "test")
+    (tmp_path / "BIWI_test.npz").write_bytes((tmp_path / "BIWI_train.npz").read_bytes()[:200])
+    with pytest.raises(DatasetError, match="BIWI_test.npz: cannot be read"):
         read_biwi(tmp_path, 64, "test")
 
 
@@ -136,6 +141,8 @@ def test_split_parts_are_disjoint_and_complete():
     parts = examples.split((0.5, 0.2, 0.3), seed=1)
     assert [len(part) for part in parts] == [5, 2, 3]
     assert sorted(np.concatenate([p.labels[:, 0] for p in parts])) == sorted(examples.labels[:, 0])
+    with pytest.raises(DatasetError, match="2 examples are too few"):
+        parts[1].split((0.8, 0.1, 0.1))
 
 
 @pytest.mark.parametrize("row, what", [("a.png,nan", "size is 'nan', expected a number"), ("none.png,1", "none.png")])

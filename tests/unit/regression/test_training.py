@@ -16,7 +16,7 @@ from ebmtrack.regression import measures, network
 from ebmtrack.regression.answers import Answer, of_samples
 from ebmtrack.regression.examples import Examples
 from ebmtrack.regression.network import RegressionNet, load_regression, refine, save_regression
-from ebmtrack.regression.networks import PooledResNet
+from ebmtrack.regression.networks import PooledResNet, load_trunk_weights
 from ebmtrack.regression.synthetic import draw_examples
 from ebmtrack.regression.training import (
     RegressionSettings,
@@ -132,12 +132,13 @@ def test_the_backbone_is_frozen_at_first_and_its_statistics_move():
     assert plan.network.net.trunk.training
 
 
-def test_whole_resnets_are_torchvisions():
+def test_whole_resnets_are_torchvisions(tmp_path):
     """The same features as torchvision's network without its classifier, and its file of weights fits."""
     torchvision = pytest.importorskip("torchvision")
     theirs = torchvision.models.resnet18(weights=None).eval()
     ours = PooledResNet("resnet18").eval()
-    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    load_trunk_weights(ours, tmp_path / "resnet18.pth")
     theirs.fc = torch.nn.Identity()
     x = torch.randn(1, 3, 64, 64, generator=generator())
     torch.testing.assert_close(ours(x), theirs(x))
@@ -211,6 +212,44 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert "age " in (out := capsys.readouterr().out) and "(90 % interval" in out
     assert cli.main(["regress", "train"]) == 2 and "--csv" in capsys.readouterr().err
     assert cli.main(["regress", "predict", "--out", str(tmp_path / "run")]) == 2
+    capsys.readouterr()
+    assert cli.main(["regress", "train", *common, "--epochs", "0"]) == 2
+    assert "--epochs must be above 0" in capsys.readouterr().err
+    assert cli.main(["regress", "train", "--csv", str(tmp_path / "none.csv"), "--method", "mdm"]) == 2
+    assert "did you mean 'mdn'" in capsys.readouterr().err
+
+
+def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):
+    """No image trains and tests, with coral-cnn's lists and without."""
+    for i in range(20):
+        picture(tmp_path / f"{21 + i}_0_0_{i}.jpg", 10 * i)
+    settings = dataclasses.replace(TINY, source="utkface", data=tmp_path, parts=(0.7, 0.1, 0.2))
+    parts = [part.labels[:, 0].tolist() for part in open_examples(settings)]
+    assert [len(part) for part in parts] == [14, 2, 4] and sorted(sum(parts, [])) == [21 + i for i in range(20)]
+    for name, rows in (("train", range(15)), ("test", range(15, 20))):
+        write_csv(
+            tmp_path / f"utk_{name}.csv",
+            [("", "file", "label"), *((i, f"{21 + i}_0_0_{i}.jpg", i) for i in rows)],
+        )
+    train, validation, test = (part.labels[:, 0].tolist() for part in open_examples(settings))
+    assert sorted(train + validation) == [21 + i for i in range(15)] and test == [36, 37, 38, 39, 40]
+
+
+def test_wrong_settings_are_refused_before_data_are_read():
+    with pytest.raises(ConfigError, match="did you mean 'mdn'"):
+        dataclasses.replace(TINY, method="mdm")
+    with pytest.raises(ConfigError, match="steps and batch must be at least 1"):
+        dataclasses.replace(TINY, steps=0)
+    with pytest.raises(ConfigError, match="flip_signs=.*one factor for each of age"):
+        plan_of(dataclasses.replace(TINY, flip_signs=(-1.0, 1.0, -1.0)), drawn())
+
+
+def test_classes_of_a_softmax_are_a_setting():
+    """The paper's classes are one year or one degree wide."""
+    for name in ("age_energy", "headpose_energy"):
+        usual = settings_for(name)
+        assert usual.high[0] - usual.low[0] == usual.classes - 1
+    assert plan_of(dataclasses.replace(TINY, method="softmax", classes=7), drawn()).network.net.config.classes == 7
 
 
 def test_sources_need_their_data():
