@@ -7,5 +7,5 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 def parameters() -> TrackerParams:
-    """DiMP-18's set-up with other weights."""
+    """Return DiMP-18's set-up with other weights."""
     return dimp18.parameters().replace(weights="dimp50")

@@ -204,7 +204,7 @@ def _in_wheel(path: Path) -> Any:
 
 
 def _downloaded(name: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of a ResNet."""
+    """Return torchvision's ImageNet weights of a ResNet, downloaded once."""
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)

@@ -217,7 +217,7 @@ def _refuse_unsupported(function: str, kind: str, kwds: Mapping[str, Any], path:
 
 
 def _refuse_bottlenecks(config: NetConfig, path: str | os.PathLike) -> None:
-    """CheckpointError for residual blocks after ResNet-50: bottlenecks in pytracking, basic blocks here."""
+    """Raise CheckpointError for residual blocks after ResNet-50: bottlenecks in pytracking, basic blocks here."""
     if config.backbone == "resnet50" and config.classifier_blocks:
         raise CheckpointError(
             f"{path}: {config.classifier_blocks} residual blocks in the classifier of a ResNet-50 "

@@ -46,7 +46,7 @@ LIMITS = {  # smallest and largest sensible value; types are those of the defaul
 
 
 def kind_of(path: str | os.PathLike) -> str:
-    """ "safetensors" or "torch" (either container), judged by content; CheckpointError for all else."""
+    """Return "safetensors" or "torch" (either container), judged by content; CheckpointError for all else."""
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; check the path of the weights")
@@ -79,7 +79,7 @@ def read_header(path: str | os.PathLike) -> dict[str, str]:
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header texts and tensors, on the CPU, of a safetensors file."""
+    """Return header texts and tensors, on the CPU, of a safetensors file."""
     with _opened(path) as file:
         try:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
@@ -182,7 +182,7 @@ def build_net(config: NetConfig, tensors: Mapping[str, Any], where: str | os.Pat
 
 @lru_cache(maxsize=16)
 def expected_entries(config: NetConfig) -> dict[str, Tensor]:
-    """Entries of the network of `config`, as meta tensors (shapes and types without values)."""
+    """Return the entries of the network of `config`, as meta tensors (shapes and types without values)."""
     with torch.device("meta"):
         return TrackerNet(config).state_dict()
 

@@ -17,12 +17,12 @@ CORNERS = {"top_left": (0, 1), "top_right": (2, 1), "bottom_left": (0, 3), "bott
 
 
 def grid(*axes: Tensor) -> Tensor:
-    """All points (G1, .., Gk, k) of the product of k axes, in the order in which the axes are given."""
+    """Return all points (G1, .., Gk, k) of the product of k axes, in the order in which the axes are given."""
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
 def log_z_grid(f: Tensor, *axes: Tensor) -> Tensor:
-    """log of the integral of exp f over the grid, by the trapezoidal rule: (..., G1, .., Gk) -> (...)."""
+    """Return the log of the integral of exp f over the grid, by the trapezoidal rule: (..., G1, .., Gk) -> (...)."""
     lengths = tuple(len(axis) for axis in axes)
     if not axes or tuple(f.shape)[-len(axes) :] != lengths:
         raise ConfigError(f"log_z_grid: energies of shape {tuple(f.shape)} do not end in the axes {lengths}")
@@ -32,7 +32,7 @@ def log_z_grid(f: Tensor, *axes: Tensor) -> Tensor:
 
 
 def log_density_grid(f: Tensor, *axes: Tensor) -> Tensor:
-    """log p = f - log Z on the grid, in the shape of f (..., G1, .., Gk); see `log_z_grid`."""
+    """Return log p = f - log Z on the grid, in the shape of f (..., G1, .., Gk); see `log_z_grid`."""
     log_z = log_z_grid(f, *axes)
     return f - log_z.reshape(log_z.shape + (1,) * len(axes))
 
@@ -44,7 +44,7 @@ def log_z_importance(
     num_samples: int,
     generator: Generator | None = None,
 ) -> Tensor:
-    """log Z by importance sampling around centres (..., D): (...). The energy sees y (..., M, D).
+    """Return log Z by importance sampling around centres (..., D): (...). The energy sees y (..., M, D).
 
     log of (1/M) sum_m exp f(y_m) / q(y_m), y_m ~ q; unbiased for Z, hence biased downwards for log Z.
     """
@@ -55,7 +55,7 @@ def log_z_importance(
 
 
 def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis: (...).
+    """Return sum_y p log(p / q) of two densities on one uniform grid, both normalised over the last axis: (...).
 
     log_p, log_q: (..., G), known up to a constant each; p may vanish (-inf), and q wherever p does.
     Source: BMVC 2020, supplement, eq. S2.
@@ -67,7 +67,7 @@ def kl_divergence_grid(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def heat_map(energy: Energy, points: Tensor, chunk: int = 1024) -> Tensor:
-    """Probabilities (...), proportional to exp f and 1 in sum over all points (..., D): a picture of p(y|x).
+    """Return probabilities (...), proportional to exp f and 1 in sum over all points (..., D): a picture of p(y|x).
 
     The energy is called on at most `chunk` points (chunk, D) at a time, without gradients. Points with a NaN
     in them (boxes turned inside out, see `corner_sweep`) get probability 0 and are never scored.
@@ -84,7 +84,7 @@ def heat_map(energy: Energy, points: Tensor, chunk: int = 1024) -> Tensor:
 
 
 def corner_sweep(box_xyxy: Tensor, xs: Tensor, ys: Tensor, corner: str = "top_right") -> Tensor:
-    """Boxes (H, W, 4), x0, y0, x1, y1, with one corner at every (xs[j], ys[i]) and the opposite one fixed.
+    """Return boxes (H, W, 4), x0, y0, x1, y1, with one corner at every (xs[j], ys[i]) and the opposite one fixed.
 
     xs: (W,), ys: (H,). Boxes of no or negative size are NaN. With `heat_map` this is the picture of ECCV
     2020, figures 1 and S2: the density of the top right corner, bottom left corner fixed at the one of the
@@ -101,7 +101,7 @@ def corner_sweep(box_xyxy: Tensor, xs: Tensor, ys: Tensor, corner: str = "top_ri
 
 
 def _log_trapezoid_weights(axis: Tensor) -> Tensor:
-    """log of the trapezoidal rule's weights (G,) for the positions of an axis (G,)."""
+    """Return the log of the trapezoidal rule's weights (G,) for the positions of an axis (G,)."""
     if axis.dim() != 1 or len(axis) < 2 or not bool((axis.diff() > 0).all()):
         raise ConfigError("an axis must be a vector of at least two increasing positions")
     gaps = axis.diff()

@@ -136,12 +136,12 @@ def langevin(
 
 
 def log_z_is(f_samples: Tensor, log_q: Tensor) -> Tensor:
-    """log of the importance sampling estimate (1/M) sum_m exp f(y_m) / q(y_m) of Z: (..., M) -> (...)."""
+    """Return the log of the importance sampling estimate (1/M) sum_m exp f(y_m) / q(y_m) of Z: (..., M) -> (...)."""
     return torch.logsumexp(f_samples - log_q, dim=-1) - math.log(f_samples.shape[-1])
 
 
 def energy_gradient(energy: Energy, y: Tensor) -> tuple[Tensor, Tensor]:
-    """f(y) (...) and its gradient in y (..., D), both detached, whatever the caller's gradient mode.
+    """Return f(y) (...) and its gradient in y (..., D), both detached, whatever the caller's gradient mode.
 
     An energy that knows its gradient offers a method `value_and_gradient(y)`, which is called instead of autograd.
     """

@@ -57,22 +57,22 @@ class BoxEnergy(nn.Module):
         self.apply(_initialize)
 
     def modulation(self, layer2: Tensor, layer3: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """Two modulation vectors (S, 256) of reference features (S, c, h, w) and boxes (S, 4) in crop pixels."""
+        """Return two modulation vectors (S, 256) of reference features (S, c, h, w) and boxes (S, 4) in crop pixels."""
         return self.modulation_of(self.conv3_1r(layer2), self.conv4_1r(layer3), boxes_xyxy)
 
     def modulation_of(self, reference3: Tensor, reference4: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """`modulation` from the reference branch's own features (S, 128, h, w) and (S, 256, h, w)."""
+        """Return `modulation` from the reference branch's own features (S, 128, h, w) and (S, 256, h, w)."""
         pooled3 = precise_roi_pool(reference3, boxes_xyxy[:, None], 3, 1 / 8)[:, 0]
         pooled4 = precise_roi_pool(reference4, boxes_xyxy[:, None], 1, 1 / 16)[:, 0]
         joined = torch.cat([self.fc3_1r(pooled3), pooled4], dim=1)  # (S, 512, 1, 1)
         return self.fc34_3r(joined)[..., 0, 0], self.fc34_4r(joined)[..., 0, 0]
 
     def features(self, layer2: Tensor, layer3: Tensor) -> tuple[Tensor, Tensor]:
-        """Box features (N, 256, H/8, W/8) and (N, 256, H/16, W/16) of test images."""
+        """Return box features (N, 256, H/8, W/8) and (N, 256, H/16, W/16) of test images."""
         return self.conv3_2t(self.conv3_1t(layer2)), self.conv4_2t(self.conv4_1t(layer3))
 
     def forward(self, modulation: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], boxes_xyxy: Tensor) -> Tensor:
-        """Energies (N, P) of boxes (N, P, 4) in crop pixels; modulation (N, 256) and features name the same images."""
+        """Return energies (N, P) of boxes (N, P, 4) in crop pixels; modulation (N, 256), features of N images."""
         n, p = boxes_xyxy.shape[:2]
         hidden = []
         for block, vector, feature, (bins, scale) in zip((self.fc3_rt, self.fc4_rt), modulation, features, POOL):
@@ -87,7 +87,7 @@ class BoxEnergy(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """Kaiming normal weights, zero biases, and batch norm weights drawn from U(0, 1) (ATOM's choice)."""
+    """Draw Kaiming normal weights, zero biases, and batch norm weights drawn from U(0, 1) (ATOM's choice)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_in")
         if module.bias is not None:

@@ -69,18 +69,18 @@ class FilterInitializer(nn.Module):
 
 
 def _target_centres(boxes_xyxy: Tensor, k: int) -> Tensor:
-    """Centres (n, s, 2), as (x, y), of boxes (n, s, 4) in cells of the score map of a k x k filter."""
+    """Return the centres (n, s, 2), as (x, y), of boxes (n, s, 4) in cells of the score map of a k x k filter."""
     return (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / (2 * FEATURE_STRIDE) - (k % 2) / 2
 
 
 def _grid(size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Column (h', 1) of y and row (w') of x positions of a score map."""
+    """Return a column (h', 1) of y and row (w') of x positions of a score map."""
     y = torch.arange(size[0], device=like.device, dtype=like.dtype)
     return y[:, None], torch.arange(size[1], device=like.device, dtype=like.dtype)
 
 
 def distance_maps(centres_xy: Tensor, size: tuple[int, int]) -> Tensor:
-    """Distance of each cell to the centres: (n, s, 2) in cells -> (n, s, h', w')."""
+    """Return the distance of each cell to the centres: (n, s, 2) in cells -> (n, s, h', w')."""
     y, x = _grid(size, centres_xy)
     dx, dy = x - centres_xy[..., :1, None], y - centres_xy[..., 1:, None]
     return (dx.square() + dy.square()).sqrt()
@@ -128,7 +128,7 @@ class FilterDescent(nn.Module):
         sample_weights: Tensor | None = None,
         iterations: int | None = None,
     ) -> list[Tensor]:
-        """All iterates (the given filter first), so that each can carry a training loss.
+        """Return all iterates (the given filter first), so that each can carry a training loss.
 
         filters (s, c, k, k), features (n, s, c, h, w), boxes (n, s, 4) in crop pixels; weights (n, s), default 1 / n.
         """
@@ -153,7 +153,7 @@ class FilterDescent(nn.Module):
         raise NotImplementedError
 
     def quadratic_model(self, w: Tensor, x: Tensor, targets: tuple[Tensor, ...], reg: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (s, c, k, k) of the loss at w, and the loss's curvature (s,) along it without regularisation."""
+        """Return the loss's gradient (s, c, k, k) at w, and its curvature (s,) along it without regularisation."""
         raise NotImplementedError
 
 
@@ -254,6 +254,6 @@ class TargetClassifier(nn.Module):
         sample_weights: Tensor | None = None,
         iterations: int | None = None,
     ) -> list[Tensor]:
-        """All filter iterates (s, c, k, k), initial guess first, from features (n, s, c, h, w), boxes (n, s, 4)."""
+        """Return all filter iterates (s, c, k, k), first guess first, of features (n, s, c, h, w), boxes (n, s, 4)."""
         filters = self.filter_initializer(features, boxes_xyxy)
         return self.filter_optimizer(filters, features, boxes_xyxy, sample_weights, iterations)

@@ -86,7 +86,7 @@ class InferenceNet:
         return self.classifier.feature_extractor(layer3).float()
 
     def normalized(self, features: Tensor) -> Tensor:
-        """Classification features, each image's scaled to the same norm, contiguous."""
+        """Return classification features, each image's scaled to the same norm, contiguous."""
         return instance_l2_norm(features, self.classifier.norm_scale).contiguous()
 
 

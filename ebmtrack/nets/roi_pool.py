@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def hat_integral(distance: Tensor) -> Tensor:
-    """Integral of the hat function max(0, 1 - |t|) from minus infinity to `distance`, any shape."""
+    """Return the integral of the hat function max(0, 1 - |t|) from minus infinity to `distance`, any shape."""
     inside = distance.clamp(-1, 1)
     return 0.5 + inside - 0.5 * inside * inside.abs()
 
 
 def bin_weights(low: Tensor, high: Tensor, bins: int, length: int) -> Tensor:
-    """Weight of every grid position in the mean over each bin of the interval [low, high].
+    """Return the weight of every grid position in the mean over each bin of the interval [low, high].
 
     low, high: (...), in grid positions. Returns (..., bins, length); all zero for an interval of no extent.
     """

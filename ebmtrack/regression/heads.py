@@ -72,7 +72,7 @@ class RegressionConfig:
 
     @property
     def dims(self) -> int:
-        """D, the numbers that are regressed."""
+        """Return D, how many numbers are regressed."""
         return len(self.targets)
 
 

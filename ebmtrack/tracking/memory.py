@@ -21,7 +21,7 @@ class SampleMemory:
 
     @property
     def weights(self) -> np.ndarray:
-        """The weights (count,) of the samples in use."""
+        """Return the weights (count,) of the samples in use."""
         return self._weights[: self.count]
 
     def claim(self, learning_rate: float) -> int:

@@ -122,7 +122,7 @@ def test_webcam_takes_several_targets_as_track_does(init, monkeypatch):
     from ebmtrack.viewers import selection
 
     asked = []
-    monkeypatch.setattr(webcam, "webcam", lambda load, init, **_: asked.append(init))
+    monkeypatch.setattr(webcam, "webcam", lambda load, options, *_, **more: asked.append(options.init))
     assert cli.main(["webcam", *init]) == 0
     assert selection.parse_boxes(asked[0]) == [(1, 2, 3, 4), (5, 6, 7, 8)]
 
