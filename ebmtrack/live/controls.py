@@ -200,6 +200,6 @@ def dragged_box(start_xy: tuple[float, float], end_xy: tuple[float, float], shap
 
 
 def _holds(target: Target, x: float, y: float) -> bool:
-    """Return whether a point lies in a target's box."""
+    """Return whether a point is in a target's box."""
     left, top, width, height = target.box_xywh
     return left <= x <= left + width and top <= y <= top + height

@@ -127,6 +127,6 @@ def zoom_of(image: np.ndarray) -> float:
 
 
 def zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
-    """Return a box of the frame on the zoomed picture; pixel centres lie at whole numbers in both."""
+    """Return a box of the frame on the zoomed picture; pixel centres are at whole numbers in both."""
     x, y, w, h = box_xywh
     return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom

@@ -42,7 +42,7 @@ class Answer(Protocol):
 
 
 class ManyTracker(Protocol):
-    """What a session needs of a tracker: `ebmtrack.tracking.multi.MultiTracker` has it."""
+    """A tracker of several targets, as far as a session needs one; `ebmtrack.tracking.tracker.MultiTracker` is one."""
 
     def add(self, image_rgb: np.ndarray, box_xywh: Box) -> int: ...
 
@@ -104,7 +104,7 @@ class Target:
     """One target in one frame.
 
     number: its name on the screen, from 1. score: None in the frame that it was drawn on. search_xywh: the search
-    region, None there as well. heat: the energy around its corner, where that was asked for.
+    region, None there as well. heat: the energy around its corner, if that was asked for.
     """
 
     number: int
@@ -142,13 +142,13 @@ class Session:
         self._id_of: dict[int, int] = {}  # the tracker's name of a target, by number
 
     def targets(self) -> tuple[Target, ...]:
-        """All targets by number, as they were seen last; with the heat map of the selected one where it is wanted."""
+        """Return all targets by number, as they were seen last; the selected one with its heat map if wanted."""
         return tuple(self._with_heat(self._targets[number]) for number in sorted(self._targets))
 
     def draw(self, image: np.ndarray, box_xywh: Box, number: int | None = None) -> None:
         """Start on the target in a box; under an existing `number` it takes that target's place.
 
-        Raises ConfigError where the tracker refuses the box; then nothing has changed.
+        Raises ConfigError if the tracker refuses the box; then nothing has changed.
         """
         identity = self.tracker.add(image, box_xywh)
         if number in self._id_of:
@@ -202,9 +202,9 @@ class Session:
 
 
 class Live:
-    """Takes the newest frame of a capture, has the session follow its targets in it, keeps the newest view.
+    """A thread that takes the newest frame of a capture, has the session follow its targets, keeps the newest view.
 
-    All of that in one thread; commands for the session are handed over with `ask`. An error of the tracker or of the
+    Commands for the session are handed over with `ask`. An error of the tracker or of the
     capture's thread ends this one and is raised by `newest`. `start`, or a with statement, begins.
     """
 
@@ -295,7 +295,7 @@ class Live:
                 self._changed.notify_all()
 
     def _obey(self) -> int:
-        """Carry out the commands that have come; how many."""
+        """Carry out the commands that have come; return how many."""
         count = 0
         while not self._asked.empty():
             count += 1
@@ -333,7 +333,7 @@ class Live:
 
 
 def fresh_frame(capture: Capture, after: int) -> Frame | None:
-    """Return the newest frame with a number above `after`, or None where none comes within WAIT_S.
+    """Return the newest frame with a number above `after`, or None if none comes within WAIT_S.
 
     One that is older than half the time between two frames is left for the next, which is nearer; unless that is late.
     So a tracker that needs T begins with a frame at most half a frame old and is done T + 1/2 frame after its arrival.

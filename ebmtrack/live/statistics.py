@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Rate:
-    """How often something happens: events per second over the last `window_s` seconds, at most 100 of them."""
+    """The events per second over the last `window_s` seconds, and at most over the last 100 events."""
 
     def __init__(self, window_s: float = 2.0):
         self.window_s = window_s
@@ -19,7 +19,7 @@ class Rate:
         self._times_s.append(time_s)
 
     def per_s(self, now_s: float) -> float:
-        """Events per second as of now: over the window, or over the last two events where these are further apart.
+        """Return the events per second now: over the window, or over the last two events if these are further apart.
 
         An event that is overdue counts as if it came now, so that the rate falls towards 0; 0 before the second event.
         """
@@ -53,7 +53,7 @@ class Histogram:
 
 
 class Statistics:
-    """How the run went, in constant memory: frames used, and how late they were shown.
+    """The figures of a run, in constant memory: frames used, and how late they were shown.
 
     `delay_ms`: from a frame's arrival until it is shown with its boxes. `delay_frames`: the same in frames as they
     are used (delay times used frames per second). `newer`: how many frames had arrived after it by then.

@@ -52,7 +52,7 @@ class HostParams:
         self.object_presence_score_threshold = params.not_found_threshold  # the host hides objects below it
 
     def get(self, name: str, *default: Any) -> Any:
-        """Return the value of `name`; where it is absent the default, or AttributeError without one."""
+        """Return the value of `name`; if it is absent the default, or AttributeError without one."""
         if len(default) > 1:
             raise ConfigError(f"get({name!r}) takes one default, got {len(default)}")
         return getattr(self, name, *default)
@@ -126,7 +126,7 @@ class EbmTracker:
         return image
 
     def _show(self, result: TrackResult) -> None:
-        """Score map and verdict to visdom, where it is used."""
+        """Send score map and verdict to visdom, if it is used."""
         if self.visdom is not None:
             self.visdom.register(torch.from_numpy(result.score_map), "heatmap", 2, "Score map")
             status = {"verdict": result.verdict, "score": result.score}

@@ -1,4 +1,4 @@
-"""Switch the hook for pytracking on and off in this Python, look how it stands, or run a script with it once."""
+"""Switch the hook for pytracking on and off in this Python, describe its state, or run a script with it once."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def install_folder() -> Path:
 
 
 def site_folders() -> list[Path]:
-    """Folders whose .pth files this Python reads: its own, and the user's where that is in use."""
+    """Return the folders whose .pth files this Python reads: its own, and the user's if that is in use."""
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())

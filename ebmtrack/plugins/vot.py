@@ -89,7 +89,7 @@ def serve(server: Any, tracker: Any) -> None:
 def region_to_xywh(region: Any) -> Box:
     """Return the upright box around a TraX rectangle, polygon or mask; at least one pixel wide and high.
 
-    Mask pixels count from edge to edge: one pixel is a box of width 1. ConfigError where there is no area.
+    Mask pixels count from edge to edge: one pixel is a box of width 1. ConfigError if there is no area.
     """
     kind = region.type
     if kind == "rectangle":
@@ -110,7 +110,7 @@ def region_to_xywh(region: Any) -> Box:
 
 
 def image_of(images: dict[str, Any]) -> np.ndarray:
-    """Return the colour channel of TraX images as RGB (h, w, 3). DatasetError where it is missing or cannot be read."""
+    """Return the colour channel of TraX images as RGB (h, w, 3). DatasetError if it is missing or cannot be read."""
     image = images.get("color")
     if image is None:
         raise DatasetError(f"the toolkit gave no colour image, but {', '.join(images) or 'none at all'}")

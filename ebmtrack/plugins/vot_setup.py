@@ -56,7 +56,7 @@ def entry(params: str, name: str, weights: Path | None = None, device: str = "au
 
 
 def _present(path: Path) -> str:
-    """Return the text of trackers.ini, empty where there is none."""
+    """Return the text of trackers.ini, empty if there is none."""
     if not path.exists():
         return ""
     try:

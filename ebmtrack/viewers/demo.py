@@ -27,7 +27,7 @@ CLOSE_UP = 1.8  # size of such a picture in boxes
 
 @dataclass(frozen=True)
 class DemoReport:
-    """How well and how fast: overlap by part and over all frames (0 to 1), frames/s, and the two files."""
+    """The figures of a demo: overlap by part and over all frames (0 to 1), frames/s, and the two files."""
 
     overlap_of: dict[str, float]
     mean_overlap: float
@@ -49,7 +49,7 @@ def run_demo(out_dir: str | os.PathLike, tracker, sequence: DemoSequence | None 
 
     The picture shows for each part a frame with the true box (white, dashed) and the tracked one, below it
     the energy of boxes whose top right corner moves while the bottom left one stays (ECCV 2020, figure 1).
-    Raises ConfigError where the folder cannot be written.
+    Raises ConfigError if the folder cannot be written.
     """
     sequence = sequence or demo_sequence()
     folder = _made(out_dir)
@@ -126,7 +126,7 @@ def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarra
 
 
 def _made(folder: str | os.PathLike) -> Path:
-    """Return the folder, made where it is missing."""
+    """Return the folder, made if it is missing."""
     folder = Path(folder).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)

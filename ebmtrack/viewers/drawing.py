@@ -64,7 +64,7 @@ def draw_box(
 
 
 def draw_text(image: np.ndarray, text: str, at_xy: tuple[float, float], colour: Colour = WHITE) -> np.ndarray:
-    """Write text on a dark plate that stands on the point (x, y), kept inside the image; return the image."""
+    """Write text on a dark plate whose bottom left is (x, y), kept inside the image; return the image."""
     scale = max(0.4, min(image.shape[:2]) / 900)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     pad = 3
@@ -83,7 +83,7 @@ def overlay_heat(
     """Lay a heat map (h, w), 0 to 1, over an area of the image (all of it by default); return the image.
 
     Where the heat is 0 the image shows through untouched; `strength` is the cover at 1. The outer pixels'
-    centres lie on the borders of the area, which may reach beyond the image.
+    centres are on the borders of the area, which may reach beyond the image.
     """
     heat = np.asarray(heat, dtype=np.float32)
     if heat.ndim != 2 or min(heat.shape) < 2:
@@ -115,7 +115,7 @@ def contact_sheet(
 ) -> np.ndarray:
     """Images of any sizes in rows of `columns`, scaled into tiles that are shaped like the first, captioned.
 
-    Raises ConfigError where there are no images.
+    Raises ConfigError if there are no images.
     """
     if not images or columns < 1:
         raise ConfigError("a contact sheet needs at least one image and one column")

@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Step:
-    """What is known after one frame.
+    """The results of one frame, its picture and its time.
 
     Attributes:
         results: One for each target.

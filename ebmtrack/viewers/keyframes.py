@@ -54,24 +54,30 @@ class Leg:
         key: Where the leg begins.
         step: 1 forward, -1 backward, or another distance of the frames that are tracked.
         read: Returns a frame by its number.
+        first_step: Distance of the first frame that is tracked, with the sign of `step`; by default `step`.
     """
 
-    def __init__(self, tracker: Any, key: KeyFrame, step: int, read: Read):
+    def __init__(self, tracker: Any, key: KeyFrame, step: int, read: Read, first_step: int | None = None):
         self.key, self.step, self._read = key, step, read
+        self._first_step = first_step or step
         self._tracker = tracker
         self._running: Any = None
         self.results = [FrameResult(key.frame, key.id, key.box_xywh)]
 
     def result(self, frame: int) -> FrameResult:
         """Return the result of a frame, and track up to it if need be; an error names the frame."""
-        index = (frame - self.key.frame) // self.step
+        index = self._index(frame)
         while len(self.results) <= index:
             self._advance()
         return self.results[index]
 
     def has(self, frame: int) -> bool:
         """Return whether the result of a frame is known."""
-        return 0 <= (frame - self.key.frame) // self.step < len(self.results)
+        return 0 <= self._index(frame) < len(self.results)
+
+    def _index(self, frame: int) -> int:
+        """Return the place of a frame among the results; negative on the other side of the key frame."""
+        return 0 if frame == self.key.frame else 1 + (frame - self.key.frame - self._first_step) // self.step
 
     def rest(self) -> None:
         """Give back the tracker's memory; if the leg is to go on later, it is tracked again from its key frame."""
@@ -83,7 +89,8 @@ class Leg:
             self._running = self._started()
             for known in self.results[1:]:
                 self._update(known.frame)
-        frame, last = self.results[-1].frame + self.step, self.results[-1]
+        last = self.results[-1]
+        frame = last.frame + (self.step if len(self.results) > 1 else self._first_step)
         answer = self._update(frame)
         if answer is None:
             self.results.append(FrameResult(frame, self.key.id, last.box_xywh, None, "unreadable"))
@@ -127,13 +134,14 @@ class Labels:
     def __init__(self, tracker: Any, read: Read, first: int, last: int, every: int = 1):
         self.first, self.last, self.every = first, last, every
         self._tracker, self._read = tracker, read
-        self._legs: dict[tuple[KeyFrame, int], Leg] = {}
+        self._legs: dict[tuple[KeyFrame, int, int], Leg] = {}
 
-    def leg(self, key: KeyFrame, step: int) -> Leg:
-        """Return the leg that begins at a key frame."""
-        if (key, step) not in self._legs:
-            self._legs[key, step] = Leg(self._tracker, key, step, self._read)
-        return self._legs[key, step]
+    def leg(self, key: KeyFrame, step: int, first_step: int | None = None) -> Leg:
+        """Return the leg that begins at a key frame, with `first_step` to its first frame and `step` to each later."""
+        place = key, step, first_step or step
+        if place not in self._legs:
+            self._legs[place] = Leg(self._tracker, key, step, self._read, first_step)
+        return self._legs[place]
 
     def track(self, keys: Sequence[KeyFrame], direction: Direction = "forward") -> Iterator[list[FrameResult]]:
         """Track one target through its key frames and yield stretches of results, not in the order of frames.
@@ -149,10 +157,15 @@ class Labels:
         keys = sorted(keys, key=lambda key: key.frame)
         yield [FrameResult(key.frame, key.id, key.box_xywh) for key in keys]
         for left, right in pairwise(keys):
-            there, back = self.leg(left, 1 * self.every), self.leg(right, -1 * self.every)
-            forward = [there.result(frame) for frame in range(left.frame + self.every, right.frame, self.every)]
+            frames = range(left.frame + self.every, right.frame, self.every)
+            if not frames:
+                continue
+            there, back = self.leg(left, self.every), self.leg(right, -self.every, frames[-1] - right.frame)
+            forward = [there.result(frame) for frame in frames]
             there.rest()
-            yield self._blended(forward, back, left, right)
+            backward = [back.result(frame) for frame in reversed(frames)]
+            back.rest()
+            yield blend(forward, backward[::-1], left.frame, right.frame)
         if direction != "backward":
             yield from self._tail(keys[-1], range(keys[-1].frame + self.every, self.last + 1, self.every))
         if direction != "forward":
@@ -164,15 +177,6 @@ class Labels:
         for frame in frames:
             yield [leg.result(frame)]
         leg.rest()
-
-    def _blended(self, forward: list[FrameResult], leg: Leg, left: KeyFrame, right: KeyFrame) -> list[FrameResult]:
-        """Return the results between two key frames, from a forward track and a backward leg."""
-        backward = []
-        for row in reversed(forward):  # with `every` the backward leg may see other frames: the nearest one after
-            frame = right.frame - (right.frame - row.frame) // self.every * self.every
-            backward.append(replace(leg.result(frame), frame=row.frame))
-        leg.rest()
-        return blend(forward, backward[::-1], left.frame, right.frame)
 
 
 def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: int, right: int) -> list[FrameResult]:

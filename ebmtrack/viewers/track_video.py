@@ -334,7 +334,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _save_at_end(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
-    """Save the boxes at the end, also where that comes early by an error or by Ctrl-C, which is said."""
+    """Save the boxes at the end, even if an error or Ctrl-C ends tracking early, of which a line tells."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:

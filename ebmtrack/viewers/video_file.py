@@ -46,7 +46,7 @@ class VideoWriter:
         self._sound, self._aspect = sound, pixel_aspect
         self._began_s: float | None = None
         if not (np.isfinite(fps) and 0 < fps <= 1000):
-            raise ConfigError(f"a video's frame rate lies between 0 and 1000 frames/s, not at {fps}")
+            raise ConfigError(f"a video's frame rate is between 0 and 1000 frames/s, not {fps}")
         self.fps = fps
         self.frames_written = 0
         self._encoder: _AvEncoder | _OpenCvEncoder | None = None

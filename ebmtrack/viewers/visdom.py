@@ -39,7 +39,7 @@ class VisdomPanel:
     nothing. Where the server is absent, dies or refuses, one line on stderr says so and later calls do nothing.
 
     env: the environment's name on the server ("_" groups environments there). server: URL, which may hold a port and a
-    path. port: where the URL has none. timeout_s: the longest wait for an answer of the server, by the thread, and of
+    path. port: used if the URL has none. timeout_s: the longest wait for an answer of the server, by the thread, and of
     `close`. interval_s: the shortest time between two rounds of sending. Raises ConfigError for a URL that is none.
     """
 
@@ -86,7 +86,7 @@ class VisdomPanel:
                 self._wake.notify_all()
 
     def image(self, window: str, image_rgb: np.ndarray, caption: str = "") -> None:
-        """Show a picture (h, w, 3) of uint8 RGB; `caption` stands below it."""
+        """Show a picture (h, w, 3) of uint8 RGB; `caption` is shown below it."""
         picture = _picture(image_rgb)
         self._show(window, lambda: [("events", self._picture_message(window, picture, caption))])
 
@@ -158,7 +158,7 @@ class VisdomPanel:
         return {"eid": self.env, "win": window, "data": [data], "opts": opts, "layout": layout or {}}
 
     def _picture_message(self, window: str, picture: np.ndarray, caption: str) -> dict:
-        """Return a picture as JPEG, scaled down where it is large."""
+        """Return a picture as JPEG, scaled down if it is large."""
         scale = min(1.0, LARGEST_SIDE / max(picture.shape[:2]))
         if scale < 1:
             picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -206,7 +206,7 @@ class _Line:
         self.connection = kind(parts.hostname, port, timeout=timeout_s)
 
     def post(self, endpoint: str, message: dict) -> None:
-        """Send a message. Raises OSError or HTTPException where the server does not take it."""
+        """Send a message. Raises OSError or HTTPException if the server does not take it."""
         headers = {"Content-Type": "application/json"}
         self.connection.request("POST", f"{self.path}/{endpoint}", json.dumps(message, allow_nan=False), headers)
         answer = self.connection.getresponse()

@@ -188,6 +188,14 @@ def test_backward_begins_in_the_last_frame(folder):
     assert [row.frame for row in rows] == list(range(10, 31)) and rows[-1].verdict == "start"
 
 
+@pytest.mark.parametrize("every", [2, 3, 4, 7])
+def test_both_tracks_of_a_gap_see_the_same_frames(folder, every):
+    """Also if the gap is no multiple of their distance: two tracks that are right are joined to one that is right."""
+    rows = list(track(folder, {0: true_box(0), 11: true_box(11)}, Drifter(), end=11, every=every))
+    assert [row.frame for row in rows] == [*range(0, 11, every), 11]
+    assert all(row.box_xywh == pytest.approx(true_box(row.frame)) for row in rows)
+
+
 def test_every_third_frame_and_all_key_frames(folder):
     rows = list(track(folder, {0: true_box(0), 10: true_box(10)}, Drifter(), end=20, every=3))
     assert [row.frame for row in rows] == [0, 3, 6, 9, 10, 13, 16, 19]
