@@ -103,7 +103,9 @@ class LiveWindow(Window):
             self._controls.quit = True
             return
         first, self._zoom = not self._sized, zoom
-        self._controls.key(self.show(picture))
+        key = self.show(picture)
+        if key >= 0:  # the mouse alone waits for `listen`, whose caller draws again
+            self._handle(key)
         if first:
             cv2.setMouseCallback(self.title, lambda event, x, y, *_: self._mouse.append((event, x, y)))
         if self._size != picture.shape[1::-1]:
@@ -112,13 +114,17 @@ class LiveWindow(Window):
 
     def listen(self, wait_ms: int = LISTEN_MS) -> bool:
         """Wait a moment for keys and the mouse; return whether something was done with them."""
-        key, mouse = cv2.waitKey(wait_ms), self._mouse.copy()
+        return self._handle(cv2.waitKey(wait_ms))
+
+    def _handle(self, key: int) -> bool:
+        """Hand on what the mouse did, then the key, which ended the wait; return whether there was anything."""
+        mouse = self._mouse.copy()
         self._mouse.clear()
-        self._controls.key(key)
         acts = {cv2.EVENT_LBUTTONDOWN: "press", cv2.EVENT_MOUSEMOVE: "move", cv2.EVENT_LBUTTONUP: "release"}
         for event, x, y in mouse:
             if event in acts:
                 getattr(self._controls, acts[event])((x + 0.5) / self._zoom - 0.5, (y + 0.5) / self._zoom - 0.5)
+        self._controls.key(key)
         return key >= 0 or bool(mouse)
 
 

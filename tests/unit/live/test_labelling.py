@@ -13,7 +13,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.images import write_picture
 from ebmtrack.live.labelling import LabelDesk, draw_key_frames
 from ebmtrack.viewers import track_video, window
-from ebmtrack.viewers.drawing import PALETTE
+from ebmtrack.viewers.drawing import PALETTE, YELLOW
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.seekable import SeekableFrames
 from tests.support import REPOSITORY
@@ -216,8 +216,10 @@ def test_on_a_screen_boxes_are_drawn_corrected_and_tracked(folder, tmp_path):
         screen.wait_for_window()
         screen.drag((100, 200), (150, 250), (200, 300))
         screen.wait_for_picture(lambda shown: (abs(shown.astype(int) - PALETTE[0]).max(axis=2) < 30).sum() > 200)
-        screen.key("bracketright")
+        screen.key("bracketright")  # one key after the other: OpenCV keeps only the last of those that wait
+        screen.wait_for_picture(lambda shown: (shown[350:400, 20:90] == 25).mean() > 0.9)
         screen.key("r")
+        screen.wait_for_picture(lambda shown: (abs(shown.astype(int) - YELLOW).max(axis=2) < 30).sum() > 50)
         screen.drag((300, 200), (350, 250), (400, 300))
         screen.key("Return")
         code, said, errors = screen.end()
@@ -234,6 +236,20 @@ def test_ctrl_c_ends_it(folder, tmp_path):
         screen.program.send_signal(signal.SIGINT)
         code, _, errors = screen.end()
     assert code == 130 and "Traceback" not in errors
+
+
+def test_a_key_comes_after_the_mouse_that_was_moved_before_it(desk, monkeypatch):
+    """Enter directly behind a drag, all of which one wait of the window library hands over: the box is there."""
+    monkeypatch.setattr(window, "open_window", lambda *_: None)
+    live = window.LiveWindow("clip", desk)
+
+    def wait_key(_):
+        drawn = (window.cv2.EVENT_LBUTTONDOWN, 10, 5), (window.cv2.EVENT_LBUTTONUP, 30, 25)
+        live._mouse += drawn
+        return ord("\r")
+
+    monkeypatch.setattr(window.cv2, "waitKey", wait_key)
+    assert live.listen() and desk.done and [key.box_xywh for key in desk.keys] == [(10.0, 5.0, 20.0, 20.0)]
 
 
 def test_closing_the_window_ends_it(folder, monkeypatch):
