@@ -93,6 +93,8 @@ class EvaluateOptions:
         workers: Processes; by default one per GPU or core. 0 runs in this process.
         threads: CPU threads of each worker; by default 1 on a CPU, so that results do not depend on the number of
             workers, and cores // workers beside a GPU.
+        batch: Sequences that each worker tracks at once through one network, for GPUs; frames/s are then those of a
+            shared device.
         device: auto, cpu, cuda or cuda:0,cuda:1.
         out: Folder of results; what is finished there is not run again.
         overwrite: Run it again all the same; refused beside another runner.
@@ -106,6 +108,7 @@ class EvaluateOptions:
     runs: int = 1
     workers: int | None = None
     threads: int | None = None
+    batch: int = 1
     device: str = "auto"
     out: str | os.PathLike = "results"
     overwrite: bool = False
@@ -116,10 +119,10 @@ class EvaluateOptions:
 
     def check(self) -> None:
         """Raise ConfigError for counts that make no sense."""
-        if self.runs < 1 or (self.workers or 0) < 0 or (self.threads is not None and self.threads < 1):
+        if min(self.runs, self.batch) < 1 or (self.workers or 0) < 0 or (self.threads is not None and self.threads < 1):
             raise ConfigError(
-                f"runs {self.runs}, workers {self.workers}, threads {self.threads}: at least one run and thread, and "
-                "no negative workers"
+                f"runs {self.runs}, workers {self.workers}, threads {self.threads}, batch {self.batch}: at least one "
+                "run, thread and sequence at once, and no negative workers"
             )
 
 
@@ -193,7 +196,7 @@ def _job(
     threads = chosen.threads or _default_threads(devices, workers)
     fixed = {"seed": chosen.seed, **versions(devices[0], threads)}
     made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
-    return jobs.Job(found, tasks, factory, Path(chosen.out), chosen.seed, threads, made_by)
+    return jobs.Job(found, tasks, factory, Path(chosen.out), chosen.seed, threads, made_by, batch=chosen.batch)
 
 
 def versions(device: str, threads: int) -> dict[str, object]:

@@ -46,6 +46,7 @@ class Job:
         made_by: Name of a set-up -> what is written into the markers of its results.
         began: Time of the start by the disk's clock; errors from before are tried again.
         workers: Number of workers that share this machine's cores; 0 if they do not.
+        batch: Sequences that each worker tracks at once.
         given_up: Tasks that killed their workers too often; they are not tried again.
     """
 
@@ -58,6 +59,7 @@ class Job:
     made_by: Mapping[str, Mapping[str, object]]
     began: float = 0.0
     workers: int = 0
+    batch: int = 1
     given_up: frozenset[Task] = frozenset()
 
     def folder(self, task: Task) -> Path:

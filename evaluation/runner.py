@@ -125,12 +125,12 @@ def _prepare_folders(job: Job) -> float:
 
 @dataclass
 class _Worker:
-    """A worker process, the task that it has begun, and whether it has begun any."""
+    """A worker process, the tasks that are in progress there, and whether it has begun any."""
 
     process: Any
     connection: Connection
     device: str
-    task: Task | None = None
+    tasks: list[Task] = field(default_factory=list)
     began: bool = False
 
 
@@ -168,28 +168,32 @@ class _Crew:
     def _start(self, device: str) -> _Worker:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork, and Windows has none
         ours, theirs = context.Pipe(duplex=False)
-        job = replace(self.job, given_up=frozenset(self.given_up))
+        batch = 1 if self.deaths else self.job.batch  # so that it shows which sequence it is
+        job = replace(self.job, given_up=frozenset(self.given_up), batch=batch)
         process = context.Process(target=_worker_main, args=(job, device, theirs))
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
 
     def _note_task(self, worker: _Worker, message: tuple) -> None:
-        worker.task, worker.began = (message[1] if message[0] == "started" else None), True
-        if message[0] != "started":
+        worker.began = True
+        if message[0] == "started":
+            worker.tasks.append(message[1])
+        else:
+            worker.tasks.remove(message[1])
             self.note(message)
 
     def count_death(self, worker: _Worker) -> None:
         """Count the death of a worker; after MOST_DEATHS over the same task that task is given up and reported.
 
-        Deaths between two tasks do not count: those workers did get something done. Raises ResultError after
-        MOST_DEATHS of workers that never began.
+        Deaths between two tasks do not count: those workers did get something done. After a death over several tasks
+        at once the next worker takes one at a time. Raises ResultError after MOST_DEATHS of workers that never began.
         """
-        task, how = worker.task, _how_it_ended(worker.process.exitcode)
+        task, how = worker.tasks[-1] if worker.tasks else None, _how_it_ended(worker.process.exitcode)
         self.note(("died", task, how))
         if task is None and worker.began:
             return
-        self.deaths[task] = self.deaths.get(task, 0) + 1
+        self.deaths[task] = self.deaths.get(task, 0) + (len(worker.tasks) < 2)
         if self.deaths[task] < MOST_DEATHS:
             return
         if task is None:

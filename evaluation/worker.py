@@ -11,21 +11,26 @@ import logging
 import os
 import random
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.files import write_text
 from ebmtrack.images import SequenceReader, read_ahead
+from ebmtrack.tracking.lockstep import Lockstep
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
+from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.videos import Sequence
 
 log = logging.getLogger(__name__)
@@ -70,12 +75,69 @@ def track_sequence(
     return Result(track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s)
 
 
+@dataclass
+class _Trackers:
+    """The trackers of a worker process, one for each set-up, made when they are first needed.
+
+    With a batch the threads of the process share each tracker's network (`tracking.lockstep`).
+    """
+
+    job: Job
+    device: str
+    made: dict[str, TrackerLike] = field(default_factory=dict)
+    shared: dict[str, Lockstep] = field(default_factory=dict)
+    making: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def take(self, params: str) -> Iterator[TrackerLike]:
+        """Yield a tracker for one sequence; after an exception a tracker that is not shared is forgotten."""
+        with self.making:
+            if params not in self.made:
+                self.made[params] = self.job.factory(params, self.device)
+            tracker = self.made[params]
+            if self.job.batch > 1 and not isinstance(tracker, Tracker):
+                raise ConfigError(f"{params}: only ebmtrack's own trackers follow several sequences at once; batch=1")
+            if self.job.batch > 1:
+                self.shared.setdefault(params, Lockstep(tracker.engine, tracker.params))
+        if self.job.batch > 1:
+            with self.shared[params].lane() as lane:
+                yield lane
+            return
+        try:
+            yield tracker
+        except Exception:
+            del self.made[params]  # its state is unknown
+            raise
+
+
 def work(job: Job, device: str, send: Send) -> None:
-    """Claim, compute and write until no task of the job is left, those in progress elsewhere included."""
-    trackers: dict[str, TrackerLike] = {}
+    """Claim, compute and write until no task of the job is left, those in progress elsewhere included.
+
+    Args:
+        job: The tasks; `batch` of them are in progress at a time, each in a thread of its own.
+        device: Of the trackers.
+        send: Called with messages, from one thread at a time.
+    """
+    trackers, sending = _Trackers(job, device), threading.Lock()
+
+    def send_alone(message: tuple) -> None:
+        with sending:
+            send(message)
+
+    threads = [threading.Thread(target=_work_alone, args=(trackers, send_alone)) for _ in range(job.batch - 1)]
+    for thread in threads:
+        thread.start()
+    _work_alone(trackers, send_alone)
+    for thread in threads:
+        thread.join()
+
+
+def _work_alone(trackers: _Trackers, send: Send) -> None:
+    """Claim, compute and write one task after the other."""
+    job = trackers.job
     pending = [task for task in job.tasks if task not in job.given_up]
     while pending:
-        left = [task for task in pending if not _settle(job, task, device, trackers, send)]
+        left = [task for task in pending if not _settle(task, trackers, send)]
         if len(left) == len(pending):
             time.sleep(_WAIT_S)  # all that is left is in other hands; they may still die
         pending = left
@@ -90,8 +152,9 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _settle(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Send) -> bool:
+def _settle(task: Task, trackers: _Trackers, send: Send) -> bool:
     """Do one task if it is free, and return whether it needs no more attention."""
+    job = trackers.job
     if is_done(job, task) or _has_failed(job, task):
         return True
     folder = job.folder(task)
@@ -102,24 +165,24 @@ def _settle(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike],
         if not is_done(job, task) and not _has_failed(job, task):  # another process may have done it meanwhile
             send(("started", task))
             _remove_leftovers(folder, task.sequence)
-            _attempt(job, task, device, trackers, send)
+            _attempt(task, trackers, send)
     finally:
         lock.release()
     return True
 
 
-def _attempt(job: Job, task: Task, device: str, trackers: dict[str, TrackerLike], send: Send) -> None:
+def _attempt(task: Task, trackers: _Trackers, send: Send) -> None:
     """Compute and write one task; an exception is written beside the results and sent, not raised."""
+    job, on_cpu = trackers.job, trackers.device == "cpu"
     try:
-        if task.params not in trackers:
-            trackers[task.params] = job.factory(task.params, device)
-        sequence = job.dataset.load(task.sequence)
-        seed, made_by = seed_of(job.seed, task.run, task.sequence), dict(job.made_by[task.params])
-        result = track_sequence(trackers[task.params], sequence, seed, made_by, by_stage=device == "cpu")
-        result = replace(result, workers=job.workers if device == "cpu" else 0)
+        with trackers.take(task.params) as tracker:
+            sequence = job.dataset.load(task.sequence)
+            seed, made_by = seed_of(job.seed, task.run, task.sequence), dict(job.made_by[task.params])
+            result = track_sequence(tracker, sequence, seed, made_by, by_stage=on_cpu)
+        sharing = job.workers * job.batch if on_cpu else job.batch if job.batch > 1 else 0
+        result = replace(result, workers=sharing)
         write_result(job.folder(task), task.sequence, result)
     except Exception:
-        trackers.pop(task.params, None)  # its state is unknown
         text = traceback.format_exc()
         write_text(job.error_path(task), text)
         send(("failed", task, text))

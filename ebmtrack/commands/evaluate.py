@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, VisdomOptions, joined
+from ebmtrack.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Evaluate:
         runs: Runs with different seeds.
         workers: Processes (one per GPU or core by default).
         threads: CPU threads of each worker.
+        batch: Sequences that each worker tracks at once, to keep a GPU busy.
         device: auto (all GPUs if there are any), cpu, cuda or cuda:N.
         weights: Network weights instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
@@ -37,6 +39,7 @@ class Evaluate:
     runs: int = 1
     workers: int | None = None
     threads: int | None = None
+    batch: int = 1
     device: str = "auto"
     weights: Path | None = None
     protocol: str | None = None
@@ -51,11 +54,14 @@ class Evaluate:
         """Run, score and print a table; return 1 if a sequence failed."""
         from ebmtrack.evaluation.evaluate import EvaluateOptions, evaluate
 
+        if self.panel.visdom and self.batch > 1:
+            raise ConfigError("--visdom shows one sequence at a time: leave --batch out")
         options = EvaluateOptions(
             sequences=self.sequences,
             runs=self.runs,
             workers=self.workers,
             threads=self.threads,
+            batch=self.batch,
             device=self.device,
             weights=self.weights,
             protocol=self.protocol,

@@ -61,14 +61,15 @@ class Located:
 
 
 def track_frame(
-    engine: Engine, states: Sequence[TargetState], image: np.ndarray, inner_looks: int, mark: Mark = no_mark
+    engine: Engine, states: Sequence[TargetState], images: Sequence[np.ndarray], inner_looks: int, mark: Mark = no_mark
 ) -> list[tuple[TargetState, TrackResult]]:
-    """Find targets in their next frame.
+    """Find targets in their next frames.
 
     Args:
         engine: the network.
         states: the targets after the last frame, all with the same parameters.
-        image: (height, width, 3) uint8 RGB.
+        images: the frame of each target, (height, width, 3) uint8 RGB; targets may share one or have videos of their
+            own.
         inner_looks: frames with an inner look after each one with a whole look, for calm targets.
         mark: called with each stage's name when the stage is done.
 
@@ -78,10 +79,10 @@ def track_frame(
     if not states:
         return []
     stride = engine.info.stride
-    regions = [search_regions(state, image, inner_looks, stride) for state in states]
+    regions = [search_regions(state, image, inner_looks, stride) for state, image in zip(states, images, strict=True)]
     mark("crop")
     views = look_at(engine, states, regions, mark)
-    located = [locate(state, some, image.shape, stride) for state, some in zip(states, views)]
+    located = [locate(state, some, image.shape, stride) for state, some, image in zip(states, views, images)]
     mark("score and localisation")
     answers = answer_together(engine, located, mark)
     sure = [(one, state) for one, state in zip(located, answers) if one.is_sure]

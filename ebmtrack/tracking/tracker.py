@@ -93,9 +93,10 @@ class MultiTracker:
 
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
         """Find all targets in the next frame: result by id, in the order of `targets`."""
-        image, states = check_image(image_rgb), list(self._states.values())
+        states = list(self._states.values())
+        images = [check_image(image_rgb)] * len(states)
         inner_looks = self.inner_looks if len(states) > 1 else self.params.inner_looks
-        answers = dict(zip(self._states, track_frame(self.engine, states, image, inner_looks, self.mark)))
+        answers = dict(zip(self._states, track_frame(self.engine, states, images, inner_looks, self.mark)))
         self._states.update({target: state for target, (state, _) in answers.items()})
         return {target: result for target, (_, result) in answers.items()}
 
@@ -184,7 +185,7 @@ class Tracker:
     def update(self, image: np.ndarray) -> TrackResult:
         """Find the target in the next frame. Raises ConfigError on a bad image or before init()."""
         states, image = self._started("update"), check_image(image)
-        ((state, result),) = track_frame(self.engine, states, image, self.params.inner_looks, self.mark)
+        ((state, result),) = track_frame(self.engine, states, [image], self.params.inner_looks, self.mark)
         self._states = [state]
         return result
 

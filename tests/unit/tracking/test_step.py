@@ -52,7 +52,7 @@ class Run:
         """Go on by a frame in which the network sees these score maps."""
         self.engine.show(*maps)
         looks = self.params.inner_looks
-        ((self.state, result),) = track_frame(self.engine, [self.state], self.picture, looks)
+        ((self.state, result),) = track_frame(self.engine, [self.state], [self.picture], looks)
         return result
 
 
@@ -359,7 +359,7 @@ def test_only_the_usual_region_is_referred_to_by_inner_looks():
 
 
 def test_no_targets_no_answers():
-    assert track_frame(ScriptedEngine(), [], IMAGE, 0) == []
+    assert track_frame(ScriptedEngine(), [], [], 0) == []
 
 
 def test_targets_that_are_found_climb_together_and_results_keep_their_order():
@@ -367,7 +367,7 @@ def test_targets_that_are_found_climb_together_and_results_keep_their_order():
     boxes = [BOX, BOX + [100, 0, 0, 0], BOX + [0, 100, 0, 0]]
     states = [start_target(engine, PARAMS, IMAGE, box, seed=k) for k, box in enumerate(boxes)]
     engine.show(HERE, NOWHERE, UNCERTAIN)
-    answers = track_frame(engine, states, IMAGE, 0)
+    answers = track_frame(engine, states, [IMAGE] * len(states), 0)
     assert [result.verdict for _, result in answers] == ["normal", "not_found", "uncertain"]
     (climbed,) = engine.climbed
     assert climbed.shape == (2, 10, 4) and list(engine.stored) == [3]
@@ -377,5 +377,5 @@ def test_targets_that_are_found_climb_together_and_results_keep_their_order():
 def test_stages_are_marked_in_order():
     run, seen = Run(update_every=1), []
     run.engine.show(HERE)
-    track_frame(run.engine, [run.state], IMAGE, 0, seen.append)
+    track_frame(run.engine, [run.state], [IMAGE], 0, seen.append)
     assert seen == ["crop", "score and localisation", "refinement", "learning"]
