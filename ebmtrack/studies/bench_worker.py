@@ -12,10 +12,15 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ebmtrack.tracking.sequence import TrackedFrame
 
 Box = tuple[float, ...]
 
@@ -27,9 +32,12 @@ class StageClock:
         self.device, self.last = device, 0.0
         self.spent_ms: defaultdict[str, list[float]] = defaultdict(list)
 
-    def start(self) -> None:
-        """Begin a frame."""
+    def read(self) -> np.ndarray:
+        """Return the time and this process's processor time (2,) in seconds; the next stage begins."""
+        import numpy as np
+
         self.last = time_on(self.device)
+        return np.array([self.last, time.process_time()])
 
     def __call__(self, stage: str) -> None:
         """End a stage."""
@@ -38,42 +46,31 @@ class StageClock:
         self.last = now
 
 
-class OurTracker:
-    """A tracker of ours with a clock for its stages."""
+def open_ours(request: dict[str, Any]) -> Any:
+    """Return a tracker of ours with a clock for its stages."""
+    from ebmtrack import Tracker
 
-    def __init__(self, request: dict[str, Any]):
-        from ebmtrack import Tracker
-
-        names = ("params", "weights", "device", "precision", "engine")
-        self.tracker = Tracker.from_pretrained(**{name: request[name] for name in names})
-        self.info = self.tracker.engine.info
-        self.clock = self.tracker.mark = StageClock(self.info.device)
-
-    def init(self, image: np.ndarray, box_xywh: Box) -> None:
-        """Start on a target."""
-        self.tracker.init(image, box_xywh)
-
-    def update(self, image: np.ndarray) -> Box:
-        """Return the target's box in the next frame."""
-        self.clock.start()
-        return self.tracker.update(image).box_xywh
+    names = ("params", "weights", "device", "precision", "engine")
+    tracker = Tracker.from_pretrained(**{name: request[name] for name in names})
+    tracker.mark = StageClock(tracker.engine.info.device)
+    return tracker
 
 
 class OpenCvTracker:
     """One of OpenCV's trackers."""
 
     def __init__(self, kind: str):
-        self.create, self.clock = opencv_tracker(kind), StageClock("cpu")
+        self.create, self.mark = opencv_tracker(kind), StageClock("cpu")
 
     def init(self, image: np.ndarray, box_xywh: Box) -> None:
         """Start on a target."""
         self.tracker = self.create()
         self.tracker.init(image, tuple(map(round, box_xywh)))
 
-    def update(self, image: np.ndarray) -> Box:
+    def update(self, image: np.ndarray) -> SimpleNamespace:
         """Return the target's box in the next frame; no size if it was not found."""
         found, box_xywh = self.tracker.update(image)
-        return tuple(map(float, box_xywh)) if found else (0.0, 0.0, 0.0, 0.0)
+        return SimpleNamespace(box_xywh=tuple(map(float, box_xywh)) if found else (0.0, 0.0, 0.0, 0.0))
 
 
 def opencv_tracker(kind: str) -> Any:
@@ -107,13 +104,16 @@ def peak_megabytes() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def clip(source: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield number and image of a clip's frames, again and again."""
+def track_clip(tracker: Any, source: str, box_xywh: Box) -> Iterator[TrackedFrame]:
+    """Track a target through a clip, again and again from its first frame."""
+    from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
     from ebmtrack.viewers.frames import open_frames
 
     while True:
         with open_frames(source) as frames:
-            yield from enumerate(frames)
+            numbered = (NumberedFrame(number, image) for number, image in enumerate(frames))
+            start = partial(tracker.init, box_xywh=box_xywh)
+            yield from run_tracker(start, tracker.update, numbered, tracker.mark.read)
 
 
 def main() -> None:
@@ -128,40 +128,27 @@ def main() -> None:
         from ebmtrack.evaluation.worker import limit_threads
 
         limit_threads(request["threads"])
-    frames = clip(request["source"])
-    tracker = OpenCvTracker(request["precision"]) if request["engine"] == "opencv" else OurTracker(request)
-    image = next(frames)[1]
+    ours = request["engine"] != "opencv"
+    tracker = open_ours(request) if ours else OpenCvTracker(request["precision"])
     opened = time.perf_counter()
-    tracker.init(image, request["box_xywh"])
-    seconds = {"import_s": imported - began, "load_s": opened - imported, "init_s": time.perf_counter() - opened}
-    info = getattr(tracker, "info", None)
+    steps = track_clip(tracker, request["source"], request["box_xywh"])
+    init_s = next(steps).spent[0]
+    info = tracker.engine.info if ours else None
     about = {"precision": info.precision, "device": info.device} if info else {}
+    seconds = {"import_s": imported - began, "load_s": opened - imported, "init_s": init_s}
     print(json.dumps({**seconds, **about}), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(tracker, frames, int(line), request["box_xywh"])), file=answers, flush=True)
+        print(json.dumps(measure(steps, int(line), tracker.mark)), file=answers, flush=True)
 
 
-def measure(
-    tracker: OurTracker | OpenCvTracker, frames: Iterator[tuple[int, np.ndarray]], count: int, box_xywh: Box
-) -> dict[str, Any]:
-    """Return times, boxes and frame numbers of the next frames; at the clip's beginning tracking starts anew."""
-    tracker.clock.spent_ms.clear()
-    spent: list[float] = []
-    boxes: list[Any] = []
-    numbers: list[int] = []
-    device, cpu_s = tracker.clock.device, 0.0
-    while len(spent) < count:
-        number, image = next(frames)
-        if number == 0:
-            tracker.init(image, box_xywh)
-            continue
-        began, cpu_began = time_on(device), time.process_time()
-        boxes.append(tracker.update(image))
-        spent.append(round(1000 * (time_on(device) - began), 3))
-        cpu_s += time.process_time() - cpu_began
-        numbers.append(number)
-    found = {"boxes": boxes, "numbers": numbers, "stages_ms": dict(tracker.clock.spent_ms)}
-    return {"frame_ms": spent, "cpu_s": cpu_s, "peak_mb": peak_megabytes(), **found}
+def measure(steps: Iterator[TrackedFrame], count: int, clock: StageClock) -> dict[str, Any]:
+    """Return times, boxes and frame numbers of the next frames; those in which tracking starts anew do not count."""
+    clock.spent_ms.clear()
+    later = islice((step for step in steps if step.frame.number), count)
+    rows = [(round(1000 * spent[0], 3), spent[1], answer.box_xywh, frame.number) for frame, answer, spent in later]
+    frame_ms, cpu_s, boxes, numbers = (list(column) for column in zip(*rows))
+    found = {"frame_ms": frame_ms, "cpu_s": sum(cpu_s), "boxes": boxes, "numbers": numbers}
+    return {**found, "peak_mb": peak_megabytes(), "stages_ms": dict(clock.spent_ms)}
 
 
 if __name__ == "__main__":

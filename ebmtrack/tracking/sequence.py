@@ -1,15 +1,15 @@
-"""One tracker over one sequence of frames: the loop that evaluation, validation and studies share."""
+"""A tracker run over frames: the loop behind evaluation, validation, studies, the demo and tracked videos."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ebmtrack.errors import ResultError
+from ebmtrack.errors import EbmtrackError, ResultError
 
 Array = np.ndarray
 Box = tuple[float, float, float, float]
@@ -52,15 +52,65 @@ class StageTimes:
         self.totals_s: dict[str, float] = {}
         self.last = 0.0
 
-    def begin(self) -> None:
-        """Begin a frame."""
+    def begin(self) -> float:
+        """Begin a frame; return the time in seconds."""
         self.last = time.perf_counter()
+        return self.last
 
     def __call__(self, stage: str) -> None:
         """Count the time since the last call, or since `begin`, as that of a stage."""
         now = time.perf_counter()
         self.totals_s[stage] = self.totals_s.get(stage, 0.0) + now - self.last
         self.last = now
+
+
+class NumberedFrame(NamedTuple):
+    """A frame by its number, RGB uint8 (H, W, 3) or None if it cannot be read, and when it is shown."""
+
+    number: int
+    image: Array | None
+    moment_s: float = 0.0
+
+
+class TrackedFrame(NamedTuple):
+    """A frame, the tracker's answer (None if it could not be read) and the time that it took, in the clock's unit."""
+
+    frame: NumberedFrame
+    answer: Any
+    spent: Any
+
+
+def run_tracker(
+    start: Callable[[Array], Any],
+    update: Callable[[Array], Any],
+    frames: Iterable[NumberedFrame],
+    clock: Callable[[], Any] = time.perf_counter,
+) -> Iterator[TrackedFrame]:
+    """Start on the first of some frames, update on each later one that can be read, and yield them with the answers.
+
+    Args:
+        start: Takes the first image; what it raises is passed on as it is.
+        update: Takes each later image.
+        frames: The frames. The time in which they are made is not counted.
+        clock: Returns the time; called before and after each call of the tracker.
+
+    Raises:
+        EbmtrackError: As `update` raises; the message names the frame.
+    """
+    act = start
+    for frame in frames:
+        if frame.image is None:
+            yield TrackedFrame(frame, None, 0.0)
+            continue
+        began = clock()
+        try:
+            answer = act(frame.image)
+        except EbmtrackError as error:
+            if act is start:
+                raise
+            raise type(error)(f"frame {frame.number}: {error}") from error
+        yield TrackedFrame(frame, answer, clock() - began)
+        act = update
 
 
 def track_frames(
@@ -96,11 +146,11 @@ def track_frames(
     times: list[float] = []
     scores: list[float] = []
     found: list[bool] = []
-    for number, image in enumerate(frames):
-        stages.begin()
-        began = time.perf_counter()
-        answer = tracker.update(image) if number else tracker.init(image, start, seed=seed)
-        times.append(time.perf_counter() - began)
+    options = {} if seed is None else {"seed": seed}
+    numbered = (NumberedFrame(number, image) for number, image in enumerate(frames))
+    steps = run_tracker(lambda image: tracker.init(image, start, **options), tracker.update, numbered, stages.begin)
+    for (number, image, _), answer, spent_s in steps:
+        times.append(spent_s)
         boxes.append(_as_box(answer.box_xywh, f"{name}, frame {number} (from 0)") if number else start)
         scores.append(float(getattr(answer, "score", 1.0)) if number else 1.0)
         found.append(bool(getattr(answer, "found", True)) if number else True)

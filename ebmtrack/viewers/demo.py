@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.images import write_picture
+from ebmtrack.tracking.sequence import Track, track_frames
 from ebmtrack.viewers.corner_map import corner_map
 from ebmtrack.viewers.demo_sequence import DemoSequence, demo_sequence
 from ebmtrack.viewers.drawing import WHITE, contact_sheet, draw_box, draw_text, overlay_heat
@@ -52,21 +52,22 @@ def run_demo(out_dir: str | os.PathLike, tracker, sequence: DemoSequence | None 
     Raises ConfigError if the folder cannot be written.
     """
     sequence = sequence or demo_sequence()
-    folder = _made(out_dir)
+    folder = _make_folder(out_dir)
     middles = {(first + last) // 2: name for name, first, last in sequence.parts}
-    boxes, seconds, views, energies = [], [], [], []
+    views, energies = [], []
+
+    def show(index: int, image: np.ndarray, result) -> None:
+        drawn = _draw(image, sequence.boxes_xywh[index], result)
+        if index in middles and result is not None:
+            views.append(draw_text(drawn.copy(), f"{middles[index]}, frame {index}", (0, 0)))
+            energies.append(energy_view(tracker, image, np.array(result.box_xywh, float), result.found))
+        video.write(draw_text(drawn, f"{_part(sequence, index)}  {index}", (0, 0)))
+
     with VideoWriter(folder / "demo.mp4", sequence.fps) as video:
-        for index, image in enumerate(sequence.frames):
-            result, spent = _step(tracker, image, index, sequence.boxes_xywh[0])
-            seconds.append(spent)
-            boxes.append(sequence.boxes_xywh[0] if result is None else np.array(result.box_xywh, dtype=float))
-            drawn = _drawn(image, boxes[-1], sequence.boxes_xywh[index], result)
-            if index in middles and result is not None:
-                views.append(draw_text(drawn.copy(), f"{middles[index]}, frame {index}", (0, 0)))
-                energies.append(energy_view(tracker, image, boxes[-1], result.found))
-            video.write(draw_text(drawn, f"{_part(sequence, index)}  {index}", (0, 0)))
-    picture = _saved_picture(folder / "demo.png", views, energies)
-    return _report(sequence, np.array(boxes), seconds, (folder / "demo.mp4", picture))
+        show(0, sequence.frames[0], None)
+        track = track_frames(tracker, sequence.frames, sequence.boxes_xywh[0], name=sequence.name, on_frame=show)
+    picture = _save_picture(folder / "demo.png", views, energies)
+    return _report(sequence, track, (folder / "demo.mp4", picture))
 
 
 def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = True) -> np.ndarray:
@@ -86,19 +87,12 @@ def energy_view(tracker, image: np.ndarray, box_xywh: np.ndarray, found: bool = 
     return draw_box(view, (zoom * x + shift[0], zoom * y + shift[1], zoom * w, zoom * h), lost=not found)
 
 
-def _step(tracker, image: np.ndarray, index: int, start_xywh: np.ndarray):
-    """Return the tracker's result for a frame (None for the first, which starts it) and the time in seconds."""
-    began = time.perf_counter()
-    result = tracker.update(image) if index else tracker.init(image, tuple(start_xywh.tolist()))
-    return (result if index else None), time.perf_counter() - began
-
-
-def _drawn(image: np.ndarray, box_xywh: np.ndarray, true_xywh: np.ndarray, result) -> np.ndarray:
-    """Return a copy of the frame with the true box, dashed, and the tracked one."""
+def _draw(image: np.ndarray, true_xywh: np.ndarray, result) -> np.ndarray:
+    """Return a copy of the frame with the true box, dashed, and the tracked one; the first frame has no result."""
     drawn = draw_box(image.copy(), true_xywh, colour=WHITE, dashed=True)
     if result is None:
-        return draw_box(drawn, box_xywh, "start")
-    return draw_box(drawn, box_xywh, score=result.score, lost=not result.found)
+        return draw_box(drawn, true_xywh, "start")
+    return draw_box(drawn, result.box_xywh, score=result.score, lost=not result.found)
 
 
 def _part(sequence: DemoSequence, index: int) -> str:
@@ -106,17 +100,14 @@ def _part(sequence: DemoSequence, index: int) -> str:
     return next((name for name, first, last in sequence.parts if first <= index <= last), "")
 
 
-def _report(
-    sequence: DemoSequence, boxes_xywh: np.ndarray, seconds: list[float], files: tuple[Path, Path]
-) -> DemoReport:
-    """Overlaps and speed; the first frame, whose box is given, counts in neither."""
-    overlap = overlaps(boxes_xywh, sequence.boxes_xywh)
+def _report(sequence: DemoSequence, track: Track, files: tuple[Path, Path]) -> DemoReport:
+    """Return overlaps and speed; the first frame, whose box is given, counts in neither."""
+    overlap = overlaps(track.boxes_xywh, sequence.boxes_xywh)
     parts = {name: float(overlap[max(first, 1) : last + 1].mean()) for name, first, last in sequence.parts}
-    fps = (len(seconds) - 1) / sum(seconds[1:])
-    return DemoReport(parts, float(overlap[1:].mean()), fps, *files)
+    return DemoReport(parts, float(overlap[1:].mean()), float(1 / track.times_s[1:].mean()), *files)
 
 
-def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarray]) -> Path:
+def _save_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarray]) -> Path:
     """Write the contact sheet, rows of frames with their close-ups below, as a PNG file."""
     rows = [group[at : at + COLUMNS] for at in range(0, len(views), COLUMNS) for group in (views, energies)]
     rows = [row + [np.zeros_like(row[0])] * (COLUMNS - len(row)) for row in rows]
@@ -125,7 +116,7 @@ def _saved_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarra
     return path
 
 
-def _made(folder: str | os.PathLike) -> Path:
+def _make_folder(folder: str | os.PathLike) -> Path:
     """Return the folder, made if it is missing."""
     folder = Path(folder).expanduser().resolve()
     try:

@@ -7,7 +7,7 @@ scikit-image carries; the noise of the sensor is added here, because it would ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,11 +56,12 @@ def demo_sequence() -> DemoSequence:
 
 
 class FilmFrames(Sequence):
-    """The frames of the film, decoded when the first one is asked for, and kept: 152 MB."""
+    """The frames of the film, decoded when the first one is asked for, and kept: 152 MB; each gets its noise once."""
 
     def __init__(self, path: Path):
         self._path = path
         self._frames: list[np.ndarray] = []
+        self._with_noise: set[int] = set()
 
     def __len__(self) -> int:
         return LENGTH
@@ -68,14 +69,16 @@ class FilmFrames(Sequence):
     def __getitem__(self, index):
         if not self._frames:
             with open_frames(self._path) as frames:
-                self._frames = [_noisy(image, number) for number, image in enumerate(frames)]
+                self._frames = list(frames)
             if len(self._frames) != LENGTH:
                 count = len(self._frames)
                 raise DatasetError(f"{self._path}: {count} frames instead of {LENGTH}; install ebmtrack again")
+        numbers = range(LENGTH)[index]
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            if number not in self._with_noise:
+                self._frames[number] = _noisy(self._frames[number], number)
+                self._with_noise.add(number)
         return self._frames[index]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[index] for index in range(LENGTH))
 
 
 def _noisy(image: np.ndarray, index: int) -> np.ndarray:

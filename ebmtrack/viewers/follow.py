@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_ahead
+from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.keyframes import Direction, KeyFrame, Labels, as_box, as_key_frames
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, Labels, as_key_frames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, frame_number
+
+Answers = Callable[[np.ndarray], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -179,48 +182,55 @@ def follow(
     Raises:
         EbmtrackError: As the tracker and the source raise; the message names the frame.
     """
-    update = start_targets(tracker, first, starts_xywh)
+    begin, update = targets_of(tracker, starts_xywh)
     number = frames.position - 1
-    last = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
-    yield Step(last, first, moment_s=frames.moment_s)
-    numbered = _numbered(frames, span.end)
-    for reached, image, moment_s in numbered if frames.length is None else read_ahead(numbered):
-        for missed in range(number + 1, reached):
-            if span.has(missed) and missed in frames.unreadable:
-                last = [FrameResult(missed, row.id, row.box_xywh, None, "unreadable") for row in last]
-                yield Step(last)
-        number = reached
-        if span.end is not None and number > span.end:
-            return
-        if span.has(number):
-            step = replace(_tracked(update, image, number), moment_s=moment_s)
-            last = step.results
-            yield step
+    results = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
+    later = _numbered(frames, span)
+    later = later if frames.length is None else read_ahead(later)
+    for frame, answers, seconds in run_tracker(
+        begin, update, chain([NumberedFrame(number, first, frames.moment_s)], later)
+    ):
+        if frame.image is None:
+            results = [row.as_unreadable(frame.number) for row in results]
+        elif frame.number > number:
+            results = [FrameResult.of_answer(frame.number, k, answer) for k, answer in enumerate(answers, 1)]
+        yield Step(results, frame.image, answers or [], seconds if answers else 0.0, frame.moment_s)
 
 
-def _numbered(frames: FrameSource, end: int | None) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Yield number, image and moment of the frames up to `end`; nothing beyond the first one there is read."""
-    while end is None or frames.position <= end:
+def _numbered(frames: FrameSource, span: Span) -> Iterator[NumberedFrame]:
+    """Yield the frames of a span after the one read last; those passed over as unreadable without an image.
+
+    Nothing beyond the first frame after the span is read.
+    """
+    number = frames.position - 1
+    while span.end is None or frames.position <= span.end:
         image = next(frames, None)
         if image is None:
             return
-        yield frames.position - 1, image, frames.moment_s
+        missed, number = range(number + 1, frames.position - 1), frames.position - 1
+        for passed in missed:
+            if span.has(passed) and passed in frames.unreadable:
+                yield NumberedFrame(passed, None)
+        if span.has(number):
+            yield NumberedFrame(number, image, frames.moment_s)
 
 
-def start_targets(tracker: Any, first: np.ndarray, starts_xywh: Sequence[Box]) -> Callable[[np.ndarray], list]:
-    """Start on targets; return a function image -> their results. Several go through the tracker's network together."""
+def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.ndarray], None], Answers]:
+    """Return a function that starts on targets in an image, and one from a later image to the answers for all."""
     if len(starts_xywh) == 1:
-        tracker.init(first, starts_xywh[0])
-        return lambda image: [tracker.update(image)]
+        return lambda image: tracker.init(image, starts_xywh[0]), lambda image: [tracker.update(image)]
     from ebmtrack.tracking.tracker import MultiTracker
 
     several = MultiTracker(tracker.engine, tracker.params)
-    for number, box in enumerate(starts_xywh, 1):
-        try:
-            several.add(first, box)
-        except ConfigError as error:
-            raise ConfigError(f"target {number}: {error}") from error
-    return lambda image: list(several.update(image).values())
+
+    def begin(image: np.ndarray) -> None:
+        for number, box in enumerate(starts_xywh, 1):
+            try:
+                several.add(image, box)
+            except ConfigError as error:
+                raise ConfigError(f"target {number}: {error}") from error
+
+    return begin, lambda image: list(several.update(image).values())
 
 
 def checked_span(start: int | str | None, end: int | str | None, every: int, fps: float = 30.0) -> Span:
@@ -239,18 +249,3 @@ def checked_span(start: int | str | None, end: int | str | None, every: int, fps
     if every < 1:
         raise ConfigError(f"--every is a distance of frames, at least 1, not {every}")
     return Span(first, last, every)
-
-
-def _tracked(update: Callable[[np.ndarray], list], image: np.ndarray, number: int) -> Step:
-    """Return the step of one more frame; an error names the frame."""
-    began = time.perf_counter()
-    try:
-        answers = update(image)
-    except EbmtrackError as error:
-        raise type(error)(f"frame {number}: {error}") from error
-    seconds = time.perf_counter() - began
-    results = []
-    for k, answer in enumerate(answers, 1):
-        verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
-        results.append(FrameResult(number, k, as_box(answer.box_xywh), float(answer.score), verdict))
-    return Step(results, image, answers, seconds)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.errors import ConfigError
+from ebmtrack.tracking.sequence import NumberedFrame, TrackedFrame, run_tracker
 from ebmtrack.viewers.results import Box, FrameResult
 
 Direction = Literal["forward", "backward", "both"]
@@ -61,7 +62,7 @@ class Leg:
         self.key, self.step, self._read = key, step, read
         self._first_step = first_step or step
         self._tracker = tracker
-        self._running: Any = None
+        self._running: Iterator[TrackedFrame] | None = None
         self.results = [FrameResult(key.frame, key.id, key.box_xywh)]
 
     def result(self, frame: int) -> FrameResult:
@@ -86,38 +87,29 @@ class Leg:
     def _advance(self) -> None:
         """Track one frame more."""
         if self._running is None:
-            self._running = self._started()
-            for known in self.results[1:]:
-                self._update(known.frame)
-        last = self.results[-1]
-        frame = last.frame + (self.step if len(self.results) > 1 else self._first_step)
-        answer = self._update(frame)
-        if answer is None:
-            self.results.append(FrameResult(frame, self.key.id, last.box_xywh, None, "unreadable"))
-            return
-        verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
-        x, y, w, h = (float(value) for value in answer.box_xywh)
-        self.results.append(FrameResult(frame, self.key.id, (x, y, w, h), float(answer.score), verdict))
+            self._running = self._run()
+            for _ in self.results:
+                next(self._running)
+        (number, image, _), answer, _ = next(self._running)
+        unreadable = self.results[-1].as_unreadable(number)
+        self.results.append(unreadable if image is None else FrameResult.of_answer(number, self.key.id, answer))
 
-    def _started(self) -> Any:
-        """Return a copy of the tracker that has learned the target."""
-        image = self._read(self.key.frame)
-        if image is None:
-            raise ConfigError(f"{self.key.place}, with a box of target {self.key.id}, cannot be read")
-        tracker = copy.deepcopy(self._tracker)
-        try:
-            tracker.init(image, self.key.box_xywh)
-        except ConfigError as error:
-            raise ConfigError(f"{self.key.place}, target {self.key.id}: {error}") from error
-        return tracker
+    def _run(self) -> Iterator[TrackedFrame]:
+        """Yield the key frame and the frames after it, tracked by a copy of the tracker."""
+        tracker, key = copy.deepcopy(self._tracker), self.key
+        numbers = chain([key.frame], count(key.frame + self._first_step, self.step))
+        frames = (NumberedFrame(number, self._read(number)) for number in numbers)
+        first = next(frames)
+        if first.image is None:
+            raise ConfigError(f"{key.place}, with a box of target {key.id}, cannot be read")
 
-    def _update(self, frame: int) -> Any:
-        """Return the tracker's answer to a frame; None if the frame cannot be read."""
-        image = self._read(frame)
-        try:
-            return None if image is None else self._running.update(image)
-        except EbmtrackError as error:
-            raise type(error)(f"frame {frame}: {error}") from error
+        def start(image: np.ndarray) -> None:
+            try:
+                tracker.init(image, key.box_xywh)
+            except ConfigError as error:
+                raise ConfigError(f"{key.place}, target {key.id}: {error}") from error
+
+        yield from run_tracker(start, tracker.update, chain([first], frames))
 
 
 class Labels:
@@ -219,13 +211,13 @@ def switch_point(
     >>> switch_point([0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0])
     2
     """
-    count = len(shared)
-    nearness = (np.arange(count) + 0.5) / count  # of the right key frame: both tracks are worse far from theirs
+    n = len(shared)
+    nearness = (np.arange(n) + 0.5) / n  # of the right key frame: both tracks are worse far from theirs
     forward = np.concatenate([[0.0], np.cumsum(np.asarray(doubts_forward) + nearness)])
     backward = np.concatenate([[0.0], np.cumsum((np.asarray(doubts_backward) + 1 - nearness)[::-1])])[::-1]
     jump = JUMP_COST * (1 - np.asarray(shared))
     jumps = np.concatenate([[0.0], np.minimum(jump[:-1], jump[1:]), [0.0]])  # at an end the switch is in a key frame
-    if count > 1:
+    if n > 1:
         jumps[0], jumps[-1] = jump[0], jump[-1]
     return int(np.argmin(forward + backward + jumps))
 

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -48,6 +48,17 @@ class FrameResult:
     def found(self) -> bool:
         """Return whether the target was seen in this frame."""
         return self.verdict not in LOST
+
+    @classmethod
+    def of_answer(cls, frame: int, id: int, answer: Any) -> FrameResult:
+        """Return what a tracker answered for a target in a frame; a tracker may do without verdicts."""
+        verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
+        x, y, w, h = (float(value) for value in answer.box_xywh)
+        return cls(frame, id, (x, y, w, h), float(answer.score), verdict)
+
+    def as_unreadable(self, frame: int) -> FrameResult:
+        """Return the same target with the same box in a frame that cannot be read."""
+        return replace(self, frame=frame, score=None, verdict="unreadable")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain numbers and texts, by the names in COLUMNS."""
