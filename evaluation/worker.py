@@ -95,9 +95,9 @@ class _Trackers:
             if params not in self.made:
                 self.made[params] = self.job.factory(params, self.device)
             tracker = self.made[params]
-            if self.job.batch > 1 and not isinstance(tracker, Tracker):
-                raise ConfigError(f"{params}: only ebmtrack's own trackers follow several sequences at once; batch=1")
             if self.job.batch > 1:
+                if not isinstance(tracker, Tracker):
+                    raise ConfigError(f"{params}: only ebmtrack's own trackers follow several sequences; leave out batch")
                 self.shared.setdefault(params, Lockstep(tracker.engine, tracker.params))
         if self.job.batch > 1:
             with self.shared[params].lane() as lane:
