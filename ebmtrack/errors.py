@@ -34,6 +34,7 @@ EXTRAS = {  # the extra of setup.cfg that brings a module of another project
     "pycocotools": "detection",
     "h5py": "regression",
     "visdom": "live",
+    "submitit": "cluster",
 }
 
 

@@ -102,6 +102,7 @@ class EvaluateOptions:
         protocol: Scoring rules; the data set's own by default.
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
+        elsewhere: Has other processes compute, instead of this one (`runner.run_elsewhere`).
     """
 
     sequences: Sequence[str] = ()
@@ -116,6 +117,7 @@ class EvaluateOptions:
     protocol: str | None = None
     seed: int = 0
     allow_missing: bool = False
+    elsewhere: Callable[[Callable[[], int]], list[str]] | None = None
 
     def check(self) -> None:
         """Raise ConfigError for counts that make no sense."""
@@ -160,7 +162,7 @@ def evaluate(
     if not params_names:
         raise ConfigError("name at least one set of parameters")
     stream = stream or sys.stdout
-    devices = pick_devices(chosen.device)
+    devices = pick_devices("cpu" if chosen.elsewhere is not None else chosen.device)
     workers = _default_workers(devices) if chosen.workers is None else chosen.workers
     job = _job(params_names, dataset, root, chosen, devices, workers, factory)
     protocol = metrics.protocol(chosen.protocol or job.dataset.protocol)
@@ -169,7 +171,10 @@ def evaluate(
     with runner.at_work(job) as mine:
         if chosen.overwrite:
             runner.forget(job, mine)
-        outcome = runner.run_job(job, workers, devices, Progress(job, protocol, stream, on_score))
+        if chosen.elsewhere is not None:
+            outcome = runner.run_elsewhere(job, chosen.elsewhere)
+        else:
+            outcome = runner.run_job(job, workers, devices, Progress(job, protocol, stream, on_score))
         evaluation = collect(job, protocol, outcome.failed, job.dataset.missing if whole else ())
     evaluation.shortfall = job.dataset.shortfall() if whole else ""
     print_table(evaluation, stream)

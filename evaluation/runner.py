@@ -20,7 +20,7 @@ from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Outcome, Task, check_sequences, is_done
 from ebmtrack.evaluation.results import remove_result
-from ebmtrack.evaluation.worker import limit_threads, work
+from ebmtrack.evaluation.worker import has_failed, limit_threads, work
 from ebmtrack.files import write_text
 
 Note = Callable[[tuple], None]
@@ -63,6 +63,32 @@ def run_job(job: Job, workers: int, devices: tuple[str, ...], progress: Note) ->
     elif todo:
         _Crew(rest, note).run(min(workers, len(todo)), devices)
     _agree_with_disk(job, outcome)
+    return outcome
+
+
+def run_elsewhere(job: Job, compute: Callable[[Callable[[], int]], list[str]]) -> Outcome:
+    """Have other processes compute every task of a job that is not done yet, such as jobs of a cluster.
+
+    Args:
+        job: The tasks.
+        compute: Returns when these processes have ended, with what went wrong; it is called, unless all is done, with
+            a function that returns how many tasks have neither a result nor failed.
+
+    Raises:
+        ResultError: Results of another making or of another sequence are in the way.
+    """
+    done = {task for task in job.tasks if is_done(job, task)}
+    check_sequences(job, done)
+    outcome, todo, began = Outcome(skipped=len(done)), set(job.tasks) - done, _prepare_folders(job)
+
+    def left() -> int:
+        todo.difference_update([t for t in todo if is_done(job, t) or has_failed(replace(job, began=began), t)])
+        return len(todo)
+
+    troubles = compute(left) if todo else []
+    _agree_with_disk(job, outcome)
+    why = "\n".join(troubles) or "its job ended before it"
+    outcome.failed |= {t: f"not computed: {why}" for t in job.tasks if t not in outcome.failed and not is_done(job, t)}
     return outcome
 
 
@@ -214,7 +240,9 @@ def _receive(worker: _Worker) -> tuple | None:
 
 def _worker_main(job: Job, device: str, connection: Connection) -> None:
     """Run a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    for name in ("SIGINT", "SIGUSR2"):  # Ctrl-C, and a cluster's warning, reach the parent, which ends its workers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     limit_threads(job.threads)
 

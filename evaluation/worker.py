@@ -155,14 +155,14 @@ def limit_threads(threads: int) -> None:
 def _settle(task: Task, trackers: _Trackers, send: Send) -> bool:
     """Do one task if it is free, and return whether it needs no more attention."""
     job = trackers.job
-    if is_done(job, task) or _has_failed(job, task):
+    if is_done(job, task) or has_failed(job, task):
         return True
     folder = job.folder(task)
     lock = locks.claim(folder, task.sequence)
     if lock is None:
         return False
     try:
-        if not is_done(job, task) and not _has_failed(job, task):  # another process may have done it meanwhile
+        if not is_done(job, task) and not has_failed(job, task):  # another process may have done it meanwhile
             send(("started", task))
             _remove_leftovers(folder, task.sequence)
             _attempt(task, trackers, send)
@@ -191,8 +191,8 @@ def _attempt(task: Task, trackers: _Trackers, send: Send) -> None:
     send(("done", task, len(result.boxes_xywh), float(result.times_s.sum()), result.frames_per_s))
 
 
-def _has_failed(job: Job, task: Task) -> bool:
-    """Return whether some process failed at this task since the job began."""
+def has_failed(job: Job, task: Task) -> bool:
+    """Return whether some process failed at a task since its job began."""
     try:
         return os.stat(job.error_path(task)).st_mtime >= job.began
     except FileNotFoundError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+from ebmtrack.commands.cluster import ClusterOptions, Crew
 from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, VisdomOptions, joined
 from ebmtrack.errors import ConfigError
 
@@ -31,6 +33,7 @@ class Evaluate:
         overwrite: Remove what is finished and run it again; no other runner may be at work there.
         out: Folder of results.
         json: Print the scores as JSON (which `ebmtrack report --peers` reads), and the progress to stderr.
+        nodes: Jobs that share the sequences, with --cluster.
     """
 
     data: Flat[DatasetOptions]
@@ -48,6 +51,8 @@ class Evaluate:
     overwrite: bool = False
     out: Path = Path("results")
     json: bool = False
+    nodes: int = 1
+    jobs: Flat[ClusterOptions] = field(default_factory=ClusterOptions)
     panel: Flat[VisdomOptions] = field(default_factory=VisdomOptions)
 
     def run(self) -> int:
@@ -56,6 +61,7 @@ class Evaluate:
 
         if self.panel.visdom and self.batch > 1:
             raise ConfigError("--visdom shows one sequence at a time: leave --batch out")
+        self.jobs.check(self.nodes)
         options = EvaluateOptions(
             sequences=self.sequences,
             runs=self.runs,
@@ -69,6 +75,7 @@ class Evaluate:
             allow_missing=self.allow_missing,
             overwrite=self.overwrite,
             out=self.out,
+            elsewhere=self._on_cluster if self.jobs.cluster else None,
         )
         shown = self._shown() if self.panel.visdom else {}
         stream = sys.stderr if self.json else sys.stdout
@@ -76,6 +83,12 @@ class Evaluate:
         if self.json:
             print(dumps(evaluation.as_json(), indent=1))
         return evaluation.exit_code
+
+    def _on_cluster(self, left: Callable[[], int]) -> list[str]:
+        """Have jobs of a cluster compute; return what went wrong."""
+        here = replace(self, nodes=1, jobs=ClusterOptions(), overwrite=False, json=False)
+        crew = Crew(self.jobs, self.out, sys.stderr if self.json else sys.stdout)
+        return crew.run(here, min(self.nodes, left()), left)
 
     def _shown(self) -> dict[str, Any]:
         """Return the arguments that make `evaluate` show its trackers and scores on a visdom server."""

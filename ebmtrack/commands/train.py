@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ebmtrack.commands.options import Changes, Positional, joined
+from ebmtrack.commands.cluster import ClusterOptions, run_alone
+from ebmtrack.commands.options import Changes, Flat, Positional, joined
 from ebmtrack.errors import ConfigError
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
@@ -53,6 +54,7 @@ class Train:
     visdom: bool = False
     set: Changes = ()
     show: bool = False
+    jobs: Flat[ClusterOptions] = field(default_factory=ClusterOptions)
 
     def run(self) -> None:
         """Train, or print the settings."""
@@ -66,6 +68,10 @@ class Train:
             return
         if self.resume:
             check_resume(settings)
+        self.jobs.check()
+        if self.jobs.cluster:
+            run_alone(replace(self, jobs=ClusterOptions()), self.jobs, settings.out)
+            return
         path = train_named(self.name, settings)
         if is_leader():
             print(f"the network is in {path}")

@@ -82,9 +82,11 @@ def _whole_batches(shard: Shard, maker: BatchMaker) -> Iterator[Batch]:
 
 
 def _quiet_worker(_: int) -> None:
-    """Let a worker use one thread and leave Ctrl-C to its parent."""
+    """Let a worker use one thread and leave Ctrl-C and a cluster's warning to its parent."""
     import cv2
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
