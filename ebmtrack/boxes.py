@@ -13,27 +13,27 @@ from torch import Tensor
 
 
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """Corners (..., 4) of boxes (..., 4) given by corner and size."""
+    """Return the corners (..., 4) of boxes (..., 4) given by corner and size."""
     return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)
 
 
 def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """Corner and size (..., 4) of boxes (..., 4) given by two corners."""
+    """Return corner and size (..., 4) of boxes (..., 4) given by two corners."""
     return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], dim=-1)
 
 
 def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
-    """Centre and size (..., 4) of boxes (..., 4) given by corner and size."""
+    """Return centre and size (..., 4) of boxes (..., 4) given by corner and size."""
     return torch.cat([boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2, boxes_xywh[..., 2:]], dim=-1)
 
 
 def cxcywh_to_xywh(boxes_cxcywh: Tensor) -> Tensor:
-    """Corner and size (..., 4) of boxes (..., 4) given by centre and size."""
+    """Return corner and size (..., 4) of boxes (..., 4) given by centre and size."""
     return torch.cat([boxes_cxcywh[..., :2] - boxes_cxcywh[..., 2:] / 2, boxes_cxcywh[..., 2:]], dim=-1)
 
 
 def xywh_to_rel(boxes_xywh: Tensor, size_wh: Tensor) -> Tensor:
-    """Relative coordinates (cx / w0, cy / h0, log w, log h) for a reference size_wh (..., 2).
+    """Return relative coordinates (cx / w0, cy / h0, log w, log h) for a reference size_wh (..., 2).
 
     Source: BMVC 2020, section 5.2, and ECCV 2020, section 4.2. The inverse is `rel_to_xywh` with the same size.
     """
@@ -42,12 +42,12 @@ def xywh_to_rel(boxes_xywh: Tensor, size_wh: Tensor) -> Tensor:
 
 
 def rel_to_xywh(boxes_rel: Tensor, size_wh: Tensor) -> Tensor:
-    """Boxes (..., 4) in pixels from relative coordinates for the reference size_wh (..., 2)."""
+    """Return boxes (..., 4) in pixels from relative coordinates for the reference size_wh (..., 2)."""
     return cxcywh_to_xywh(torch.cat([boxes_rel[..., :2] * size_wh, boxes_rel[..., 2:].exp()], dim=-1))
 
 
 def iou_xywh(first_xywh: Tensor, second_xywh: Tensor) -> Tensor:
-    """Intersection over union of boxes pair by pair, (..., 4) and (..., 4) -> (...); 0 where the union is empty."""
+    """Return the intersection over union of boxes (..., 4), pair by pair, (...); 0 if the union is empty."""
     low = torch.maximum(first_xywh[..., :2], second_xywh[..., :2])
     high = torch.minimum(first_xywh[..., :2] + first_xywh[..., 2:], second_xywh[..., :2] + second_xywh[..., 2:])
     intersection = (high - low).clamp(min=0).prod(dim=-1)

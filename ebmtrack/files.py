@@ -24,7 +24,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
-        with _copied_into(path) as temporary:
+        with _copy_into(path) as temporary:
             yield temporary
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _are_fractions(paths: list[Path]) -> bool:
 
 
 @contextmanager
-def _copied_into(path: Path) -> Iterator[Path]:
+def _copy_into(path: Path) -> Iterator[Path]:
     """Return a temporary path elsewhere, whose content goes into a device or pipe on success."""
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / f"file{path.suffix}"

@@ -108,19 +108,19 @@ def decode_rgb(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
 def decode_rgb_as_stored(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """Return an encoded picture as `decode_rgb` does, but with the pixels as they are stored, whatever EXIF says."""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    return SequenceReader().to_rgb(_decoded(data, name, flags))
+    return SequenceReader().to_rgb(_decode(data, name, flags))
 
 
 def decode_bgr(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """Return an encoded picture as BGR (h, w, 3) in its own depth; see `decode_rgb`."""
     fast = _fast_jpeg() if bytes(data[:2]) == b"\xff\xd8" else None
     picture = fast(data) if fast is not None else None
-    return _decoded(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if picture is None else picture
+    return _decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if picture is None else picture
 
 
 def decode_rgba(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """Return an encoded picture with alpha as RGBA uint8 (h, w, 4); DatasetError if it has no alpha."""
-    picture = _decoded(data, name, cv2.IMREAD_UNCHANGED)
+    picture = _decode(data, name, cv2.IMREAD_UNCHANGED)
     if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
         raise DatasetError(f"{name}: a picture with alpha is needed, 8 bits a channel, not {_form(picture)}")
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
@@ -229,7 +229,7 @@ def short_reason(error: cv2.error) -> str:
     return str(getattr(error, "err", None) or error).strip().splitlines()[0][:120]
 
 
-def _decoded(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> np.ndarray:
+def _decode(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> np.ndarray:
     """Return what OpenCV makes of an encoded picture, or raise DatasetError."""
     array = np.frombuffer(data, np.uint8)
     try:

@@ -14,10 +14,10 @@ def plain(name: str) -> str:
     return re.sub(r"[-_ ]", "", name.lower())
 
 
-def spelled(name: str, known: Iterable[str]) -> str:
+def match_spelling(name: str, known: Iterable[str]) -> str:
     """Return the known name that `name` spells with other case, `-`, `_` or blanks, or else `name` itself.
 
-    >>> spelled("UTKFace_H5", ["utkface", "utkface-h5"])
+    >>> match_spelling("UTKFace_H5", ["utkface", "utkface-h5"])
     'utkface-h5'
     """
     return {plain(each): each for each in known}.get(plain(name), name)

@@ -86,7 +86,7 @@ class TrackerScores:
         known = list(self.values(figure).values())
         return float(np.mean(known)) if known else float("nan")
 
-    def restricted(self, names: Items[str]) -> TrackerScores:
+    def restrict_to(self, names: Items[str]) -> TrackerScores:
         """Return the scores on some sequences alone."""
         runs = [{name: run[name] for name in names if name in run} for run in self.runs]
         return TrackerScores(self.label, runs)
@@ -118,7 +118,7 @@ class Comparison:
 
     def line(self, tracker: TrackerScores, kind: str, names: Items[str] | None = None) -> Line | None:
         """Return a tracker's mean curve as a line of a chart, over all sequences or some; None without boxes."""
-        curve = (tracker if names is None else tracker.restricted(names)).curve(kind)
+        curve = (tracker if names is None else tracker.restrict_to(names)).curve(kind)
         return None if curve is None else Line(tracker.label, self.trackers.index(tracker), *curve)
 
     def shots(self, name: str, frames: Items[int], width: int) -> list[Shot]:

@@ -279,7 +279,7 @@ def _fit_length(pred: Array, anno: Array, rule: str, where: str) -> Array:
 def _score_pytracking(
     pred: Array, anno: Array, visible: Array, has_visible: bool, chosen: Protocol, where: str
 ) -> SequenceScore:
-    """pytracking's analysis: the value for an invalid frame differs by data set and by measure.
+    """Score as pytracking's analysis does: the value for an invalid frame differs by data set and by measure.
 
     Where the truth is invalid the overlap is -1; the centre error is -1 (so a hit) under `uav` and infinite
     elsewhere; the normalised one is -1 (a hit) except for absent frames under `lasot`. Source: golden curves
@@ -306,7 +306,7 @@ def _score_pytracking(
 def _score_plain(
     pred: Array, anno: Array, visible: Array, size_wh: tuple[float, float] | None, chosen: Protocol
 ) -> SequenceScore:
-    """All protocols but pytracking: frames that do not count have overlap -1 and infinite errors."""
+    """Score by any protocol but pytracking: frames that do not count have overlap -1 and infinite errors."""
     if chosen.repeat_empty:
         pred = _repeat_empty(pred, anno)
     pred[0] = anno[0]

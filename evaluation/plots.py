@@ -20,7 +20,7 @@ KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure
 }
 
 
-def ranked(comparison: Comparison, kind: str) -> list[TrackerScores]:
+def rank_trackers(comparison: Comparison, kind: str) -> list[TrackerScores]:
     """Return the trackers that have a curve of this kind, the best first; ConfigError for an unknown kind."""
     if kind not in KINDS:
         raise ConfigError(f"unknown plot {kind!r}: choose one of {', '.join(KINDS)}")
@@ -57,7 +57,7 @@ def save_plots(
         raise ConfigError(f"unknown format {sorted(unknown)[0]!r}: choose pdf, svg or png")
     written = []
     for kind in kinds:
-        trackers = ranked(comparison, kind)
+        trackers = rank_trackers(comparison, kind)
         if not trackers:
             raise ConfigError(f"no tracker has the boxes that a {kind} plot needs")
         written.append(_write_csv(trackers, kind, Path(folder) / f"{kind}.csv"))
@@ -68,7 +68,7 @@ def save_plots(
 def curves_csv(trackers: list[TrackerScores], kind: str) -> str:
     """Return the curves as CSV with every digit: a column of thresholds and one for each tracker."""
     curves = [curve for tracker in trackers if (curve := tracker.curve(kind)) is not None]
-    header = ",".join(["threshold", *(_quoted(tracker.label) for tracker in trackers)])
+    header = ",".join(["threshold", *(_quote(tracker.label) for tracker in trackers)])
     rows = [",".join([f"{x:g}", *(repr(float(ys[i])) for _, ys in curves)]) for i, x in enumerate(curves[0][0])]
     return "\n".join([header, *rows]) + "\n"
 
@@ -107,5 +107,5 @@ def _draw(
     return paths
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text

@@ -18,8 +18,8 @@ from ebmtrack.errors import ConfigError, EbmtrackError, ResultError
 from ebmtrack.evaluation import charts, film, report_tables, words
 from ebmtrack.evaluation.comparison import Comparison, compare, discover
 from ebmtrack.evaluation.page import fill
-from ebmtrack.evaluation.plots import KINDS, figure_of, ranked, save_plots
-from ebmtrack.evaluation.report_tables import counted, percent
+from ebmtrack.evaluation.plots import KINDS, figure_of, rank_trackers, save_plots
+from ebmtrack.evaluation.report_tables import count_text, percent
 from ebmtrack.evaluation.sequence_pages import entries, overlap_chart, write_sequence_pages
 from ebmtrack.files import write_text
 from ebmtrack.videos import open_dataset
@@ -94,7 +94,7 @@ def report(
         raise ConfigError(f"worst {options.worst}: the number of sequences shown in detail cannot be negative")
     found, others = open_dataset(dataset, root), dict(options.results or {})
     alone = bool(others or options.peers) and not options.params_names
-    own = _own(options.out, found.name, options.params_names, alone) if options.out is not None else {}
+    own = _own_results(options.out, found.name, options.params_names, alone) if options.out is not None else {}
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
@@ -113,7 +113,7 @@ def report(
     return page
 
 
-def _own(out: str | os.PathLike, dataset: str, params_names: Items[str], optional: bool) -> dict[str, Path]:
+def _own_results(out: str | os.PathLike, dataset: str, params_names: Items[str], optional: bool) -> dict[str, Path]:
     """Return our own results by name; none if there are none and they are optional. Raises ResultError."""
     try:
         return discover(out, dataset, params_names)
@@ -167,7 +167,7 @@ def render(
     """
     links = links or {}
     about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
-    subtitle = f"{counted(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
+    subtitle = f"{count_text(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
     frames = sum(len(sequence) for sequence in comparison.sequences.values())
     notes = _notes(comparison)
     parts: dict[str, object] = {
@@ -196,7 +196,7 @@ def render(
         worst_heading=worst_heading,
         speed_note=report_tables.speed_note(comparison),
         stages=report_tables.stages(comparison),
-        counts=f"{counted(len(comparison.sequences), 'sequence')}, {counted(frames, 'annotated frame')}.",
+        counts=f"{count_text(len(comparison.sequences), 'sequence')}, {count_text(frames, 'annotated frame')}.",
         provenance=_provenance(comparison),
         words=_words(comparison),
         **parts,
@@ -270,7 +270,7 @@ def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, int, str]
     """Return the three plots, each with its legend sorted by the score."""
     parts = []
     for kind, (x_label, y_label, _) in KINDS.items():
-        trackers, figure = ranked(comparison, kind), figure_of(comparison, kind)
+        trackers, figure = rank_trackers(comparison, kind), figure_of(comparison, kind)
         lines = [line for t in trackers if (line := comparison.line(t, kind)) is not None]
         if not lines:
             return []

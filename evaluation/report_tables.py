@@ -26,7 +26,7 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
 
 
-def counted(count: int, thing: str) -> str:
+def count_text(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count != 1)}"
 
 
@@ -41,7 +41,7 @@ def scores(comparison: Comparison) -> Table:
         interval, difference = comparison.interval(tracker), comparison.difference(tracker)
         own = tracker is comparison.trackers[0]
         cells = [_figure(comparison, tracker, name) for name in shown]
-        cells += [Cell(interval_text(interval)), Cell("" if own else _signed(difference))]
+        cells += [Cell(interval_text(interval)), Cell("" if own else _signed_text(difference))]
         cells += [Cell(str(len(tracker.figures)), len(tracker.figures))] * partial
         rows.append([Cell(tracker.label), *cells])
     return Table("scores", header, rows)
@@ -76,7 +76,7 @@ def interval_text(interval: intervals.Interval | None) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}" if interval else "–"
 
 
-def _signed(interval: intervals.Interval | None) -> str:
+def _signed_text(interval: intervals.Interval | None) -> str:
     if interval is None:
         return "–"
     return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"

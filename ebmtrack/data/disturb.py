@@ -84,7 +84,7 @@ def disturb(
         patch = patch.copy()
         _occlude(patch, box_xywh, material, rng)
     if shared.reduction < 0.95:
-        patch = _reduced(patch, shared.reduction * math.exp(rng.normal(0, 0.05)))
+        patch = _reduce_detail(patch, shared.reduction * math.exp(rng.normal(0, 0.05)))
     return patch
 
 
@@ -154,7 +154,7 @@ def _paste(patch: np.ndarray, rgba: np.ndarray, corner_xy: np.ndarray) -> None:
     under[:] = (alpha * part[..., :3] + (1 - alpha) * under + 0.5).astype(np.uint8)
 
 
-def _reduced(patch: np.ndarray, factor: float) -> np.ndarray:
+def _reduce_detail(patch: np.ndarray, factor: float) -> np.ndarray:
     """Return the patch at its own size after a reduction by `factor` below 1."""
     h, w = patch.shape[:2]
     factor = min(1.0, factor)

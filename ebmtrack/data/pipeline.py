@@ -15,8 +15,8 @@ from ebmtrack.data.augment import (
     Jitter,
     Look,
     change_look,
+    draw_window,
     flip_box,
-    jittered_window,
     keep_off_cut_edges,
     scene_frac,
     without_augmentation,
@@ -189,7 +189,7 @@ def draw_region(
         The region (x, y, w, h) in the frame's pixels, before `CropSettings.window_of`.
     """
     for _ in range(5):
-        window = jittered_window(box_xywh, jitter, settings.search_factor, rng)
+        window = draw_window(box_xywh, jitter, settings.search_factor, rng)
         if source in settings.cut_at:
             window = keep_off_cut_edges(window, box_xywh, image_wh, settings.cut_at[source])
         if scene_frac(window, image_wh) >= settings.least_scene_frac:

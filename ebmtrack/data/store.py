@@ -273,7 +273,7 @@ class Shard:
             raise DatasetError(f"{path}: cannot be read ({error}); copy the whole pack again") from error
         if not whole:
             raise DatasetError(f"{path}: cut short or damaged; copy it again, or write the pack again")
-        self._opened: _Opened | None = _opened(self.path, fresh=True)
+        self._opened: _Opened | None = _open_environment(self.path, fresh=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_opened": None}
@@ -281,7 +281,7 @@ class Shard:
     def __getitem__(self, key: bytes) -> bytes:
         """Return the content at `key`; DatasetError with path and key if it is missing or damaged."""
         if self._opened is None or self._opened.pid != os.getpid():
-            self._opened = _opened(self.path)
+            self._opened = _open_environment(self.path)
         where = f"{self.path}, key {key.decode()!r}"
         try:
             with self._opened.env.begin() as transaction:
@@ -312,7 +312,7 @@ class _Opened:
         )
 
 
-def _opened(path: Path, fresh: bool = False) -> _Opened:
+def _open_environment(path: Path, fresh: bool = False) -> _Opened:
     """Return this process's environment of a file, of which LMDB allows one; `fresh` looks if the file was replaced."""
     key = os.path.realpath(path)
     with _OPENED_LOCK:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ebmtrack.checkpoints.untrusted import fitted, read_safetensors
+from ebmtrack.checkpoints.untrusted import fit_entries, read_safetensors
 from ebmtrack.detection.baselines import BASELINES, OffsetModel, as_predictor
 from ebmtrack.detection.branch import CANONICAL_SIZE, DetectionEnergy
 from ebmtrack.detection.host import Boxes, FeatureMaps, Host, load_host
@@ -187,5 +187,5 @@ def load_detector(path: str | os.PathLike, host_weights: str = "COCO_V1") -> Ene
             f"{path}: was not written by `ebmtrack detect train` ({error}); give such a file"
         ) from error
     net = new_detector(config, host_weights)
-    net.trained().load_state_dict(fitted(tensors, net.trained().state_dict(), Path(path)))
+    net.trained().load_state_dict(fit_entries(tensors, net.trained().state_dict(), Path(path)))
     return net.eval()

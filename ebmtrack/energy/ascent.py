@@ -81,7 +81,7 @@ def ascent_s2(
     early_stop: float = 0.001,
     degeneration: float = -0.01,
 ) -> ClimbResult:
-    """Algorithm S2: always step; a row stops after a change of f smaller than `early_stop`, or after a fall.
+    """Climb by algorithm S2: always step; a row stops after a change of f smaller than `early_stop`, or after a fall.
 
     A fall is a change below `degeneration`; the step that brought it stays taken, as the algorithm says, so f
     may end lower than it began. The defaults are the papers' T = 5, Omega_1 and Omega_2. The loop ends once

@@ -25,7 +25,7 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Maximum likelihood by importance sampling: log((1/M) sum_m exp f(y_m) / q(y_m)) - f(y_i).
+    """Return the loss of maximum likelihood by importance sampling: log((1/M) sum_m exp f(y_m) / q(y_m)) - f(y_i).
 
     f_samples and log_q: (..., M), scores and log densities of y_m ~ q(y|y_i). f_true: (...), the label's
     score. Source: eq. 5 (ECCV 2020, eq. 6).
@@ -36,7 +36,7 @@ def ml_is(f_samples: Tensor, log_q: Tensor, f_true: Tensor, *, reduction: Reduct
 
 
 def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """KL divergence from p(y|y_i): log((1/M) sum_m exp f(y_m) / q(y_m)) - (1/M) sum_m f(y_m) p(y_m) / q(y_m).
+    """Return KL(p(y|y_i) || model): log((1/M) sum_m exp f(y_m) / q(y_m)) - (1/M) sum_m f(y_m) p(y_m) / q(y_m).
 
     f_samples, log_q, log_p: (..., M), scores and the two log densities of y_m ~ q(y|y_i), p(y|y_i) being the
     density of the true target given its label. The entropy of p, which f cannot change, is left out. A
@@ -50,7 +50,7 @@ def kld_is(f_samples: Tensor, log_q: Tensor, log_p: Tensor, *, reduction: Reduct
 
 
 def ml_mcmc(f_samples: Tensor, f_true: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Maximum likelihood by samples of the model itself: (1/M) sum_m f(y_m) - f(y_i).
+    """Return the loss of maximum likelihood by samples of the model itself: (1/M) sum_m f(y_m) - f(y_i).
 
     f_samples: (..., M), scores of samples from `langevin`; f_true: (...). Only its gradient means anything;
     its value is no likelihood. Source: eqs. 8 to 10.
@@ -61,7 +61,7 @@ def ml_mcmc(f_samples: Tensor, f_true: Tensor, *, reduction: Reduction = "mean")
 
 
 def nce(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Ranking noise contrastive estimation: the cross entropy of finding y_0 among y_0 .. y_M by f - log q.
+    """Return the loss of ranking NCE: the cross entropy of finding y_0 among y_0 .. y_M by f - log q.
 
     f and log_q: (..., 1 + M), the label y_0 = y_i first, then y_m ~ q(y|y_i). Source: eq. 12.
     """
@@ -74,7 +74,7 @@ def nce(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
 
 
 def nce_plus(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """NCE+: the formula of `nce`, with y_0 = y_i + nu, nu ~ p_beta, made by `nce_plus_samples`.
+    """Return the loss of NCE+: the formula of `nce`, with y_0 = y_i + nu, nu ~ p_beta, made by `nce_plus_samples`.
 
     f and log_q: (..., 1 + M); log_q is that of the unscaled mixture, also at index 0. Source: equations 15, 16.
     """
@@ -82,7 +82,7 @@ def nce_plus(f: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tens
 
 
 def score_matching(energy: Energy, y: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """SM: the trace of the Hessian of f at the label plus half the squared norm of its gradient.
+    """Return the loss of SM: the trace of the Hessian of f at the label plus half the squared norm of its gradient.
 
     y: (..., D), the labels. One backward pass for each of the D dimensions. Source: eq. 13.
     """
@@ -98,7 +98,7 @@ def score_matching(energy: Energy, y: Tensor, *, reduction: Reduction = "mean") 
 def denoising_score_matching(
     energy: Energy, y_true: Tensor, y_noisy: Tensor, sigma: float | Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """DSM: (1/M) sum_m || grad_y f(y_m) + (y_m - y_i) / sigma^2 ||^2 over y_m ~ N(y_i, sigma^2 I).
+    """Return the loss of DSM: (1/M) sum_m || grad_y f(y_m) + (y_m - y_i) / sigma^2 ||^2 over y_m ~ N(y_i, sigma^2 I).
 
     y_true: (..., D); y_noisy: (..., M, D); sigma: a number, or widths that broadcast with
     y_noisy. The energy is called once, on y_noisy; one that knows its gradient offers a

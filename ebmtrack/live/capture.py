@@ -130,13 +130,13 @@ class Capture:
         source: FrameSource | None = self._source
         try:
             while source is not None and not self._stop.is_set():
-                source = self._played(source)
+                source = self._play_source(source)
         except Exception as error:
             with self._changed:
                 self._unexpected = error
                 self._changed.notify_all()
 
-    def _played(self, source: FrameSource) -> FrameSource | None:
+    def _play_source(self, source: FrameSource) -> FrameSource | None:
         """Play a source to its end; return what to play next, or None."""
         try:
             with source:

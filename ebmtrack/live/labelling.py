@@ -13,7 +13,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import CLICK_FRAC, NOTICE_S, Box, dragged_box
-from ebmtrack.live.picture import draw_view, with_lines, zoom_of, zoomed
+from ebmtrack.live.picture import draw_view, with_lines, zoom_box, zoom_of
 from ebmtrack.live.session import Target, View
 from ebmtrack.viewers.drawing import GREY, ORANGE, PALETTE, WHITE, YELLOW, draw_box
 from ebmtrack.viewers.keyframes import KeyFrame, Labels
@@ -183,7 +183,7 @@ class LabelDesk:
         targets = [Target(row.id, row.box_xywh, row.score, not row.found) for row in self.results()]
         picture = draw_view(View(Frame(image, self.at, 0.0), self.at, tuple(targets), self.selected), zoom=zoom)
         if self.box_xywh is not None:
-            draw_box(picture, zoomed(self.box_xywh, zoom), colour=WHITE)
+            draw_box(picture, zoom_box(self.box_xywh, zoom), colour=WHITE)
         where = f"frame {self.at} of {self.frames.length}  {self.at / self.frames.fps:.2f} s"
         told = f"draw target {self.selected} in this frame (Esc: leave it)" if self.again else self._current_notice()
         lines = [(where, WHITE), (told, YELLOW), (self._source_note(), ORANGE)]

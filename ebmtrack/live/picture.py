@@ -38,9 +38,9 @@ def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray
     zoom = zoom_of(view.frame.image)
     picture = draw_view(view, controls.search, zoom)
     for box_xywh in controls.learning_xywh:
-        draw_box(picture, zoomed(box_xywh, zoom), "learning ...", colour=WHITE)
+        draw_box(picture, zoom_box(box_xywh, zoom), "learning ...", colour=WHITE)
     if controls.box_xywh is not None:
-        draw_box(picture, zoomed(controls.box_xywh, zoom), colour=WHITE)
+        draw_box(picture, zoom_box(controls.box_xywh, zoom), colour=WHITE)
     lost = [str(target.number) for target in view.targets if target.lost]
     lines = [*status, *([("lost: " + ", ".join(lost), ORANGE)] if lost else []), (controls.notice, YELLOW)]
     return with_lines(picture, lines, HELP if controls.help else ()), zoom
@@ -59,7 +59,7 @@ def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray
         selected = target.number == view.selected
         _draw_target(picture, target, search and selected, zoom)
         if selected and len(view.targets) > 1:
-            _draw_handles(picture, zoomed(target.box_xywh, zoom), target.heat is None)
+            _draw_handles(picture, zoom_box(target.box_xywh, zoom), target.heat is None)
     return picture
 
 
@@ -67,10 +67,10 @@ def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float)
     """Draw one target on a zoomed picture."""
     colour = PALETTE[(target.number - 1) % len(PALETTE)]
     if target.heat is not None:
-        overlay_heat(picture, target.heat.values, zoomed(target.heat.area_xywh, zoom))
+        overlay_heat(picture, target.heat.values, zoom_box(target.heat.area_xywh, zoom))
     if search and target.search_xywh is not None:
-        draw_box(picture, zoomed(target.search_xywh, zoom), colour=colour, dashed=True)
-    box = zoomed(target.box_xywh, zoom)
+        draw_box(picture, zoom_box(target.search_xywh, zoom), colour=colour, dashed=True)
+    box = zoom_box(target.box_xywh, zoom)
     if target.lost:
         draw_box(picture, box, colour=GREY, dashed=True)
         score = "" if target.score is None else f" {target.score:.2f}"
@@ -92,15 +92,15 @@ def _draw_handles(picture: np.ndarray, box_xywh: Sequence[float], top_right: boo
 def with_lines(picture: np.ndarray, top: Sequence[Line], bottom: Sequence[str]) -> np.ndarray:
     """Return the picture with lines of text at its top, and items at its bottom, as many in a line as fit."""
     height = text_size(picture, "Ag")[1]
-    rows = [(row, colour) for text, colour in top for row in _wrapped(picture, text.split(), " ")]
+    rows = [(row, colour) for text, colour in top for row in _wrap_items(picture, text.split(), " ")]
     for index, (row, colour) in enumerate(rows):
         draw_text(picture, row, (0, (index + 1) * height), colour)
-    for index, row in enumerate(reversed(_wrapped(picture, bottom, "   "))):
+    for index, row in enumerate(reversed(_wrap_items(picture, bottom, "   "))):
         draw_text(picture, row, (0, picture.shape[0] - index * height))
     return picture
 
 
-def _wrapped(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
+def _wrap_items(picture: np.ndarray, items: Sequence[str], gap: str) -> list[str]:
     """Return items joined to rows that fit into the picture's width."""
     rows: list[str] = []
     for item in items:
@@ -126,7 +126,7 @@ def zoom_of(image: np.ndarray) -> float:
     return min(room_w / width, room_h / height, max(1.0, MIN_SIDE / max(width, height)))
 
 
-def zoomed(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
+def zoom_box(box_xywh: Sequence[float], zoom: float) -> tuple[float, ...]:
     """Return a box of the frame on the zoomed picture; pixel centres are at whole numbers in both."""
     x, y, w, h = box_xywh
     return (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5, w * zoom, h * zoom

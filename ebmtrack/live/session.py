@@ -248,7 +248,7 @@ class Live:
         return future
 
     def do(self, command: Callable[..., None], *arguments) -> None:
-        """As `ask`, and wait until it is done; its error is raised here."""
+        """Call as `ask` does and wait until it is done; its error is raised here."""
         future = self.ask(command, *arguments)
         while not wait([future], WAIT_S).done:
             self.newest()
@@ -266,9 +266,9 @@ class Live:
         """Return whether no view of a frame with a higher number will come: the source is done, the rest is too old."""
         return self.capture.state().final and max(frame, self._stale) >= self.capture.frames
 
-    def shown(self, view: View) -> None:
+    def note_shown(self, view: View) -> None:
         """Note for the statistics that a view has reached the user now."""
-        self.statistics.shown(view.frame.number, view.frame.time_s, self.capture.frames, time.monotonic())
+        self.statistics.count_shown(view.frame.number, view.frame.time_s, self.capture.frames, time.monotonic())
 
     def close(self) -> None:
         """End the thread after the frame that it works on; one that waits for a network is left behind in time."""
@@ -286,7 +286,7 @@ class Live:
                     continue
                 if fresh:
                     self._session.step(frame.image)
-                    self.statistics.used(time.monotonic())
+                    self.statistics.count_used(time.monotonic())
                 if fresh or obeyed:
                     self._publish(frame)
         except BaseException as error:

@@ -68,7 +68,7 @@ class Statistics:
         self._first_used_s = self._last_used_s = 0.0
         self._last_shown = 0
 
-    def used(self, now_s: float) -> None:
+    def count_used(self, now_s: float) -> None:
         """Count a frame that the session is done with."""
         self._first_used_s = self._first_used_s if self.frames_used else now_s
         self._last_used_s = now_s
@@ -76,10 +76,10 @@ class Statistics:
         self._rate.mark(now_s)
 
     def frames_per_s(self, now_s: float) -> float:
-        """Frames used in a second, over the last two."""
+        """Return the frames used in a second, over the last two."""
         return self._rate.per_s(now_s)
 
-    def shown(self, number: int, time_s: float, newest: int, now_s: float) -> None:
+    def count_shown(self, number: int, time_s: float, newest: int, now_s: float) -> None:
         """Count the frame of a number that came at `time_s` and is shown `now_s`, while the newest has another number.
 
         The same frame again does not count.

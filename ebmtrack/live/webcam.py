@@ -163,7 +163,7 @@ def _run_window(
                 window.draw(*live_picture(controls, _status(live)))
                 drawn_s = time.monotonic()
             if view is not None:
-                live.shown(view)
+                live.note_shown(view)
                 for record in records:
                     record(view, controls.search)
             if window.listen():
@@ -178,7 +178,7 @@ def _run_headless(live: Live, records: Sequence[Record], until_s: float, boxes_x
         view = live.newest(number, REFRESH_S)
         if view is not None:
             number, used = view.number, view.frame.number
-            live.shown(view)
+            live.note_shown(view)
             for record in records:
                 record(view, False)
         if live.is_last(used):

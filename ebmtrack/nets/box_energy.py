@@ -15,7 +15,7 @@ POOL = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and spatial scale of the two b
 
 
 def _conv(cin: int, cout: int, kernel: int = 3, padding: int = 1) -> nn.Sequential:
-    """Convolution with bias, batch norm, ReLU."""
+    """Return a convolution with bias, batch norm, ReLU."""
     return nn.Sequential(nn.Conv2d(cin, cout, kernel, padding=padding), nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
 
 

@@ -61,7 +61,7 @@ class FilterInitializer(nn.Module):
             nn.init.zeros_(self.filter_conv.bias)
 
     def forward(self, features: Tensor, boxes_xyxy: Tensor) -> Tensor:
-        """features (n, s, c, h, w), boxes (n, s, 4) in crop pixels -> filters (s, c, k, k)."""
+        """Return filters (s, c, k, k) of features (n, s, c, h, w) and boxes (n, s, 4) in crop pixels."""
         n, s = features.shape[:2]
         x = self.filter_conv(features.flatten(0, 1)).to(features.dtype)
         pooled = precise_roi_pool(x, boxes_xyxy.reshape(n * s, 1, 4), self.filter_size, 1 / FEATURE_STRIDE)
@@ -95,7 +95,7 @@ class RadialMap(nn.Module):
         self.weight = nn.Parameter(values.reshape(1, -1, 1, 1))
 
     def forward(self, distance: Tensor) -> Tensor:
-        """Distances of any shape, in cells -> values of the same shape (linear interpolation between knots)."""
+        """Return the values at distances of any shape, in cells (linear interpolation between knots)."""
         knots = self.weight.flatten()
         position = (distance / self.displacement).clamp(max=len(knots) - 1)
         low = position.detach().floor().clamp(max=len(knots) - 2).long()
@@ -244,7 +244,7 @@ class TargetClassifier(nn.Module):
         self.filter_optimizer = filter_optimizer
 
     def features(self, layer3: Tensor) -> Tensor:
-        """Backbone features (N, c3, h, w) -> normalised classification features (N, c, h, w)."""
+        """Return normalised classification features (N, c, h, w) of backbone features (N, c3, h, w)."""
         return instance_l2_norm(self.feature_extractor(layer3), self.norm_scale)
 
     def learn(

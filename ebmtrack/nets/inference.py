@@ -69,23 +69,23 @@ class InferenceNet:
         return self
 
     def extract(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (N, H, W, 3), RGB 0..255, any dtype -> layer2 and layer3 features, channels last."""
+        """Return layer2 and layer3, channels last, of patches (N, H, W, 3), RGB 0..255, any dtype."""
         images = normalize_images(patches.to(self.device).permute(0, 3, 1, 2), self.backbone).to(self.dtype)
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
     def classify(self, layer3: Tensor) -> Tensor:
-        """layer3 -> classification features (N, c, h, w), float32, contiguous."""
-        return self.normalized(self.classifier_features(layer3))
+        """Return the classification features (N, c, h, w), float32, contiguous, of layer3."""
+        return self.normalize_norms(self.classifier_features(layer3))
 
     def classify_each(self, layer3: Tensor) -> list[Tensor]:
         """Return `classify` of each of N images, (1, c, h, w), equal to the bit to that of the image alone."""
-        return [self.normalized(features) for features in self.classifier_features(layer3).split(1)]
+        return [self.normalize_norms(features) for features in self.classifier_features(layer3).split(1)]
 
     def classifier_features(self, layer3: Tensor) -> Tensor:
-        """layer3 -> classification features before they are normalised, float32."""
+        """Return the classification features of layer3 before they are normalised, float32."""
         return self.classifier.feature_extractor(layer3).float()
 
-    def normalized(self, features: Tensor) -> Tensor:
+    def normalize_norms(self, features: Tensor) -> Tensor:
         """Return classification features, each image's scaled to the same norm, contiguous."""
         return instance_l2_norm(features, self.classifier.norm_scale).contiguous()
 

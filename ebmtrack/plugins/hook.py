@@ -105,7 +105,7 @@ def _host_spec(name, path):
 
 
 def _with_class(init):
-    """`Tracker.__init__` that then imports our class, which the host does where it has a folder of that name."""
+    """Wrap `Tracker.__init__`: it then imports our class, as the host does if it has a folder of that name."""
     from functools import wraps
 
     @wraps(init)

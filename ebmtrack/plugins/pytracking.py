@@ -1,4 +1,4 @@
-"""The tracker as pytracking meets it: class, parameters and training runs; errors are told before the host hides them.
+"""The tracker as pytracking meets it: class, parameters, training runs; errors are shown before the host hides them.
 
 In a file of your own, `pytracking/parameter/ebmtrack/mine.py` in the checkout:
 
@@ -76,7 +76,7 @@ class EbmTracker:
     def __init__(self, params: Any):
         self.params, self.frame = params, 0
         self.visdom: Any = None  # the host sets it
-        with told("when the tracker was made"):
+        with report_errors("when the tracker was made"):
             self.tracker = Tracker(_network(params), _tracker_params(params))
 
     def __deepcopy__(self, memo: dict) -> EbmTracker:
@@ -85,16 +85,16 @@ class EbmTracker:
         return twin
 
     def initialize_features(self) -> None:
-        """Nothing is left to load."""
+        """Do nothing: the network is loaded already."""
 
     def predicts_segmentation_mask(self) -> bool:
-        """Boxes only."""
+        """Return False: there are boxes only."""
         return False
 
     def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
         """Start on info["init_bbox"]; returns that box and a presence of 1."""
         self.frame = 1
-        with told("in frame 1"):
+        with report_errors("in frame 1"):
             box = info.get("init_bbox")
             if box is None:
                 raise ConfigError("the first frame came without init_bbox: this tracker starts from a box")
@@ -105,7 +105,7 @@ class EbmTracker:
     def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the next frame: target_bbox, and object_presence_score from 0 to 1 (the highest classifier score)."""
         self.frame += 1
-        with told(f"in frame {self.frame}"):
+        with report_errors(f"in frame {self.frame}"):
             result = self.tracker.update(self._rgb(image))
             self._show(result)
             presence = min(max(float(result.score), 0.0), 1.0)
@@ -139,7 +139,7 @@ def fill(module: ModuleType) -> None:
     if module.__name__ == TRACKER:
         vars(module)["get_tracker_class"] = lambda: EbmTracker
     elif package == PARAMETERS:
-        with told(f"when the parameters {name!r} were looked up"):
+        with report_errors(f"when the parameters {name!r} were looked up"):
             load_params(name)
         vars(module)["parameters"] = functools.partial(parameters_of, name)
     elif package == TRAINING:
@@ -148,7 +148,7 @@ def fill(module: ModuleType) -> None:
 
 def parameters_of(name: str, device: str | None = None, **changes: Any) -> HostParams:
     """Return the set-up `name` of tracker_params for the host, with changes to its fields."""
-    with told(f"when the parameters {name!r} were read"):
+    with report_errors(f"when the parameters {name!r} were read"):
         return HostParams(load_params(name).replace(**changes), device)
 
 
@@ -220,7 +220,7 @@ def _backbone_file(env: Any, backbone: str) -> Path | None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def report_errors(where: str) -> Iterator[None]:
     """Print one line about an exception on stderr before it goes on: the host may swallow it."""
     try:
         yield
@@ -236,7 +236,7 @@ def told(where: str) -> Iterator[None]:
 
 
 def _tracker_params(params: Any) -> TrackerParams:
-    """TrackerParams from whatever bag the host hands over."""
+    """Return the TrackerParams in whatever object the host hands over."""
     return TrackerParams(**{name: getattr(params, name) for name in FIELDS if hasattr(params, name)})
 
 
@@ -244,14 +244,14 @@ def _network(params: Any) -> TorchEngine:
     """Return the network of the parameters on its device, shared by all trackers of a process."""
     path = find_weights(getattr(params, "weights", None))
     device = getattr(params, "device", None) or "auto"  # of GPUs the one that the host made the current one
-    engine = _loaded(path.resolve(), path.stat().st_mtime_ns, device)
+    engine = _load(path.resolve(), path.stat().st_mtime_ns, device)
     if getattr(params, "softmax_scores", False) != (engine.info.classifier == "prdimp"):
         raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
     return engine
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(path: Path, changed_ns: int, device: str) -> TorchEngine:
+def _load(path: Path, changed_ns: int, device: str) -> TorchEngine:
     """Return the network of a file of either kind; the time of change is part of its name."""
     net = load_checkpoint(path) if kind_of(path) == "safetensors" else import_pytracking(path)[0]
     return TorchEngine(InferenceNet(net, check_device(device)))
@@ -272,7 +272,7 @@ def find_weights(name: str | os.PathLike | None) -> Path:
 
 
 def _network_folders() -> list[Path]:
-    """network_path of the host's evaluation/local.py, one folder or several."""
+    """Return network_path of the host's evaluation/local.py, one folder or several."""
     environment = sys.modules.get("pytracking.evaluation.environment")
     if environment is None:
         return []

@@ -109,7 +109,7 @@ def site_folders() -> list[Path]:
 
 
 def _files() -> list[Path]:
-    """Our .pth files."""
+    """Return our .pth files."""
     return [folder / FILE for folder in site_folders() if (folder / FILE).is_file()]
 
 

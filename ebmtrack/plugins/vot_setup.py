@@ -75,11 +75,11 @@ def _with_entry(text: str, path: Path, name: str, new: str) -> str:
     if parser.has_section(name):
         if MODULE not in parser.get(name, "command", fallback=""):
             raise ConfigError(f"{path}: has another tracker called {name}; choose a name with --name")
-        return _replaced(text, name, new)
+        return _replace_section(text, name, new)
     return f"{text.rstrip()}\n\n{new}" if text.strip() else new
 
 
-def _replaced(text: str, name: str, new: str) -> str:
+def _replace_section(text: str, name: str, new: str) -> str:
     """Return the text with another section `name`; a section ends where the next one or a comment begins."""
     lines = text.splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.strip() == f"[{name}]")

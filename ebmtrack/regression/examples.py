@@ -118,10 +118,10 @@ def _picture_of(path: Path, line: int, name: str, size: int) -> np.ndarray:
 
 def _picture(path: Path, size: int) -> np.ndarray:
     """Return an image file, scaled to size x size."""
-    return resized(read_rgb(path), size)
+    return resize(read_rgb(path), size)
 
 
-def resized(image: np.ndarray, size: int) -> np.ndarray:
+def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Return an image (H, W, 3) scaled to size x size."""
     if image.shape[:2] == (size, size):
         return image
@@ -170,7 +170,7 @@ def read_biwi(folder: Path, size: int, part: str = "train") -> Examples:
     if largest.max() > 180:
         raise DatasetError(f"{path}: row {largest.argmax()} has an angle of {largest.max():g}, which are no degrees")
     images = np.ascontiguousarray(images[..., ::-1]).astype(np.uint8)
-    return Examples(np.stack([resized(image, size) for image in images]), poses.astype(np.float32), POSE)
+    return Examples(np.stack([resize(image, size) for image in images]), poses.astype(np.float32), POSE)
 
 
 def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: float, most: float) -> Callable:
@@ -192,7 +192,7 @@ def _h5_reader(name: str, images_key: str, labels_key: str, target: str, least: 
         kept = (labels >= least) & (labels <= most)
         images = images[kept].transpose(0, 2, 3, 1).astype(np.uint8)
         images = images.repeat(3, axis=3) if images.shape[-1] == 1 else images
-        small = np.stack([resized(np.ascontiguousarray(image), size) for image in images])
+        small = np.stack([resize(np.ascontiguousarray(image), size) for image in images])
         return Examples(small, labels[kept].astype(np.float32).reshape(-1, 1), (target,))
 
     return read

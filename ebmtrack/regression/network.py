@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
-from ebmtrack.checkpoints.untrusted import fitted, read_safetensors
+from ebmtrack.checkpoints.untrusted import fit_entries, read_safetensors
 from ebmtrack.energy.ascent import ClimbResult, ascent_s2
 from ebmtrack.energy.proposals import LEAST_ESS
 from ebmtrack.errors import CheckpointError, ConfigError
@@ -20,7 +20,7 @@ from ebmtrack.files import replacing
 from ebmtrack.images import read_rgb
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.regression.answers import Answer, by_grid, even_grid
-from ebmtrack.regression.examples import resized
+from ebmtrack.regression.examples import resize
 from ebmtrack.regression.heads import GRID, RegressionConfig, make_head
 from ebmtrack.regression.networks import FeatureEnergy, make_trunk
 
@@ -120,7 +120,7 @@ def predict_file(net: RegressionNet, path: str | Path, probability: float = 0.9,
         probability: of the interval.
         seed: of the samples.
     """
-    image = torch.from_numpy(resized(read_rgb(path), net.config.image_size)).permute(2, 0, 1).unsqueeze(0)
+    image = torch.from_numpy(resize(read_rgb(path), net.config.image_size)).permute(2, 0, 1).unsqueeze(0)
     device = next(net.parameters()).device
     answer = net.answer(image.to(device), 4096, Generator(device).manual_seed(seed))
     lines = [f"{name} {value:.4g}" for name, value in zip(net.config.targets, answer.point[0].tolist())]
@@ -156,5 +156,5 @@ def load_regression(path: str | Path, device: str | torch.device = "cpu") -> Reg
         net = RegressionNet(RegressionConfig(**values))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: the config in its header is damaged: {error}; train again") from error
-    net.load_state_dict(fitted(tensors, net.state_dict(), path))
+    net.load_state_dict(fit_entries(tensors, net.state_dict(), path))
     return net.eval().to(device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ebmtrack.checkpoints.native import read_backbone
-from ebmtrack.checkpoints.untrusted import fitted
+from ebmtrack.checkpoints.untrusted import fit_entries
 from ebmtrack.names import check_name
 from ebmtrack.nets.backbone import BLOCKS, ResNetTrunk, residual_stage
 
@@ -61,7 +61,7 @@ def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
         source: .safetensors or .pth, or the name of a backbone whose weights are downloaded.
     """
     entries = {name: value for name, value in read_backbone(source).items() if not str(name).startswith("fc.")}
-    trunk.load_state_dict(fitted(entries, trunk.state_dict(), source))
+    trunk.load_state_dict(fit_entries(entries, trunk.state_dict(), source))
 
 
 class FeatureEnergy(nn.Module):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_text
-from ebmtrack.names import check_name, spelled
+from ebmtrack.names import check_name, match_spelling
 from ebmtrack.regression.examples import LAYOUTS, Examples, has_split, parts_of, read_csv
 from ebmtrack.regression.heads import METHODS, RegressionConfig, TeacherHead
 from ebmtrack.regression.measures import choose_step_on, evaluate
@@ -102,7 +102,7 @@ class RegressionSettings(RunSettings):
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:
     """Return training, validation and test examples; ConfigError for an unknown source or a missing folder."""
     known = ["csv", *LAYOUTS, *(f"drawn-{name}" for name in DRAWINGS)]
-    source, size = check_name("source of examples", spelled(settings.source, known), known), settings.image_size
+    source, size = check_name("source of examples", match_spelling(settings.source, known), known), settings.image_size
     if source.startswith("drawn-"):
         train, validation, test = (draw_examples(source[6:], n, size, settings.seed) for n in STAND_IN)
         return train, validation, test
@@ -171,12 +171,12 @@ class ShuffledExamples(Dataset):
         image, label = self.examples.images[row], self.examples.labels[row]
         if self.settings.augment:
             rng = np.random.default_rng([self.settings.seed, epoch, place])
-            image, label = augmented(image, label, self.settings, rng)
+            image, label = augment(image, label, self.settings, rng)
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         return {"images": torch.from_numpy(image), "labels": torch.from_numpy(label.copy())}
 
 
-def augmented(
+def augment(
     image: np.ndarray, label: np.ndarray, settings: RegressionSettings, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an image (H, W, 3), flipped, scaled and cropped at random, and its label (D,).
@@ -217,13 +217,13 @@ def plan_of(settings: RegressionSettings, examples: tuple[Examples, Examples, Ex
         thaw=thaw,
         rate=None if settings.schedule == "cosine" else lambda step: 1.0,
         optimizer=lambda groups: torch.optim.Adam(groups, weight_decay=settings.decay),
-        finish=lambda net: finished(net, validation, settings.step),
+        finish=lambda net: choose_step(net, validation, settings.step),
     )
     data = Data(ShuffledExamples(train_part, settings))
     return Plan(network, data, objective, validate=lambda net: _figures(net, validation), save=_save(test))
 
 
-def finished(net: RegressionNet, validation: Examples, step: float = 0.0) -> RegressionNet:
+def choose_step(net: RegressionNet, validation: Examples, step: float = 0.0) -> RegressionNet:
     """Return the trained network with its step of refinement, by default the best one on the validation images."""
     net.eval()
     if hasattr(net.head, "energy"):

@@ -74,7 +74,7 @@ def bench_files(data, samples: int, name: str = "from files") -> Rate:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Processor time on a CPU; on a GPU the time at which it has done all that it was given."""
+    """Return the processor time on a CPU; on a GPU the time at which it has done all that it was given."""
     if device.type == "cpu":
         return time.process_time
 
@@ -87,7 +87,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 @contextlib.contextmanager
 def _timed(watched: dict[str, tuple[object, str]], clock: Callable[[], float]) -> Iterator[Counter]:
-    """Within the block calls of the functions (owner, attribute) add their seconds to what it yields, by name."""
+    """Yield seconds by name, to which calls of the functions (owner, attribute) add theirs within the block."""
     parts, before = Counter({name: 0.0 for name in watched}), {}
 
     def timed(name: str, function: Callable) -> Callable:

@@ -257,25 +257,25 @@ def measure_targets(
     trackers: dict[str, Tracker | MultiTracker] = {"one": one, **several}
     for number, image in enumerate(images[1:]):
         for name, either in trackers.items():
-            spent = _timed(lambda: either.update(image), engine.info.device)  # noqa: B023 (called at once)
+            spent = _time(lambda: either.update(image), engine.info.device)  # noqa: B023 (called at once)
             if number >= WARMUP:
                 times[name].append(spent)
     medians = {name: 1000 * np.median(spent, axis=0) for name, spent in times.items()}
-    report = {"side": side, "one_ms": _rounded(medians["one"])}
+    report = {"side": side, "one_ms": _round(medians["one"])}
     for name in several:
-        report[f"{name}_ms"] = _rounded(medians[name])
-        report[f"{name}_ratio"] = _rounded(medians[name] / medians["one"])
+        report[f"{name}_ms"] = _round(medians[name])
+        report[f"{name}_ratio"] = _round(medians[name] / medians["one"])
     return report
 
 
-def _timed(work: Callable[[], object], device: str) -> tuple[float, float]:
+def _time(work: Callable[[], object], device: str) -> tuple[float, float]:
     """Return seconds of wall time and of this process's processor time."""
     wall, cpu = time_on(device), time.process_time()
     work()
     return time_on(device) - wall, time.process_time() - cpu
 
 
-def _rounded(wall_cpu: np.ndarray) -> dict[str, float]:
+def _round(wall_cpu: np.ndarray) -> dict[str, float]:
     """Return both times in two digits."""
     return {"wall": round(float(wall_cpu[0]), 2), "cpu": round(float(wall_cpu[1]), 2)}
 

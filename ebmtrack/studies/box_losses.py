@@ -203,7 +203,7 @@ def load_records(out: Path) -> list[dict]:
 
 
 def make_table(records: list[dict], settings: BoxStudySettings) -> str:
-    """Markdown: IoU and OP75 after ascent on held-back pairs, and AUC where it was measured, by loss and M.
+    """Return a Markdown table: IoU and OP75 after ascent on held-back pairs, and AUC if it was measured, by loss and M.
 
     Numbers are means over seeds; intervals are 95 % bootstrap intervals over pairs (IoU) and sequences (AUC) of the
     means over seeds; "- NCE+" is the paired difference to NCE+ with as many samples.
@@ -244,7 +244,7 @@ def _columns(ours: dict[str, float], reference: dict[str, float]) -> list[str]:
 
 
 def _over_seeds(group: list[dict], key: str) -> dict[str, float]:
-    """Means over seeds of the figures of every pair or sequence."""
+    """Return means over seeds of the figures of every pair or sequence."""
     found: dict[str, list[float]] = {}
     for record in group:
         values = record[key]

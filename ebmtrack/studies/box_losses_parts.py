@@ -55,7 +55,7 @@ def study_boxes(
 def pool_pairs(
     data: Path, net: TrackerNet, pool_settings: ebm18_small.Settings, settings: BoxStudySettings
 ) -> tuple[Features, Features]:
-    """Features of training and held-back pairs: two frames of one target, cut, jittered and coloured as in training.
+    """Return features of training and held-back pairs: two frames of a target, cut and changed as in training.
 
     The held-back pairs come from targets that no training sees, and are the same whatever pool_settings say.
     """

@@ -104,7 +104,7 @@ def train(
     return net
 
 
-def _compiled(cell: Cell, net: nn.Module) -> nn.Module:
+def _compile(cell: Cell, net: nn.Module) -> nn.Module:
     """Return the same network with compiled passes; older code is forgotten, because torch keeps only a few."""
     if cell.method in UNCOMPILED or not isinstance(net, ManyEnergies):
         return net
@@ -192,7 +192,7 @@ BMVC = Design(
     data=lambda dataset, settings: make_data(dataset, settings.examples, settings.seed),
     loss=lambda cell, datasets: method_of(cell.method, datasets),
     score=lambda net, pairs, settings: divergences(net, pairs, settings.grid),
-    compiled=_compiled,
+    compiled=_compile,
 )
 
 
@@ -253,7 +253,7 @@ def _train_record(
 
 
 def _best_of(net: nn.Module, results: list[dict], dataset: int) -> dict | None:
-    """D_KL and weights of the best network of one data set; None where all failed."""
+    """Return D_KL and weights of the best network of one data set; None if all failed."""
     finite = [i for i, run in enumerate(results) if run["dataset"] == dataset and run["kl"] is not None]
     if not finite:
         return None
@@ -281,12 +281,12 @@ def _cost(cell: Cell) -> int:
 
 
 def _group_size(cell: Cell, device: str) -> int:
-    """How many runs to train at once: what fits a CPU's cache, or a good part of a GPU's memory."""
+    """Return how many runs to train at once: what fits a CPU's cache, or a good part of a GPU's memory."""
     return max(1, (1 << 11 if device == "cpu" else 1 << 17) // max(64, cell.samples))
 
 
 def _claim_folder(out: Path, settings: StudySettings) -> None:
-    """Write the settings into `out`, or raise ConfigError where it holds runs with other settings."""
+    """Write the settings into `out`, or raise ConfigError if it holds runs with other settings."""
     path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
     if path.exists() and path.read_text("utf-8") != text:
         raise ConfigError(f"{path} belongs to a study with other settings: choose another folder or delete it")
@@ -294,5 +294,5 @@ def _claim_folder(out: Path, settings: StudySettings) -> None:
 
 
 def _record_path(out: Path, cell: Cell, first: tuple[int, int]) -> Path:
-    """Where the record goes that begins with the (data set, run) `first`."""
+    """Return the path of the record that begins with the (data set, run) `first`."""
     return out / "runs" / f"{cell.method}_M{cell.samples:04d}_data{first[0]}_run{first[1]:03d}.json"

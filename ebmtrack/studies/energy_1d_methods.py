@@ -45,7 +45,7 @@ class Cell:
 
 
 def log_density(dataset: int, x: Tensor, y: Tensor) -> Tensor:
-    """log p(y|x) of data set 1 or 2, for broadcastable x and y. Source: BMVC 2020, supplement B.1."""
+    """Return log p(y|x) of data set 1 or 2, for broadcastable x and y. Source: BMVC 2020, supplement B.1."""
     if dataset == 2:
         return _log_normal(y, x.sin(), 0.15 * torch.sigmoid(x))
     two = torch.logaddexp(
@@ -67,7 +67,7 @@ def make_data(dataset: int, number: int, seed: int = 0) -> tuple[Tensor, Tensor]
 
 
 def _log_normal(y: Tensor, mean: Tensor | float, std: Tensor | float) -> Tensor:
-    """log N(y; mean, std^2)."""
+    """Return log N(y; mean, std^2)."""
     std = torch.as_tensor(std, dtype=y.dtype, device=y.device)
     return -0.5 * ((y - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
 
@@ -104,7 +104,7 @@ def _uniform(runs: int, rows: int, columns: int, generator: Generator) -> Tensor
 
 
 def _tanh(h: Tensor) -> Tensor:
-    """tanh, through the sigmoid: six times as fast on a CPU, and wrong by at most 2e-7."""
+    """Return tanh, through the sigmoid: six times as fast on a CPU, and wrong by at most 2e-7."""
     return torch.sigmoid(2 * h).mul(2).sub(1)
 
 
@@ -122,7 +122,7 @@ class ManyEnergies(nn.Module):
         self.last = ManyLinear(runs, WIDTH, 1, generator)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """f (R, B, M) for x (R, B) and y (R, B, M), or (R, 1, M) where all x see the same y."""
+        """Return f (R, B, M) for x (R, B) and y (R, B, M), or (R, 1, M) where all x see the same y."""
         h_y = _tanh(self.y1(y[:, None]))  # (R, 10, B, M)
         h = _tanh(self._join(h_y, WIDTH) + self._of_x(x))
         h = _tanh(self.skip1(h)) + h
@@ -169,7 +169,7 @@ class ManyGaussians(nn.Module):
 
     @staticmethod
     def _head(runs: int, generator: Generator) -> nn.Sequential:
-        """Three layers, 10 -> 10 -> 10 -> 1."""
+        """Return three layers, 10 -> 10 -> 10 -> 1."""
         layers = [ManyLinear(runs, WIDTH, outputs, generator) for outputs in (WIDTH, WIDTH, 1)]
         return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
@@ -191,7 +191,7 @@ def _mixture(sigmas: tuple[float, ...], device: torch.device) -> GaussianMixture
 
 
 def _ml_is(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
-    """ML-IS, sigma = (0.2, 1.6)."""
+    """Return the loss ML-IS, sigma = (0.2, 1.6)."""
     q = _mixture((0.2, 1.6), x.device)
     offsets, log_q = nce_plus_samples(q, (len(x),), M, 0.0, generator)  # index 0: the label
     f = net(x, y[..., None] + offsets.transpose(1, 2))
@@ -199,7 +199,7 @@ def _ml_is(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -
 
 
 def _kld_is(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
-    """KLD-IS, sigma = (0.2, 1.6) and 0.025."""
+    """Return the loss KLD-IS, sigma = (0.2, 1.6) and 0.025."""
     q, p = _mixture((0.2, 1.6), x.device), _mixture((0.025,), x.device)
     offsets = q.sample((len(x), M), generator)
     f = net(x, y[..., None] + offsets.transpose(1, 2))
@@ -208,7 +208,7 @@ def _kld_is(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) 
 
 
 def _nce(beta: float) -> Callable[..., Tensor]:
-    """NCE (beta = 0) and NCE+, sigma = (0.1, 0.8)."""
+    """Return the losses NCE (beta = 0) and NCE+, sigma = (0.1, 0.8)."""
 
     def per_example(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
         q = _mixture((0.1, 0.8), x.device)
@@ -230,7 +230,7 @@ class _InY:
 
     @torch.no_grad()
     def value_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """f (R, B, M) and its gradient (R, B, M, 1), detached."""
+        """Return f (R, B, M) and its gradient (R, B, M, 1), detached."""
         f, slope = self._net.value_and_slope(self._x, y.squeeze(-1))
         return f, slope.unsqueeze(-1)
 
@@ -240,7 +240,7 @@ class _InY:
 
 
 def _ml_mcmc(steps: int) -> Callable[..., Tensor]:
-    """ML-MCMC with alpha = 0.05 and `steps` Langevin steps; every example has its own chains."""
+    """Return the loss ML-MCMC with alpha = 0.05 and `steps` Langevin steps; every example has its own chains."""
 
     def per_example(net: ManyEnergies, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
         start = y[..., None, None].expand(*y.shape, M, 1)
@@ -252,12 +252,15 @@ def _ml_mcmc(steps: int) -> Callable[..., Tensor]:
 
 
 def _sm(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
-    """SM."""
+    """Return the loss SM."""
     return losses.score_matching(lambda v: net(x, v).squeeze(-1), y[..., None], reduction="none")
 
 
 def _dsm(net: ManyEnergies, x: Tensor, y: Tensor, M: int, generator: Generator, sigma: float | Tensor = 0.2) -> Tensor:
-    """DSM; every example has noise of its own (authors' code), of width `sigma`: a number, or one for each run (R,)."""
+    """Return the loss DSM; every example has noise of its own (authors' code).
+
+    Its width `sigma` is a number, or one for each run (R,).
+    """
     sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).view(-1, 1, 1, 1)
     label = y[..., None]
     noise = torch.randn(*y.shape, M, 1, generator=generator, device=y.device, dtype=y.dtype)
@@ -267,7 +270,7 @@ def _dsm(net: ManyEnergies, x: Tensor, y: Tensor, M: int, generator: Generator, 
 
 
 def _gaussian(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
-    """Negative log likelihood (ECCV 2020, supplement, eq. S2)."""
+    """Return the negative log likelihood (ECCV 2020, supplement, eq. S2)."""
     return -2 * net(x, y[..., None]).squeeze(-1)
 
 

@@ -87,13 +87,13 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
 
 
 def best_quarter(values: Iterable[float]) -> float:
-    """Mean of the smallest quarter (at least one) of the values, infinite where there is none."""
+    """Return the mean of the smallest quarter (at least one) of the values, infinite if there is none."""
     values = sorted(values)
     return statistics.fmean(values[: max(1, len(values) // 4)]) if values else math.inf
 
 
 def best_quarter_interval(each: list[list[float]], draws: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of the averaged best quarters of several data sets, over their runs."""
+    """Return the bootstrap interval (95 %) of the averaged best quarters of several data sets, over their runs."""
     if not all(each):
         return math.inf, math.inf
     rng = np.random.default_rng(0)
@@ -106,13 +106,13 @@ def best_quarter_interval(each: list[list[float]], draws: int = 2000) -> tuple[f
 
 
 def divergences_of(records: list[dict], dataset: int) -> list[float]:
-    """All D_KL of one data set in these records, failed runs as infinity."""
+    """Return all D_KL of one data set in these records, failed runs as infinity."""
     runs = [run for record in records for run in record["runs"] if run["dataset"] == dataset]
     return [math.inf if run["kl"] is None else run["kl"] for run in runs]
 
 
 def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     each = [divergences_of(records, d) for d in (1, 2)]
     best = [best_quarter(values) for values in each]
     finite = [value for values in each for value in values if math.isfinite(value)]
@@ -126,12 +126,12 @@ def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
 
 
 def _table_order(cell: Cell) -> tuple[int, int]:
-    """Methods without samples first, then the largest M; within these the order of METHODS."""
+    """Return a key of sorting: methods without samples first, then the largest M; within these the order of METHODS."""
     return (-(cell.samples or 1 << 30), list(METHODS).index(cell.method))
 
 
 def _draw_figure2(path: Path, records: list[dict]) -> None:
-    """D_KL against M for the four methods of the paper's Figure 2."""
+    """Draw D_KL against M for the four methods of the paper's Figure 2."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
@@ -139,7 +139,7 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
     for method in FIGURE_2:
         cells = sorted({r["samples"] for r in records if r["method"] == method})
         if cells:
-            axes.plot(cells, [_averaged(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
+            axes.plot(cells, [_average_best(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
     axes.set(xlabel="number of samples M", ylabel="D_KL (best quarter)")
     if axes.has_data():
         axes.set(xscale="log", yscale="log")
@@ -150,7 +150,7 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _averaged(records: list[dict], cell: Cell) -> float:
+def _average_best(records: list[dict], cell: Cell) -> float:
     """Return the table's number: best quarter of each data set, averaged."""
     records = [r for r in records if Cell(r["method"], r["samples"]) == cell]
     return statistics.fmean(best_quarter(divergences_of(records, d)) for d in (1, 2))

@@ -175,7 +175,7 @@ def _loss(cell: Cell, datasets: list[int]) -> Callable[..., Tensor]:
     return lambda net, x, y, M, generator: net.loss(x, y, M, generator)
 
 
-def _compiled(cell: Cell, net: nn.Module) -> nn.Module:
+def _compile(cell: Cell, net: nn.Module) -> nn.Module:
     """Return the same networks, which score in compiled code."""
     torch._dynamo.reset()
     energy: Any = net if isinstance(net, ManyFixed) else getattr(net, "energy", None)
@@ -198,7 +198,7 @@ def _design(dataset: int) -> Design:
             return divergences(net, pairs, settings.grid)
         return negative_log_likelihood(net, len(pairs), 4 * settings.grid)
 
-    return Design(build_for, training_data, _loss, score, _compiled)
+    return Design(build_for, training_data, _loss, score, _compile)
 
 
 PAPER_IV = {1: _design(1), 2: _design(2)}

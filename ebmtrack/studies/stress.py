@@ -48,7 +48,7 @@ Change = Callable[[Frames, np.random.Generator], Frames]
 
 
 def jumping(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Pictures that stand elsewhere from time to time; beyond their edges they are mirrored."""
+    """Shift the pictures from time to time; beyond their edges they are mirrored."""
     shift = np.zeros(2)
     for number, (image, box) in enumerate(frames):
         if number and number % JUMP_EVERY == 0 and np.isfinite(box).all():
@@ -69,11 +69,11 @@ def hidden(frames: Frames, rng: np.random.Generator) -> Frames:
         if number % PERIOD == 0:
             place = rng.random(2)
         if HIDDEN_FROM <= number % PERIOD < HIDDEN_TO and np.isfinite(box).all():
-            image, box = _covered(image, box, place), np.array(ABSENT)
+            image, box = _cover(image, box, place), np.array(ABSENT)
         yield image, box
 
 
-def _covered(image: Array, box: Array, place: Array) -> Array:
+def _cover(image: Array, box: Array, place: Array) -> Array:
     """Return a copy of the image with a piece from `place` (x, y from 0 to 1) over the box."""
     size = np.array(image.shape[1::-1])
     side = np.minimum(np.ceil(1.2 * box[2:]), size).astype(int)
@@ -116,13 +116,13 @@ def gaps(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def grey(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Pictures without colours."""
+    """Take the colours out of the pictures."""
     for image, box in frames:
         yield np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2), box
 
 
 def noise(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Pictures with normal noise."""
+    """Add normal noise to the pictures."""
     for image, box in frames:
         noisy = image + rng.normal(0, NOISE_LEVELS, image.shape)
         yield np.clip(np.rint(noisy), 0, 255).astype(np.uint8), box

@@ -18,7 +18,7 @@ from ebmtrack.nets.tracker_net import TrackerNet
 
 def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
     """Fold the trunk's frozen batch norm, freeze its stem and compile the parts, all in place."""
-    trunk = _untyped(net.feature_extractor)
+    trunk = _as_any(net.feature_extractor)
     trunk.eval()
     fold_batch_norm(trunk)
     trunk.requires_grad_(True)  # also the biases, which folding makes of buffers
@@ -43,7 +43,7 @@ def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
     vars(trunk)["forward"] = forward
 
 
-def _untyped(module: nn.Module) -> Any:
+def _as_any(module: nn.Module) -> Any:
     """Return a module whose parts torch's stubs call `Tensor | Module`."""
     return module
 

@@ -65,13 +65,13 @@ def _refuse_misfit(settings: Any, change: str, words: list[str]) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             parse(settings, words)
     except SystemExit as error:
-        if refused := _refused_by_settings(error):
+        if refused := _settings_error(error):
             raise refused from None
         kind = _kind_name(leaf_type(settings, change.partition("=")[0].strip()))
         raise ConfigError(f"{change}: expected {kind}") from error
 
 
-def _refused_by_settings(error: BaseException | None) -> ConfigError | None:
+def _settings_error(error: BaseException | None) -> ConfigError | None:
     """Return the ConfigError of a settings class that made tyro exit, if there is one (tyro catches ValueErrors)."""
     while error is not None and not isinstance(error, ConfigError):
         error = error.__cause__ or error.__context__

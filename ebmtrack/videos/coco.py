@@ -185,7 +185,7 @@ def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[st
     sizes = []
     for entry in content.entries("annotations", images, kinds):
         image = images[entry["image_id"]]
-        box = _clipped(entry["bbox"], image["width"], image["height"])
+        box = _clip(entry["bbox"], image["width"], image["height"])
         shortest, largest = min(box[2:]), largest_frac * image["width"] * image["height"]
         if entry.get("iscrowd", 0) or shortest <= 0 or shortest < least_side or box[2] * box[3] > largest:
             continue
@@ -311,7 +311,7 @@ def _is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(_is_number(each) for each in value)
 
 
-def _clipped(box_xywh: list[float], width: int, height: int) -> tuple[float, float, float, float]:
+def _clip(box_xywh: list[float], width: int, height: int) -> tuple[float, float, float, float]:
     """Return the part of a box inside an image; sides may be zero or negative if there is none."""
     x, y = max(box_xywh[0], 0.0), max(box_xywh[1], 0.0)
     right, bottom = min(box_xywh[0] + box_xywh[2], width), min(box_xywh[1] + box_xywh[3], height)

@@ -48,9 +48,9 @@ def find(root: Path, split: str = "val", least_cover: int = 1) -> DataSet:
         raise ConfigError(f"GOT-10k has no split {split!r}; there are {', '.join(SIZES)}")
     part = "train" if split in LISTS else split
     folder = existing_folder(root / part if (root / part).is_dir() else root)
-    names = _listed(folder, part)
+    names = _read_list(folder, part)
     if split in LISTS:
-        names = _selected(names, _list_file(root, folder, split), split)
+        names = _select(names, _list_file(root, folder, split), split)
     found, missing = split_found(names, lambda name: (folder / name).is_dir())
     if part != "train":
         found, missing = split_found(names, lambda name: (folder / name / "groundtruth.txt").is_file())
@@ -83,7 +83,7 @@ def meta(folder: Path) -> dict[str, str]:
     return read_meta(folder / "meta_info.ini") if (folder / "meta_info.ini").is_file() else {}
 
 
-def _listed(folder: Path, split: str) -> tuple[str, ...]:
+def _read_list(folder: Path, split: str) -> tuple[str, ...]:
     """Return the names in list.txt."""
     if (folder / "list.txt").is_file():
         names = read_names(folder / "list.txt")
@@ -107,7 +107,7 @@ def _list_file(root: Path, folder: Path, split: str) -> Path:
     return found
 
 
-def _selected(names: Items[str], path: Path, split: str) -> tuple[str, ...]:
+def _select(names: Items[str], path: Path, split: str) -> tuple[str, ...]:
     """Return the names that a list selects, by name or by number of the line in list.txt (from 0)."""
     chosen = read_names(path)
     if all(re.fullmatch(r"\d{1,6}", word) for word in chosen):

@@ -144,10 +144,10 @@ def annotation_index(
         return old
     numbers = tqdm(range(len(files)), "reading annotations", unit="sequence", delay=3, disable=None, leave=False)
     parts = [old.get(i) if old is not None and same[i] else _read(read, i) for i in numbers]
-    index = _joined(parts)
+    index = _join(parts)
     sure = settled(stamps, now).all(axis=1) & index.known
     if (sure & ~same).any():
-        kept = _joined([part if sure[i] else None for i, part in enumerate(parts)])
+        kept = _join([part if sure[i] else None for i, part in enumerate(parts)])
         store(key, version, {name: getattr(kept, name) for name in _COLUMNS} | {"stamps": stamps})
     return index
 
@@ -170,7 +170,7 @@ def _read(read: Callable[[int], tuple[np.ndarray, np.ndarray]], index: int) -> t
         return None
 
 
-def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> AnnotationIndex:
+def _join(parts: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> AnnotationIndex:
     boxes = [part[0] for part in parts if part is not None]
     visible = [part[1] for part in parts if part is not None]
     counts = [0 if part is None else len(part[0]) for part in parts]

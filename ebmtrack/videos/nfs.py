@@ -63,7 +63,7 @@ def load(name: str, annotation: Path, folder: Path, dataset: str = "nfs30") -> S
         raise DatasetError(f"{annotation}: {len(boxes)} boxes for {count} frames, neither one each nor eight")
     boxes = boxes[:count]
     if len(boxes) < count:
-        frames = _shortened(frames, len(boxes))
+        frames = _shorten(frames, len(boxes))
     return Sequence(name, dataset, boxes, frames, annotation=annotation)
 
 
@@ -85,7 +85,7 @@ def read_boxes(annotation: Path) -> np.ndarray:
     return finite_boxes(np.concatenate([corners[:, :2], sizes], axis=1), annotation)
 
 
-def _shortened(frames: Frames, count: int) -> Frames:
+def _shorten(frames: Frames, count: int) -> Frames:
     """Return the first `count` frames of a folder, by their numbers."""
     numbers = [int(path.stem) for path in frames.paths() if path.stem.isdigit()]
     if len(numbers) <= count:

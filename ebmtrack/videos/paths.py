@@ -119,7 +119,7 @@ def read_settings() -> dict[str, Path]:
     except (ValueError, RecursionError) as error:
         advice = f"; {WINDOWS_ADVICE}" if "\\" in text else ""
         raise ConfigError(f"{path}: not a TOML file: {error}{advice}") from error
-    return {name: _checked(path, text, name, value) for name, value in content.items()}
+    return {name: _check_entry(path, text, name, value) for name, value in content.items()}
 
 
 def describe_paths() -> str:
@@ -147,7 +147,7 @@ def _said(name: str) -> Place | None:
     return Place(path, str(settings_file())) if path is not None else None
 
 
-def _checked(path: Path, text: str, name: str, value: object) -> Path:
+def _check_entry(path: Path, text: str, name: str, value: object) -> Path:
     """Return the folder of one entry of the file."""
     found = re.search(rf"(?m)^[ \t]*[\"']?{re.escape(name)}\b", text)
     where = f"{path}, line {text.count(chr(10), 0, found.start()) + 1 if found else 1}"

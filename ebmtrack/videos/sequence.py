@@ -153,7 +153,7 @@ class DataSet:
         """Pickle without what was read; a data set of a file of the user's is opened anew."""
         if self.opened_by is not None:
             return self.opened_by
-        return _restored, ({key: value for key, value in self.__dict__.items() if key != "_read"},)
+        return _restore, ({key: value for key, value in self.__dict__.items() if key != "_read"},)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,7 +225,7 @@ class DataSet:
         return replace(self, loaders=loaders, missing=missing)
 
 
-def _restored(values: dict[str, Any]) -> DataSet:
+def _restore(values: dict[str, Any]) -> DataSet:
     return DataSet(**values)
 
 

@@ -162,7 +162,7 @@ class VideoSource(Source):
         name = self._names[index]
         frames = self.dataset.frames_of(name) if self.dataset.frames_of else self.dataset.read(name).frames
         file = frames.file(frame)
-        return file if file is not None else self._listed(index)[frame]
+        return file if file is not None else self._list_paths(index)[frame]
 
     def preload(self) -> None:
         """Read all frames' files into the store now, for example before worker processes are forked."""
@@ -203,7 +203,7 @@ class VideoSource(Source):
         if lost:
             yield f"{lost[0]}: missing" + (f", and {len(lost) - 1} more of this sequence" if len(lost) > 1 else "")
 
-    def _listed(self, index: int) -> list[str]:
+    def _list_paths(self, index: int) -> list[str]:
         """Return the paths of all frames of a sequence whose names follow no pattern."""
         name = self._names[index]
 

@@ -251,7 +251,7 @@ def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion,
     for t in range(frames):
         smear = speeds[t] * exposure * min(1.0, 0.5 * motion.sizes[t] / (1e-9 + np.linalg.norm(speeds[t])))
         linear = linear_map(motion, t, shrink * own_size)
-        layers.append(relit(_blurred(small, linear, motion.centres[t], smear, blur), gains[t], offset))
+        layers.append(relit(_blur(small, linear, motion.centres[t], smear, blur), gains[t], offset))
     return layers
 
 
@@ -267,7 +267,7 @@ def _blur_width(rng: np.random.Generator) -> float:
     return float(rng.uniform(0.5, 2.0)) if rng.random() < 0.33 else 0.0
 
 
-def _blurred(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:
+def _blur(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:
     """Return the warped cut-out with motion blur along `smear` (2,) pixels and Gaussian blur of width `blur`."""
     length = float(np.hypot(*smear))
     margin = 2 + int(np.ceil(length / 2 + 2 * blur))

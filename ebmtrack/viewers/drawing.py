@@ -105,7 +105,7 @@ def overlay_heat(
 
 
 def heat_colours(heat: np.ndarray) -> np.ndarray:
-    """Heat (h, w), 0 to 1, as colours (h, w, 3) of the inferno scale, from black over violet to yellow."""
+    """Return heat (h, w), 0 to 1, as colours (h, w, 3) of the inferno scale, from black over violet to yellow."""
     coloured = cv2.applyColorMap(np.rint(heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
 
@@ -113,7 +113,7 @@ def heat_colours(heat: np.ndarray) -> np.ndarray:
 def contact_sheet(
     images: Sequence[np.ndarray], columns: int, tile_width: int = 320, captions: Sequence[str] = ()
 ) -> np.ndarray:
-    """Images of any sizes in rows of `columns`, scaled into tiles that are shaped like the first, captioned.
+    """Return images of any sizes in rows of `columns`, scaled into tiles that are shaped like the first, captioned.
 
     Raises ConfigError if there are no images.
     """

@@ -185,7 +185,7 @@ def follow(
     begin, update = targets_of(tracker, starts_xywh)
     number = frames.position - 1
     results = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
-    later = _numbered(frames, span)
+    later = _span_frames(frames, span)
     later = later if frames.length is None else read_ahead(later)
     for frame, answers, seconds in run_tracker(
         begin, update, chain([NumberedFrame(number, first, frames.moment_s)], later)
@@ -197,7 +197,7 @@ def follow(
         yield Step(results, frame.image, answers or [], seconds if answers else 0.0, frame.moment_s)
 
 
-def _numbered(frames: FrameSource, span: Span) -> Iterator[NumberedFrame]:
+def _span_frames(frames: FrameSource, span: Span) -> Iterator[NumberedFrame]:
     """Yield the frames of a span after the one read last; those passed over as unreadable without an image.
 
     Nothing beyond the first frame after the span is read.

@@ -106,7 +106,7 @@ class FolderFrames(FrameSource):
 
     def __init__(self, folder: str | os.PathLike, fps: float = DEFAULT_FPS):
         folder = Path(folder)
-        names = [path for path in _listed(folder) if path.suffix.lower() in PICTURES]
+        names = [path for path in _list_folder(folder) if path.suffix.lower() in PICTURES]
         names = [path for path in names if not path.name.startswith(".")]
         if not names:
             kinds = " ".join(sorted(PICTURES))
@@ -173,7 +173,7 @@ class VideoFrames(FrameSource):
         self._is_stream = is_url(self._source)
         if not self._is_stream and os.path.isfile(self._source) and is_text(self._source):
             raise DatasetError(f"{self._source}: a text file, not a video")
-        capture = _opened(self._source)
+        capture = _open_capture(self._source)
         if capture is None:
             raise DatasetError(_no_video(self._source, self._is_stream))
         self._capture = capture
@@ -224,10 +224,10 @@ class VideoFrames(FrameSource):
         if self._is_stream and self.length is None:
             self.complete = False
             self.note = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
-        elif self.position < (expected := self._expected()):
+        elif self.position < (expected := self._expected_length()):
             self._note_early_end(f"{self.frames_read} of {expected} announced frames")
 
-    def _expected(self) -> int:
+    def _expected_length(self) -> int:
         """Return how many frames the file should give; 0 if the number that it announces means nothing.
 
         It counts frames that an edit list leaves out (MP4), or is the length of the sound (other kinds).
@@ -285,7 +285,7 @@ class CameraFrames(FrameSource):
     """The frames of a camera, by its number; it has no last frame, and one that goes away is an error."""
 
     def __init__(self, index: int):
-        capture = _opened(index)
+        capture = _open_capture(index)
         if capture is None:
             raise DatasetError(f"no camera number {index}: is it plugged in, and free?")
         self._capture = capture
@@ -351,7 +351,7 @@ def _holds_pages(path: Path) -> bool:
         return False  # reading the frame raises the error
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     """Return the entries of a folder."""
     try:
         return list(folder.iterdir())
@@ -359,7 +359,7 @@ def _listed(folder: Path) -> list[Path]:
         raise DatasetError(f"{folder}: cannot list this folder: {error.strerror or error}") from None
 
 
-def _opened(source: str | int) -> cv2.VideoCapture | None:
+def _open_capture(source: str | int) -> cv2.VideoCapture | None:
     """Return an open capture, or None; OpenCV's own messages are kept off the screen."""
     try:
         with quiet_opencv():

@@ -112,7 +112,7 @@ class SeekableFrames:
                 continue
             if jump is not None:
                 self._reopen(begin, jump)
-            image = self._checked(number)
+            image = self._reread(number)
             if image is not None:
                 return image
         raise DatasetError(f"{self.name}: frame {number} is another one when it is read again; is the file changing?")
@@ -126,7 +126,7 @@ class SeekableFrames:
             while self._second.position < number and next(self._second, None) is not None:
                 pass
 
-    def _checked(self, number: int) -> np.ndarray | None:
+    def _reread(self, number: int) -> np.ndarray | None:
         """Return frame `number` of the second reading; None if a frame on the way differs from the first reading."""
         image, second = None, self._second
         while second is not None and second.position <= number:

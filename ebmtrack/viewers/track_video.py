@@ -196,7 +196,7 @@ class _Job:
         span = checked_span(options.start, options.end, options.every, frames.fps)
         if keys is None:
             keys = self._draw(frames, span)
-        span = _limited(whole_span(frames, span), options)
+        span = _limit(whole_span(frames, span), options)
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
         tracker = self._tracker()
         stack.enter_context(_interrupted_by_signals())
@@ -301,7 +301,7 @@ def draw_results(image: np.ndarray, rows: Sequence[FrameResult], fps: float) -> 
     return draw_text(drawn, f"{rows[0].frame}  {fps:.0f} frames/s", (0, 0))
 
 
-def _limited(span: Span, options: TrackOptions) -> Span:
+def _limit(span: Span, options: TrackOptions) -> Span:
     """Return a span of at most --max-frames frames, counted from where tracking begins."""
     if options.max_frames is None or span.end is None:
         return span

@@ -66,7 +66,7 @@ def drawn_frame(image_rgb: np.ndarray, result: Any) -> np.ndarray:
 
 
 def energy_map(tracker: Any, box_xywh: Sequence[float]) -> np.ndarray:
-    """f - max f (GRID, GRID), at least FLOOR, of boxes whose top right corner moves around that of the box.
+    """Return f - max f (GRID, GRID), at least FLOOR, of boxes whose top right corner moves around that of the box.
 
     Their bottom left corner stays (ECCV 2020, figure 1). Row 0 is the top.
     """
@@ -110,7 +110,7 @@ class ShowingFactory:
         return tracker
 
     def describe(self, params: str) -> Any:
-        """As the inner factory says: showing changes no result."""
+        """Return what the inner factory does: showing changes no result."""
         return self.inner.describe(params)
 
 

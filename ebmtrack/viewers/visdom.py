@@ -233,5 +233,5 @@ def _below_buttons(title: str) -> dict:
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
-    """JSON knows no infinity: numbers that are not finite become None, which plotly leaves out."""
+    """Return None, which plotly leaves out, for numbers that are not finite: JSON knows no infinity."""
     return [value if math.isfinite(value) else None for value in values]

@@ -147,7 +147,7 @@ def test_jpeg4py_gives_the_same_picture(soft, tmp_path):
     write_picture(tmp_path / "a.jpg", soft)
     program = (
         "import sys, numpy as np; from ebmtrack import images; data = open(sys.argv[1], 'rb').read();"
-        "fast = images._fast_jpeg()(data); plain = images._decoded(data, 'a', 1);"
+        "fast = images._fast_jpeg()(data); plain = images._decode(data, 'a', 1);"
         "assert np.abs(fast.astype(int) - plain).max() <= 2; assert images._fast_jpeg()(data[:400]) is None"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.jpg")], check=True)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ebmtrack.data.augment import Jitter, Look, jittered_window
+from ebmtrack.data.augment import Jitter, Look, draw_window
 from ebmtrack.data.crops import box_in_window, crop_whole_window, whole_window
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
@@ -102,7 +102,7 @@ def test_jitter_per_side(scale):
     """Width and height times exp(N(0, scale^2)), each on its own: the deviation of log sqrt(w h) is scale / sqrt(2).
     Its estimate from 4,000 windows has a relative deviation of 1 / sqrt(8000) = 1.1 %; sides are around 500."""
     rng, box = np.random.default_rng(0), np.array([300.0, 300, 120, 80])
-    sides = [jittered_window(box, Jitter.per_side(3.0, scale), 5.0, rng)[2] for _ in range(4000)]
+    sides = [draw_window(box, Jitter.per_side(3.0, scale), 5.0, rng)[2] for _ in range(4000)]
     assert np.std(np.log(sides)) == pytest.approx(scale / math.sqrt(2), rel=0.05)
     assert np.mean(np.log(sides)) == pytest.approx(math.log(5 * math.sqrt(120 * 80)), abs=0.03)
 

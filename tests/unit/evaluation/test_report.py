@@ -106,7 +106,7 @@ def test_curves_are_means_over_sequences(compared: comparison.Comparison) -> Non
     np.testing.assert_allclose(xs, metrics.OVERLAP_THRESHOLDS, atol=1e-12)
     np.testing.assert_array_equal(ys, [1.0] * 20 + [0.0])
     assert compared.trackers[2].curve("success") is None
-    assert [t.label for t in plots.ranked(compared, "success")] == ["good", "bad <b>&"]
+    assert [t.label for t in plots.rank_trackers(compared, "success")] == ["good", "bad <b>&"]
 
 
 def test_plots(compared: comparison.Comparison, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_plots(compared: comparison.Comparison, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown format 'gif'"):
         plots.save_plots(compared, tmp_path, ("gif",))
     with pytest.raises(ConfigError, match="unknown plot"):
-        plots.ranked(compared, "recall")
+        plots.rank_trackers(compared, "recall")
 
 
 class Checker(HTMLParser):
@@ -348,7 +348,7 @@ def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
     for label in ("AO", "SR 0.50", "SR 0.75", "AO, 95 % interval"):
         assert f">{label}</button>" in text
     assert '<td data-v="0.714285' in text and "Precision 20 px" not in text
-    assert [t.label for t in plots.ranked(compared, "success")] == ["ours"]
+    assert [t.label for t in plots.rank_trackers(compared, "success")] == ["ours"]
     assert plots.figure_of(compared, "success") == "average_overlap"
 
 
@@ -595,7 +595,7 @@ def test_attributes_have_curves_and_a_radar(place: Path, tmp_path: Path) -> None
     assert 'aria-label="AUC by attribute"' in text and "<h3>FM <small>fast motion</small></h3>" in text
     assert "<dt>OCC</dt><dd>occlusion</dd>" in text and "<h3>mine</h3>" in text
     (bad,) = compared.trackers
-    np.testing.assert_allclose(curve(bad.restricted(["seq0"]))[1], curve(bad)[1], atol=1e-15)
+    np.testing.assert_allclose(curve(bad.restrict_to(["seq0"]))[1], curve(bad)[1], atol=1e-15)
 
 
 def test_shared_cores_are_noted(place: Path, tmp_path: Path) -> None:

@@ -461,9 +461,11 @@ def test_the_delay_is_the_time_from_arrival_to_screen():
     statistics = Statistics()
     for number in range(1, 41):
         arrived_s = 0.05 * number
-        statistics.used(arrived_s + 0.07)
-        statistics.shown(number, arrived_s, number + 2, arrived_s + 0.08)
-        statistics.shown(number, arrived_s, number + 2, arrived_s + 3.0)  # shown again, as when a target is selected
+        statistics.count_used(arrived_s + 0.07)
+        statistics.count_shown(number, arrived_s, number + 2, arrived_s + 0.08)
+        statistics.count_shown(
+            number, arrived_s, number + 2, arrived_s + 3.0
+        )  # shown again, as when a target is selected
     assert statistics.delay_ms.quantile(0.5) == statistics.delay_ms.quantile(1.0) == 80
     assert statistics.delay_frames.quantile(0.9) == pytest.approx(1.6, abs=0.011)
     assert statistics.newer.quantile(0.99) == 2

@@ -21,7 +21,7 @@ from ebmtrack.regression.synthetic import draw_examples
 from ebmtrack.regression.training import (
     RegressionSettings,
     ShuffledExamples,
-    augmented,
+    augment,
     open_examples,
     plan_of,
     train_regression,
@@ -52,7 +52,7 @@ def test_augmentation_flips_angles_and_keeps_the_label_of_the_data():
     settings = dataclasses.replace(TINY, flip_signs=(-1.0, 1.0, -1.0))
     label, image = np.array([10.0, 20.0, 30.0], np.float32), np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     rng = np.random.default_rng(0)
-    found = [augmented(image, label, settings, rng) for _ in range(40)]
+    found = [augment(image, label, settings, rng) for _ in range(40)]
     assert {tuple(y) for _, y in found} == {(10, 20, 30), (-10, 20, -30)}
     assert all(x.shape == (16, 16, 3) for x, _ in found) and label.tolist() == [10, 20, 30]
 

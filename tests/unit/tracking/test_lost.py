@@ -45,18 +45,18 @@ def film():
     return frames, (*HERE, w, h), (*THERE, w, h)
 
 
-def last_box(engine, film, **changes):
+def last_box(engine, film, count=None, **changes):
     frames, box, _ = film
     tracker = Tracker(engine, load_params("dimp18_nce_plus").replace(**changes))
     tracker.init(frames[0], box)
-    results = [tracker.update(frame) for frame in frames[1:]]
+    results = [tracker.update(frame) for frame in frames[1:count]]
     assert [result.verdict for result in results[2 : 2 + GONE]] == ["not_found"] * GONE
     return results[-1]
 
 
 def test_a_target_that_returns_elsewhere_is_found_by_looking_around(engine, film):
     overlap = lambda result: iou_xywh(*torch.tensor([result.box_xywh, film[2]])).item()  # noqa: E731
-    assert not last_box(engine, film, looks_around=0).found
+    assert not last_box(engine, film, count=3 + GONE + 3, looks_around=0).found
     found = last_box(engine, film, looks_around=2)
     assert found.verdict == "normal" and overlap(found) > 0.6
 
@@ -66,8 +66,9 @@ def test_what_is_not_clear_is_not_taken(engine, film):
 
 
 def test_several_lost_targets_are_found_as_each_alone(engine, film):
-    """To the bit: looks of two targets go through the network together."""
-    frames, box, _ = film
+    """To the bit, in the first three frames after the target's return: the looks of both go through the network
+    together."""
+    frames, box = film[0][: 3 + GONE + 3], film[1]
     other = (box[0] + 4.0, box[1] + 3.0, box[2] - 8.0, box[3] - 6.0)
     params = load_params("dimp18_nce_plus")
     several = MultiTracker(engine, params, inner_looks=0)

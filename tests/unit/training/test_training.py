@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ebmtrack.boxes import iou_xywh, xywh_to_rel, xywh_to_xyxy, xyxy_to_xywh
-from ebmtrack.data.augment import Jitter, Look, change_look, flip_box, jittered_window, keep_off_cut_edges, scene_frac
+from ebmtrack.data.augment import Jitter, Look, change_look, draw_window, flip_box, keep_off_cut_edges, scene_frac
 from ebmtrack.data.pipeline import CropSettings, TrainingSet, displaced_boxes
 from ebmtrack.data.sampling import Sampler, causal_frames
 from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
@@ -118,7 +118,7 @@ def test_windows_keep_off_edges_where_a_frame_was_cut():
     """A frame that ends five target sizes (100 px) from the target on three sides, and at 40 px on the left."""
     box = np.array([30.0, 90, 20, 20])
     for seed in range(50):
-        window = jittered_window(box, Jitter(4.5, 0.5), 5.0, np.random.default_rng(seed))
+        window = draw_window(box, Jitter(4.5, 0.5), 5.0, np.random.default_rng(seed))
         x, y, w, h = keep_off_cut_edges(window, box, (140, 200), 5.0)
         assert y >= -1e-6 and y + h <= 200 + 1e-6 and x + w <= 140 + 1e-6
 
