@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: $(if $(wildcard .venv/ready),.venv/ready,.venv/small)  ## track the built-in sequence: figures on the screen, a video and a picture in out/demo
 	$(BIN)/ebmtrack demo --out out/demo
 
-test: .venv/ready  ## the unit tests, under 5 minutes on two cores
-	$(BIN)/python -m pytest -q
+test: .venv/ready  ## the unit tests, a process and a thread for each core: under 5 minutes on two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: .venv/ready  ## the checks that take minutes each
 	$(BIN)/python -m pytest -q -m slow --timeout 3600

@@ -43,10 +43,9 @@ OURS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_thresho
 SET_UPS = {
     "ours": OURS,
     "dimp": load_params("dimp18").replace(sample_size=144, not_found_threshold=-10.0, calibration=0.5),
-    "hard negatives": OURS.replace(distractor_threshold=-1.0, hard_negative_threshold=-10.0),
-    "softmax": OURS.replace(softmax_scores=True),
+    "hard negatives": OURS.replace(distractor_threshold=-1.0, hard_negative_threshold=-10.0, softmax_scores=True),
 }
-FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(4)]
+FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(3)]
 BOXES = [(90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)]
 
 
@@ -135,13 +134,14 @@ FIGURES = ("loss", "box", "last", "val_loss", "val_iou")
 
 @pytest.mark.parametrize("box_loss", ["nce_plus", "kld_is", "iou", "prdimp"])
 def test_training(frames, tmp_path, known_device, box_loss):
-    """Batches made on the device, two steps, validation, a checkpoint and a resume: the losses of the CPU."""
+    """Batches made on the device, a step, validation and a checkpoint, once with a resume: the losses of the CPU."""
     losses_of = PRDIMP_WEIGHTS if box_loss == "prdimp" else {"box_loss": box_loss}
     objective = ObjectiveSettings(**losses_of, samples=8)
-    settings = RunSettings(batch=2, warmup=0, checkpoint_every=1, validate_every=2, bfloat16=False, channels_last=False)
+    settings = RunSettings(batch=2, warmup=0, checkpoint_every=1, validate_every=1, bfloat16=False, channels_last=False)
+    stops = (1, 2) if box_loss == "nce_plus" else (1,)
 
     def run(device):
-        for steps in (1, 2):
+        for steps in stops:
             torch.manual_seed(0)
             net = TrackerNet("prdimp18" if box_loss == "prdimp" else "dimp18")
             data = batches(frames, device, length=4)
@@ -153,7 +153,7 @@ def test_training(frames, tmp_path, known_device, box_loss):
 
     expected = run("cpu")
     with PretendedGpu() as gpu:
-        assert run(GPU) == expected and len(expected) >= 5
+        assert run(GPU) == expected and len(expected) >= 5 * len(stops) - 1
     assert gpu.calls > 1000
 
 

@@ -109,7 +109,7 @@ def test_an_evaluation_takes_a_set_up_by_its_path(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(MINE)
     where = ["--root", str(tmp_path / "data"), "--out", str(tmp_path / "results")]
-    how = ["--params", str(mine), "--runs", "1", "--engine", "onnx"]  # whose process starts without torch
+    how = ["--params", str(mine), "--runs", "1", "--device", "cpu"]
     assert main(["eval", "--dataset", "folder", *where, *how]) == 0
     assert (tmp_path / "results" / "folder" / "mine_000" / "still.txt").is_file()
     [marker] = (tmp_path / "results" / "folder" / "mine_000").glob("still*.json")
