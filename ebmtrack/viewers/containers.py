@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 TEXT_MARKS = (b"YUV4MPEG2", b"#EXTM3U", b"ffconcat", b"v=0")  # videos and lists of videos that begin as text
+UPRIGHT = (1, 0, 0, 1)  # the display matrix of a video that is shown as it is stored
 HEAD = 4096  # bytes that are looked at
 
 
@@ -64,6 +66,28 @@ def edited_seconds(path: str | os.PathLike) -> float | None:
         durations.append(sum(duration for duration, begin in edits if begin >= 0))
         at = data.find(b"elst", at + 4)
     return min(durations) / timescale if durations and timescale else None
+
+
+def display_matrix(path: str | os.PathLike) -> tuple[int, int, int, int]:
+    """Return how the first video track of an MP4 or QuickTime file is turned and mirrored for the screen.
+
+    Returns:
+        The signs (a, b, c, d) of the matrix: column x and row y of what is stored are shown at a x + c y, b x + d y.
+        (1, 0, 0, 1) for files of other kinds, and for turns that are no quarter turns.
+    """
+    for track in _movie_header(Path(path)).split(b"trak")[1:]:
+        handler, header = track.find(b"hdlr"), track.find(b"tkhd")
+        if handler < 0 or header < 0 or track[handler + 12 : handler + 16] != b"vide":
+            continue
+        at = header + (56 if track[header + 4] else 44)
+        return matrix_signs(struct.unpack(">5i", track[at : at + 20])) if len(track) >= at + 20 else UPRIGHT
+    return UPRIGHT
+
+
+def matrix_signs(values: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return the signs (a, b, c, d) of a display matrix a, b, u, c, d ..; those of an upright one for odd angles."""
+    a, b, c, d = ((value > 0) - (value < 0) for value in (values[0], values[1], values[3], values[4]))
+    return (a, b, c, d) if abs(a * d - b * c) == 1 and a * b == 0 else UPRIGHT
 
 
 def _movie_header(path: Path) -> bytes:

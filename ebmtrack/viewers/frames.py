@@ -6,10 +6,7 @@ import importlib.util
 import math
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +14,10 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
-from ebmtrack.viewers.containers import edited_seconds, is_cut_short, is_text
-from ebmtrack.viewers.source_names import is_url, ranges_text, without_password
-
-DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
+from ebmtrack.viewers.av_frames import AvFrames
+from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
+from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turned
+from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
@@ -28,77 +25,6 @@ STREAM_FAILURES = 10  # the same for a stream, which announces no frames
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
 # OpenCV gives up after 4,096 packets of sound between two frames; screen recordings with a pause have more.
 os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "10000000")
-
-
-class FrameSource(ABC):
-    """An iterator over frames, RGB uint8 (h, w, 3), that is closed after use (or used as a context manager).
-
-    `name` names the source in messages and file names, `fps` is its frame rate, `length` the number of frames
-    that it announces (None for a camera or stream) and `frames_read` how many it has given. `unreadable` are the
-    numbers (from 0, all frames counted) of those that could not be read and were passed over. `moment_s` is when the
-    newest frame is shown, in seconds. After the last frame `note` says in one line what was odd, or is None, and
-    `complete` whether all frames that belong there have come.
-    """
-
-    def __init__(self, name: str, fps: float, length: int | None):
-        self.name = name
-        self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
-        self.length = length
-        self.frames_read = 0
-        self.unreadable: list[int] = []
-        self.moment_s = 0.0
-        self.pixel_aspect = 1.0  # a pixel's width divided by its height, as it is to be shown
-        self.note: str | None = None
-        self.complete = True
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        frame = self._read()
-        if frame is None:
-            raise StopIteration
-        self.moment_s = self._moment_s()
-        self.frames_read += 1
-        return frame
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    @property
-    def position(self) -> int:
-        """The number of the next frame, from 0; those that could not be read are counted."""
-        return self.frames_read + len(self.unreadable)
-
-    def skip_to(self, number: int) -> bool:
-        """Go to a frame without reading those before it; return whether that seems to have worked."""
-        return number == self.position
-
-    def _moment_s(self) -> float:
-        """Return when the frame that was just read is shown, in seconds from the first."""
-        return self.position / self.fps
-
-    def _pass_over(self, count: int) -> None:
-        """Count the next frames as unreadable, and note which ones were so far."""
-        self.unreadable += range(self.position, self.position + count)
-        if self.unreadable:
-            self.complete, self.note = False, f"{self.name}: {ranges_text(self.unreadable)} could not be read"
-
-    def _note_early_end(self, extent: str) -> None:
-        """Note that the source ended early, and how many frames came."""
-        early = f"{self.name} ended early: {extent}"
-        self.complete, self.note = False, f"{self.note}; {early}" if self.unreadable else early
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back what the source holds; reading after this ends at once."""
-
-    @abstractmethod
-    def _read(self) -> np.ndarray | None:
-        """Return the next frame, or None after the last."""
 
 
 class FolderFrames(FrameSource):
@@ -181,8 +107,19 @@ class VideoFrames(FrameSource):
         length = int(announced) if math.isfinite(announced) and 0 < announced < 2**31 else None
         name = without_password(self._source) if self._is_stream else Path(self._source).name
         super().__init__(name, self._capture.get(cv2.CAP_PROP_FPS), length)
+        self._matrix = self._upright()
         wide, high = (self._capture.get(name) for name in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        if self._matrix[0] == 0 or self._capture.get(cv2.CAP_PROP_ORIENTATION_META) in (90, 270):
+            wide, high = high, wide
         self.pixel_aspect = wide / high if wide > 0 and high > 0 else 1.0
+
+    def _upright(self) -> tuple[int, int, int, int]:
+        """Return the display matrix that is left to us: OpenCV turns videos, but takes mirrored ones for turned."""
+        a, b, c, d = matrix = display_matrix(self._source) if os.path.isfile(self._source) else UPRIGHT
+        if a * d - b * c > 0:
+            return UPRIGHT
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        return matrix
 
     def close(self) -> None:
         self._capture.release()
@@ -215,7 +152,7 @@ class VideoFrames(FrameSource):
                 self._end()
                 return None
         self._pass_over(failures)
-        return frame
+        return turned(frame, self._matrix)
 
     def _end(self) -> None:
         """Note how a video ended after which no frame comes any more."""
@@ -233,52 +170,12 @@ class VideoFrames(FrameSource):
         It counts frames that an edit list leaves out (MP4), or is the length of the sound (other kinds).
         """
         announced = self.length or 0
-        if self._is_stream:
+        if not os.path.isfile(self._source):
             return announced
         if not self.unreadable and not is_cut_short(self._source):
             seconds = edited_seconds(self._source)
             return 0 if seconds is None else min(announced, int(seconds * self.fps - 0.5))
         return announced
-
-
-class AvFrames(FrameSource):
-    """The frames of a video file by PyAV, for codecs that OpenCV lacks (AV1)."""
-
-    def __init__(self, path: str | os.PathLike):
-        import av
-
-        self._path = path
-        self._container = av.open(os.fspath(path))
-        stream = self._container.streams.video[0]
-        self._packets: Iterator[Any] = self._container.demux(stream)
-        self._waiting: list[Any] = []
-        self._time = 0.0
-        super().__init__(Path(path).name, float(stream.average_rate or DEFAULT_FPS), stream.frames or None)
-
-    def close(self) -> None:
-        self._container.close()
-        self._packets, self._waiting = iter(()), []
-
-    def _moment_s(self) -> float:
-        """See FrameSource."""
-        return self._time
-
-    def _read(self) -> np.ndarray | None:
-        from av.error import FFmpegError
-
-        while not self._waiting:
-            try:
-                packet = next(self._packets, None)
-                if packet is None:
-                    if is_cut_short(self._path):
-                        self._note_early_end(f"{self.frames_read} frames, then the file is cut short")
-                    return None
-                self._waiting = packet.decode()
-            except FFmpegError:
-                self._pass_over(1)
-        frame = self._waiting.pop(0)
-        self._time = float(frame.time) if frame.time is not None else self.position / self.fps
-        return frame.to_ndarray(format="rgb24")
 
 
 class CameraFrames(FrameSource):

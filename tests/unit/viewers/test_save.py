@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -133,3 +134,64 @@ def test_av1_is_read(tmp_path):
     clip = film(tmp_path / "in.mp4", codec=encoders[0])
     with open_frames(clip) as frames:
         assert isinstance(frames, AvFrames) and sum(1 for _ in frames) == len(MOMENTS_S)
+
+
+TURNS = {  # name: signs a, b, c, d of the display matrix, and the colours that are shown, row by row
+    "upright": ((1, 0, 0, 1), "RG B-"),
+    "right": ((0, 1, -1, 0), "BR -G"),
+    "down": ((-1, 0, 0, -1), "-B GR"),
+    "left": ((0, -1, 1, 0), "G- RB"),
+    "mirrored": ((-1, 0, 0, 1), "GR -B"),
+    "upside down": ((1, 0, 0, -1), "B- RG"),
+    "transposed": ((0, 1, 1, 0), "RB G-"),
+    "other diagonal": ((0, -1, -1, 0), "-G BR"),
+}
+
+
+def quarters(path, matrix, aspect, codec="libx264"):
+    """Write a film of a red, a green, a blue and a black quarter that is to be shown by a display matrix."""
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[:240, :320, 0] = picture[:240, 320:, 1] = picture[240:, :320, 2] = 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    data, (a, b, c, d) = bytearray(path.read_bytes()), (sign << 16 for sign in matrix)
+    at = data.find(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 640 * (a + c < 0) << 16, 480 * (b + d < 0) << 16, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def shown(image):
+    """Return the letters of the colours in the quarters of an image, row by row."""
+    height, width = image.shape[:2]
+    pixels = [[image[y, x] for x in (width // 4, 3 * width // 4)] for y in (height // 4, 3 * height // 4)]
+    return " ".join("".join("RGB"[int(p.argmax())] if p.max() > 100 else "-" for p in row) for row in pixels)
+
+
+@pytest.mark.parametrize("reader", [open_frames, AvFrames])
+@pytest.mark.parametrize("name", TURNS)
+def test_videos_are_turned_and_mirrored_as_they_are_shown(tmp_path, name, reader):
+    """Frames and the saved video, whose pixels keep the shape that they are shown with."""
+    matrix, colours = TURNS[name]
+    clip, out = quarters(tmp_path / "in.mp4", matrix, Fraction(4, 3)), tmp_path / "out.mp4"
+    with reader(clip) as frames:
+        assert {shown(image) for image in frames} == {colours}
+        aspect = Fraction(frames.pixel_aspect).limit_denominator(100)
+    assert aspect == (Fraction(4, 3) if matrix[0] else Fraction(3, 4))
+    if reader is open_frames:
+        track(clip, Drifter, "5,5,9,9", save=out)
+        with open_frames(out) as frames:
+            assert {shown(image) for image in frames} == {colours} and frames.pixel_aspect == pytest.approx(aspect)
+
+
+def test_a_track_is_in_the_turned_picture_by_key_frames_too(tmp_path):
+    """Frames that are sought are turned like those that are read in order."""
+    from ebmtrack.viewers.seekable import SeekableFrames
+
+    with SeekableFrames(quarters(tmp_path / "in.mp4", TURNS["transposed"][0], Fraction(1))) as frames:
+        assert [shown(frames.read(number)) for number in (3, 0, 2)] == [TURNS["transposed"][1]] * 3

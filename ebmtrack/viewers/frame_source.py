@@ -1,0 +1,92 @@
+"""The base of all sources of frames, and the turning of frames as their file wants them shown."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+
+from ebmtrack.viewers.source_names import ranges_text
+
+DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
+
+
+class FrameSource(ABC):
+    """An iterator over frames, RGB uint8 (h, w, 3), that is closed after use (or used as a context manager).
+
+    `name` names the source in messages and file names, `fps` is its frame rate, `length` the number of frames
+    that it announces (None for a camera or stream) and `frames_read` how many it has given. `unreadable` are the
+    numbers (from 0, all frames counted) of those that could not be read and were passed over. `moment_s` is when the
+    newest frame is shown, in seconds. After the last frame `note` says in one line what was odd, or is None, and
+    `complete` whether all frames that belong there have come.
+    """
+
+    def __init__(self, name: str, fps: float, length: int | None):
+        self.name = name
+        self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
+        self.length = length
+        self.frames_read = 0
+        self.unreadable: list[int] = []
+        self.moment_s = 0.0
+        self.pixel_aspect = 1.0  # a pixel's width divided by its height, as it is to be shown
+        self.note: str | None = None
+        self.complete = True
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        frame = self._read()
+        if frame is None:
+            raise StopIteration
+        self.moment_s = self._moment_s()
+        self.frames_read += 1
+        return frame
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def position(self) -> int:
+        """The number of the next frame, from 0; those that could not be read are counted."""
+        return self.frames_read + len(self.unreadable)
+
+    def skip_to(self, number: int) -> bool:
+        """Go to a frame without reading those before it; return whether that seems to have worked."""
+        return number == self.position
+
+    def _moment_s(self) -> float:
+        """Return when the frame that was just read is shown, in seconds from the first."""
+        return self.position / self.fps
+
+    def _pass_over(self, count: int) -> None:
+        """Count the next frames as unreadable, and note which ones were so far."""
+        self.unreadable += range(self.position, self.position + count)
+        if self.unreadable:
+            self.complete, self.note = False, f"{self.name}: {ranges_text(self.unreadable)} could not be read"
+
+    def _note_early_end(self, extent: str) -> None:
+        """Note that the source ended early, and how many frames came."""
+        early = f"{self.name} ended early: {extent}"
+        self.complete, self.note = False, f"{self.note}; {early}" if self.unreadable else early
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the source holds; reading after this ends at once."""
+
+    @abstractmethod
+    def _read(self) -> np.ndarray | None:
+        """Return the next frame, or None after the last."""
+
+
+def turned(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Return an image (h, w, 3) turned and mirrored by a display matrix, see `containers.display_matrix`."""
+    a, b, c, d = matrix
+    if a == 0:
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[::d, ::a])
