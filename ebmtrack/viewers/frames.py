@@ -21,6 +21,7 @@ from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
+STREAM_TIMEOUT_MS = 30_000  # after which a stream that does not answer, or sends nothing more, is given up
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
 # OpenCV gives up after 4,096 packets of sound between two frames; screen recordings with a pause have more.
@@ -260,7 +261,13 @@ def _open_capture(source: str | int) -> cv2.VideoCapture | None:
     """Return an open capture, or None; OpenCV's own messages are kept off the screen."""
     try:
         with quiet_opencv():
-            capture = cv2.VideoCapture(source)
+            if isinstance(source, str) and is_url(source):
+                limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+                capture = cv2.VideoCapture(
+                    source, cv2.CAP_ANY, [n for prop in limits for n in (prop, STREAM_TIMEOUT_MS)]
+                )
+            else:
+                capture = cv2.VideoCapture(source)
     except cv2.error:
         return None
     return capture if capture.isOpened() else None

@@ -1,12 +1,17 @@
 """Videos and folders as people have them: damaged, cut, long pauses, odd names, stacks. Each test makes its input."""
 
+import http.server
 import os
+import socket
 import struct
+import threading
 
 import cv2
 import numpy as np
 import pytest
 
+from ebmtrack.commands.main import main
+from ebmtrack.commands.options import TrackerOptions
 from ebmtrack.errors import DatasetError
 from ebmtrack.files import in_frame_order
 from ebmtrack.viewers import containers, frames
@@ -152,6 +157,62 @@ def test_a_stream_that_ends_is_incomplete(tmp_path, monkeypatch):
     source = frames.VideoFrames(film(tmp_path / "v.mp4", count=5))
     source.length = None
     assert len(list(source)) == 5 and not source.complete and "is it still there?" in source.note
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """The address of a server that sends half a video and then hangs up, or, with /frozen, nothing more."""
+    data, over = film(tmp_path / "v.ts", codec="mpeg2video", gop=4).read_bytes(), threading.Event()
+
+    class Half(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            if "frozen" in self.path:
+                over.wait(60)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["dead", "frozen"])
+def test_a_stream_that_dies_or_freezes_is_an_error_and_keeps_what_there_was(tmp_path, stream, how, monkeypatch, capsys):
+    """The command's code is not 0, the line names the stream without its password, and the boxes are saved."""
+    monkeypatch.setattr(frames, "STREAM_TIMEOUT_MS", 1500)
+    monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
+    boxes = tmp_path / "boxes.txt"
+    assert main(["track", f"{stream}/{how}.ts", "--init", "10,20,30,40", "--boxes", str(boxes)]) == 2
+    said = capsys.readouterr()
+    assert "gave no more frames after" in said.err and "is it still there? (what was tracked is saved)" in said.err
+    assert "secret" not in said.err + said.out and len(boxes.read_text().splitlines()) > 5
+
+
+def test_a_stream_that_never_answers_is_an_error(tmp_path, monkeypatch):
+    """A server that accepts and is silent is given up after the time limit."""
+    monkeypatch.setattr(frames, "STREAM_TIMEOUT_MS", 1000)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(DatasetError, match="no video can be had from this address"):
+            open_frames(f"http://127.0.0.1:{server.getsockname()[1]}/v.ts")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_whose_writer_dies_ends(tmp_path):
+    """Its end is looked for without opening the pipe anew, which nobody would answer."""
+    data, pipe = film(tmp_path / "v.ts", codec="mpeg2video").read_bytes(), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(data[: len(data) // 2]), daemon=True)
+    writer.start()
+    with open_frames(pipe) as source:
+        assert len(list(source)) > 5
+    writer.join(10)
 
 
 @pytest.mark.parametrize(
