@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
 DEEP = 65535  # the largest value of a 16-bit picture
 MARGIN_FRAC = 0.125  # of the first frame's range is added on either side, so that later frames may be a little brighter
+LAST_ZEROS = 16  # zeros at the end of a JPEG that has no end mark before them: the rest of it was never written
 TAILS = (0.1, 99.9)  # percentiles that give the range: a few dead or hot pixels do not decide it
 
 
@@ -113,7 +114,7 @@ def decode_rgb_as_stored(data: bytes | np.ndarray, name: str | os.PathLike) -> n
 
 def decode_bgr(data: bytes | np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """Return an encoded picture as BGR (h, w, 3) in its own depth; see `decode_rgb`."""
-    fast = _fast_jpeg() if bytes(data[:2]) == b"\xff\xd8" else None
+    fast = _fast_jpeg() if bytes(data[:2]) == b"\xff\xd8" and not _ends_in_zeros(data) else None
     picture = fast(data) if fast is not None else None
     return _decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if picture is None else picture
 
@@ -234,7 +235,7 @@ def _decode(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> np
     array = np.frombuffer(data, np.uint8)
     try:
         with quiet_opencv():
-            picture = cv2.imdecode(array, flags) if array.size else None
+            picture = cv2.imdecode(array, flags) if array.size and not _ends_in_zeros(data) else None
             if picture is None and bytes(array[:2]) in (b"II", b"MM"):
                 picture = _one_channel_tiff(array)
     except cv2.error as error:
@@ -242,6 +243,13 @@ def _decode(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> np
     if picture is None:
         raise DatasetError(f"{name}: not a readable image ({array.size} bytes); is it damaged?")
     return picture
+
+
+def _ends_in_zeros(data: bytes | np.ndarray) -> bool:
+    """Return whether a JPEG ends in zeros instead of its end mark, as a copy does that was never finished."""
+    if bytes(data[:2]) != b"\xff\xd8" or bytes(data[-LAST_ZEROS:]) != bytes(LAST_ZEROS):
+        return False
+    return not bytes(data).rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def _one_channel_tiff(array: np.ndarray) -> np.ndarray | None:

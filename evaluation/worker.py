@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
 from ebmtrack.evaluation.results import Result, write_result
@@ -182,8 +182,8 @@ def _attempt(task: Task, trackers: _Trackers, send: Send) -> None:
         sharing = job.workers * job.batch if on_cpu else job.batch if job.batch > 1 else 0
         result = replace(result, workers=sharing)
         write_result(job.folder(task), task.sequence, result)
-    except Exception:
-        text = traceback.format_exc()
+    except Exception as error:
+        text = f"{error}\n" if isinstance(error, EbmtrackError) else traceback.format_exc()
         write_text(job.error_path(task), text)
         send(("failed", task, text))
         return

@@ -125,13 +125,13 @@ def _check_rows(sequence: Sequence) -> Iterator[Finding]:
         empty = (sequence.boxes_xywh[:, 2:] == 0).any(axis=1) & ~negative
     counts = [(negative, "a negative size"), (empty, "a size of zero")]
     parts = [
-        f"{int(rows.sum())} with {what} (the first in line {int(rows.argmax()) + 1})"
+        f"{int(rows.sum())} row(s) with {what} (the first in line {int(rows.argmax()) + 1})"
         for rows, what in counts
         if rows.any()
     ]
     if parts:
         where = sequence.annotation or sequence.name
-        yield Finding(f"{where}: rows {' and '.join(parts)}; they count as not annotated under our own protocol, `ope`")
+        yield Finding(f"{where}: {' and '.join(parts)}; they count as not annotated under our own protocol, `ope`")
 
 
 def _check_frames(paths: list[Path], first_box_xywh: np.ndarray) -> Iterator[Finding]:

@@ -59,6 +59,21 @@ def test_a_part_of_a_picture_is_refused_in_every_room(suffix, part, soft, tmp_pa
             read(path)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_that_a_copy_filled_up_with_zeros_is_refused(suffix, soft, tmp_path):
+    """Downloads reserve a file's length before they write it."""
+    data = encode_picture(soft, suffix)
+    (tmp_path / "a").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    with pytest.raises(DatasetError, match="not a readable image"):
+        read_rgb(tmp_path / "a")
+
+
+def test_zeros_after_the_end_of_a_jpeg_are_no_damage(soft, tmp_path):
+    """Cameras fill the last block of a card with them."""
+    (tmp_path / "a.jpg").write_bytes(encode_picture(soft, ".jpg") + bytes(300))
+    assert read_rgb(tmp_path / "a.jpg").shape == soft.shape
+
+
 def test_only_the_door_decodes_pictures_and_writes_their_files():
     """No other module of the library calls imread, imdecode or imwrite of OpenCV."""
     calls = {"imread", "imdecode", "imwrite", "imdecodemulti"}

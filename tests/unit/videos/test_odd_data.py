@@ -17,8 +17,9 @@ from ebmtrack.commands import main as cli
 from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.checking import check
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.evaluation.evaluate import evaluate
 from ebmtrack.evaluation.jobs import Job, Task, is_done
-from ebmtrack.evaluation.metrics import score_sequence
+from ebmtrack.evaluation.metrics import protocol, score_sequence
 from ebmtrack.evaluation.results import Result, write_result
 from ebmtrack.videos import got10k, lasot, otb, registry, trackingnet
 from ebmtrack.videos.coco import CocoSource
@@ -26,7 +27,7 @@ from ebmtrack.videos.opening import open_dataset
 from ebmtrack.videos.source import VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 from ebmtrack.videos.text import read_boxes
-from tests.support.evaluation_stub import StubFactory
+from tests.support.evaluation_stub import StubFactory, make_sequences
 from tests.support.trees import (
     coco_tree,
     got10k_tree,
@@ -157,7 +158,7 @@ def test_the_check_counts_rows_without_a_target(tmp_path: Path) -> None:
         save_image(tmp_path / "bag" / "img" / f"{number}.png")
     found = [finding for finding in check("folder", tmp_path) if "rows" in finding.text]
     assert [finding.kind for finding in found] == ["info"]
-    assert "2 with a negative size (the first in line 2) and 1 with a size of zero" in found[0].text
+    assert "2 row(s) with a negative size (the first in line 2) and 1 row(s) with a size of zero" in found[0].text
 
 
 # --- COCO
@@ -366,3 +367,32 @@ def test_any_benchmark_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureF
         source.frame(0, 4)
     assert cli.main(["datasets", "check", "FOLDER", str(tmp_path)]) == 0
     assert "1 of 1 sequences" in capsys.readouterr().out
+
+
+# --- half a picture, and rows without a target, on the command line
+
+
+def test_half_a_jpeg_is_named_by_check_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both read by the same door; eval names the frame in one line, without a traceback."""
+    make_sequences(tmp_path / "data", 2)
+    frame = tmp_path / "data" / "seq1" / "img" / "0003.jpg"
+    frame.write_bytes(frame.read_bytes()[: frame.stat().st_size // 2])
+    assert cli.main(["datasets", "check", "folder", str(tmp_path / "data"), "--every-frame"]) == 1
+    assert f"DAMAGED  {frame}: not a readable image" in capsys.readouterr().out
+    scores = evaluate(["stub"], "folder", tmp_path / "data", out=tmp_path / "out", workers=0, factory=StubFactory())
+    said = capsys.readouterr().out
+    assert [task.sequence for task in scores.failed] == ["seq1"] and scores.exit_code == 1
+    assert f"{frame}: not a readable image" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("row", ["-1,-1,-1,-1", "0,0,0,0", "nan,nan,nan,nan", "NaN NaN NaN NaN", "5,5,-10,12"])
+def test_rows_without_a_target_do_not_lower_a_perfect_tracker(tmp_path: Path, row: str) -> None:
+    """A tracker that repeats the truth has 20 of 21 thresholds in `ope`, however "no target" is written."""
+    root = make_sequences(tmp_path / "data", 1)
+    path = root / "seq0" / "groundtruth_rect.txt"
+    rows = path.read_text().split()
+    path.write_text("\n".join([*rows[:3], row, row, *rows[5:]]) + "\n")
+    sequence = open_dataset("folder", root).load("seq0")
+    boxes = np.array([[5.0 + k, 6, 10, 12] for k in range(6)])
+    score = score_sequence(boxes, sequence.boxes_xywh, protocol("ope"), visible=sequence.visible)
+    assert score.denominator == 3 and score.success.mean() == pytest.approx(20 / 21)
