@@ -66,7 +66,9 @@ def convert(source: Path, target: Path, /, half: bool = False, backbone: str | N
     if target.suffix not in (".safetensors", *PYTRACKING_ENDINGS):
         raise ConfigError(f"{target}: name the target .safetensors (ebmtrack) or .pth.tar (pytracking)")
     if half and target.suffix != ".safetensors":
-        raise ConfigError(f"{target}: half precision is for .safetensors only")
+        raise ConfigError(
+            f"{target}: half precision is for .safetensors only; give the target that ending, or leave --half out"
+        )
     if backbone is not None:
         return _convert_backbone(source, target, check_name("backbone", backbone, BACKBONES))
     net, described = _read(source)

@@ -124,9 +124,11 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
         if path.is_file():
             return path
     name = str(weights)
-    if Path(name).suffix or Path(name).name != name:
-        raise CheckpointError(f"{name}: no such file; check the path of the weights")
     names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+    if Path(name).suffix or Path(name).name != name:
+        raise CheckpointError(
+            f"{name}: no such file; check the path of the weights, or give a network's name ({names})"
+        )
     has_run = name.isidentifier() and importlib.util.find_spec(f"ebmtrack.ltr_settings.{name}") is not None
     advice = f"train them with `ebmtrack train {name}` and give" if has_run else "give"
     raise CheckpointError(
@@ -165,7 +167,7 @@ def read_backbone(source: str | os.PathLike) -> Mapping[Any, Any]:
     else:
         tensors = read_safetensors(source)[1] if kind_of(source) == "safetensors" else read_torch(source)
     if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{source}: holds a {type(tensors).__name__}, expected the entries of a backbone")
+        raise CheckpointError(f"{source}: holds a {type(tensors).__name__}, expected a backbone's state_dict()")
     return tensors
 
 
@@ -236,7 +238,7 @@ def _as_json(metadata: dict[str, Any], path: str | os.PathLike) -> str:
 def _parse_metadata(header: Mapping[str, str], path: str | os.PathLike) -> dict[str, Any]:
     """Return the metadata of our format, checked for the parts that reading relies on."""
     if "ebmtrack" not in header:
-        raise CheckpointError(f"{path}: a safetensors file that was not written by ebmtrack")
+        raise CheckpointError(f"{path}: not written by ebmtrack; give a file of `ebmtrack train` or `convert`")
     try:
         metadata = json.loads(header["ebmtrack"])
     except (ValueError, RecursionError) as error:

@@ -185,7 +185,7 @@ def _config_of(stored: Mapping[str, Any], path: str | os.PathLike) -> NetConfig:
             f"known are {', '.join(FUNCTIONS)}"
         )
     if stored.get("args") or not isinstance(kwds, dict):
-        raise CheckpointError(f"{path}: {function} has arguments without names, which cannot be interpreted")
+        raise CheckpointError(f"{path}: {function} has arguments without names; such a checkpoint cannot be converted")
     backbone, kind = FUNCTIONS[function]
     known = {**OWN_OF[kind], **FIXED_OF[kind], **dict.fromkeys(TRAINING_ONLY)}
     unknown = [short(name) for name in kwds if name not in known]

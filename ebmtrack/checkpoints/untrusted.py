@@ -23,6 +23,7 @@ from torch import Tensor
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
 
+CHECK_NETWORK = "are these the weights of another architecture?"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOOKS = {
     b"\xff\xd8\xff": "a JPEG picture",
@@ -51,12 +52,14 @@ def kind_of(path: str | os.PathLike) -> str:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; check the path of the weights")
     if not path.is_file():
-        raise CheckpointError(f"{path}: is a {'folder' if path.is_dir() else 'device'}, not a weights file")
+        raise CheckpointError(
+            f"{path}: is a {'folder' if path.is_dir() else 'device'}, not a weights file; give the path of a file"
+        )
     try:
         with open(path, "rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from error
+        raise CheckpointError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from error
     if head[8:9] == b"{":  # after the header's length, whose bytes may be anything
         return "safetensors"
     if head.startswith((b"PK", b"\x80")):
@@ -103,7 +106,7 @@ def read_torch(path: str | os.PathLike, stand_ins: Iterable[tuple[type, str]] = 
     outside of torch's own list is refused.
     """
     if kind_of(path) != "torch":
-        raise CheckpointError(f"{path}: a safetensors file, but a PyTorch checkpoint was expected")
+        raise CheckpointError(f"{path}: a safetensors file, where a PyTorch checkpoint is expected; give a .pth file")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise CheckpointError(
             f"{path}: PyTorch files are read with torch 2.6 or later only: before, they could "
@@ -199,7 +202,7 @@ def fit_entries(
     if missing or extra:
         both = (("lacks", missing), ("has unknown", extra))
         parts = [f"{word} {_some(names)}" for word, names in both if names]
-        raise CheckpointError(f"{where}: does not fit the network: {' and '.join(parts)}")
+        raise CheckpointError(f"{where}: does not fit the network: {' and '.join(parts)}; {CHECK_NETWORK}")
     return {
         name: _fit_entry(name, tensors.get(name, torch.tensor(0)), entry, where) for name, entry in expected.items()
     }
@@ -211,7 +214,7 @@ def _fit_entry(name: str, value: Any, entry: Tensor, where: str | os.PathLike) -
         raise CheckpointError(f"{where}: {name} is no ordinary tensor (it is of type {type(value).__name__})")
     if value.shape != entry.shape:
         shapes = f"{tuple(value.shape)}, expected {tuple(entry.shape)}"
-        raise CheckpointError(f"{where}: does not fit the network: {name} has shape {shapes}")
+        raise CheckpointError(f"{where}: does not fit the network: {name} has shape {shapes}; {CHECK_NETWORK}")
     allowed = FLOATS if entry.is_floating_point() else (torch.int64,)
     if value.dtype not in allowed:
         raise CheckpointError(f"{where}: does not fit the network: {name} is {value.dtype}, expected {entry.dtype}")

@@ -59,7 +59,7 @@ def _sequences(info: DataSetInfo, root: Path, split: str | None) -> DataSet:
 
 def _open_pack(root: Path, split: str | None, store: ImageStore) -> Source:
     if split is not None:
-        raise ConfigError(f"a pack has no splits, got {split!r}")
+        raise ConfigError(f"a pack has no splits, got {split!r}; leave it out")
     return PackedSource(root)
 
 

@@ -131,7 +131,7 @@ def write_pack(
     left_out: list[str] = []
     targets = list(_targets(source, settings, left_out))
     if not any(len(target.frames) for target in targets):
-        raise DatasetError(f"source {source.name}: no visible frame to pack")
+        raise DatasetError(f"source {source.name}: no visible frame to pack; check its annotation files")
     made = {"format": f"ebmtrack pack {FORMAT}", "source": source.name, "is_video": source.is_video}
     made |= {"settings": dataclasses.asdict(settings), "fingerprint": _fingerprint(targets)}
     made |= {"cut_at": source.cut_at}

@@ -64,7 +64,7 @@ def _module_at(path: Path) -> ModuleType:
     """Import a file under its stem, from its own folder, so that processes that read data can import it too."""
     path = path.resolve()
     if not path.is_file():
-        raise ConfigError(f"{path}: no such training file")
+        raise ConfigError(f"{path}: no such training file; check the path, or give one of {', '.join(list_runs())}")
     loaded = sys.modules.get(path.stem)
     if loaded is not None and Path(getattr(loaded, "__file__", None) or "") != path:
         raise ConfigError(f"{path}: a module {path.stem} is loaded already; give the file another name")
@@ -72,7 +72,7 @@ def _module_at(path: Path) -> ModuleType:
         return loaded
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: not a Python file")
+        raise ConfigError(f"{path}: not a Python file; give the path of a training file, as in docs/extending.md")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     if str(path.parent) not in sys.path:

@@ -153,7 +153,8 @@ class FrozenPairs:
         """
         number = -(-length // rounds.pairs)
         if len(samples) < number * rounds.samples:  # type: ignore[arg-type]  # ours has a length
-            raise ConfigError(f"{number} rounds of {rounds.samples} samples are needed, there are {len(samples)}")  # type: ignore[arg-type]  # see above
+            needed = f"{number} rounds of {rounds.samples} samples are needed"
+            raise ConfigError(f"{needed}, there are {len(samples)}; lower --steps or round_samples")  # type: ignore[arg-type]  # see above
         self.net, self.samples, self.bfloat16, self.workers = net, samples, bfloat16, workers
         self.rounds, self.length, self.seed = rounds, length, seed
         self.round, self.features = -1, NO_FEATURES

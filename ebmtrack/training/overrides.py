@@ -56,7 +56,9 @@ def override(settings: S, changes: Sequence[str]) -> S:
         pass
     for change, words in zip(changes, arguments):
         _refuse_misfit(settings, change, words)
-    raise ConfigError(f"--set {' '.join(changes)}: these changes do not fit each other")
+    raise ConfigError(
+        f"--set {' '.join(changes)}: these changes do not fit each other; give fewer at a time to see which"
+    )
 
 
 def _refuse_misfit(settings: Any, change: str, words: list[str]) -> None:

@@ -212,7 +212,9 @@ class _Run:
     def _save(self) -> None:
         """Write a checkpoint; raise, and keep the last one, if a weight is not finite."""
         if not all(torch.isfinite(p).all() for p in self.parameters):
-            raise EbmtrackError(f"step {self.done}: weights are not finite; {self.path} holds the last good ones")
+            raise EbmtrackError(
+                f"step {self.done}: weights are not finite; {self.path} holds the last good ones; lower the rates"
+            )
         where: dict[str, Any] = {"step": self.done, "samples": self.samples, "seed": self.settings.seed}
         where["settings"] = settings_text(self.settings)
         where["random"] = self.team.gather(random_state())

@@ -67,7 +67,7 @@ class CocoSource(Source):
         self._store = store if store is not None else ImageStore()
         path = root / "annotations" / f"instances_{split}.json"
         if not self._folder.is_dir():
-            raise DatasetError(f"{self._folder}: the folder of photographs is missing")
+            raise DatasetError(f"{self._folder}: no such folder of photographs; is the data set complete?")
         columns = _columns(path, least_side, largest_frac)
         self._boxes, self._file, self._kind = (columns[key] for key in ("boxes_xywh", "photo", "category"))
         self._sizes_wh = columns["sizes_wh"]
@@ -225,7 +225,9 @@ class _Content:
         """Return the usable entries of the list `key`; annotations must name known images and categories."""
         found = self.content.get(key)
         if not isinstance(found, list):
-            raise DatasetError(f"{self.path}, line 1: no list {key!r}; is it an instances file?")
+            raise DatasetError(
+                f"{self.path}, line 1: no list {key!r}; give an instances file, such as instances_train2017.json"
+            )
         usable = []
         for number, entry in enumerate(found):
             fault = _fault(key, entry)

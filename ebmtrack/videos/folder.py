@@ -29,7 +29,7 @@ def places(root: Path) -> dict[str, Path]:
         root = root.resolve()
     found = [root] if _annotation(root) else [p for p in shown(root.iterdir()) if p.is_dir() and _annotation(p)]
     if not found:
-        raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them")
+        raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them; see docs/data.md")
     return {path.name: path for path in found}
 
 
@@ -40,7 +40,7 @@ def load(path: Path, dataset: str = "folder") -> Sequence:
     """
     annotation = _annotation(path)
     if annotation is None:
-        raise DatasetError(f"{path}: has no {' or '.join(ANNOTATIONS)}")
+        raise DatasetError(f"{path}: has no {' or '.join(ANNOTATIONS)}, so no box to start from")
     boxes, frames = read_boxes(annotation), Frames(image_folder(path))
     if len(boxes) == 1:
         boxes = only_first(boxes, frames)
@@ -54,7 +54,7 @@ def image_folder(path: Path) -> Path:
             return path / name
     if image_files(path):
         return path
-    raise DatasetError(f"{path}: has neither images nor a folder {', '.join(IMAGE_FOLDERS)}")
+    raise DatasetError(f"{path}: has neither images nor a folder {', '.join(IMAGE_FOLDERS)}; put the frames there")
 
 
 def _annotation(path: Path) -> Path | None:

@@ -74,7 +74,9 @@ def find(root: Path, split: str = "test") -> DataSet:
         known = set(NAMES["test"] + NAMES["extension"]) if split == "train" else set()
         found, missing, expected = tuple(name for name in _names_in(root) if name not in known), (), None
         if not found:
-            raise DatasetError(f"{root}: no sequence <class>/<class>-<number> of split {split!r}")
+            raise DatasetError(
+                f"{root}: no sequence <class>/<class>-<number> of split {split!r}; give the folder of the classes"
+            )
     loaders = {name: partial(load, root, name, version) for name in found}
     files, frames = partial(_files, root), partial(_frames, root)
     return DataSet(version, root, loaders, missing, expected, "lasot", files, frames)

@@ -60,7 +60,9 @@ def load(name: str, annotation: Path, folder: Path, dataset: str = "nfs30") -> S
     if abs(len(boxes) - count) > 1 >= abs(len(boxes[::8]) - count):
         boxes = boxes[::8]
     if abs(len(boxes) - count) > 1:
-        raise DatasetError(f"{annotation}: {len(boxes)} boxes for {count} frames, neither one each nor eight")
+        raise DatasetError(
+            f"{annotation}: {len(boxes)} boxes for {count} frames, neither one each nor eight; fetch the sequence again"
+        )
     boxes = boxes[:count]
     if len(boxes) < count:
         frames = _shorten(frames, len(boxes))
@@ -76,7 +78,7 @@ def read_boxes(annotation: Path) -> np.ndarray:
         if len(row) != 4 and len(row) < 5 or (len(row) == 4) != (len(rows[0]) == 4):
             raise DatasetError(f"{annotation}, line {number}: {len(row)} fields; expected 4, or 5 and more")
     if not rows:
-        raise DatasetError(f"{annotation}: is empty")
+        raise DatasetError(f"{annotation}: is empty; fetch it again")
     if len(rows[0]) == 4:
         return finite_boxes(to_numbers(rows, annotation), annotation)
     corners = to_numbers([row[1:5] for row in rows], annotation)
@@ -89,7 +91,7 @@ def _shorten(frames: Frames, count: int) -> Frames:
     """Return the first `count` frames of a folder, by their numbers."""
     numbers = [int(path.stem) for path in frames.paths() if path.stem.isdigit()]
     if len(numbers) <= count:
-        raise DatasetError(f"{frames.folder}: names of frames are not numbers, so that the last cannot be left out")
+        raise DatasetError(f"{frames.folder}: names of frames are not numbers, which order them; rename the frames")
     return Frames(frames.folder, numbers[0], numbers[count - 1])
 
 

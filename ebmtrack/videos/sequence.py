@@ -57,7 +57,9 @@ class Frames:
             return [by_number[n] for n in wanted]
         if count == len(files) and sorted(by_number) in (list(range(count)), list(range(1, count + 1))):
             return [by_number[n] for n in sorted(by_number)]
-        raise DatasetError(f"{self.folder}: frame {lost} is missing (needed: {self.first} to {last})")
+        raise DatasetError(
+            f"{self.folder}: frame {lost} is missing (needed: {self.first} to {last}); fetch the sequence again"
+        )
 
     def file(self, index: int) -> str | None:
         """Return the path of frame `index` (from 0) by the pattern, there or not; None without a pattern."""
@@ -68,7 +70,7 @@ class Frames:
     def _listing(self) -> list[Path]:
         """Return the images in natural order."""
         if not self.folder.is_dir():
-            raise DatasetError(f"{self.folder}: no such folder of frames")
+            raise DatasetError(f"{self.folder}: no such folder of frames; is the data set complete?")
         files = image_files(self.folder)
         if not files:
             raise DatasetError(f"{self.folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
@@ -208,13 +210,13 @@ class DataSet:
         if names:
             return tuple(dict.fromkeys(self.resolve(name) for name in names))
         if not self.loaders and not self.missing:
-            raise DatasetError(f"{self.name} under {self.root}: no sequences found")
+            raise DatasetError(f"{self.name} under {self.root}: no sequences found; give the folder that holds them")
         if not allow_missing and (lacking := self.shortfall(12)):
             raise DatasetError(
                 f"{self.name} under {self.root}: {lacking}. Add them, or give --allow-missing to use the rest"
             )
         if not self.loaders:
-            raise DatasetError(f"{self.name} under {self.root}: no sequences found")
+            raise DatasetError(f"{self.name} under {self.root}: no sequences found; give the folder that holds them")
         return self.names
 
     def without(self, names: Iterable[str]) -> DataSet:

@@ -307,7 +307,7 @@ def _is_compact(cutout: np.ndarray) -> bool:
 def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]:
     """Return the image files of a folder, by name."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: the folder of images is missing")
+        raise DatasetError(f"{folder}: the folder of images is missing; make it, or correct the path of the material")
     kinds = (".webp", ".png", ".jpg", ".jpeg")
     files = [path for path in shown(folder.iterdir()) if path.suffix.lower() in kinds]
     files = [path for path in files if keep is None or keep(path.stem)]

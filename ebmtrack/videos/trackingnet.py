@@ -38,7 +38,7 @@ def find(root: Path, split: str = "") -> DataSet:
         anno = existing_folder(root / f"TRAIN_{number}" / "anno", f"the annotation of set {number} is missing")
         names = [path.stem for path in shown(anno.glob("*.txt"))]
         if not names:
-            raise DatasetError(f"{anno}: no annotation file")
+            raise DatasetError(f"{anno}: no annotation file; fetch the set's archive again")
         twice = next((name for name in names if name in places), None)
         if twice is not None:
             raise DatasetError(f"{anno / twice}.txt: set {places[twice].name} has a sequence of that name, too")

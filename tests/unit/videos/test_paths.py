@@ -232,7 +232,7 @@ def test_damage_and_gaps_are_told_and_give_code_1(tmp_path: Path, capsys) -> Non
     code, out = checked(capsys, "lasot", tree)
     assert code == 1 and "cat-2/img: the folder of frames" in out
     code, out = checked(capsys, "coco", tmp_path / "got")
-    assert code == 1 and "train2017: the folder of photographs is missing" in out
+    assert code == 1 and "train2017: no such folder of photographs" in out
     assert checked(capsys, "trackingnet", tmp_path / "got")[0] == checked(capsys, "lasot", tmp_path / "none")[0] == 1
 
 
