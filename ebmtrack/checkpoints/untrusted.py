@@ -106,7 +106,7 @@ def read_torch(path: str | os.PathLike, stand_ins: Iterable[tuple[type, str]] = 
     outside of torch's own list is refused.
     """
     if kind_of(path) != "torch":
-        raise CheckpointError(f"{path}: a safetensors file, where a PyTorch checkpoint is expected; give a .pth file")
+        raise CheckpointError(f"{path}: a safetensors file, but a PyTorch checkpoint is expected; give a .pth file")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise CheckpointError(
             f"{path}: PyTorch files are read with torch 2.6 or later only: before, they could "

@@ -19,9 +19,11 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.intervals import Interval, bootstrap, paired_difference
+from ebmtrack.names import check_name
 from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.studies.records import claim_folder, load_records, markdown_table
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import BoxLossName, ObjectiveSettings, box_loss, draw_candidates
 from ebmtrack.training.validation import overlaps_after_ascent
@@ -34,6 +36,8 @@ LOSSES: dict[str, BoxLossName] = {  # name here: in ObjectiveSettings
     "kld-is": "kld_is",
     "ml-is": "ml_is",
 }
+RECORD = ("loss", "samples", "seed", "step_length", "iou", "op75", "auc")
+HEADS = ("loss", "M", "seeds", "step length", "IoU", "- NCE+", "OP75", "seeds' s.d. (IoU)", "AUC", "- NCE+")
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,9 @@ def box_study(
     prepare gives the training and the held-back pairs; it is called where `out` has none. track is called for runs
     with the most samples only. Raises ConfigError for an `out` with other settings or an unknown loss.
     """
-    unknown = sorted({run.loss for run in runs} - set(LOSSES))
-    if unknown:
-        raise ConfigError(f"unknown loss {unknown[0]!r}: choose from {', '.join(LOSSES)}")
-    _claim_folder(out, settings)
+    for run in runs:
+        check_name("loss", run.loss, LOSSES)
+    claim_folder(out, settings)
     parts = [out / "features_train.safetensors", out / "features_held_back.safetensors"]
     if not all(path.exists() for path in parts):
         for path, pairs in zip(parts, prepare(settings)):
@@ -177,29 +180,9 @@ def box_study(
             record = run_one(train, held_back, run, settings, track if run.samples == most else None)
             files.write_text(path, json.dumps(record))
             log(f"{run.name}: IoU {statistics.fmean(record['iou']):.3f}, step length {record['step_length']:g}")
-    table = make_table(load_records(out), settings)
+    table = make_table(load_records(out, RECORD), settings)
     files.write_text(out / "table.md", table)
     return table
-
-
-def _claim_folder(out: Path, settings: BoxStudySettings) -> None:
-    path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
-    if path.exists() and path.read_text("utf-8") != text:
-        raise ConfigError(f"{path} belongs to a study with other settings: choose another folder or delete it")
-    files.write_text(path, text)
-
-
-def load_records(out: Path) -> list[dict]:
-    """Return the finished runs under `out`; ResultError names a damaged file."""
-    records = []
-    for path in sorted((out / "runs").glob("*.json")):
-        try:
-            record = json.loads(path.read_text("utf-8"))
-            _ = [record[key] for key in ("loss", "samples", "seed", "step_length", "iou", "op75", "auc")]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"{path} is no record of a box study ({error}): delete it to run again") from error
-        records.append(record)
-    return records
 
 
 def make_table(records: list[dict], settings: BoxStudySettings) -> str:
@@ -209,30 +192,24 @@ def make_table(records: list[dict], settings: BoxStudySettings) -> str:
     means over seeds; "- NCE+" is the paired difference to NCE+ with as many samples.
     """
     changes = f" Pairs with {', '.join(settings.changes)}." if settings.changes else ""
-    lines = [
-        f"Width {settings.width}, {settings.train_pairs} pairs, {settings.steps} steps of {settings.batch}.{changes}",
-        "",
-        "| loss | M | seeds | step length | IoU | - NCE+ | OP75 | seeds' s.d. (IoU) | AUC | - NCE+ |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = f"Width {settings.width}, {settings.train_pairs} pairs, {settings.steps} steps of {settings.batch}.{changes}"
     groups: dict[tuple[int, str], list[dict]] = {}
     for record in records:
         groups.setdefault((record["samples"], record["loss"]), []).append(record)
-    for samples, loss in sorted(groups, key=lambda key: (-key[0], list(LOSSES).index(key[1]))):
-        lines.append(_row(groups[samples, loss], groups.get((samples, "nce+"), [])))
-    return "\n".join(lines) + "\n"
+    order = sorted(groups, key=lambda key: (-key[0], list(LOSSES).index(key[1])))
+    rows = [_row(groups[samples, loss], groups.get((samples, "nce+"), [])) for samples, loss in order]
+    return "\n".join([head, "", *markdown_table(HEADS, rows)]) + "\n"
 
 
-def _row(group: list[dict], reference: list[dict]) -> str:
-    """Return one line of the table."""
+def _row(group: list[dict], reference: list[dict]) -> list[str]:
+    """Return the cells of one line of the table."""
     lengths = sorted({f"{record['step_length']:g}" for record in group}, key=float)
     means = [statistics.fmean(record["iou"]) for record in group]
     deviation = f"{statistics.stdev(means):.3f}" if len(means) > 1 else ""
     entries = [group[0]["loss"].upper(), str(group[0]["samples"]), str(len(group)), ", ".join(lengths)]
     entries += _columns(*(_over_seeds(g, "iou") for g in (group, reference)))
     entries += [f"{statistics.fmean(record['op75'] for record in group):.3f}", deviation]
-    entries += _columns(*(_over_seeds(g, "auc") for g in (group, reference)))
-    return "| " + " | ".join(entries) + " |"
+    return entries + _columns(*(_over_seeds(g, "auc") for g in (group, reference)))
 
 
 def _columns(ours: dict[str, float], reference: dict[str, float]) -> list[str]:

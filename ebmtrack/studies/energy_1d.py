@@ -23,6 +23,7 @@ from ebmtrack import files
 from ebmtrack.device import pick_device
 from ebmtrack.energy.density import kl_divergence_grid
 from ebmtrack.errors import ConfigError
+from ebmtrack.names import check_name
 from ebmtrack.studies.energy_1d_methods import (
     FIGURE_2,
     HIGH,
@@ -41,7 +42,8 @@ from ebmtrack.studies.energy_1d_methods import (
     method_of,
     seed_of,
 )
-from ebmtrack.studies.energy_1d_report import load_records, write_report
+from ebmtrack.studies.energy_1d_report import records_of, write_report
+from ebmtrack.studies.records import claim_folder
 
 SAVE_EVERY_S = 60.0  # seconds between checkpoints of a group of runs
 
@@ -218,9 +220,9 @@ def study_1d(
     `out` with other settings. compiled: about twice as fast, where there is a C++ compiler.
     """
     out, device = Path(out), pick_device(device)
-    _claim_folder(out, settings)
+    claim_folder(out, settings)
     for cell in _cells(methods, samples, device):
-        done = {(run["dataset"], run["run"]) for r in load_records(out, cell) for run in r["runs"]}
+        done = {(run["dataset"], run["run"]) for r in records_of(out, cell) for run in r["runs"]}
         todo = [(d, r) for d in (1, 2) for r in range(runs) if (d, r) not in done]
         size = _group_size(cell, device)
         for pairs in (todo[i : i + size] for i in range(0, len(todo), size)):
@@ -263,9 +265,8 @@ def _best_of(net: nn.Module, results: list[dict], dataset: int) -> dict | None:
 
 def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[Cell]:
     """Return the cells to train, the cheap ones first."""
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown:
-        raise ConfigError(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}")
+    for name in methods:
+        check_name("method", name, METHODS)
     if not samples or min(samples) < 1:
         raise ConfigError(f"samples must be positive numbers, got {tuple(samples)}")
     chosen = methods or [name for name in METHODS if device != "cpu" or name not in LONG]
@@ -283,14 +284,6 @@ def _cost(cell: Cell) -> int:
 def _group_size(cell: Cell, device: str) -> int:
     """Return how many runs to train at once: what fits a CPU's cache, or a good part of a GPU's memory."""
     return max(1, (1 << 11 if device == "cpu" else 1 << 17) // max(64, cell.samples))
-
-
-def _claim_folder(out: Path, settings: StudySettings) -> None:
-    """Write the settings into `out`, or raise ConfigError if it holds runs with other settings."""
-    path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
-    if path.exists() and path.read_text("utf-8") != text:
-        raise ConfigError(f"{path} belongs to a study with other settings: choose another folder or delete it")
-    files.write_text(path, text)
 
 
 def _record_path(out: Path, cell: Cell, first: tuple[int, int]) -> Path:

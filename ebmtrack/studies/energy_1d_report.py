@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable
@@ -14,7 +13,6 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.errors import ResultError
 from ebmtrack.studies.energy_1d_methods import (
     FIGURE_2,
     HIGH,
@@ -26,6 +24,7 @@ from ebmtrack.studies.energy_1d_methods import (
     StudySettings,
     log_density,
 )
+from ebmtrack.studies.records import load_records, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,11 +40,15 @@ PAPER = {  # BMVC 2020, Table 1
     "dsm": 0.395,
     "nce+": 0.066,
 }
+HEADS = (
+    *("method", "M", "paper", "ours", "95 % interval", "data 1", "data 2"),
+    *("all: median, s.d.", "runs", "s / epoch / run"),
+)
 
 
 def write_report(out: Path, settings: StudySettings) -> str:
     """Write table.md, figure2.png and densities.png under `out` from all its records; return the table."""
-    records = load_records(out)
+    records = records_of(out)
     table = make_table(records, settings)
     files.write_text(out / "table.md", table)
     _draw_figure2(out / "figure2.png", records)
@@ -53,19 +56,10 @@ def write_report(out: Path, settings: StudySettings) -> str:
     return table
 
 
-def load_records(out: Path, cell: Cell | None = None) -> list[dict]:
+def records_of(out: Path, cell: Cell | None = None) -> list[dict]:
     """Return the records of finished runs under `out`, of one cell or of all, in the order of their names."""
-    records = []
-    for path in sorted((Path(out) / "runs").glob("*.json")):
-        try:
-            record = json.loads(path.read_text("utf-8"))
-            here = Cell(record["method"], record["samples"])
-            _ = record["seconds"], record["runs"], record["best"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"{path} is no record of a 1D study ({error}): delete it to train again") from error
-        if cell in (None, here):
-            records.append(record)
-    return records
+    records = load_records(out, ("method", "samples", "seconds", "runs", "best"))
+    return [record for record in records if cell in (None, Cell(record["method"], record["samples"]))]
 
 
 def make_table(records: list[dict], settings: StudySettings) -> str:
@@ -75,15 +69,10 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
     the runs. The best quarter of 20 runs is the paper's "5 best of 20". Failed runs (D_KL not finite) count as
     infinite.
     """
-    lines = [
-        f"{settings.epochs} epochs, seed {settings.seed}; D_KL on a {settings.grid} x {settings.grid} grid.",
-        "",
-        "| method | M | paper | ours | 95 % interval | data 1 | data 2 | all: median, s.d. | runs | s / epoch / run |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for cell in sorted({Cell(r["method"], r["samples"]) for r in records}, key=_table_order):
-        lines.append(_table_row(cell, [r for r in records if Cell(r["method"], r["samples"]) == cell], settings))
-    return "\n".join(lines) + "\n"
+    head = f"{settings.epochs} epochs, seed {settings.seed}; D_KL on a {settings.grid} x {settings.grid} grid."
+    cells = sorted({Cell(r["method"], r["samples"]) for r in records}, key=_table_order)
+    rows = [_table_row(c, [r for r in records if Cell(r["method"], r["samples"]) == c], settings) for c in cells]
+    return "\n".join([head, "", *markdown_table(HEADS, rows)]) + "\n"
 
 
 def best_quarter(values: Iterable[float]) -> float:
@@ -111,8 +100,8 @@ def divergences_of(records: list[dict], dataset: int) -> list[float]:
     return [math.inf if run["kl"] is None else run["kl"] for run in runs]
 
 
-def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
-    """Return one line of the table."""
+def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> list[str]:
+    """Return the cells of one line of the table."""
     each = [divergences_of(records, d) for d in (1, 2)]
     best = [best_quarter(values) for values in each]
     finite = [value for values in each for value in values if math.isfinite(value)]
@@ -122,7 +111,7 @@ def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> str:
     numbers = [f"{value:.3f}" for value in (statistics.fmean(best), *best)]
     interval = "{:.3f} to {:.3f}".format(*best_quarter_interval(each))
     entries = [cell.method, str(cell.samples or "-"), paper, numbers[0], interval, *numbers[1:], spread]
-    return "| " + " | ".join([*entries, f"{len(each[0])} + {len(each[1])}", f"{seconds:.3f}"]) + " |"
+    return [*entries, f"{len(each[0])} + {len(each[1])}", f"{seconds:.3f}"]
 
 
 def _table_order(cell: Cell) -> tuple[int, int]:

@@ -18,14 +18,14 @@ from torch import Generator, Tensor, nn
 from ebmtrack import files
 from ebmtrack.device import pick_device
 from ebmtrack.names import check_name
-from ebmtrack.studies.energy_1d import Design, _claim_folder, _train_record, divergences
+from ebmtrack.studies.energy_1d import Design, _train_record, divergences
 from ebmtrack.studies.energy_1d_methods import HIGH, LOW, PAPER_SETTINGS, Cell, StudySettings, log_density
 from ebmtrack.studies.energy_1d_report import (
     _draw_one,
     best_quarter,
     best_quarter_interval,
     divergences_of,
-    load_records,
+    records_of,
 )
 from ebmtrack.studies.proposals_1d_methods import (
     METHODS,
@@ -37,6 +37,7 @@ from ebmtrack.studies.proposals_1d_methods import (
     negative_log_likelihood,
     training_data,
 )
+from ebmtrack.studies.records import claim_folder, markdown_table
 
 RELEASED = {  # the released code as it is, 4 models each, mean (experiment 2) or a few models (experiment 1)
     "fixed": ("0.074 to infinite", "1.829"),
@@ -74,10 +75,10 @@ def study_proposals(
     """
     out, device = Path(out), pick_device(device)
     chosen = [check_name("method", name, METHODS) for name in methods or METHODS]
-    _claim_folder(out, settings)
+    claim_folder(out, settings)
     for method in chosen:
         cell = Cell(method, 0 if method in WITHOUT_SAMPLES else samples)
-        done = {(run["dataset"], run["run"]) for r in load_records(out, cell) for run in r["runs"]}
+        done = {(run["dataset"], run["run"]) for r in records_of(out, cell) for run in r["runs"]}
         for dataset in (1, 2):
             todo = [(dataset, r) for r in range(runs) if (dataset, r) not in done]
             size = runs if method in WITHOUT_SAMPLES else max(1, 1024 // samples) if device == "cpu" else runs
@@ -89,7 +90,7 @@ def study_proposals(
 
 def write_report(out: Path, settings: StudySettings) -> str:
     """Write table.md and densities.png under `out` from all its records; return the table."""
-    records = load_records(out)
+    records = records_of(out)
     table = make_table(records, settings)
     files.write_text(out / "table.md", table)
     _draw_densities(out / "densities.png", records)
@@ -102,18 +103,17 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
         f"{settings.epochs} epochs, seed {settings.seed}. Experiment 1: D_KL, 2: test NLL. Each: mean of the",
         "best quarter, its 95 % bootstrap interval, (median, s.d. of all), number of runs.",
         "",
-        "| method | M | experiment 1 | released code | experiment 2 | released code | s / run |",
-        "|---|---|---|---|---|---|---|",
     ]
+    heads = ("method", "M", "experiment 1", "released code", "experiment 2", "released code", "s / run")
+    rows = []
     cells = {Cell(r["method"], r["samples"]) for r in records}
     for cell in sorted(cells, key=lambda cell: (METHODS.index(cell.method), -cell.samples)):
         ours = [r for r in records if (r["method"], r["samples"]) == (cell.method, cell.samples)]
         one, two = (_figure(divergences_of(ours, dataset)) for dataset in (1, 2))
         released = RELEASED.get(cell.method, ("", ""))
         seconds = sum(r["seconds"] for r in ours) / sum(len(r["runs"]) for r in ours)
-        row = [cell.method, str(cell.samples or "-"), one, released[0], two, released[1], f"{seconds:.1f}"]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([cell.method, str(cell.samples or "-"), one, released[0], two, released[1], f"{seconds:.1f}"])
+    return "\n".join(lines + markdown_table(heads, rows)) + "\n"
 
 
 def _figure(values: list[float]) -> str:

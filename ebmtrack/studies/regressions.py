@@ -21,6 +21,7 @@ from ebmtrack.regression.measures import evaluate, predictions, refined_error
 from ebmtrack.regression.network import RegressionNet
 from ebmtrack.regression.synthetic import DRAWINGS
 from ebmtrack.regression.training import RegressionSettings, open_examples, plan_of
+from ebmtrack.studies.records import markdown_table
 from ebmtrack.training.run import train
 
 COMPARED = ("l2", "mdn", "energy-nce", "proposal", "teacher")
@@ -125,23 +126,21 @@ def make_table(out: Path) -> str:
         task, method, _ = path.stem.split("_")
         records.setdefault((task, method), []).append(json.loads(path.read_text("utf-8")))
     order = sorted(records, key=lambda key: (list(DRAWINGS).index(key[0]), list(METHODS).index(key[1])))
-    lines = ["| task | method | seeds | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
-    for key in order:
-        cells = [_cell([r[name] for r in records[key] if name in r]) for name in COLUMNS]
-        lines.append("| " + " | ".join([*key, str(len(records[key])), *cells]) + " |")
-    names = ("biased", "l2", "mdn")
-    lines += ["", "| task | refined by | " + " | ".join(f"{n}: before, after" for n in names) + " |", "|---" * 5 + "|"]
-    for key in (key for key in order if any("biased_after" in r for r in records[key])):
-        cells = []
-        for name in names:
-            both = [_cell([r[f"{name}_{w}"] for r in records[key] if f"{name}_{w}" in r]) for w in ("before", "after")]
-            cells.append(", ".join(both))
-        lines.append("| " + " | ".join([*key, *cells]) + " |")
+    rows = [[*key, str(len(records[key])), *(_cell(records[key], name) for name in COLUMNS)] for key in order]
+    starts = ("biased", "l2", "mdn")
+    refined = [
+        [*key, *(", ".join(_cell(records[key], f"{name}_{when}") for when in ("before", "after")) for name in starts)]
+        for key in order
+        if any("biased_after" in record for record in records[key])
+    ]
+    lines = [*markdown_table(("task", "method", "seeds", *COLUMNS), rows), ""]
+    lines += markdown_table(("task", "refined by", *(f"{name}: before, after" for name in starts)), refined)
     return "\n".join(lines) + "\n"
 
 
-def _cell(values: list[float]) -> str:
-    """Return mean and deviation, or nothing."""
+def _cell(records: list[dict[str, float]], name: str) -> str:
+    """Return mean and deviation of one figure, or nothing."""
+    values = [record[name] for record in records if name in record]
     if not values:
         return ""
     spread = f" ({statistics.stdev(values):.2f})" if len(values) > 1 else ""

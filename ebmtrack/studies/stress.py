@@ -1,17 +1,7 @@
 """What jumps, occlusions, gaps and bad pictures do to a tracker: sequences that are changed on purpose.
 
-| change | what happens |
-|---|---|
-| `none` | nothing |
-| `jump` | every 15 frames the picture stands elsewhere, by 2.5 target sizes in some direction |
-| `hidden` | in 20 of every 60 frames something else from the picture covers the target |
-| `gaps` | two of three frames are missing |
-| `grey` | no colours |
-| `twin` | a copy of the target passes it, at 1.5 target sizes, again and again |
-| `noise` | normal noise of 20 grey levels |
-
-Frames in which the target cannot be seen count for nothing. Benchmarks hold little of the first two, and what a live
-picture is full of decides there whether a tracker is of use.
+Frames in which the target cannot be seen count for nothing. Benchmarks hold few jumps and occlusions, which live
+pictures are full of.
 """
 
 from __future__ import annotations
@@ -26,13 +16,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.errors import EbmtrackError
 from ebmtrack.evaluation.jobs import seed_of
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
 from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.score_tables import Cell, Table
 from ebmtrack.files import write_text
 from ebmtrack.images import read_rgb
+from ebmtrack.names import check_name
 from ebmtrack.tracking.sequence import TrackerLike, track_frames
 from ebmtrack.videos.sequence import DataSet, Sequence
 
@@ -128,24 +119,14 @@ def noise(frames: Frames, rng: np.random.Generator) -> Frames:
         yield np.clip(np.rint(noisy), 0, 255).astype(np.uint8), box
 
 
-MEANINGS = {
-    "none": "nothing is changed",
-    "jump": "every 15 frames the picture moves by 2.5 target sizes in some direction",
-    "hidden": "in 20 of every 60 frames something else from the picture covers the target",
-    "gaps": "two of three frames are missing",
-    "grey": "no colours",
-    "twin": "a copy of the target passes it at 1.5 target sizes, to and fro",
-    "noise": "normal noise of 20 grey levels",
-}
-
-CHANGES: dict[str, Change] = {
-    "none": lambda frames, rng: frames,
-    "jump": jumping,
-    "hidden": hidden,
-    "gaps": gaps,
-    "grey": grey,
-    "twin": twin,
-    "noise": noise,
+CHANGES: dict[str, tuple[Change, str]] = {  # what a change does, and what happens, for people
+    "none": (lambda frames, rng: frames, "nothing is changed"),
+    "jump": (jumping, "every 15 frames the picture moves by 2.5 target sizes in some direction"),
+    "hidden": (hidden, "in 20 of every 60 frames something else from the picture covers the target"),
+    "gaps": (gaps, "two of three frames are missing"),
+    "grey": (grey, "no colours"),
+    "twin": (twin, "a copy of the target passes it at 1.5 target sizes, to and fro"),
+    "noise": (noise, "normal noise of 20 grey levels"),
 }
 
 
@@ -186,10 +167,7 @@ def stress(
         ConfigError: Unknown change.
         DatasetError: Frames cannot be read.
     """
-    chosen = list(changes) or list(CHANGES)
-    unknown = sorted(set(chosen) - set(CHANGES))
-    if unknown:
-        raise ConfigError(f"unknown change {unknown[0]!r}, known are {', '.join(CHANGES)}")
+    chosen = [check_name("change", change, CHANGES) for change in changes or CHANGES]
     width, trials = max(map(len, trackers)), {}
     say(f"{'change':8}  {'tracker':{width}}    AUC   OP50   lost")
     for change in chosen:
@@ -248,7 +226,7 @@ def stress_page(trials: Trials, title: str) -> str:
             values = [float(of(trials[change, tracker])) for tracker in trackers]
             rows.append([Cell(change), *(Cell(f"{100 * value:.1f}", value, value) for value in values)])
         tables.append(Table(f"stress-{name}", ["Change", *trackers], rows, heading))
-    notes = [(name, meaning) for name, meaning in MEANINGS.items() if name in changes]
+    notes = [(name, meaning) for name, (_, meaning) in CHANGES.items() if name in changes]
     return fill("tables.html", title=title, subtitle="Sequences changed on purpose.", tables=tables, words=notes)
 
 
@@ -267,7 +245,7 @@ def _trial(tracker: TrackerLike, sequence: Sequence, change: str, seed: int, nam
     truth: list[Array] = []
 
     def images() -> Iterator[Array]:
-        for image, box in CHANGES[change](plain, np.random.default_rng(seed)):
+        for image, box in CHANGES[change][0](plain, np.random.default_rng(seed)):
             truth.append(box)
             yield image
 

@@ -118,7 +118,7 @@ def test_damaged_records_are_named(tmp_path, text):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "bad.json").write_text(text)
     with pytest.raises(ResultError, match=r"bad\.json is no record"):
-        box_study.load_records(tmp_path)
+        box_study.load_records(tmp_path, box_study.RECORD)
 
 
 def test_what_was_changed_stands_in_the_table_and_belongs_to_the_folder(tmp_path):

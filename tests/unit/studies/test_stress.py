@@ -23,7 +23,7 @@ def still(count):
 
 
 def changed(name, count, seed=0):
-    return list(stress.CHANGES[name](still(count), np.random.default_rng(seed)))
+    return list(stress.CHANGES[name][0](still(count), np.random.default_rng(seed)))
 
 
 def inside(picture, box):
@@ -140,7 +140,7 @@ def test_what_is_stored_is_not_tracked_again(folder, tmp_path):
 
 
 def test_an_unknown_change_is_refused(folder):
-    with pytest.raises(ConfigError, match="unknown change 'jmp', known are none, jump"):
+    with pytest.raises(ConfigError, match="unknown change 'jmp'; did you mean 'jump'"):
         stress.stress({"still": Standing()}, open_dataset("folder", folder), ["jmp"])
 
 
