@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ebmtrack.commands.cluster import ClusterOptions, Crew
-from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, VisdomOptions, joined
+from ebmtrack.commands.options import (
+    DEFAULT_SET_UP,
+    Changes,
+    DatasetOptions,
+    Flat,
+    Names,
+    Repeated,
+    VisdomOptions,
+    joined,
+)
 from ebmtrack.errors import ConfigError
 
 
@@ -19,7 +28,8 @@ class Evaluate:
     """Run trackers over a benchmark and score them; what is finished is not run again.
 
     Attributes:
-        params: Tracker set-ups, one or more: names in tracker_params, or paths of files like those.
+        params: Tracker set-ups, one or more: names in tracker_params, or paths of files like those (dimp18_nce_plus by
+            default).
         sequences: Names of sequences, all by default.
         runs: Runs with different seeds.
         workers: Processes (one per GPU or core by default).
@@ -37,8 +47,8 @@ class Evaluate:
     """
 
     data: Flat[DatasetOptions]
-    params: tuple[str, ...] = (DEFAULT_SET_UP,)
-    sequences: tuple[str, ...] = ()
+    params: Names = ()
+    sequences: Names = ()
     runs: int = 1
     workers: int | None = None
     threads: int | None = None
@@ -63,7 +73,7 @@ class Evaluate:
             raise ConfigError("--visdom shows one sequence at a time: leave --batch out")
         self.jobs.check(self.nodes)
         options = EvaluateOptions(
-            sequences=self.sequences,
+            sequences=joined(self.sequences),
             runs=self.runs,
             workers=self.workers,
             threads=self.threads,
@@ -79,7 +89,14 @@ class Evaluate:
         )
         shown = self._shown() if self.panel.visdom else {}
         stream = sys.stderr if self.json else sys.stdout
-        evaluation = evaluate(self.params, self.data.dataset, self.data.locate(), options, stream=stream, **shown)
+        evaluation = evaluate(
+            joined(self.params) or (DEFAULT_SET_UP,),
+            self.data.dataset,
+            self.data.locate(),
+            options,
+            stream=stream,
+            **shown,
+        )
         if self.json:
             print(dumps(evaluation.as_json(), indent=1))
         return evaluation.exit_code
@@ -107,7 +124,7 @@ class Stress:
 
     Attributes:
         root: Folder of sequences, as for `ebmtrack eval --dataset folder`.
-        params: Tracker set-ups, one or more.
+        params: Tracker set-ups, one or more (dimp18_nce_plus by default).
         changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
         set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
@@ -117,8 +134,8 @@ class Stress:
     """
 
     root: Path
-    params: tuple[str, ...] = (DEFAULT_SET_UP,)
-    changes: tuple[str, ...] = ()
+    params: Names = ()
+    changes: Names = ()
     set: Changes = ()
     weights: str | None = None
     device: str = "auto"
@@ -135,13 +152,13 @@ class Stress:
         from ebmtrack.training.overrides import override
         from ebmtrack.videos import open_dataset
 
-        chosen = {name: load_params(name) for name in self.params}
+        chosen = {name: load_params(name) for name in joined(self.params) or (DEFAULT_SET_UP,)}
         if changes := joined(self.set):
-            chosen |= {f"{name} {' '.join(changes)}": override(load_params(name), changes) for name in self.params}
+            chosen |= {f"{name} {' '.join(changes)}": override(one, changes) for name, one in chosen.items()}
         trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
         folder = self.root.resolve().name
         store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})
-        trials = stress(trackers, open_dataset("folder", self.root), self.changes, self.seed, store=store)
+        trials = stress(trackers, open_dataset("folder", self.root), joined(self.changes), self.seed, store=store)
         write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{folder}”"))
         print(f"the page is {store.folder / 'stress.html'}")
 
@@ -167,9 +184,9 @@ class Report:
     data: Flat[DatasetOptions]
     results: Path = Path("results")
     page: Path = Path("report.html")
-    params: tuple[str, ...] = ()
-    sequences: tuple[str, ...] = ()
-    others: dict[str, Path] | None = None
+    params: Names = ()
+    sequences: Names = ()
+    others: Repeated[dict[str, Path]] = ()
     peers: Path | None = None
     protocol: str | None = None
     worst: int = 5
@@ -182,11 +199,11 @@ class Report:
 
         options = ReportOptions(
             out=self.results,
-            params_names=self.params,
-            results=self.others or {},
+            params_names=joined(self.params),
+            results={name: folder for group in self.others for name, folder in group.items()},
             peers=self.peers,
             protocol=self.protocol,
-            sequences=self.sequences,
+            sequences=joined(self.sequences),
             worst=self.worst,
             plots=self.plots,
             pages=self.pages,
@@ -210,7 +227,7 @@ class Export:
     data: Flat[DatasetOptions]
     layout: Literal["pytracking", "got10k", "got10k-otb", "got10k-server", "trackingnet-server"]
     results: Path = Path("results")
-    params: tuple[str, ...] = ()
+    params: Names = ()
     integers: bool = False
     out: Path = Path("export")
 
@@ -224,7 +241,7 @@ class Export:
             self.layout,
             self.out,
             out=self.results,
-            params_names=self.params,
+            params_names=joined(self.params),
             integers=self.integers,
         )
         what = "archives" if self.layout.endswith("-server") else "files of boxes"

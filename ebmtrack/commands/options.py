@@ -22,12 +22,13 @@ T = TypeVar("T")
 Positional = Annotated[T, tyro.conf.Positional]
 Repeated = Annotated[tuple[T, ...], tyro.conf.UseAppendAction]  # an option that is given once for each value
 Changes = Repeated[tuple[str, ...]]  # --set a=1 b=2 --set c=3
+Names = Repeated[tuple[str, ...]]  # --params a b --params c
 Flat = Annotated[T, tyro.conf.arg(name="")]  # a group of options without a prefix
 
 
-def joined(changes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    """Return the changes of all --set options, in their order."""
-    return tuple(change for group in changes for change in group)
+def joined(groups: tuple[tuple[T, ...], ...]) -> tuple[T, ...]:
+    """Return the values of an option that was given several times, with several values each, in their order."""
+    return tuple(value for group in groups for value in group)
 
 
 class Verb(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ebmtrack.commands.cluster import ClusterOptions, run_alone
-from ebmtrack.commands.options import Changes, Flat, Positional, joined
+from ebmtrack.commands.options import Changes, Flat, Names, Positional, Repeated, joined
 from ebmtrack.errors import ConfigError
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
@@ -108,9 +108,9 @@ class Study:
     """
 
     name: Positional[Literal["1d", "proposals-1d", "regression", "boxes", "detection", "boxes3d"]]
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int | None = None
-    samples: tuple[int, ...] = ()
+    samples: Repeated[tuple[int, ...]] = ()
     out: Path | None = None
     seed: int = 0
     device: str = "auto"
@@ -131,7 +131,7 @@ class Study:
         """Return the table of the detection branch's losses."""
         from ebmtrack.studies.detection import study_detection
 
-        return study_detection(self.out or Path("study_detection"), self.data, self.methods, self.runs or 3)
+        return study_detection(self.out or Path("study_detection"), self.data, joined(self.methods), self.runs or 3)
 
     def _study_boxes3d(self) -> str:
         """Return the table of 3D boxes in synthetic scenes."""
@@ -145,9 +145,9 @@ class Study:
 
         return study_1d(
             self.out or Path("study1d"),
-            self.methods,
+            joined(self.methods),
             self.runs or 20,
-            self.samples or (1, 4, 16, 64, 256, 1024),
+            joined(self.samples) or (1, 4, 16, 64, 256, 1024),
             self.device,
             StudySettings(seed=self.seed),
             compiled=self.compile,
@@ -158,13 +158,13 @@ class Study:
         from ebmtrack.studies.energy_1d import StudySettings
         from ebmtrack.studies.proposals_1d import study_proposals
 
-        if len(self.samples) > 1:
-            raise ConfigError(f"proposals-1d: --samples takes one number, got {self.samples}")
+        if len(joined(self.samples)) > 1:
+            raise ConfigError(f"proposals-1d: --samples takes one number, got {joined(self.samples)}")
         return study_proposals(
             self.out or Path("study_proposals"),
-            self.methods,
+            joined(self.methods),
             self.runs or 20,
-            (self.samples or (1024,))[0],
+            (joined(self.samples) or (1024,))[0],
             self.device,
             StudySettings(seed=self.seed),
             compiled=self.compile,
@@ -174,8 +174,8 @@ class Study:
         """Return the table of the methods of regression on drawn images."""
         from ebmtrack.studies.regressions import study_regressions
 
-        out, noise = self.out or Path("study_regression"), (self.samples or (64,))[0]
-        return study_regressions(out, self.methods, self.runs or 3, self.steps, noise)
+        out, noise = self.out or Path("study_regression"), (joined(self.samples) or (64,))[0]
+        return study_regressions(out, joined(self.methods), self.runs or 3, self.steps, noise)
 
     def _study_boxes(self) -> str:
         """Return the table of the study of box losses."""
@@ -185,9 +185,9 @@ class Study:
             self.out or Path("study_boxes"),
             self.data,
             self.weights,
-            self.methods,
+            joined(self.methods),
             self.runs or 3,
-            self.samples or (128,),
+            joined(self.samples) or (128,),
             self.steps,
             self.track_on,
             joined(self.set),

@@ -82,19 +82,20 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
         CheckpointError: if there is none of this name; of a file for PyTorch it says how to export it.
     """
     folder = find_exported(weights)
-    if folder is None and weights is not None and Path(weights).is_file():
+    if folder is not None:
+        return folder
+    if weights is not None and Path(weights).is_file():
         raise CheckpointError(
-            f"{weights}: ONNX Runtime tracks with exported networks only, and this is a file for PyTorch: "
-            f"pip install 'ebmtrack[export]', then either give it without --engine onnx, or export it once with "
-            f"`ebmtrack export-network {weights} --out FOLDER` (after `ebmtrack convert` if it is one of pytracking's) "
-            "and give --weights FOLDER here"
+            f"{weights} is a file for PyTorch: after pip install 'ebmtrack[train]' it is used as it is, without "
+            "--engine onnx; for ONNX Runtime export it once (after `ebmtrack convert` if it is one of pytracking's), "
+            f"`ebmtrack export-network {weights} --out FOLDER`, which needs ebmtrack[export], and give --weights FOLDER"
         )
-    if folder is None:
-        raise CheckpointError(
-            f"no exported network {str(weights or packaged.DEFAULT_WEIGHTS)!r}: give a folder with network.json; "
-            "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[export])"
-        )
-    return folder
+    if Path(weights or "").suffix in (".safetensors", ".pt", ".pth", ".tar"):
+        raise CheckpointError(f"{weights}: no such file of weights")
+    raise CheckpointError(
+        f"no exported network {str(weights or packaged.DEFAULT_WEIGHTS)!r}: give a folder with network.json; "
+        "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[export])"
+    )
 
 
 def read_exported(folder: Path) -> ExportedNetwork:

@@ -46,7 +46,7 @@ def _check_writable(path: str | os.PathLike | None) -> None:
     """Raise ConfigError if a file cannot be made in the folder of `path`."""
     if path is None or (Path(path).exists() and not Path(path).is_file()):
         return  # nothing asked for, or a folder, pipe or device
-    folder = Path(path).absolute().parent
+    parent = folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent
     try:
@@ -54,6 +54,8 @@ def _check_writable(path: str | os.PathLike | None) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
+    if folder != parent:
+        print(f"note: {Path(path).parent} is not there yet; it is made for {Path(path).name}")
 
 
 def file_stem(source: str | os.PathLike | int) -> str:

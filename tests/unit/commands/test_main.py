@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from ebmtrack import __version__
 from ebmtrack.commands import main as cli
 from ebmtrack.commands.evaluate import Evaluate
-from ebmtrack.commands.options import DatasetOptions, TrackerOptions
+from ebmtrack.commands.options import DatasetOptions, TrackerOptions, joined
 from ebmtrack.commands.track import Demo, Track
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
@@ -245,3 +246,46 @@ def test_signals_from_outside_keep_the_boxes(folder, name):
         printed, errors = process.communicate(timeout=100)
     assert process.returncode == 130 and "Traceback" not in errors
     assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frames" in printed
+
+
+@pytest.mark.parametrize(
+    "line, option, values",
+    [
+        ("eval --dataset folder --params a b --params c", "params", ("a", "b", "c")),
+        ("eval --dataset folder --sequences x --sequences y z", "sequences", ("x", "y", "z")),
+        ("stress --root x --changes grey --changes noise", "changes", ("grey", "noise")),
+        ("export --dataset folder --layout got10k --params a --params b", "params", ("a", "b")),
+        ("study 1d --samples 1 4 --samples 16", "samples", (1, 4, 16)),
+        ("train ebm18 --set a=1 --set b=2 c=3", "set", ("a=1", "b=2", "c=3")),
+    ],
+)
+def test_options_that_are_given_again_add_up(line, option, values):
+    """None of them replaces the first in silence."""
+    assert joined(getattr(cli.parse(line.split()), option)) == values
+
+
+def test_other_trackers_add_up():
+    """Names and folders of all --others."""
+    report = cli.parse("report --dataset folder --others A p --others B q C r".split())
+    assert [dict(group) for group in report.others] == [{"A": Path("p")}, {"B": Path("q"), "C": Path("r")}]
+
+
+def test_a_new_folder_for_boxes_is_told(folder, still, capsys, tmp_path):
+    """A mistyped folder is made, but not in silence."""
+    out = tmp_path / "nwe" / "folder" / "x.csv"
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]) == 0
+    assert f"note: {out.parent} is not there yet; it is made for x.csv" in capsys.readouterr().out
+    assert cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)]) == 0
+    assert "is made" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, text", [("a.safetensors", "'ebmtrack[train]' it is used as it is"), ("b.safetensors", "no such file of")]
+)
+def test_weights_for_pytorch_without_it(folder, monkeypatch, capsys, tmp_path, name, text):
+    """The line says what to install, or that the file is missing."""
+    (tmp_path / "a.safetensors").write_bytes(b"x" * 100)
+    monkeypatch.setattr("ebmtrack.engines.has_torch", lambda: False)
+    argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(tmp_path / "b.txt")]
+    assert cli.main([*argv, "--weights", str(tmp_path / name)]) == 2
+    assert text in capsys.readouterr().err

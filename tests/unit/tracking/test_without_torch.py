@@ -75,6 +75,6 @@ def test_the_network_that_ships_tracks_without_torch(tmp_path):
     assert (device, has_torch) == ("cpu", "False") and precision in ("float32", "float16", "int8")
     x, y, w, h = map(float, box.split())
     assert 60 < x < 140 and 40 < y < 120 and 20 < w < 140 and 20 < h < 140
-    assert "no exported network 'mine.safetensors'" in absent
+    assert "mine.safetensors: no such file of weights" in absent
     assert "there.safetensors --out FOLDER" in not_exported and "ebmtrack[export]" in not_exported
     assert "ebmtrack[train]" in no_torch
