@@ -171,21 +171,21 @@ class Scene:
         x, y, angle, size = pose(time)
         linear = size / sprite.scale * _rotation(angle)
         on_table = np.column_stack([linear, np.array([x, y]) - linear @ sprite.middle])
-        return _chain(self.view(time), on_table)
+        view = self.view(time)
+        return _shifted(view[:, :2] @ on_table, view[:, 2])
 
     def smear(self, thing: int | None, time: float) -> np.ndarray:
         """Return how far (dx, dy) a thing, or the table in mid-frame, moves while the shutter is open, in pixels."""
         before, after = time - SHUTTER / 2, time + SHUTTER / 2
         if thing is None:
-            middle = _apply(_inverse(self.view(time)), np.array([[WIDTH / 2, HEIGHT / 2]]))
+            middle = _apply(cv2.invertAffineTransform(self.view(time)), np.array([[WIDTH / 2, HEIGHT / 2]]))
             return (_apply(self.view(after), middle) - _apply(self.view(before), middle))[0]
         middle = self.things[thing][0].middle[None]
         return (_apply(self.place(thing, after), middle) - _apply(self.place(thing, before), middle))[0]
 
     def render(self, index: int) -> np.ndarray:
         """Return frame number `index` as RGB uint8."""
-        size = (WIDTH, HEIGHT)
-        frame = cv2.warpAffine(self.table, self.view(index), size, borderMode=cv2.BORDER_REFLECT)
+        frame = cv2.warpAffine(self.table, self.view(index), (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
         frame = _smeared(frame, self.smear(None, index)).astype(np.float32)
         shadow_xy = self.view(index)[:, :2] @ np.array(SHADOW_XY)
         for thing, (sprite, _) in enumerate(self.things):
@@ -261,7 +261,7 @@ def _smeared(picture: np.ndarray, smear: np.ndarray) -> np.ndarray:
 
 
 def _table() -> np.ndarray:
-    """Return the table top: planks cut from the wood beside the cup and stretched, with prints lying on them."""
+    """Return the table top: planks cut from the wood beside the cup and stretched, with prints on them."""
     coffee = _photograph("coffee.png")
     rng = np.random.default_rng(4)
     boards = [_board(coffee, y) for y in (190, 215, 240, 262, 285)]
@@ -302,9 +302,7 @@ def _print(name: str, width: int) -> np.ndarray:
     picture = _photograph(name)
     height = round(width * picture.shape[0] / picture.shape[1])
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    border = 10
-    sides = (border, border, border, border)
-    picture = cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=(236, 232, 224))
+    picture = cv2.copyMakeBorder(picture, 10, 10, 10, 10, cv2.BORDER_CONSTANT, value=(236, 232, 224))
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
 
 
@@ -359,8 +357,7 @@ def _photograph(name: str) -> np.ndarray:
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         raise ConfigError("the demo needs the photographs in scikit-image: pip install scikit-image")
-    path = Path(found.origin).parent / "data" / name
-    return read_rgb(path)
+    return read_rgb(Path(found.origin).parent / "data" / name)
 
 
 def _curve(keys: list[tuple]) -> Callable[[float], np.ndarray]:
@@ -396,17 +393,6 @@ def _apply(affine: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
 def _shifted(affine: np.ndarray, shift_xy: np.ndarray | tuple[float, float]) -> np.ndarray:
     """Return the affine map followed by a shift."""
     return np.column_stack([affine[:, :2], affine[:, 2] + shift_xy])
-
-
-def _chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Return the affine map that applies `inner`, then `outer`."""
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
-
-
-def _inverse(affine: np.ndarray) -> np.ndarray:
-    """Return the inverse of an affine map (2, 3)."""
-    linear = np.linalg.inv(affine[:, :2])
-    return np.column_stack([linear, -linear @ affine[:, 2]])
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 TEXT_MARKS = (b"YUV4MPEG2", b"#EXTM3U", b"ffconcat", b"v=0")  # videos and lists of videos that begin as text
 UPRIGHT = (1, 0, 0, 1)  # the display matrix of a video that is shown as it is stored
@@ -31,17 +32,7 @@ def is_cut_short(path: str | os.PathLike) -> bool:
             return _matroska_end(head) > size
         if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
             return False
-        at = 0
-        while at + 8 <= size:
-            file.seek(at)
-            header = file.read(16)
-            length = struct.unpack(">I", header[:4])[0]
-            if length == 1 and len(header) == 16:
-                length = struct.unpack(">Q", header[8:])[0]
-            if length == 0:  # up to the end of the file
-                return False
-            at += max(length, 8)
-        return at > size
+        return any(begin + length > size for begin, _, length in _boxes(file, size))
 
 
 def edited_seconds(path: str | os.PathLike) -> float | None:
@@ -94,20 +85,25 @@ def _movie_header(path: Path) -> bytes:
     """Return the content of the box moov, or nothing."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        at = 0
-        while at + 8 <= size:
-            file.seek(at)
-            header = file.read(16)
-            length = struct.unpack(">I", header[:4])[0]
-            if length == 1 and len(header) == 16:
-                length = struct.unpack(">Q", header[8:])[0]
-            if header[4:8] == b"moov":
-                file.seek(at)
-                return file.read(length or size)
-            if length < 8:
-                return b""
-            at += length
+        for begin, kind, length in _boxes(file, size):
+            if kind == b"moov":
+                file.seek(begin)
+                return file.read(min(length, size))
     return b""
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield where each top box of an MP4 or QuickTime file of `size` bytes begins, its kind and its length."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length = struct.unpack(">I", header[:4])[0]
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        length = max(length, 8) if length else size - at  # 0: up to the end of the file
+        yield at, header[4:8], length
+        at += length
 
 
 def _matroska_end(head: bytes) -> int:
