@@ -24,8 +24,9 @@ from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
 from ebmtrack.commands.live import Webcam
 from ebmtrack.commands.options import Verb
 from ebmtrack.commands.regress import Regress
+from ebmtrack.commands.study import Study
 from ebmtrack.commands.track import Bench, Demo, Track
-from ebmtrack.commands.train import Study, Train
+from ebmtrack.commands.train import Train
 from ebmtrack.errors import EXTRAS, EbmtrackError, missing_extra
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about

@@ -20,10 +20,10 @@ from torch import Generator, Tensor
 
 from ebmtrack import files
 from ebmtrack.errors import ResultError
-from ebmtrack.evaluation.intervals import Interval, bootstrap, paired_difference
+from ebmtrack.evaluation.intervals import bootstrap, paired_difference
 from ebmtrack.names import check_name
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.studies.records import claim_folder, load_records, markdown_table
+from ebmtrack.studies.records import claim_folder, interval_cell, load_records, markdown_table
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import BoxLossName, ObjectiveSettings, box_loss, draw_candidates
 from ebmtrack.training.validation import overlaps_after_ascent
@@ -69,6 +69,13 @@ class Run:
     def name(self) -> str:
         """The name of its files."""
         return f"{self.loss}_M{self.samples:03d}_seed{self.seed}"
+
+
+def all_runs(losses: Sequence[str], samples: Sequence[int], seeds: int) -> list[Run]:
+    """Return a run for each loss (all of LOSSES if there is none), M and seed; ConfigError if none is possible."""
+    if seeds < 1 or min(samples, default=0) < 1:
+        raise ConfigError(f"study boxes: runs and samples must be at least 1, got {seeds} and {list(samples)}")
+    return [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in losses or tuple(LOSSES)]
 
 
 # One run
@@ -216,8 +223,8 @@ def _columns(ours: dict[str, float], reference: dict[str, float]) -> list[str]:
     """Return the mean with its interval, and the paired difference to the reference with its own."""
     if not ours:
         return ["", ""]
-    mean = _text(bootstrap(np.array(list(ours.values()))), ".3f")
-    return [mean, _text(paired_difference(ours, reference), "+.3f") if reference and ours != reference else ""]
+    mean = interval_cell(bootstrap(np.array(list(ours.values()))))
+    return [mean, interval_cell(paired_difference(ours, reference), "+.3f") if reference and ours != reference else ""]
 
 
 def _over_seeds(group: list[dict], key: str) -> dict[str, float]:
@@ -228,7 +235,3 @@ def _over_seeds(group: list[dict], key: str) -> dict[str, float]:
         for name, value in values.items() if isinstance(values, dict) else enumerate(values):
             found.setdefault(str(name), []).append(value)
     return {name: statistics.fmean(values) for name, values in found.items()}
-
-
-def _text(interval: Interval, form: str) -> str:
-    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"

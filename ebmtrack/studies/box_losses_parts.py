@@ -14,11 +14,10 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_pool
 from ebmtrack.data.sampling import Sampler
-from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.studies.box_losses import LOSSES, BoxStudySettings, Run, box_study
+from ebmtrack.studies.box_losses import BoxStudySettings, Run, box_study
 from ebmtrack.training.frozen_features import Features, compute_features
 from ebmtrack.training.overrides import override
 from ebmtrack.training.validation import TrackingRun
@@ -29,26 +28,25 @@ HELD_BACK_SHARES = {"video": 0.7, "stills": 0.3}
 def study_boxes(
     out: Path,
     data: Path,
+    runs: Sequence[Run],
+    settings: BoxStudySettings,
     weights: str | None = None,
-    methods: Sequence[str] = (),
-    seeds: int = 3,
-    samples: Sequence[int] = (128,),
-    steps: int = 1000,
     track_on: Path | None = None,
-    changes: Sequence[str] = (),
 ) -> str:
-    """Run the study with the small pool at `data` and the backbone of `weights`; return its table.
+    """Do the runs that `out` does not hold, and return the table.
 
-    changes: of the settings of ebm18_small, "key=value", for the training pairs: shares of the sources and crops.
+    Args:
+        out: folder of results.
+        data: the small pool.
+        runs: such as those of `all_runs`.
+        settings: what they share; its `changes` are of the settings of ebm18_small for the training pairs.
+        weights: network whose backbone is used; None for the one that ships.
+        track_on: folder of sequences that the runs with the most samples track; None for none.
     """
-    if seeds < 1 or steps < 1 or min(samples) < 1:
-        raise ConfigError("runs, steps and samples must be at least 1")
     net = load_checkpoint(resolve_weights(weights))
     sequences = None if track_on is None else TrackingRun(track_on, protocol="pytracking")
     track = None if sequences is None else partial(tracked_areas, sequences, net)
-    runs = [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in methods or tuple(LOSSES)]
-    settings = BoxStudySettings(steps=steps, changes=tuple(changes))
-    pool_settings = override(ebm18_small.Settings(), changes)
+    pool_settings = override(ebm18_small.Settings(), settings.changes)
     return box_study(out, partial(pool_pairs, data, net, pool_settings), runs, settings, track)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,19 +18,29 @@ from ebmtrack.boxes3d.overlap import corners_bev, overlap_pairs
 from ebmtrack.boxes3d.raster import ToyBackbone, rasterize
 from ebmtrack.boxes3d.scenes import CALIBRATION, SIDE, as_objects, jitter_boxes, make_scene
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.intervals import bootstrap
+from ebmtrack.studies.records import (
+    Record,
+    claim_folder,
+    keep_record,
+    mean_cell,
+    missing_runs,
+    read_records,
+    seeds_cell,
+)
 
 FRAME = BevFrame(0.4, (0.0, -SIDE / 2))
 CELLS = round(SIDE / FRAME.cell)
 HELD_BACK = 100_000  # seeds of scenes that no training sees begin here
-STEP_LENGTHS = (2e-4, 8e-4, 3.2e-3)  # the paper's, and longer ones
+DRAWN = 8e-4  # step length of the picture
+VARIANTS = {"start boxes": 0.0} | {f"refined, step {step:g}": step for step in (2e-4, DRAWN, 3.2e-3)}  # paper's first
+WHERE: tuple[Literal["bev", "3d"], ...] = ("bev", "3d")
 
 
 @dataclass(frozen=True)
 class Boxes3dStudySettings:
     """The size of the study."""
 
-    steps: int = 600
+    steps: int = 1500
     held_back_scenes: int = 60
     samples: int = 64  # noise boxes for each true box
     channels: int = 16
@@ -78,55 +88,77 @@ def run_scenes(net: ToyDetector, seeds: Sequence[int], step: float | Tensor) -> 
     return found
 
 
-def mean_overlaps(scenes: list[tuple[Tensor, Tensor, Tensor]], which: int) -> np.ndarray:
-    """Return the mean overlaps with the truth in each scene, in the plane and in space (N, 2)."""
-    return np.array([[each.mean().item() for each in overlap_pairs(scene[which], scene[0])] for scene in scenes])
+def mean_overlaps(scenes: list[tuple[Tensor, Tensor, Tensor]]) -> np.ndarray:
+    """Return the mean overlaps of refined boxes with the truth in each scene, in the plane and in space (N, 2)."""
+    return np.array([[each.mean().item() for each in overlap_pairs(end, truth)] for truth, _, end in scenes])
 
 
-def precision(scenes: list[tuple[Tensor, Tensor, Tensor]], which: int, where: str, iou: float = 0.7) -> float:
-    """Return the average precision (40 points) of boxes with random scores, the same for start and end."""
-    rng = np.random.default_rng(0)
-    labels, found = [], []
-    for scene in scenes:
-        truth, boxes = (CALIBRATION.boxes_to_camera(scene[i].double().numpy()) for i in (0, which))
-        labels.append(as_objects(truth, np.ones(len(truth))))
+def precision(scenes: list[tuple[Tensor, Tensor, Tensor]], where: Literal["bev", "3d"], iou: float = 0.7) -> float:
+    """Return the average precision (40 points) of refined boxes with random scores, equal in all calls."""
+    rng, labels, found = np.random.default_rng(0), [], []
+    for truth, _, end in scenes:
+        cars, boxes = (CALIBRATION.boxes_to_camera(each.double().numpy()) for each in (truth, end))
+        labels.append(as_objects(cars, np.ones(len(cars))))
         found.append(as_objects(boxes, rng.random(len(boxes))))
-    return average_precision(labels, found, iou=iou, where=where)  # type: ignore[arg-type]
+    return average_precision(labels, found, iou=iou, where=where)
 
 
-def study_boxes3d(out: Path, seeds: int = 3, settings: Boxes3dStudySettings = Boxes3dStudySettings()) -> str:
-    """Train with every seed, write table.md and scene.png to `out` and return the table."""
+def study_boxes3d(
+    out: Path,
+    seeds: int = 3,
+    settings: Boxes3dStudySettings = Boxes3dStudySettings(),
+    log: Callable[[str], None] = print,
+) -> str:
+    """Train what is missing under `out`, write table.md and scene.png there, and return the table (Markdown).
+
+    Args:
+        out: folder of results; finished runs are kept there as JSON.
+        seeds: networks.
+        settings: what they share.
+        log: is told of each run.
+
+    Raises:
+        ConfigError: no run, or an `out` with other settings.
+    """
     if seeds < 1 or settings.steps < 1:
-        raise ConfigError(f"study: seeds and steps must be at least 1, got {seeds} and {settings.steps}")
-    held_back = range(HELD_BACK, HELD_BACK + settings.held_back_scenes)
-    runs: dict[float, list] = {step: [] for step in STEP_LENGTHS}
-    for seed in range(seeds):
-        net = train_toy(seed, settings)
-        for step in STEP_LENGTHS:
-            runs[step].append(run_scenes(net, held_back, step))
-        if seed == 0:
-            draw_scene(make_scene(HELD_BACK)[0], runs[STEP_LENGTHS[1]][0][0], out / "scene.png")
-    head = (
-        f"{settings.steps} steps, M = {settings.samples}; {settings.held_back_scenes} held-back scenes, {seeds} seeds."
-    )
-    lines = [head, "", "| | overlap in the plane | in space | AP plane 0.7 | AP space 0.7 |", "|---|---|---|---|---|"]
-    lines.append(_row("start boxes", runs[STEP_LENGTHS[0]], 1))
-    lines += [_row(f"refined, step {step:g}", found, 2) for step, found in runs.items()]
-    files.write_text(out / "table.md", "\n".join(lines) + "\n")
-    return "\n".join(lines) + "\n"
+        raise ConfigError(f"study boxes3d: runs and steps must be at least 1, got {seeds} and {settings.steps}")
+    claim_folder(out, settings)
+    for name in missing_runs(out, map(str, range(seeds))):
+        keep_record(out, name, run_one(int(name), settings, out), log)
+        make_table(out, seeds, settings)
+    return make_table(out, seeds, settings)
 
 
-def _row(name: str, runs: list, which: int) -> str:
-    """Return one row: overlaps with 95 % bootstrap intervals over scenes, AP with the range over seeds."""
-    overlaps = np.mean([mean_overlaps(scenes, which) for scenes in runs], axis=0)
-    cells = [name]
-    for column in range(2):
-        interval = bootstrap(overlaps[:, column])
-        cells.append(f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})")
-    for where in ("bev", "3d"):
-        values = [precision(scenes, which, where) for scenes in runs]
-        cells.append(f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-    return f"| {' | '.join(cells)} |"
+def run_one(seed: int, settings: Boxes3dStudySettings, out: Path) -> Record:
+    """Return the record of a seed: for each of VARIANTS overlaps by scene and AP; seed 0 draws scene.png in `out`."""
+    net, record = train_toy(seed, settings), dict[str, Any]()
+    for name, step in VARIANTS.items():
+        scenes = run_scenes(net, range(HELD_BACK, HELD_BACK + settings.held_back_scenes), step)
+        for where, overlaps in zip(WHERE, mean_overlaps(scenes).T):
+            record |= {f"{name} {where}": overlaps.tolist(), f"{name} {where} AP": precision(scenes, where)}
+        if seed == 0 and step == DRAWN:
+            draw_scene(make_scene(HELD_BACK)[0], scenes[0], out / "scene.png")
+    return record
+
+
+def make_table(out: Path, seeds: int, settings: Boxes3dStudySettings) -> str:
+    """Write table.md of the finished runs to `out`, and return it."""
+    keys = [f"{name} {where}" for name in VARIANTS for where in WHERE]
+    records = read_records(out, map(str, range(seeds)), keys)
+    lines = [
+        f"{settings.steps} steps, M = {settings.samples}; {settings.held_back_scenes} held-back scenes, "
+        f"{len(records)} seeds.",
+        "",
+        "| | overlap in the plane | in space | AP plane 0.7 | AP space 0.7 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in VARIANTS if records else ():
+        cells = [mean_cell([each[f"{name} {where}"] for each in records]) for where in WHERE]
+        cells += [seeds_cell([each[f"{name} {where} AP"] for each in records]) for where in WHERE]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    table = "\n".join(lines) + "\n"
+    files.write_text(out / "table.md", table)
+    return table
 
 
 def draw_scene(points: np.ndarray, boxes: tuple[Tensor, Tensor, Tensor], path: Path) -> None:

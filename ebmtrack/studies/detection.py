@@ -7,7 +7,7 @@ true ones with noise N(0, 0.15^2) in relative coordinates, and random scores. Al
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,12 +30,22 @@ from ebmtrack.detection.photographs import Labels, Photograph, read_photographs
 from ebmtrack.detection.refine import STEP_LENGTHS, StepLengths, refine_boxes
 from ebmtrack.energy.density import corner_sweep, heat_map
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation.intervals import bootstrap
 from ebmtrack.images import read_rgb, write_picture
 from ebmtrack.nets.backbone import normalize_images
+from ebmtrack.studies.records import (
+    Record,
+    claim_folder,
+    keep_record,
+    mean_cell,
+    missing_runs,
+    read_records,
+    seeds_cell,
+)
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box, overlay_heat
 
 LOSSES = ("nce_plus", "nce", "ml_is", "kld_is", "iou_net_star")
+START = "start-boxes"
+PRECISIONS = ("AP", "AP50", "AP75")
 SIDE = 256  # pixels of the pictures, padded to a square
 STRIDES = [8, 16]
 CHANNELS = 64
@@ -48,9 +58,9 @@ ONE_CLASS = Labels([1], 2)
 class DetectionStudySettings:
     """What all runs share; the losses and their noise are the paper's."""
 
-    train_photographs: int = 150
-    held_back_photographs: int = 80
-    steps: int = 300
+    train_photographs: int = 400
+    held_back_photographs: int = 150
+    steps: int = 1000
     batch: int = 4  # photographs
     samples: int = 32  # boxes for each true box
     most_boxes: int = 2  # of a photograph in a step
@@ -188,11 +198,11 @@ def overlaps(looked: Looked, found: list[Boxes]) -> np.ndarray:
     return np.array(means)
 
 
-def figures_of(looked: Looked, found: list[Boxes]) -> dict[str, np.ndarray | float]:
+def figures_of(looked: Looked, found: list[Boxes]) -> Record:
     """Return overlaps by photograph, and AP, AP50 and AP75 of all."""
     by_id = {each.id: boxes for each, boxes in zip(looked.photographs, found)}
     precision = coco_ap(as_content(looked.photographs), by_id, ONE_CLASS)
-    return {"iou": overlaps(looked, found)} | {key: precision[key] for key in ("AP", "AP50", "AP75")}
+    return {"iou": overlaps(looked, found).tolist()} | {key: precision[key] for key in PRECISIONS}
 
 
 def draw_example(
@@ -229,14 +239,13 @@ def draw_example(
 
 
 def frames_per_second(branch: DetectionEnergy, looked: Looked, number: int = 100, repeats: int = 5) -> float:
-    """Return how many photographs a second have `number` boxes refined in ten steps, maps given."""
+    """Return how many photographs have `number` boxes refined in ten steps in a second of processor time, maps given."""
     truth = torch.from_numpy(looked.photographs[0].boxes_xyxy[:1]).repeat(number, 1)
     start, scores = truth + torch.randn(number, 4), scores_in(branch, looked.take([0]))
-    refine_boxes(scores, start, STEP_LENGTHS["nce_plus"])
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(repeats):
         refine_boxes(scores, start, STEP_LENGTHS["nce_plus"])
-    return repeats / (time.perf_counter() - begin)
+    return repeats / (time.process_time() - begin)
 
 
 def study_detection(
@@ -245,49 +254,66 @@ def study_detection(
     methods: Sequence[str] = (),
     seeds: int = 3,
     settings: DetectionStudySettings = DetectionStudySettings(),
+    log: Callable[[str], None] = print,
 ) -> str:
-    """Train every loss with every seed on the pool at `data`, write table.md to `out` and return it."""
+    """Train what is missing under `out`, write table.md there after each run, and return it (Markdown).
+
+    Args:
+        out: folder of results; finished runs are kept there as JSON.
+        data: the training pool.
+        methods: losses, names for `paper_loss`; LOSSES by default.
+        seeds: networks for each loss.
+        settings: what all runs share.
+        log: is told of each run.
+
+    Raises:
+        ConfigError: an unknown loss, no run, or an `out` with other settings.
+    """
     methods = list(methods) or list(LOSSES)
     for name in methods:
         paper_loss(name)
     if seeds < 1 or settings.steps < 1:
-        raise ConfigError(f"study: seeds and steps must be at least 1, got {seeds} and {settings.steps}")
-    pyramid = Pyramid(load_checkpoint(resolve_weights()).feature_extractor)
-    train, held = (look_at(part, pyramid) for part in pool_photographs(data, settings))
-    lines = list(_head(held, seeds, settings))
-    for name in methods:
-        lines.append(_row_of(name, seeds, train, held, settings, out))
-        files.write_text(out / "table.md", "\n".join(lines) + "\n")
-    return "\n".join(lines) + "\n"
+        raise ConfigError(f"study detection: runs and steps must be at least 1, got {seeds} and {settings.steps}")
+    claim_folder(out, settings)
+    todo = missing_runs(out, [f"{name}_{seed}" for seed in range(seeds) for name in (START, *methods)])
+    if todo:
+        pyramid = Pyramid(load_checkpoint(resolve_weights()).feature_extractor)
+        train, held = (look_at(part, pyramid) for part in pool_photographs(data, settings))
+        for name in todo:
+            keep_record(out, name, run_one(name, train, held, settings, out), log)
+            make_table(out, methods, seeds, settings)
+    return make_table(out, methods, seeds, settings)
 
 
-def _head(held: Looked, seeds: int, settings: DetectionStudySettings) -> Iterator[str]:
-    """Yield the head of the table, with the row of the start boxes."""
-    yield (
+def run_one(name: str, train: Looked, held: Looked, settings: DetectionStudySettings, out: Path) -> Record:
+    """Return the record of run "LOSS_SEED", or of its start boxes; write a picture of each loss's seed 0 to `out`."""
+    method, _, number = name.rpartition("_")
+    seed = int(number)
+    start = jittered(held, seed)
+    if method == START:
+        return figures_of(held, start)
+    branch, lengths = train_branch(train, method, seed, settings), STEP_LENGTHS[method]
+    if seed == 0:
+        draw_example(branch, held, 0, lengths, out / f"{method}.jpg")
+    return figures_of(held, refined(branch, held, start, lengths)) | {"frames_s": frames_per_second(branch, held)}
+
+
+def make_table(out: Path, methods: Sequence[str], seeds: int, settings: DetectionStudySettings) -> str:
+    """Write table.md of the finished runs to `out`, and return it."""
+    lines = [
         f"{settings.train_photographs} photographs, {settings.steps} steps of {settings.batch}, M = {settings.samples}"
-        f"; {len(held.photographs)} held-back photographs of other kinds, {seeds} seeds."
-    )
-    yield from ("", "| | mean IoU | AP | AP50 | AP75 | frames/s |", "|---|---|---|---|---|---|")
-    yield _row("start boxes", [figures_of(held, jittered(held, seed)) for seed in range(seeds)], "")
-
-
-def _row_of(name: str, seeds: int, train: Looked, held: Looked, settings: DetectionStudySettings, out: Path) -> str:
-    """Return the row of a loss, and write a picture of its first seed's branch on the first held-back photograph."""
-    runs, speed = [], 0.0
-    for seed in range(seeds):
-        branch = train_branch(train, name, seed, settings)
-        runs.append(figures_of(held, refined(branch, held, jittered(held, seed), STEP_LENGTHS[name])))
-        if seed == 0:
-            speed = frames_per_second(branch, held)
-            draw_example(branch, held, 0, STEP_LENGTHS[name], out / f"{name}.jpg")
-    return _row(name, runs, f"{speed:.1f}")
-
-
-def _row(name: str, runs: list[dict], speed: str) -> str:
-    """Return one row: IoU with its 95 % bootstrap interval over photographs, AP as mean and range over seeds."""
-    interval = bootstrap(np.mean([run["iou"] for run in runs], axis=0))
-    cells = [name, f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"]
-    for key in ("AP", "AP50", "AP75"):
-        values = [100 * run[key] for run in runs]
-        cells.append(f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-    return f"| {' | '.join([*cells, speed])} |"
+        f"; {settings.held_back_photographs} held-back photographs of other kinds.",
+        "",
+        "| | seeds | mean IoU | AP | AP50 | AP75 | frames/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in (START, *methods):
+        records = read_records(out, [f"{method}_{seed}" for seed in range(seeds)], ("iou", *PRECISIONS))
+        if records:
+            cells = [method, str(len(records)), mean_cell([each["iou"] for each in records])]
+            cells += [seeds_cell([100 * each[key] for each in records]) for key in PRECISIONS]
+            cells.append("" if method == START else f"{np.mean([each['frames_s'] for each in records]):.1f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines) + "\n"
+    files.write_text(out / "table.md", table)
+    return table

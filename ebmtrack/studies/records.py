@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ebmtrack import files
 from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.evaluation.intervals import Interval, bootstrap
 
 
 def claim_folder(out: Path, settings: Any) -> None:
@@ -20,10 +23,27 @@ def claim_folder(out: Path, settings: Any) -> None:
     files.write_text(path, text)
 
 
-def load_records(out: Path, keys: Iterable[str]) -> list[dict]:
-    """Return the records under `out` in the order of their names; ResultError names a file that lacks one of `keys`."""
+def missing_runs(out: Path, names: Iterable[str]) -> list[str]:
+    """Return the names of runs that `out` does not hold."""
+    return [name for name in names if not (out / "runs" / f"{name}.json").exists()]
+
+
+def keep_record(out: Path, name: str, record: dict[str, Any], log: Callable[[str], None] = print) -> None:
+    """Write a finished run, and tell `log` its numbers and the means of its lists of numbers."""
+    files.write_text(out / "runs" / f"{name}.json", json.dumps(record))
+    log(f"{name}: " + ", ".join(f"{key} {np.mean(value):.3f}" for key, value in record.items()))
+
+
+def load_records(out: Path, keys: Iterable[str], pattern: str = "*") -> list[dict]:
+    """Return the records under `out`, in the order of their names.
+
+    Args:
+        out: folder of the study.
+        keys: what each record must hold; ResultError names a file that lacks one.
+        pattern: of the names, such as nce_[0-9].
+    """
     records = []
-    for path in sorted((out / "runs").glob("*.json")):
+    for path in sorted((out / "runs").glob(f"{pattern}.json")):
         try:
             record = json.loads(path.read_text("utf-8"))
             _ = [record[key] for key in keys]
@@ -37,3 +57,20 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
     """Return the lines of a table in Markdown."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
     return [lines[0], "|---" * len(heads) + "|", *lines[1:]]
+
+
+def interval_cell(interval: Interval, form: str = ".3f") -> str:
+    """Return a cell of a table: the value and its interval."""
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def mean_cell(values: Sequence[Sequence[float]]) -> str:
+    """Return a cell for values (seeds, samples): their mean, its 95 % bootstrap interval over samples, seeds' s.d."""
+    table = np.array(values)
+    cell = interval_cell(bootstrap(table.mean(axis=0)))
+    return f"{cell}, s.d. {table.mean(axis=1).std(ddof=1):.3f}" if len(table) > 1 else cell
+
+
+def seeds_cell(values: Sequence[float]) -> str:
+    """Return a cell for one figure of each seed: mean and standard deviation."""
+    return f"{np.mean(values):.1f}" + (f" (s.d. {np.std(values, ddof=1):.1f})" if len(values) > 1 else "")

@@ -1,0 +1,208 @@
+"""The verb for studies: ebmtrack study NAME."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ebmtrack.commands.options import Changes, Flat, joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study1d:
+    """Compare losses in one dimension (BMVC 2020, section 4.1).
+
+    Attributes:
+        methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
+        runs: Networks for each method, data set and M.
+        samples: Numbers of noise samples M.
+        out: Folder of results; what it holds is not trained again.
+        seed: Seed of data and networks; another seed needs another folder.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
+    """
+
+    methods: tuple[str, ...] = ()
+    runs: int = 20
+    samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    out: Path = Path("study1d")
+    seed: int = 0
+    device: str = "auto"
+    compile: bool = False
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.energy_1d import StudySettings, study_1d
+
+        settings = StudySettings(seed=self.seed)
+        print(
+            study_1d(self.out, self.methods, self.runs, self.samples, self.device, settings, compiled=self.compile),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProposals:
+    """Compare learned proposals in one dimension (AISTATS 2022).
+
+    Attributes:
+        methods: Such as nce and ebm; by default all.
+        runs: Networks for each method and data set.
+        samples: Number of samples M.
+        out: Folder of results; what it holds is not trained again.
+        seed: Seed of data and networks; another seed needs another folder.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
+    """
+
+    methods: tuple[str, ...] = ()
+    runs: int = 20
+    samples: int = 1024
+    out: Path = Path("study_proposals")
+    seed: int = 0
+    device: str = "auto"
+    compile: bool = False
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.energy_1d import StudySettings
+        from ebmtrack.studies.proposals_1d import study_proposals
+
+        settings = StudySettings(seed=self.seed)
+        table = study_proposals(
+            self.out, self.methods, self.runs, self.samples, self.device, settings, compiled=self.compile
+        )
+        print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRegression:
+    """Compare methods of regression on drawn images, whose labels are known exactly.
+
+    Attributes:
+        methods: Such as mdn, or TASK/METHOD such as cells/proposal; by default the usual ones on all tasks.
+        runs: Networks for each method and task, with seeds 0, 1, 2, ...
+        samples: Noise samples M for each label.
+        steps: Optimiser steps of each training.
+        out: Folder of results; what it holds is not trained again.
+    """
+
+    methods: tuple[str, ...] = ()
+    runs: int = 3
+    samples: int = 64
+    steps: int = 1000
+    out: Path = Path("study_regression")
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.regressions import study_regressions
+
+        print(study_regressions(self.out, self.methods, self.runs, self.steps, self.samples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyBoxes:
+    """Compare losses of the tracker's box branch, on the frozen features of one network.
+
+    Attributes:
+        data: The training pool, as for the run ebm18_small.
+        weights: Network whose backbone is used instead of the one that comes with ebmtrack.
+        methods: nce+, nce, kld-is, ml-is; by default all.
+        runs: Networks for each method and M, with seeds 0, 1, 2, ...
+        samples: Numbers of noise samples M.
+        steps: Optimiser steps of each training.
+        track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples.
+        set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1.
+        out: Folder of results; what it holds is not trained again.
+    """
+
+    data: Path = Path("data/train")
+    weights: str | None = None
+    methods: tuple[str, ...] = ()
+    runs: int = 3
+    samples: tuple[int, ...] = (128,)
+    steps: int = 1000
+    track_on: Path | None = None
+    set: Changes = ()
+    out: Path = Path("study_boxes")
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.box_losses import BoxStudySettings, all_runs
+        from ebmtrack.studies.box_losses_parts import study_boxes
+
+        runs = all_runs(self.methods, self.samples, self.runs)
+        settings = BoxStudySettings(steps=self.steps, changes=joined(self.set))
+        print(study_boxes(self.out, self.data, runs, settings, self.weights, self.track_on))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDetection:
+    """Compare losses of the detection branch on photographs: jittered true boxes climb the energy.
+
+    Attributes:
+        data: The training pool, as for the run ebm18_small; its coco/ is used.
+        methods: nce_plus, nce, ml_is, kld_is, iou_net_star, or others of `ebmtrack detect train`; by default these
+            five.
+        runs: Networks for each method, with seeds 0, 1, 2, ...
+        steps: Optimiser steps of each training.
+        out: Folder of results; what it holds is not trained again.
+    """
+
+    data: Path = Path("data/train")
+    methods: tuple[str, ...] = ()
+    runs: int = 3
+    steps: int = 1000
+    out: Path = Path("study_detection")
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.detection import DetectionStudySettings, study_detection
+
+        settings = DetectionStudySettings(steps=self.steps)
+        print(study_detection(self.out, self.data, self.methods, self.runs, settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyBoxes3d:
+    """Train a toy detector of 3D boxes with an energy on synthetic scenes: jittered true boxes climb it.
+
+    Attributes:
+        runs: Networks, with seeds 0, 1, 2, ...
+        steps: Optimiser steps of each training.
+        out: Folder of results; what it holds is not trained again.
+    """
+
+    runs: int = 3
+    steps: int = 1500
+    out: Path = Path("study_boxes3d")
+
+    def run(self) -> None:
+        """Train what is missing and print the table."""
+        from ebmtrack.studies.boxes3d import Boxes3dStudySettings, study_boxes3d
+
+        print(study_boxes3d(self.out, self.runs, Boxes3dStudySettings(steps=self.steps)))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Compare ways to train an energy: as in the papers in one dimension, on images, boxes, detection and 3D boxes.
+
+    Attributes:
+        name: 1d, proposals-1d, regression, boxes, detection or boxes3d.
+    """
+
+    name: Flat[
+        Annotated[Study1d, tyro.conf.subcommand("1d", prefix_name=False)]
+        | Annotated[StudyProposals, tyro.conf.subcommand("proposals-1d", prefix_name=False)]
+        | Annotated[StudyRegression, tyro.conf.subcommand("regression", prefix_name=False)]
+        | Annotated[StudyBoxes, tyro.conf.subcommand("boxes", prefix_name=False)]
+        | Annotated[StudyDetection, tyro.conf.subcommand("detection", prefix_name=False)]
+        | Annotated[StudyBoxes3d, tyro.conf.subcommand("boxes3d", prefix_name=False)]
+    ]
+
+    def run(self) -> None:
+        """Run the study."""
+        self.name.run()
