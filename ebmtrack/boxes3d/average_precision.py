@@ -2,7 +2,8 @@
 
 Source: the benchmark's rules (Geiger et al., CVPR 2012; 40 points: Simonelli et al., ICCV 2019). Labels that are harder
 than the difficulty, and vans for cars, neither count as missed nor make a detection false; a detection whose height in
-the image is too small neither counts; nor does one that is mostly inside of a DontCare region.
+the image is too small counts neither. DontCare regions have no 3D box, so that KITTI's program, in the plane and in
+space, counts detections there as false: so does this.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def average_precision(
     if len(labels) != len(found) or points not in (40, 41):
         raise ConfigError(f"{len(labels)} scenes of labels and {len(found)} of detections; points is {points}")
     rule = DIFFICULTIES[difficulty]
-    scenes = [_scene(label, each, rule, kind, iou, where) for label, each in zip(labels, found)]
+    scenes = [_scene(label, each, rule, kind, where) for label, each in zip(labels, found)]
     total = sum(int(scene.counts.sum()) for scene in scenes)
     thresholds = _thresholds(
         np.sort(np.concatenate([_true_scores(s, iou) for s in scenes] or [np.zeros(0)]))[::-1], total
@@ -87,7 +88,7 @@ def average_precision(
     return 100 * float(best[1:].mean() if points == 40 else best.mean())
 
 
-def _scene(labels: KittiObjects, found: KittiObjects, rule: Difficulty, kind: str, iou: float, where: str) -> _Scene:
+def _scene(labels: KittiObjects, found: KittiObjects, rule: Difficulty, kind: str, where: str) -> _Scene:
     """Return what counts of a scene."""
     right, neighbour = ([each in names for each in labels.kinds] for names in ((kind,), (NEIGHBOURS.get(kind),)))
     heights = labels.boxes_2d[:, 3] - labels.boxes_2d[:, 1]
@@ -96,9 +97,7 @@ def _scene(labels: KittiObjects, found: KittiObjects, rule: Difficulty, kind: st
     rows, columns = np.array(right, bool) | np.array(neighbour, bool), np.array([k == kind for k in found.kinds], bool)
     boxes = [torch.from_numpy(_upright(each.camera)) for each in (labels, found)]
     overlap = overlap_matrix(*boxes)[0 if where == "bev" else 1].numpy()
-    low = (found.boxes_2d[:, 3] - found.boxes_2d[:, 1]) < rule.least_height
-    regions = labels.boxes_2d[[each == "DontCare" for each in labels.kinds]]
-    optional = low | (_covered(found.boxes_2d, regions) > iou).any(axis=1)
+    optional = (found.boxes_2d[:, 3] - found.boxes_2d[:, 1]) < rule.least_height
     return _Scene(overlap[rows][:, columns], counts[rows], optional[columns], found.scores[columns])
 
 
@@ -108,24 +107,17 @@ def _upright(camera: Array) -> Array:
     return np.stack([z, -x, -y, w, length, h, ry], axis=1)
 
 
-def _covered(boxes: Array, regions: Array) -> Array:
-    """Return the part (N, R) of the area of boxes (N, 4) that is inside of regions (R, 4)."""
-    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
-    return np.prod((high - low).clip(min=0), axis=2) / np.maximum(area, 1e-9)
-
-
 def _matches(scene: _Scene, iou: float, threshold: float, by: Array) -> list[tuple[int, int]]:
     """Return (label, detection) pairs: each label in turn takes the free detection with the highest `by`.
 
-    Detections that are too small are taken only if there is no other.
+    If `by` are overlaps (labels, detections), detections that are too small are taken only if there is no other; if
+    they are scores (detections,), as for the thresholds, their size does not matter.
     """
     free, pairs = scene.scores >= threshold, []
     for row in range(len(scene.counts)):
         near = free & (scene.overlap[row] > iou)
         usual = near & ~scene.optional
-        choice = usual if usual.any() else near
+        choice = usual if by.ndim == 2 and usual.any() else near
         if choice.any():
             best = int(np.where(choice, by if by.ndim == 1 else by[row], -np.inf).argmax())
             free[best] = False

@@ -22,15 +22,7 @@ from ebmtrack.errors import ConfigError
 GRID = (4, 7)  # points across the width and along the length
 STEP_LENGTH, STEPS = 2e-4, 10  # for all seven numbers
 LEAST_SIZE = 0.05  # metres, of noisy boxes
-BASE_SIGMAS = (
-    0.05,
-    0.05,
-    0.025,
-    0.025,
-    0.025,
-    0.025,
-    0.0125,
-)  # first component, x y z w l h theta; the others x 2, x 4
+BASE_SIGMAS = (0.05, 0.05, 0.025, 0.025, 0.025, 0.025, 0.0125)  # x y z w l h theta, first component; others x 2, x 4
 NOISE_SCALE = 1.25
 SAMPLES = 128  # noise boxes for each true box, M
 
@@ -147,9 +139,8 @@ def nce_loss(
         samples: noise boxes for each true box.
         generator: of the noise, on the CPU.
     """
-    offsets, log_q = nce_plus_samples(
-        noise_mixture(), (), samples, beta=0.0, generator=generator
-    )  # (1 + M, 7), (1 + M,)
+    # (1 + M, 7) and (1 + M,); the label is first
+    offsets, log_q = nce_plus_samples(noise_mixture(), (), samples, beta=0.0, generator=generator)
     boxes = truth[:, None] + offsets.to(truth)
     sizes, theta = boxes[..., 3:6].clamp(min=LEAST_SIZE), wrap_angle(boxes[..., 6:])
     boxes = torch.cat([boxes[..., :3], sizes, theta], dim=-1)

@@ -173,7 +173,9 @@ def load_host(name: str, weights: str = "COCO_V1", suppress: bool = False, **siz
         read = read_safetensors(weights)[1] if kind_of(weights) == "safetensors" else read_torch(weights)
     except CheckpointError as error:
         names = f"one of {', '.join(known)} (a download) or " if known else ""
-        raise CheckpointError(f"{error}; weights of the host {name} are {names}a file of its state dict") from error
+        raise CheckpointError(
+            f"{error}; --host-weights takes, for the host {name}, {names}a file of its state dict"
+        ) from error
     return Host(_with_weights(name, read, weights, sizes), suppress)
 
 
@@ -194,7 +196,8 @@ def _downloaded(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
     except (URLError, OSError, RuntimeError) as error:
         url = torchvision.models.get_model_weights(name)[weights].url
         raise CheckpointError(
-            f"cannot fetch {url}: {error}; download it on another machine and give the file as the host's weights"
+            f"cannot fetch {url}: {error}; download it on another machine and give the file: --host-weights FILE "
+            "(`ebmtrack train`: --set host_weights=FILE)"
         ) from error
 
 

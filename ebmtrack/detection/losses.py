@@ -84,7 +84,7 @@ def energy_loss(
     """
     truth = xyxy_to_xywh(boxes_xyxy)
     if loss.name == "ml_mcmc":
-        return _ml_mcmc(energies, truth, loss)
+        return _ml_mcmc(energies, truth, loss, generator)
     if loss.name == "iou_net":
         offsets = uniform_overlap_offsets((share.size * len(truth), loss.samples), generator)
         drawn = displaced_boxes(truth, share.of(offsets, 0).to(truth))
@@ -121,11 +121,11 @@ def _box_settings(loss: EnergyLoss) -> ObjectiveSettings:
     )
 
 
-def _ml_mcmc(energies: Energies, truth_xywh: Tensor, loss: EnergyLoss) -> Tensor:
+def _ml_mcmc(energies: Energies, truth_xywh: Tensor, loss: EnergyLoss, generator: Generator | None) -> Tensor:
     """Return ML-MCMC's loss; the chains start at the labels, in relative coordinates."""
     f = relative(energies, truth_xywh)
     label = xywh_to_rel(truth_xywh, truth_xywh[:, 2:])[:, None]  # (G, 1, 4)
-    samples = langevin(f, label.expand(-1, loss.samples, -1), loss.alpha, loss.chain)
+    samples = langevin(f, label.expand(-1, loss.samples, -1), loss.alpha, loss.chain, generator)
     return ml_mcmc(f(samples), f(label)[:, 0])
 
 

@@ -40,7 +40,8 @@ def evaluate(weights: Path, root: Path, split: str, host_weights: str, limit: in
     lines = [f"| | {' | '.join(FIGURES)} |", f"|{'---|' * (len(FIGURES) + 1)}"]
     for name, boxes in found.items():
         figures = coco_ap(annotations, boxes, labels)
-        lines.append(f"| {name} | {' | '.join(f'{100 * figures[key]:.1f}' for key in FIGURES)} |")
+        cells = ["" if figures[key] < 0 else f"{100 * figures[key]:.1f}" for key in FIGURES]  # no object of this size
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -123,9 +123,9 @@ def detection_plan(
         drops: steps after which the learning rate falls to a tenth.
         split: its part to train on.
     """
+    photographs, names = read_photographs(*coco_files(root, split))  # before a download of the host
     torch.manual_seed(settings.seed)
     net = new_detector(config, settings.host_weights)
-    photographs, names = read_photographs(*coco_files(root, split))
     data = PhotographBatches(photographs, Labels(list(names), class_count(net.host)), settings.samples, settings.seed)
     rate = settings.rate if settings.rate is not None else BASE_RATES.get(config.method, ENERGY_RATE)
     network = Network(net, weight_groups(net.trained(), rate), optimizer=sgd)

@@ -130,7 +130,8 @@ def langevin(
     """
     y = start.detach()
     for _ in range(steps):
-        eps = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
+        device = y.device if generator is None else generator.device
+        eps = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=device).to(y.device)
         y = y + 0.5 * step**2 * energy_gradient(energy, y)[1] + step * eps
     return y
 

@@ -239,7 +239,7 @@ def draw_example(
 
 
 def frames_per_second(branch: DetectionEnergy, looked: Looked, number: int = 100, repeats: int = 5) -> float:
-    """Return how many photographs have `number` boxes refined in ten steps in a second of processor time, maps given."""
+    """Return how many photographs have `number` boxes refined in ten steps each second of processor time."""
     truth = torch.from_numpy(looked.photographs[0].boxes_xyxy[:1]).repeat(number, 1)
     start, scores = truth + torch.randn(number, 4), scores_in(branch, looked.take([0]))
     begin = time.process_time()

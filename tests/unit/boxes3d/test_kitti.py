@@ -157,8 +157,20 @@ def test_difficulties_and_what_does_not_count():
     assert average_precision([objects(*usual)], low, "easy") == pytest.approx(100)
     wrong = [objects(*usual, car(5000))]
     assert average_precision([objects(*usual)], wrong) < 100
-    region = dataclasses.replace(objects(*usual, car(5000, kind="DontCare")))
-    assert average_precision([region], wrong) == pytest.approx(100)
+    region = objects(*usual, car(5000, kind="DontCare"))
+    assert average_precision([region], wrong) == average_precision([objects(*usual)], wrong)  # KITTI's, in 3D
+
+
+def test_a_small_detection_with_the_best_score_hides_the_threshold_of_a_usual_one():
+    """As in KITTI's program: thresholds come from the best score at a label, counts from the best overlap."""
+    labels = [objects(*(car(10 * i) for i in range(80)))]
+    usual, small = ([car(10 * i, score, height) for i in range(80)] for score, height in ((0.5, 50), (0.9, 20)))
+    assert average_precision(labels, [objects(*usual, *small)], "easy") == 0
+    assert average_precision(labels, [objects(*small[:40], *usual[40:])], "easy") == average_precision(
+        labels, [objects(*usual[40:])], "easy"
+    )
+    late = [(*each[:-1], 0.4) for each in small]
+    assert average_precision(labels, [objects(*usual, *late)], "easy") == pytest.approx(100)
 
 
 def test_overlap_threshold_and_duplicates():
@@ -186,6 +198,10 @@ def test_scenes_round_trip_through_the_camera():
 
 def test_study(tmp_path):
     settings = study.Boxes3dStudySettings(steps=2, held_back_scenes=2, samples=4, channels=4, hidden=8)
-    table = study.study_boxes3d(tmp_path, 1, settings)
+    told: list[str] = []
+    table = study.study_boxes3d(tmp_path, 1, settings, told.append)
     assert "| start boxes |" in table and (tmp_path / "table.md").read_text() == table
+    assert study.study_boxes3d(tmp_path, 1, settings, told.append) == table and len(told) == 1
+    with pytest.raises(ConfigError, match="runs and steps must be at least 1, got 0 and 2"):
+        study.study_boxes3d(tmp_path, 0, settings)
     assert (tmp_path / "scene.png").stat().st_size > 5000

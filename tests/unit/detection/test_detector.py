@@ -125,7 +125,7 @@ def test_other_torchvision_detectors_can_be_hosts(name):
 
 def test_no_weights_is_a_clear_error(tmp_path, host_file, monkeypatch):
     """Names that do not exist, downloads that fail, files of other networks."""
-    with pytest.raises(CheckpointError, match="COCO_V1.*a download.*or a file of its state dict"):
+    with pytest.raises(CheckpointError, match="--host-weights takes.*COCO_V1.*a download.*or a file of its state dict"):
         load_host("fasterrcnn_resnet50_fpn", "nothing.pth")
     with pytest.raises(CheckpointError, match="does not fit the host fasterrcnn_resnet50_fpn"):
         load_host("fasterrcnn_resnet50_fpn", host_file)
@@ -137,7 +137,9 @@ def test_no_weights_is_a_clear_error(tmp_path, host_file, monkeypatch):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(CheckpointError, match="cannot fetch https.*download it on another machine"):
+    with pytest.raises(
+        CheckpointError, match="cannot fetch https.*download it on another machine.*--host-weights FILE"
+    ):
         load_host("fasterrcnn_resnet50_fpn")
     with pytest.raises(ConfigError, match="is no host"):
         Host(torch.nn.Linear(1, 1))
@@ -198,6 +200,7 @@ def test_training_from_the_command_line(method, host_file, coco, tmp_path, capsy
         assert cli.main(["detect", "eval", str(path), "--data", str(coco), "--limit", "2", *common]) == 0
         table = capsys.readouterr().out
         assert "| AP | AP50 | AP75 |" in table and "nce_plus, refined" in table
+        assert "-100" not in table and "|  |" in table  # no object is small or large
         picture = [str(coco / "val2017" / "1.png"), "--out", str(tmp_path / "x.png"), "--least-score", "0"]
         assert cli.main(["detect", "image", str(path), *picture, *common]) == 0
         assert "boxes; the picture is" in capsys.readouterr().out
@@ -224,6 +227,12 @@ def test_training_leaves_the_host_as_it_is(host_file, coco, tmp_path):
     after = train(plan, settings).state_dict()
     changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
     assert changed == {"energy"}
+
+
+def test_data_is_looked_for_before_the_host(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "new_detector", lambda *_: pytest.fail("the host was loaded"))
+    assert cli.main(["detect", "train", "--data", str(tmp_path), "--device", "cpu", "--out", str(tmp_path / "o")]) == 2
+    assert "--data is COCO's folder" in capsys.readouterr().err
 
 
 def test_the_papers_schedule():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -55,21 +56,21 @@ def test_jitter_has_its_width_and_perfect_boxes_overlap_fully():
 
 
 def test_study_from_the_command_line(pool, tmp_path, monkeypatch, capsys):
-    small = study.DetectionStudySettings(2, 2, steps=2, batch=2, samples=4, hidden=8)
-    monkeypatch.setattr(study.study_detection, "__defaults__", ((), 3, small))
+    """Finished runs are kept, and other settings are refused in their folder."""
+    monkeypatch.setattr(
+        study, "DetectionStudySettings", partial(study.DetectionStudySettings, 2, 2, batch=2, samples=4, hidden=8)
+    )
     monkeypatch.setattr(study, "frames_per_second", lambda *_: 1.0)
-    line = [
-        "study",
-        "detection",
-        "--data",
-        str(pool),
-        "--runs",
-        "1",
-        "--methods",
-        "kld_is",
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    assert cli.main(line) == 0
-    assert "| kld_is |" in capsys.readouterr().out
-    assert cv2.imread(str(tmp_path / "o" / "kld_is.jpg")).shape == (512, 1024, 3)
+    out = tmp_path / "o"
+    line = ["study", "detection", "--data", str(pool), "--methods", "kld_is", "--out", str(out), "--steps", "2"]
+    assert cli.main([*line, "--runs", "1"]) == 0
+    assert "| kld_is | 1 | 0." in capsys.readouterr().out
+    assert cv2.imread(str(out / "kld_is.jpg")).shape == (512, 1024, 3)
+    first = (out / "runs" / "kld_is_0.json").read_text()
+    assert cli.main([*line, "--runs", "2"]) == 0
+    table = capsys.readouterr().out
+    assert "| start-boxes | 2 | 0." in table and "| kld_is | 2 | 0." in table and "s.d." in table
+    assert (out / "runs" / "kld_is_0.json").read_text() == first and (out / "table.md").read_text() in table
+    assert cli.main([*line[:-1], "3"]) == 2 and "other settings" in capsys.readouterr().err
+    (out / "runs" / "kld_is_1.json").write_text("{}")
+    assert cli.main([*line, "--runs", "2"]) == 2 and "kld_is_1.json is no record" in capsys.readouterr().err
