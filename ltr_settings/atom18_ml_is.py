@@ -3,7 +3,8 @@
     ebmtrack train atom18_ml_is --device cuda --workers 8
 
 ATOM learns its classifier while it tracks, so this trains no classifier: trunk and box branch alone. To track with the
-result, begin with a DiMP-18 whose trunk and classifier are kept, and whose box branch is trained anew:
+result, begin with a DiMP-18 whose trunk and classifier are kept, and whose box branch is trained anew (with
+`new_box=false` its last layer alone begins anew, for short runs):
 
     ebmtrack train atom18_ml_is --device cuda --workers 8 --set start=ebm18_small
     ebmtrack track video.mp4 --params atom_energy --weights runs/atom18_ml_is/atom18_ml_is.safetensors
@@ -22,6 +23,7 @@ import torch
 from ebmtrack.data.augment import Jitter, Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
+from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import dimp50_nce_plus
 from ebmtrack.ltr_settings.dimp50_nce_plus import data, objective, rate_of
 from ebmtrack.nets.box_energy import BoxEnergy
@@ -57,7 +59,12 @@ OBJECTIVE = ObjectiveSettings(
 
 @dataclasses.dataclass(frozen=True)
 class Settings(dimp50_nce_plus.Settings):
-    """The settings of the run. An epoch is the part steps / epochs of it, 1,000 batches by default."""
+    """The settings of the run. An epoch is the part steps / epochs of it, 1,000 batches by default.
+
+    Attributes:
+        new_box: whether the whole box branch begins anew. If False, `start`'s has a new last layer alone: for short
+            runs, also with another loss.
+    """
 
     arch: str = "dimp18"
     backbone: str = "resnet18"
@@ -70,6 +77,7 @@ class Settings(dimp50_nce_plus.Settings):
     objective: ObjectiveSettings = OBJECTIVE
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: {"box": 1e-3})  # ECCV, supplement D.1
     params: str = "atom_energy"
+    new_box: bool = True
 
 
 def plan(settings: Settings) -> Plan:
@@ -78,11 +86,15 @@ def plan(settings: Settings) -> Plan:
 
 
 def network(settings: Settings) -> Network:
-    """Return a network with a new box branch on a trunk without gradients."""
+    """Return a network whose trunk has no gradients, with a new box branch or that of `start`."""
+    if settings.start is None and not settings.new_box:
+        raise ConfigError("new_box=false trains on the box branch of a network: give it with --set start=ebm18_small")
     torch.manual_seed(settings.seed)
     net = starting_network(settings.arch, settings.backbone, settings.start)
-    if settings.start is not None:
+    if settings.start is not None and settings.new_box:
         net.bb_regressor = BoxEnergy(net.feature_extractor.channels)
+    elif settings.start is not None:
+        net.bb_regressor.iou_predictor.reset_parameters()
     for module in (net.feature_extractor, net.classifier):
         module.requires_grad_(False)
     groups = parameter_groups({"box": net.bb_regressor}, settings.rates)

@@ -172,8 +172,13 @@ def data(settings: Settings, sources: Mapping[str, Source] | None = None, held_b
 
 
 def data_of_folder(settings: Settings, folder: Path) -> Data:
-    """Return samples of a pool or of own sequences (`--data`), each kind with the same share, video for validation."""
+    """Return samples of a pool or of own sequences (`--data`), each kind with the same share, video for validation.
+
+    A pool's compositions have six frames: too short for all rules but "any", they are left out.
+    """
     sources = open_training_folder(folder, "train")
+    if settings.sampling.rule != "any" and len(sources) > 1:
+        sources.pop("synthetic", None)
     sampling = dataclasses.replace(settings.sampling, shares=dict.fromkeys(sources, 1.0))
     settings = dataclasses.replace(settings, sampling=sampling)
     validation = open_training_folder(folder, "validation")

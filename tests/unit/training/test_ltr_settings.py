@@ -334,7 +334,7 @@ def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
 
 
 def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
-    """start: trunk and classifier are the file's, the box branch is not."""
+    """start: trunk and classifier are the file's, the box branch is not, or its last layer is not (new_box=false)."""
     torch.manual_seed(3)
     first = TrackerNet("dimp18")
     save_checkpoint(tmp_path / "first.safetensors", first, run={})
@@ -344,8 +344,24 @@ def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
     assert changed_parts(state_of(first), network.net) == {"bb_regressor"}
     network.set_mode(network.net)
     assert not network.net.feature_extractor.training and network.net.bb_regressor.training
+    shorter = module.network(small("atom18_ml_is", tmp_path, backbones, start, "new_box=false")).net.state_dict()
+    new = {name for name, value in state_of(first).items() if not torch.equal(value, shorter[name])}
+    assert new == {"bb_regressor.iou_predictor.weight", "bb_regressor.iou_predictor.bias"}
+    with pytest.raises(ConfigError, match="--set start=ebm18_small"):
+        module.network(small("atom18_ml_is", tmp_path, backbones, "new_box=false"))
     with pytest.raises(CheckpointError, match="nowhere"):
         module.network(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"))
+
+
+def test_a_pools_short_compositions_are_left_out_by_dimps_rules(tmp_path, pool, monkeypatch):
+    """The rule "any" takes clips of six frames; the other rules want 20 and would find none."""
+    module, seen = load_run("dimp50_nce_plus"), []
+    monkeypatch.setattr(module, "training_set", lambda settings, sources: seen.append(settings.sampling.shares))
+    monkeypatch.setattr(module, "held_back_of", lambda *_: None)
+    for rule in ("any", "dimp", "interval"):
+        settings = settings_for("dimp50_nce_plus", {"out": tmp_path / "o"}, [f"sampling.rule={rule}"])
+        module.data_of_folder(settings, pool)
+    assert [set(each) for each in seen] == [{"video", "stills", "synthetic"}, *2 * [{"video", "stills"}]]
 
 
 @pytest.mark.parametrize("name", [name for name in list_runs() if settings_for(name).arch == "dimp18"])
