@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ebmtrack.commands.options import Changes, Flat, joined
+from ebmtrack.commands.options import Changes, Flat, Names, Repeated, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +18,16 @@ class Study1d:
     Attributes:
         methods: Such as nce+ and ml-is; by default all that the device can do in reasonable time.
         runs: Networks for each method, data set and M.
-        samples: Numbers of noise samples M.
+        samples: Numbers of noise samples M; 1 4 16 64 256 1024 by default.
         out: Folder of results; what it holds is not trained again.
         seed: Seed of data and networks; another seed needs another folder.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
     """
 
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int = 20
-    samples: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    samples: Repeated[tuple[int, ...]] = ()
     out: Path = Path("study1d")
     seed: int = 0
     device: str = "auto"
@@ -37,9 +37,9 @@ class Study1d:
         """Train what is missing and print the table."""
         from ebmtrack.studies.energy_1d import StudySettings, study_1d
 
-        settings = StudySettings(seed=self.seed)
+        settings, samples = StudySettings(seed=self.seed), joined(self.samples) or (1, 4, 16, 64, 256, 1024)
         print(
-            study_1d(self.out, self.methods, self.runs, self.samples, self.device, settings, compiled=self.compile),
+            study_1d(self.out, joined(self.methods), self.runs, samples, self.device, settings, compiled=self.compile),
         )
 
 
@@ -57,7 +57,7 @@ class StudyProposals:
         compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
     """
 
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int = 20
     samples: int = 1024
     out: Path = Path("study_proposals")
@@ -72,7 +72,7 @@ class StudyProposals:
 
         settings = StudySettings(seed=self.seed)
         table = study_proposals(
-            self.out, self.methods, self.runs, self.samples, self.device, settings, compiled=self.compile
+            self.out, joined(self.methods), self.runs, self.samples, self.device, settings, compiled=self.compile
         )
         print(table)
 
@@ -89,7 +89,7 @@ class StudyRegression:
         out: Folder of results; what it holds is not trained again.
     """
 
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int = 3
     samples: int = 64
     steps: int = 1000
@@ -99,7 +99,7 @@ class StudyRegression:
         """Train what is missing and print the table."""
         from ebmtrack.studies.regressions import study_regressions
 
-        print(study_regressions(self.out, self.methods, self.runs, self.steps, self.samples))
+        print(study_regressions(self.out, joined(self.methods), self.runs, self.steps, self.samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class StudyBoxes:
         weights: Network whose backbone is used instead of the one that comes with ebmtrack.
         methods: nce+, nce, kld-is, ml-is; by default all.
         runs: Networks for each method and M, with seeds 0, 1, 2, ...
-        samples: Numbers of noise samples M.
+        samples: Numbers of noise samples M; 128 by default.
         steps: Optimiser steps of each training.
         track_on: Folder of sequences; gives the AUC of their first 100 frames for runs with the most samples.
         set: Changes of ebm18_small's settings for the training pairs, such as sampling.shares.video=1.
@@ -120,9 +120,9 @@ class StudyBoxes:
 
     data: Path = Path("data/train")
     weights: str | None = None
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int = 3
-    samples: tuple[int, ...] = (128,)
+    samples: Repeated[tuple[int, ...]] = ()
     steps: int = 1000
     track_on: Path | None = None
     set: Changes = ()
@@ -133,7 +133,7 @@ class StudyBoxes:
         from ebmtrack.studies.box_losses import BoxStudySettings, all_runs
         from ebmtrack.studies.box_losses_parts import study_boxes
 
-        runs = all_runs(self.methods, self.samples, self.runs)
+        runs = all_runs(joined(self.methods), joined(self.samples) or (128,), self.runs)
         settings = BoxStudySettings(steps=self.steps, changes=joined(self.set))
         print(study_boxes(self.out, self.data, runs, settings, self.weights, self.track_on))
 
@@ -152,7 +152,7 @@ class StudyDetection:
     """
 
     data: Path = Path("data/train")
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     runs: int = 3
     steps: int = 1000
     out: Path = Path("study_detection")
@@ -162,7 +162,7 @@ class StudyDetection:
         from ebmtrack.studies.detection import DetectionStudySettings, study_detection
 
         settings = DetectionStudySettings(steps=self.steps)
-        print(study_detection(self.out, self.data, self.methods, self.runs, settings))
+        print(study_detection(self.out, self.data, joined(self.methods), self.runs, settings))
 
 
 @dataclass(frozen=True, kw_only=True)

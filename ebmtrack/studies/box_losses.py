@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.errors import ResultError
+from ebmtrack.errors import ConfigError, ResultError
 from ebmtrack.evaluation.intervals import bootstrap, paired_difference
 from ebmtrack.names import check_name
 from ebmtrack.nets.box_energy import BoxEnergy

@@ -19,12 +19,12 @@ from ebmtrack.boxes3d.raster import ToyBackbone, rasterize
 from ebmtrack.boxes3d.scenes import CALIBRATION, SIDE, as_objects, jitter_boxes, make_scene
 from ebmtrack.errors import ConfigError
 from ebmtrack.studies.records import (
-    Record,
     claim_folder,
     keep_record,
+    load_records,
+    markdown_table,
     mean_cell,
     missing_runs,
-    read_records,
     seeds_cell,
 )
 
@@ -33,6 +33,7 @@ CELLS = round(SIDE / FRAME.cell)
 HELD_BACK = 100_000  # seeds of scenes that no training sees begin here
 DRAWN = 8e-4  # step length of the picture
 VARIANTS = {"start boxes": 0.0} | {f"refined, step {step:g}": step for step in (2e-4, DRAWN, 3.2e-3)}  # paper's first
+HEADS = ("", "overlap in the plane", "in space", "AP plane 0.7", "AP space 0.7")
 WHERE: tuple[Literal["bev", "3d"], ...] = ("bev", "3d")
 
 
@@ -125,11 +126,11 @@ def study_boxes3d(
     claim_folder(out, settings)
     for name in missing_runs(out, map(str, range(seeds))):
         keep_record(out, name, run_one(int(name), settings, out), log)
-        make_table(out, seeds, settings)
-    return make_table(out, seeds, settings)
+        make_table(out, settings)
+    return make_table(out, settings)
 
 
-def run_one(seed: int, settings: Boxes3dStudySettings, out: Path) -> Record:
+def run_one(seed: int, settings: Boxes3dStudySettings, out: Path) -> dict[str, Any]:
     """Return the record of a seed: for each of VARIANTS overlaps by scene and AP; seed 0 draws scene.png in `out`."""
     net, record = train_toy(seed, settings), dict[str, Any]()
     for name, step in VARIANTS.items():
@@ -141,22 +142,19 @@ def run_one(seed: int, settings: Boxes3dStudySettings, out: Path) -> Record:
     return record
 
 
-def make_table(out: Path, seeds: int, settings: Boxes3dStudySettings) -> str:
+def make_table(out: Path, settings: Boxes3dStudySettings) -> str:
     """Write table.md of the finished runs to `out`, and return it."""
     keys = [f"{name} {where}" for name in VARIANTS for where in WHERE]
-    records = read_records(out, map(str, range(seeds)), keys)
-    lines = [
+    records = load_records(out, keys, "[0-9]*")
+    head = (
         f"{settings.steps} steps, M = {settings.samples}; {settings.held_back_scenes} held-back scenes, "
-        f"{len(records)} seeds.",
-        "",
-        "| | overlap in the plane | in space | AP plane 0.7 | AP space 0.7 |",
-        "|---|---|---|---|---|",
-    ]
+        f"{len(records)} seeds."
+    )
+    rows = []
     for name in VARIANTS if records else ():
         cells = [mean_cell([each[f"{name} {where}"] for each in records]) for where in WHERE]
-        cells += [seeds_cell([each[f"{name} {where} AP"] for each in records]) for where in WHERE]
-        lines.append(f"| {' | '.join([name, *cells])} |")
-    table = "\n".join(lines) + "\n"
+        rows.append([name, *cells, *(seeds_cell([each[f"{name} {where} AP"] for each in records]) for where in WHERE)])
+    table = "\n".join([head, "", *markdown_table(HEADS, rows)]) + "\n"
     files.write_text(out / "table.md", table)
     return table
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,12 +34,12 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.images import read_rgb, write_picture
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.studies.records import (
-    Record,
     claim_folder,
     keep_record,
+    load_records,
+    markdown_table,
     mean_cell,
     missing_runs,
-    read_records,
     seeds_cell,
 )
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box, overlay_heat
@@ -46,6 +47,7 @@ from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box, overlay_heat
 LOSSES = ("nce_plus", "nce", "ml_is", "kld_is", "iou_net_star")
 START = "start-boxes"
 PRECISIONS = ("AP", "AP50", "AP75")
+HEADS = ("", "seeds", "mean IoU", *PRECISIONS, "frames/s")
 SIDE = 256  # pixels of the pictures, padded to a square
 STRIDES = [8, 16]
 CHANNELS = 64
@@ -198,7 +200,7 @@ def overlaps(looked: Looked, found: list[Boxes]) -> np.ndarray:
     return np.array(means)
 
 
-def figures_of(looked: Looked, found: list[Boxes]) -> Record:
+def figures_of(looked: Looked, found: list[Boxes]) -> dict[str, Any]:
     """Return overlaps by photograph, and AP, AP50 and AP75 of all."""
     by_id = {each.id: boxes for each, boxes in zip(looked.photographs, found)}
     precision = coco_ap(as_content(looked.photographs), by_id, ONE_CLASS)
@@ -281,11 +283,11 @@ def study_detection(
         train, held = (look_at(part, pyramid) for part in pool_photographs(data, settings))
         for name in todo:
             keep_record(out, name, run_one(name, train, held, settings, out), log)
-            make_table(out, methods, seeds, settings)
-    return make_table(out, methods, seeds, settings)
+            make_table(out, methods, settings)
+    return make_table(out, methods, settings)
 
 
-def run_one(name: str, train: Looked, held: Looked, settings: DetectionStudySettings, out: Path) -> Record:
+def run_one(name: str, train: Looked, held: Looked, settings: DetectionStudySettings, out: Path) -> dict[str, Any]:
     """Return the record of run "LOSS_SEED", or of its start boxes; write a picture of each loss's seed 0 to `out`."""
     method, _, number = name.rpartition("_")
     seed = int(number)
@@ -298,22 +300,19 @@ def run_one(name: str, train: Looked, held: Looked, settings: DetectionStudySett
     return figures_of(held, refined(branch, held, start, lengths)) | {"frames_s": frames_per_second(branch, held)}
 
 
-def make_table(out: Path, methods: Sequence[str], seeds: int, settings: DetectionStudySettings) -> str:
+def make_table(out: Path, methods: Sequence[str], settings: DetectionStudySettings) -> str:
     """Write table.md of the finished runs to `out`, and return it."""
-    lines = [
+    head = (
         f"{settings.train_photographs} photographs, {settings.steps} steps of {settings.batch}, M = {settings.samples}"
-        f"; {settings.held_back_photographs} held-back photographs of other kinds.",
-        "",
-        "| | seeds | mean IoU | AP | AP50 | AP75 | frames/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        f"; {settings.held_back_photographs} held-back photographs of other kinds."
+    )
+    rows = []
     for method in (START, *methods):
-        records = read_records(out, [f"{method}_{seed}" for seed in range(seeds)], ("iou", *PRECISIONS))
+        records = load_records(out, ("iou", *PRECISIONS), f"{method}_[0-9]*")
         if records:
             cells = [method, str(len(records)), mean_cell([each["iou"] for each in records])]
             cells += [seeds_cell([100 * each[key] for each in records]) for key in PRECISIONS]
-            cells.append("" if method == START else f"{np.mean([each['frames_s'] for each in records]):.1f}")
-            lines.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(lines) + "\n"
+            rows.append([*cells, "" if method == START else f"{np.mean([e['frames_s'] for e in records]):.1f}"])
+    table = "\n".join([head, "", *markdown_table(HEADS, rows)]) + "\n"
     files.write_text(out / "table.md", table)
     return table
