@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from ebmtrack.errors import DatasetError
 
@@ -59,18 +60,44 @@ def in_frame_order(paths: Iterable[Path]) -> list[Path]:
     """Return the files of frames in the order in which they were taken, by their names.
 
     Numbers inside names count as numbers; a copy, "x (1).png", comes after "x.png"; decimal fractions of time stamps
-    (1700000000.25, 12:00:00.5) count as fractions. Raises DatasetError, which names two files, if that is ambiguous.
+    (1700000000.25, 12:00:00.5) count as fractions; equally long hexadecimal numbers (09, 0a, 10) are known. Raises
+    DatasetError, which names two files, if that is ambiguous.
     """
     paths = list(paths)
-    fractions = _are_fractions(paths)
-    ordered = sorted(paths, key=lambda path: (_frame_key(path.stem, fractions), path.name))
+    _check_signs(paths)
+    if _are_hexadecimal([path.stem for path in paths]):
+        keys: dict[Path, Any] = {path: path.stem.lower() for path in paths}
+    else:
+        fractions = _are_fractions(paths)
+        keys = {path: _frame_key(path.stem, fractions) for path in paths}
+    ordered = sorted(paths, key=lambda path: (keys[path], path.name))
     for before, after in zip(ordered, ordered[1:]):
-        if _frame_key(before.stem, fractions) == _frame_key(after.stem, fractions):
+        if keys[before] == keys[after]:
             raise DatasetError(
                 f"{before.parent}: which comes first, {before.name} or {after.name}? Both have the same number; "
                 "rename or remove one of them"
             )
     return ordered
+
+
+def _are_hexadecimal(stems: list[str]) -> bool:
+    """Return whether names are equally long hexadecimal numbers after a common beginning, as in frame_0a."""
+    common = re.sub(r"[0-9A-Za-z]*$", "", os.path.commonprefix(stems))
+    rests = [stem[len(common) :].lower() for stem in stems]
+    digits = all(re.fullmatch(r"[0-9a-f]+", rest) for rest in rests)
+    return digits and len({len(rest) for rest in rests}) == 1 and not all(rest.isdecimal() for rest in rests)
+
+
+def _check_signs(paths: list[Path]) -> None:
+    """Raise DatasetError if the same beginning has numbers with and without a hyphen, which may be a minus."""
+    plain = {match[1]: path for path in paths if (match := re.fullmatch(r"(.*\D|)\d+", path.stem))}
+    for path in paths:
+        match = re.fullmatch(r"(.*[^\d-]|)-\d+", path.stem)
+        if match and match[1] in plain:
+            raise DatasetError(
+                f"{path.parent}: which comes first, {path.name} or {plain[match[1]].name}? The hyphen may be a minus; "
+                "rename the files so that all numbers count from 0"
+            )
 
 
 def _frame_key(stem: str, fractions: bool) -> list[tuple[int, Fraction, str]]:

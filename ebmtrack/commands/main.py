@@ -7,6 +7,7 @@ To add a verb, write a dataclass with a method `run` in a module beside this one
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import sys
@@ -29,7 +30,8 @@ from ebmtrack.commands.track import Bench, Demo, Track
 from ebmtrack.commands.train import Train
 from ebmtrack.errors import EXTRAS, EbmtrackError, missing_extra
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)  # what a user can do something about
+# What a user can do something about.
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ELOOP)
 ABOUT = "Track any object in a video by climbing an energy."
 VERBS: dict[str, Callable[..., Verb]] = {
     "track": Track,
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     An EbmtrackError is one line on stderr and code 2, as is a wrong option; Ctrl-C is code 130.
     """
     share_the_cores()
+    _print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in (["--version"], ["-V"]):
         print(f"ebmtrack {__version__}")
@@ -100,6 +103,13 @@ def parse(argv: Sequence[str]) -> Verb:
     """Return the verb with the options of a command line; on a wrong one tyro prints why and raises SystemExit."""
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.extras.subcommand_cli_from_dict(VERBS, prog="ebmtrack", description=ABOUT, args=argv, config=config)
+
+
+def _print_any_name() -> None:
+    """Let letters of file names that the terminal does not know be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_in_one_line(message: Warning | str, *_: object) -> None:

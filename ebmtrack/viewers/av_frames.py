@@ -20,7 +20,7 @@ class AvFrames(FrameSource):
         import av
 
         self._path = path
-        self._container = av.open(os.fspath(path))
+        self._container = av.open(os.path.abspath(path))
         stream = self._container.streams.video[0]
         self._packets: Iterator[Any] = self._container.demux(stream)
         self._waiting: list[Any] = []

@@ -17,7 +17,7 @@ from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
 from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
 from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turned
-from ebmtrack.viewers.source_names import is_url, without_password
+from ebmtrack.viewers.source_names import is_unicode, is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
@@ -98,6 +98,8 @@ class VideoFrames(FrameSource):
     def __init__(self, source: str | os.PathLike):
         self._source = os.fspath(source)
         self._is_stream = is_url(self._source)
+        if not is_unicode(self._source):
+            raise DatasetError(f"{self._source}: OpenCV cannot open a name that is no Unicode: rename the file")
         if not self._is_stream and os.path.isfile(self._source) and is_text(self._source):
             raise DatasetError(f"{self._source}: a text file, not a video")
         capture = _open_capture(self._source)
@@ -266,8 +268,8 @@ def _open_capture(source: str | int) -> cv2.VideoCapture | None:
                 capture = cv2.VideoCapture(
                     source, cv2.CAP_ANY, [n for prop in limits for n in (prop, STREAM_TIMEOUT_MS)]
                 )
-            else:
-                capture = cv2.VideoCapture(source)
+            else:  # FFmpeg takes what is before a colon of a relative path for a protocol
+                capture = cv2.VideoCapture(os.path.abspath(source) if isinstance(source, str) else source)
     except cv2.error:
         return None
     return capture if capture.isOpened() else None

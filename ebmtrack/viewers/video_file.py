@@ -15,7 +15,9 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
 from ebmtrack.files import replacing
+from ebmtrack.images import PICTURES
 from ebmtrack.viewers.drawing import fit
+from ebmtrack.viewers.source_names import is_unicode
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class _AvEncoder:
 
         self._av, suffix = av, path.suffix.lower()
         options = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}  # browsers play it at once
-        self._container = av.open(str(path), "w", options=options)
+        self._container = av.open(os.path.abspath(path), "w", options=options)
         codec = {".webm": "libvpx-vp9", ".gif": "gif"}.get(suffix, "libx264")
         stream: Any = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         self._stream = stream
@@ -158,7 +160,7 @@ class _Sound:
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         try:
-            self._file = av.open(str(path))
+            self._file = av.open(os.path.abspath(path))
             stream = next(iter(self._file.streams.audio), None)
             if stream is not None:
                 self._to = container.add_stream_from_template(stream)
@@ -220,6 +222,10 @@ class _OpenCvEncoder:
     """MPEG-4 part 2 (or Motion JPEG for .avi) through OpenCV: most players know it, browsers do not."""
 
     def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, sound: Path | None, pixel_aspect: float):
+        if not is_unicode(str(path)):
+            raise ConfigError(
+                f"{path}: OpenCV cannot write to a name that is no Unicode: pip install 'ebmtrack[video]'"
+            )
         code = "MJPG" if path.suffix.lower() == ".avi" else "mp4v"
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size_wh)
         if not self._writer.isOpened():
@@ -255,7 +261,7 @@ def check_is_not_source(output: str | os.PathLike | None, source: str | os.PathL
     if output is None or isinstance(source, int) or not (os.path.isfile(output) and os.path.exists(source)):
         return
     in_folder = os.path.isdir(source) and os.path.samefile(os.path.dirname(os.path.abspath(output)), source)
-    if os.path.samefile(output, source) or (in_folder and cv2.haveImageReader(os.fspath(output))):
+    if os.path.samefile(output, source) or (in_folder and Path(output).suffix.lower() in PICTURES):
         raise ConfigError(f"{output} is what is to be tracked; give another name for the output")
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import threading
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -225,6 +226,10 @@ def test_a_named_pipe_whose_writer_dies_ends(tmp_path):
         ["IMG_20200101_115959.jpg", "IMG_20200101_115959_1.jpg", "IMG_20200101_120000.jpg"],
         ["x.png", "x - Copy.png", "x - Copy (2).png"],
         ["frame2.PNG", "frame10.png"],
+        ["0a.png", "0f.png", "10.png", "1a.png"],
+        ["frame_09.png", "frame_0a.png", "frame_10.png"],
+        ["a１.png", "a２.png", "a１０.png"],
+        ["img.png", "img-1.png", "img-2.png"],
     ],
     ids=lambda names: names[0],
 )
@@ -233,7 +238,8 @@ def test_frames_come_in_the_order_in_which_they_were_taken(names, tmp_path):
     assert in_frame_order(reversed(paths)) == paths
 
 
-@pytest.mark.parametrize("names", [["1.png", "01.png"], ["a.jpg", "a.png"], ["1.5.png", "1.25.png", "2.75.png"]])
+@pytest.mark.parametrize("names", [["1.png", "01.png"], ["a.jpg", "a.png"], ["1.5.png", "1.25.png", "2.75.png"],
+                                   ["t-1.png", "t0.png"]])  # fmt: skip
 def test_an_ambiguous_order_is_refused_naming_two_files(names, tmp_path):
     with pytest.raises(DatasetError, match="which comes first") as caught:
         in_frame_order([tmp_path / name for name in names])
@@ -258,3 +264,45 @@ def test_an_animated_webp_plays_at_its_own_rate(tmp_path):
     assert len(read_pages(tmp_path / "a.webp")[0]) == 4
     with open_frames(tmp_path / "a.webp") as source:
         assert source.fps == pytest.approx(10) and len(list(source)) == 4
+
+
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "clip%03d.mp4", "a#b?c=1&d.mp4", "Übung 1 – 映像.mp4", "a&b<c>'.mp4"])
+def test_videos_with_odd_names(tmp_path, name, monkeypatch, capsys):
+    """FFmpeg takes 12: for a protocol, and %03d for a counter; CVAT's XML has marks of its own."""
+    monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / name, count=6)
+    assert main(["track", name, "--init", "10,20,30,40", "--save", f"saved {name}", "--boxes", "boxes.xml"]) == 0
+    assert ElementTree.parse("boxes.xml").getroot().tag == "annotations"
+    with open_frames(f"saved {name}") as source:
+        assert len(list(source)) == 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_no_unicode(tmp_path, monkeypatch, capsys):
+    """A Latin-1 name on Linux: OpenCV would end the process at such a video; pictures are read as bytes."""
+    monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
+    latin = tmp_path / os.fsdecode(b"caf\xe9")
+    latin.with_suffix(".mp4").write_bytes(film(tmp_path / "v.mp4", count=3).read_bytes())
+    assert main(["track", f"{latin}.mp4", "--init", "10,20,30,40"]) == 2
+    assert "cannot open a name that is no Unicode: rename the file" in capsys.readouterr().err
+    latin.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "x.png"), np.full((60, 80, 3), number, np.uint8))
+        (tmp_path / "x.png").rename(latin / os.fsdecode(b"\xe9%d.png" % number))
+    for end in ("csv", "json", "xml", "txt"):
+        assert main(["track", str(latin), "--init", "10,20,30,40", "--boxes", str(tmp_path / f"b.{end}")]) == 0
+    assert main(["track", str(latin), "--init", "10,20,30,40", "--save", f"{latin}/o.mp4"]) == 0
+    monkeypatch.setattr("ebmtrack.viewers.video_file.has_h264", lambda: False)
+    assert main(["track", str(latin), "--init", "10,20,30,40", "--save", f"{latin}/o.mp4"]) == 2
+    assert "OpenCV cannot write to a name that is no Unicode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["source", "--boxes", "--save"])
+def test_names_that_are_too_long_are_one_line(tmp_path, option, monkeypatch, capsys):
+    """The system's own word, without a traceback."""
+    monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
+    clip, long = str(film(tmp_path / "v.mp4", count=3)), str(tmp_path / ("x" * 300 + ".mp4"))
+    line = [long] if option == "source" else [clip, option, long, *(["--layout", "csv"] if option == "--boxes" else [])]
+    assert main(["track", *line, "--init", "10,20,30,40"]) == 2
+    assert "File name too long" in capsys.readouterr().err
