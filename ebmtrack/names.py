@@ -64,3 +64,8 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     if name not in (known := list(known)):
         raise unknown(kind, name, known)
     return name
+
+
+def is_unicode(name: str) -> bool:
+    """Return whether a file's name, which may be any bytes on Linux, can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.names import plain
+from ebmtrack.names import is_unicode, plain
 from ebmtrack.videos import paths
 from ebmtrack.videos.registry import DataSetInfo, benchmarks, datasets, find_info
 from ebmtrack.videos.sequence import DataSet, existing_folder, with_attributes
@@ -118,4 +118,8 @@ def _try(info: DataSetInfo, place: Path) -> DataSet:
 def _benchmark(info: DataSetInfo, place: Path) -> DataSet:
     if info.benchmark is None:
         raise ConfigError(f"data set {info.name!r} is for training alone; evaluate on {', '.join(benchmarks())}")
-    return info.benchmark(place)
+    found = info.benchmark(place)
+    for name in found.names:
+        if not is_unicode(name):
+            raise DatasetError(f"{place}: the name of sequence {name!r} is no Unicode: rename its folder")
+    return found

@@ -39,10 +39,10 @@ def read_text(path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         line = data.count(b"\n", 0, reason.start) + 1
-        raise error(f"{path}, line {line}: cannot be read as text ({reason})") from reason
+        raise error(f"{path}, line {line}: not in UTF-8 ({reason.reason}): save it so") from reason
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise error(f"{path}, line {line}: holds null bytes; this is not a text file")
+        raise error(f"{path}, line {line}: holds null bytes: no text, or in UTF-16; save it as UTF-8")
     return text
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
+from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
 from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turned
-from ebmtrack.viewers.source_names import is_unicode, is_url, without_password
+from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames

@@ -11,11 +11,6 @@ def is_url(source: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
-def is_unicode(name: str) -> bool:
-    """Return whether a file's name, which may be any bytes on Linux, can be written as UTF-8."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
 def is_stream(source: str | os.PathLike | int) -> bool:
     """Return whether a source is a camera or a URL, which cannot go back."""
     text = os.fspath(source) if not isinstance(source, int) else ""

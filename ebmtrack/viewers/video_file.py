@@ -16,8 +16,8 @@ import numpy as np
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
 from ebmtrack.files import replacing
 from ebmtrack.images import PICTURES
+from ebmtrack.names import is_unicode
 from ebmtrack.viewers.drawing import fit
-from ebmtrack.viewers.source_names import is_unicode
 
 log = logging.getLogger(__name__)
 

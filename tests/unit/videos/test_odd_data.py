@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -396,3 +398,41 @@ def test_rows_without_a_target_do_not_lower_a_perfect_tracker(tmp_path: Path, ro
     boxes = np.array([[5.0 + k, 6, 10, 12] for k in range(6)])
     score = score_sequence(boxes, sequence.boxes_xywh, protocol("ope"), visible=sequence.visible)
     assert score.denominator == 3 and score.success.mean() == pytest.approx(20 / 21)
+
+
+# --- encodings and names
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_annotations_in_utf_16_are_refused_with_what_to_do(tmp_path: Path, encoding: str) -> None:
+    """Notepad and PowerShell write them."""
+    (tmp_path / "boxes.txt").write_bytes(ROWS.encode(encoding))
+    with pytest.raises(DatasetError, match=r"boxes\.txt, line 1: .*UTF-8"):
+        read_boxes(tmp_path / "boxes.txt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_sequence_whose_name_is_no_unicode_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results and the report could not spell it."""
+    root = make_sequences(tmp_path / "data", 1)
+    (root / "seq0").rename(root / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DatasetError, match="is no Unicode: rename its folder"):
+        open_dataset("folder", root)
+
+
+def test_names_of_sequences_with_marks_of_other_languages(tmp_path: Path) -> None:
+    """Evaluated, reported with marks of HTML escaped, and exported."""
+    root = make_sequences(tmp_path / "data", 1)
+    names = ["<i>x&y", "Straße 日本", "a%d[1]", "-x", "x.txt"]
+    for name in names:
+        shutil.copytree(root / "seq0", root / name)
+    shutil.rmtree(root / "seq0")
+    out, page = tmp_path / "out", tmp_path / "r.html"
+    assert evaluate(["stub"], "folder", root, out=out, workers=0, factory=StubFactory()).complete
+    where = ["--dataset", "folder", "--root", str(root), "--results", str(out)]
+    assert cli.main(["report", *where, "--page", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<i>x&y" not in text and "&lt;i&gt;x&amp;y" in text
+    assert len(list((tmp_path / "r_sequences").glob("*.html"))) == len(names)
+    assert cli.main(["export", *where, "--layout", "pytracking", "--out", str(tmp_path / "ex")]) == 0
+    assert {path.stem for path in (tmp_path / "ex").rglob("*.txt")} >= set(names) - {"x.txt"}
