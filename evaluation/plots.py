@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -68,9 +70,11 @@ def save_plots(
 def curves_csv(trackers: list[TrackerScores], kind: str) -> str:
     """Return the curves as CSV with every digit: a column of thresholds and one for each tracker."""
     curves = [curve for tracker in trackers if (curve := tracker.curve(kind)) is not None]
-    header = ",".join(["threshold", *(_quote(tracker.label) for tracker in trackers)])
-    rows = [",".join([f"{x:g}", *(repr(float(ys[i])) for _, ys in curves)]) for i, x in enumerate(curves[0][0])]
-    return "\n".join([header, *rows]) + "\n"
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["threshold", *(tracker.label for tracker in trackers)])
+    writer.writerows([f"{x:g}", *(float(ys[i]) for _, ys in curves)] for i, x in enumerate(curves[0][0]))
+    return file.getvalue()
 
 
 def _write_csv(trackers: list[TrackerScores], kind: str, path: Path) -> Path:
@@ -105,7 +109,3 @@ def _draw(
                 stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])
                 figure.savefig(temporary, dpi=300, metadata=stamp)
     return paths
-
-
-def _quote(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.videos.text import read_boxes
-from ebmtrack.viewers.keyframes import KeyFrame, Labels, overlaps
+from ebmtrack.viewers.keyframes import KeyFrame, Labels
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 
@@ -40,7 +41,7 @@ def measure(folder: Path, tracker: Tracker, every: int) -> tuple[float, float, f
 def mean_overlap(rows: list[FrameResult], truth: np.ndarray, counted: list[int]) -> float:
     """Return the mean overlap of results with the true boxes (n, 4) in the frames that count."""
     by_frame = {row.frame: row.box_xywh for row in rows}
-    return float(overlaps(np.array([by_frame[number] for number in counted]), truth[counted]).mean())
+    return float(iou(np.array([by_frame[number] for number in counted]), truth[counted]).mean())
 
 
 def main() -> None:

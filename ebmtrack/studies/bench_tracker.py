@@ -27,10 +27,10 @@ from ebmtrack._version import __version__
 from ebmtrack.engines import has_torch
 from ebmtrack.engines.base import Engine
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.studies.bench_worker import opencv_tracker, time_on
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
-from ebmtrack.viewers.demo import overlaps
 from ebmtrack.viewers.demo_sequence import FILM, TRUTH
 from ebmtrack.viewers.selection import parse_boxes
 
@@ -146,7 +146,7 @@ class Contender:
         row["peak_mb"] = self.rounds[-1]["peak_mb"]
         if truth is not None:
             boxes, numbers = (np.array([v for one in self.rounds for v in one[key]]) for key in ("boxes", "numbers"))
-            row["overlap"] = float(overlaps(boxes, truth[numbers]).mean())
+            row["overlap"] = float(iou(boxes, truth[numbers]).mean())
         return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
 
 

@@ -31,6 +31,7 @@ JUMP_EVERY, JUMP_SIZES = 15, 2.5  # frames; roots of the target's area
 TWIN_REACH, TWIN_DISTANCE, TWIN_FRAMES = 3.0, 1.5, 20  # roots of the target's area; frames of one passage
 HIDDEN_FROM, HIDDEN_TO, PERIOD = 30, 50, 60  # frames
 NOISE_LEVELS = 20.0
+LOST = "Frames in which the tracker says that the target is lost, in percent"
 ABSENT = (np.nan,) * 4
 
 Array = np.ndarray
@@ -219,7 +220,11 @@ def stress_page(trials: Trials, title: str) -> str:
     for name, heading, of in (
         ("auc", "AUC in percent", lambda found: summarise([trial.score for trial in found]).auc),
         ("op50", "OP 0.50 in percent", lambda found: summarise([trial.score for trial in found]).op50),
-        ("lost", "Frames in which the tracker says that the target is lost, in percent", _mean_lost),
+        (
+            "lost",
+            "Frames in which the tracker says that the target is lost, in percent",
+            lambda found: np.mean([trial.lost for trial in found]),
+        ),
     ):
         rows = []
         for change in changes:
@@ -228,10 +233,6 @@ def stress_page(trials: Trials, title: str) -> str:
         tables.append(Table(f"stress-{name}", ["Change", *trackers], rows, heading))
     notes = [(name, meaning) for name, (_, meaning) in CHANGES.items() if name in changes]
     return fill("tables.html", title=title, subtitle="Sequences changed on purpose.", tables=tables, words=notes)
-
-
-def _mean_lost(found: Items[Trial]) -> float:
-    return float(np.mean([trial.lost for trial in found]))
 
 
 def _trial(tracker: TrackerLike, sequence: Sequence, change: str, seed: int, name: str, store: Store | None) -> Trial:

@@ -18,7 +18,7 @@ from ebmtrack.nets.tracker_net import TrackerNet
 
 def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
     """Fold the trunk's frozen batch norm, freeze its stem and compile the parts, all in place."""
-    trunk = _as_any(net.feature_extractor)
+    trunk: Any = net.feature_extractor  # torch's stubs call its parts `Tensor | Module`
     trunk.eval()
     fold_batch_norm(trunk)
     trunk.requires_grad_(True)  # also the biases, which folding makes of buffers
@@ -41,11 +41,6 @@ def prepare_for_speed(net: TrackerNet, compile_parts: bool = True) -> None:
         return body(early)
 
     vars(trunk)["forward"] = forward
-
-
-def _as_any(module: nn.Module) -> Any:
-    """Return a module whose parts torch's stubs call `Tensor | Module`."""
-    return module
 
 
 def plain_state(net: TrackerNet, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -317,7 +317,8 @@ class Objective:
         box = _mean_of_known(self.box_loss(energies, candidates, self.settings), known.to(device))
         if not scores:
             return self.settings.box_weight * box, {"box": box.detach()}
-        labels = score_labels(placed.to(device), _map_size(scores[0]), self.settings.label_sigma)
+        height, width = scores[0].shape[-2:]
+        labels = score_labels(placed.to(device), (height, width), self.settings.label_sigma)
         labels = labels * known.to(device)[..., None, None]
         classifier, parts = classifier_loss([s.float() for s in scores], labels, self.settings)
         logs = {**parts, "box": box.detach(), "classifier": classifier.detach()}
@@ -342,11 +343,6 @@ class Objective:
 def _mean_of_known(values: Tensor, known: Tensor) -> Tensor:
     """Return the mean of the values (t, s) of frames with a target, 0 if there are none."""
     return values.mean() if bool(known.all()) else values[known].sum() / known.sum().clamp(min=1)
-
-
-def _map_size(scores: Tensor) -> tuple[int, int]:
-    """Return (h', w') of score maps (t, s, h', w')."""
-    return scores.shape[-2], scores.shape[-1]
 
 
 def box_energies(

@@ -244,7 +244,8 @@ def _object_layers(rng: np.random.Generator, cutout: np.ndarray, motion: Motion,
     shrink = min(1.0, float(motion.sizes.max()) * 1.1 / own_size)
     small = resized_cutout(cutout, shrink, rng.uniform(0.2, 0.9))
     gains = _gains(rng, frames, cutout, tint)
-    offset, blur = rng.normal(0, 8.0), _blur_width(rng)
+    offset = rng.normal(0, 8.0)
+    blur = float(rng.uniform(0.5, 2.0)) if rng.random() < 0.33 else 0.0  # Gaussian, in pixels
     exposure = rng.uniform(0.0, 0.5) * (rng.random() < 0.5)
     speeds = np.gradient(motion.centres, axis=0) if frames > 1 else np.zeros((1, 2))
     layers = []
@@ -260,11 +261,6 @@ def _gains(rng: np.random.Generator, frames: int, cutout: np.ndarray, tint: np.n
     own = cutout[..., :3].sum(axis=(0, 1)) / max(1.0, float(cutout[..., 3].sum()))
     matched = np.log((tint + 20) / (own + 20)).clip(-0.6, 0.6) * max(0.0, rng.uniform(-0.4, 0.8))
     return np.exp(matched + rng.normal(0, 0.08, 3) + rng.normal(0, 0.12) + random_walk(rng, frames, 0.03)[:, None])
-
-
-def _blur_width(rng: np.random.Generator) -> float:
-    """Return the width in pixels of an object's Gaussian blur; none for two in three."""
-    return float(rng.uniform(0.5, 2.0)) if rng.random() < 0.33 else 0.0
 
 
 def _blur(cutout: np.ndarray, linear: np.ndarray, centre: np.ndarray, smear: np.ndarray, blur: float) -> Layer:

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.images import write_picture
 from ebmtrack.tracking.sequence import Track, track_frames
 from ebmtrack.viewers.corner_map import corner_map
 from ebmtrack.viewers.demo_sequence import DemoSequence, demo_sequence
 from ebmtrack.viewers.drawing import WHITE, contact_sheet, draw_box, draw_text, overlay_heat
-from ebmtrack.viewers.keyframes import overlaps
 from ebmtrack.viewers.video_file import VideoWriter
 
 GRID = 41  # points of the heat map in each direction
@@ -102,7 +102,7 @@ def _part(sequence: DemoSequence, index: int) -> str:
 
 def _report(sequence: DemoSequence, track: Track, files: tuple[Path, Path]) -> DemoReport:
     """Return overlaps and speed; the first frame, whose box is given, counts in neither."""
-    overlap = overlaps(track.boxes_xywh, sequence.boxes_xywh)
+    overlap = iou(track.boxes_xywh, sequence.boxes_xywh)
     parts = {name: float(overlap[max(first, 1) : last + 1].mean()) for name, first, last in sequence.parts}
     return DemoReport(parts, float(overlap[1:].mean()), float(1 / track.times_s[1:].mean()), *files)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.tracking.sequence import NumberedFrame, TrackedFrame, run_tracker
 from ebmtrack.viewers.results import Box, FrameResult
 
@@ -182,7 +183,7 @@ def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left:
     """
     if not forward:
         return []
-    both = overlaps(*(np.array([row.box_xywh for row in rows]) for rows in (forward, backward)))
+    both = iou(*(np.array([row.box_xywh for row in rows]) for rows in (forward, backward)))
     switch = switch_point([_doubt(row) for row in forward], [_doubt(row) for row in backward], both)
     blended = []
     for index, (before, after, overlap) in enumerate(zip(forward, backward, both)):
@@ -220,15 +221,6 @@ def switch_point(
     if n > 1:
         jumps[0], jumps[-1] = jump[0], jump[-1]
     return int(np.argmin(forward + backward + jumps))
-
-
-def overlaps(boxes_xywh: np.ndarray, others_xywh: np.ndarray) -> np.ndarray:
-    """Return the intersection over union (n,) of boxes, both (n, 4), pair by pair; 0 for two empty ones."""
-    low = np.maximum(boxes_xywh[:, :2], others_xywh[:, :2])
-    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], others_xywh[:, :2] + others_xywh[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    union = np.prod(boxes_xywh[:, 2:], axis=1) + np.prod(others_xywh[:, 2:], axis=1) - shared
-    return np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
 
 
 def mean_box(one_xywh: Box, other_xywh: Box, weight: float) -> Box:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.frames import open_frames
-from ebmtrack.viewers.keyframes import KeyFrame, Labels, blend, mean_box, overlaps, switch_point
+from ebmtrack.viewers.keyframes import KeyFrame, Labels, blend, mean_box, switch_point
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import key_frame_texts, parse_key_frames
@@ -144,10 +145,10 @@ def test_two_tracks_that_drift_are_joined_to_one_that_does_not(folder, drift_aft
     keys = {5: true_box(5), 35: true_box(35)}
     rows = list(track(folder, keys, Drifter(drift_after), end=35))
     truth = np.array([true_box(row.frame) for row in rows])
-    overlap = overlaps(np.array([row.box_xywh for row in rows]), truth)
+    overlap = iou(np.array([row.box_xywh for row in rows]), truth)
     assert len(rows) == 31 and overlap.mean() > 0.95 and (overlap > 0.2).all()
     alone = list(track(folder, true_box(5), Drifter(drift_after), start=5, end=35))
-    assert overlaps(np.array([row.box_xywh for row in alone]), truth).mean() < 0.9
+    assert iou(np.array([row.box_xywh for row in alone]), truth).mean() < 0.9
 
 
 def test_a_lost_track_gives_way_to_the_other():

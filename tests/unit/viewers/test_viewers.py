@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.evaluation.overlap import iou
 from ebmtrack.images import read_rgb
 from ebmtrack.viewers import drawing, selection, video_file, window
 from ebmtrack.viewers import track_video as track_command
@@ -446,23 +447,15 @@ def test_the_light_changes(frames):
     assert means[78] < 0.6 * means[60]
 
 
-def overlaps(boxes_xywh, sequence):
-    """Intersection over union with the truth, frame by frame."""
-    low = np.maximum(boxes_xywh[:, :2], sequence.boxes_xywh[:, :2])
-    truth_xywh = sequence.boxes_xywh
-    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], truth_xywh[:, :2] + truth_xywh[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    return shared / (np.prod(boxes_xywh[:, 2:], axis=1) + np.prod(truth_xywh[:, 2:], axis=1) - shared)
-
-
 def test_the_sequence_is_too_hard_for_a_fixed_box_and_for_template_matching(sequence, frames):
     start = sequence.boxes_xywh[0]
-    assert overlaps(np.repeat(start[None], len(frames), axis=0), sequence).mean() < 0.1
+    assert iou(np.repeat(start[None], len(frames), axis=0), sequence.boxes_xywh).mean() < 0.1
     x, y, w, h = np.rint(start).astype(int)
     half = [cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for frame in frames]
     template = half[0][y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
     best = [cv2.minMaxLoc(cv2.matchTemplate(frame, template, cv2.TM_CCOEFF_NORMED))[3] for frame in half]
-    assert overlaps(np.array([(2 * left, 2 * top, w, h) for left, top in best], float), sequence).mean() < 0.4
+    found = np.array([(2 * left, 2 * top, w, h) for left, top in best], float)
+    assert iou(found, sequence.boxes_xywh).mean() < 0.4
 
 
 def test_the_film_is_what_its_generator_draws(sequence, frames):
