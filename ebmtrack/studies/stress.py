@@ -220,11 +220,7 @@ def stress_page(trials: Trials, title: str) -> str:
     for name, heading, of in (
         ("auc", "AUC in percent", lambda found: summarise([trial.score for trial in found]).auc),
         ("op50", "OP 0.50 in percent", lambda found: summarise([trial.score for trial in found]).op50),
-        (
-            "lost",
-            "Frames in which the tracker says that the target is lost, in percent",
-            lambda found: np.mean([trial.lost for trial in found]),
-        ),
+        ("lost", LOST, lambda found: np.mean([trial.lost for trial in found])),
     ):
         rows = []
         for change in changes:
