@@ -85,7 +85,7 @@ def as_json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What an evaluation runs, and how.
+    """The options of an evaluation.
 
     Attributes:
         sequences: Names of sequences; all if empty.

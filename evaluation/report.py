@@ -40,7 +40,7 @@ _MOST_TILES = 4
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report compares and shows.
+    """The options of a report.
 
     Attributes:
         out: Folder of our own results; None for none of ours.

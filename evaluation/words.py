@@ -10,7 +10,7 @@ FIGURES = {
     "Precision 20 px": "share of frames whose centre is at most 20 pixels off",
     "Norm. precision": "the same with the error divided by the target's width and height; at 0.2 or the mean up to 0.5",
     "frames/s": "frames after the first over the time that the tracker's calls took; reading images is not counted",
-    "95 % interval": "bootstrap over sequences: how far the mean could be off because there are only so many of them",
+    "95 % interval": "bootstrap over sequences: how far the mean could be off because they are few",
     "overlap": "intersection over union of the tracker's box and the annotated one",
 }
 

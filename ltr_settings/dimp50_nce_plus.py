@@ -79,7 +79,7 @@ class Settings(RunSettings):
         crops: search regions.
         objective: losses.
         rates: Adam's learning rate of each part.
-        decay_epochs: the rates fall after every so many epochs.
+        decay_epochs: epochs after which the rates fall, again and again.
         decay: factor by which they fall.
         params: set-up in tracker_params for `track_on`.
         vot_list: file of names of GOT-10k sequences to leave out: the list of the VOT challenge.

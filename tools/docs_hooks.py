@@ -1,4 +1,4 @@
-"""What `make docs` does to the pages: missing ones leave the navigation, links out of docs/ become plain text."""
+"""The changes of pages by `make docs`: missing ones leave the navigation, links out of docs/ become plain text."""
 
 from __future__ import annotations
 

@@ -37,7 +37,12 @@ SETUPS = ("dimp18_nce_plus", "dimp18_nce_plus_fast")
 PROTOCOLS = ("pytracking", "otb", "got10k", "lasot", "trackingnet", "ope")
 FRAMES = 40
 SMALL = "crops.output=64 objective.samples=4 validation_samples=2 warmup=1 round_steps=1 round_samples=2"
-DRAWN = {"utkface": "age", "biwi": "headpose", "cell200": "cells", "steering": "steering"}  # data set -> its drawn stand-in
+DRAWN = {
+    "utkface": "age",
+    "biwi": "headpose",
+    "cell200": "cells",
+    "steering": "steering",
+}  # data set -> its drawn stand-in
 UNTRIED = ("coco_energy",)  # its host is torchvision's download
 TIMINGS = ("s", "step", "samples_per_s", "wait_frac")  # columns of log.csv that are no result
 

@@ -1,4 +1,4 @@
-"""How much labelling by key frames gains: overlap of joined tracks against forward tracking alone.
+"""The gain of labelling by key frames: overlap of joined tracks against forward tracking alone.
 
     python tools/labelling.py SEQUENCES [NAME ...] --every 50
 

@@ -100,7 +100,7 @@ def scene_frac(window_xywh: tuple[float, float, float, float], image_wh: tuple[i
 
 @dataclasses.dataclass(frozen=True)
 class LookDraws:
-    """What was drawn for the look of one frame.
+    """The draws for the look of one frame.
 
     saturation (0 is grey), contrast, brightness: factors. blur: deviation of a Gaussian blur in pixels; motion, angle:
     length in pixels and direction in radians of a motion blur; noise: deviation in grey levels; each 0 for none.

@@ -97,7 +97,7 @@ def crop_around(
     """Cut a window of `side_yx` image pixels around `centre_yx` and resize it to `output_yx`.
 
     border "replicate" repeats the image's edge outside; "inside_major" first shrinks the window (by `max_scale_change`
-    at most) and moves it inside. rule "head" cuts as pytracking does today: for an even side whose corner lies inside
+    at most) and moves it inside. rule "head" cuts as pytracking does today: for an even side whose corner is inside
     the image one pixel more per axis, resampled down; "pre2022" cuts as it did before May 2022.
     """
     if border not in BORDERS or rule not in RULES:

@@ -146,7 +146,7 @@ class DeviceFrames:
 
 @dataclasses.dataclass(frozen=True)
 class FrameDraw:
-    """What is random about one crop: image, window, the target's box in the crop, mirroring, look."""
+    """The random part of one crop: image, window, the target's box in the crop, mirroring, look."""
 
     row: int
     window_xywh: tuple[float, float, float, float]

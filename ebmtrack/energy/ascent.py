@@ -18,14 +18,14 @@ from ebmtrack.errors import ConfigError
 
 
 class AscentResult(NamedTuple):
-    """Where plain ascent ended, y (..., D), and the energies (...) at which its last step started."""
+    """The end of plain ascent, y (..., D), and the energies (...) at which its last step started."""
 
     y: Tensor
     f_before_last_step: Tensor
 
 
 class ClimbResult(NamedTuple):
-    """Where Algorithm S1 or S2 ended, y (..., D), and the energies there, f (...)."""
+    """The end of Algorithm S1 or S2, y (..., D), and the energies there, f (...)."""
 
     y: Tensor
     f: Tensor

@@ -1,4 +1,4 @@
-"""What a tracker needs of a network, behind one protocol (see base.py)."""
+"""Networks as a tracker uses them, behind one protocol (see base.py)."""
 
 from __future__ import annotations
 

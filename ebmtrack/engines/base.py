@@ -69,7 +69,7 @@ def read_trained_on(settings: Mapping[str, Any]) -> TrainedOn | None:
 
 @dataclasses.dataclass(frozen=True)
 class EngineInfo:
-    """What the tracker must know of a network.
+    """The facts of a network that the tracker needs.
 
     classifier: "dimp", "atom", or "prdimp", whose scores the tracker turns into probabilities by a softmax.
     channels: number of channels of the classification features.
@@ -143,7 +143,7 @@ Look: TypeAlias = WholeLook | InnerLook
 
 
 class Sight(NamedTuple):
-    """What a look gave: the region's features and the filter's scores (h, w), float32, without softmax."""
+    """The result of a look: the region's features and the filter's scores (h, w), float32, without softmax."""
 
     features: RegionFeatures
     scores: np.ndarray
@@ -173,7 +173,7 @@ class AspectPrior:
 
 @dataclasses.dataclass(frozen=True)
 class Ascent:
-    """How boxes climb: `steps` plain gradient steps y <- y + step * grad f(y), without any check.
+    """The settings of a climb: `steps` plain gradient steps y <- y + step * grad f(y), without any check.
 
     With relative_space, y = (cx / w0, cy / h0, log w, log h), where (w0, h0) is the size of the region's first box at
     the start (BMVC 2020, section 5.2). Otherwise y = (x, y, w, h), and the gradient of each coordinate is multiplied by
@@ -191,7 +191,7 @@ class Ascent:
 
 
 class Climb(NamedTuple):
-    """Where boxes arrived: boxes_xywh (T, R, 4) float32 and energies (T, R) float32 before the last step.
+    """The boxes after a climb: boxes_xywh (T, R, 4) float32 and energies (T, R) float32 before the last step.
 
     The energies are those at which the last step started (at the start for no steps), by which the candidates are
     ranked. A box that is not finite or reaches beyond 1e6 pixels has the energy and the gradient NaN.

@@ -1,4 +1,4 @@
-"""How fast and how late a live run is, counted in constant memory."""
+"""Speed and delay of a live run, counted in constant memory."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from ebmtrack.viewers.window import LiveWindow, require_screen
 
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
 REFRESH_S = 0.25  # longest time between two drawings of the window
-STILL_S = 1.0  # for how long a picture stands still in a saved video at most
+STILL_S = 1.0  # the longest time for which a saved video shows one picture
 Record = Callable[[View, bool], None]  # takes a view, and whether search regions are drawn
 HEADLESS = "go without a window: --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"
 

@@ -9,7 +9,7 @@ from ebmtrack.viewers.track_options import Repeated
 
 @dataclass(frozen=True, kw_only=True)
 class WebcamOptions:
-    """Where live pictures come from, which targets are tracked, and which files are written.
+    """The options of a live run: the source of its pictures, the targets, and the files that are written.
 
     Attributes:
         camera: The camera's number, 0 by default.

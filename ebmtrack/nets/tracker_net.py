@@ -20,7 +20,7 @@ Layers: TypeAlias = tuple[Tensor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class NetConfig:
-    """What the tensors of a checkpoint do not say about a network; defaults are those of DiMP-18."""
+    """The facts of a network that the tensors of a checkpoint do not say; defaults are those of DiMP-18."""
 
     backbone: str = "resnet18"
     classifier_channels: int = 256

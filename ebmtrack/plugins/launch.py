@@ -9,7 +9,7 @@ from ebmtrack.plugins.pytracking_setup import launch
 
 
 def main() -> int:
-    """Exit code 2 with one line on stderr where there is no script."""
+    """Run the script; return 2, with a line on stderr, if none is given or ebmtrack refuses."""
     if len(sys.argv) < 2:
         print("usage: python -m ebmtrack.plugins.launch SCRIPT [ARGUMENTS]", file=sys.stderr)
         return 2

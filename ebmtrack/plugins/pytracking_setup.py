@@ -95,7 +95,7 @@ def install_folder() -> Path:
         if installed or (folder / "ebmtrack" / "__init__.py").is_file():
             return folder
     raise ConfigError(
-        f"ebmtrack is not installed in {sys.executable} (it only lies on its path): pip install it there, "
+        f"ebmtrack is not installed in {sys.executable} (it is only on its path): pip install it there, "
         f"or go without: {LAUNCH}"
     )
 

@@ -1,4 +1,4 @@
-"""What a regression says about an image: a number, and if it has a density, samples, likelihoods and intervals."""
+"""The answers of a regression about an image: a number, and if it has a density, samples, likelihoods and intervals."""
 
 from __future__ import annotations
 

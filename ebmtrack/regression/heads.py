@@ -27,7 +27,7 @@ GRID = {1: 1024, 2: 64**2, 3: 30**3}  # cells by dimension (Paper IV: 30^3 for h
 
 @dataclasses.dataclass(frozen=True)
 class RegressionConfig:
-    """What a network of regression is; a weights file holds it.
+    """The configuration of a regression network; a weights file holds it.
 
     Attributes:
         method: name in METHODS.

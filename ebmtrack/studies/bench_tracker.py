@@ -50,7 +50,7 @@ STAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
-    """What is measured.
+    """The options of a measurement.
 
     contenders: see `parse_contender`; none: all that this machine can run.
     params: the set-up of our trackers. device: of PyTorch. threads: of each contender, None for its own choice.

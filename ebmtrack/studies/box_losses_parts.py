@@ -1,4 +1,4 @@
-"""What `ebmtrack study boxes` feeds its runs with: pairs from the small pool, and sequences to track."""
+"""The data of `ebmtrack study boxes`: pairs from the small pool, and sequences to track."""
 
 from __future__ import annotations
 

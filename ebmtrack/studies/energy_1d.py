@@ -124,7 +124,7 @@ def _save(
     generator: Generator,
     epochs: int,
 ) -> None:
-    """Keep all that `_resume` needs to go on after so many epochs."""
+    """Keep all that `_resume` needs to go on after an epoch."""
     state = {
         "pairs": [list(pair) for pair in pairs],
         "epochs": epochs,
@@ -217,7 +217,7 @@ def study_1d(
     networks for each method and data set. samples: the M of Figure 2, which its four methods go through; the
     others, and the table, use the largest. Runs that `out` already holds are not trained again, and those of
     other calls with the same settings stay in the table. Raises ConfigError for unknown methods and for an
-    `out` with other settings. compiled: about twice as fast, where there is a C++ compiler.
+    `out` with other settings. compiled: about twice as fast, if there is a C++ compiler.
     """
     out, device = Path(out), pick_device(device)
     claim_folder(out, settings)

@@ -20,7 +20,7 @@ WIDTH = 10  # units per layer: BMVC 2020, supplement B.2
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What all runs share; the defaults are the paper's (BMVC 2020, supplement B)."""
+    """The settings that all runs share; the defaults are the paper's (BMVC 2020, supplement B)."""
 
     epochs: int = 75
     batch: int = 32
@@ -122,7 +122,7 @@ class ManyEnergies(nn.Module):
         self.last = ManyLinear(runs, WIDTH, 1, generator)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return f (R, B, M) for x (R, B) and y (R, B, M), or (R, 1, M) where all x see the same y."""
+        """Return f (R, B, M) for x (R, B) and y (R, B, M), or (R, 1, M) if all x see the same y."""
         h_y = _tanh(self.y1(y[:, None]))  # (R, 10, B, M)
         h = _tanh(self._join(h_y, WIDTH) + self._of_x(x))
         h = _tanh(self.skip1(h)) + h

@@ -1,4 +1,4 @@
-"""What the 1D study shows: the table beside the paper's, D_KL against M, and pictures of the densities."""
+"""The report of the 1D study: the table beside the paper's, D_KL against M, and pictures of the densities."""
 
 from __future__ import annotations
 

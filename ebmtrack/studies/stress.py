@@ -1,4 +1,4 @@
-"""What jumps, occlusions, gaps and bad pictures do to a tracker: sequences that are changed on purpose.
+"""A tracker under jumps, occlusions, gaps and bad pictures: sequences that are changed on purpose.
 
 Frames in which the target cannot be seen count for nothing. Benchmarks hold few jumps and occlusions, which live
 pictures are full of.

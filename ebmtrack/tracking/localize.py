@@ -1,4 +1,4 @@
-"""Where the target is in a score map, and how sure that is: the four verdicts of DiMP's advanced localisation."""
+"""The target's place in a score map and its certainty: the four verdicts of DiMP's advanced localisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ebmtrack.tracking.params import TrackerParams
 
 
 class Localization(NamedTuple):
-    """What a score map says of a target.
+    """The place of a target by a score map.
 
     displacement_yx: from the search region's centre, (2,), in cells.
     score: the peak's.

@@ -1,4 +1,4 @@
-"""What the tracker knows of one target between two frames."""
+"""The tracker's knowledge of one target between two frames."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class HeldBack:
 
 @dataclasses.dataclass
 class Data:
-    """What a network is trained and validated on.
+    """The samples on which a network is trained and validated.
 
     Attributes:
         train: samples by number, each a dict of tensors, or a maker of whole batches; at least `settings.samples`.
@@ -119,7 +119,7 @@ class Data:
 
 @dataclasses.dataclass
 class Plan:
-    """What a run needs besides its settings; a training file makes it.
+    """The parts of a run besides its settings; a training file makes them.
 
     Attributes:
         network: the network and how it is optimised.

@@ -1,4 +1,4 @@
-"""How good a network is in the middle of its training: on held-back targets, and in short tracking runs."""
+"""Checks of a network in the middle of its training: on held-back targets, and in short tracking runs."""
 
 from __future__ import annotations
 

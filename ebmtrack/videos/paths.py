@@ -1,4 +1,4 @@
-"""Where data sets are: environment variables first, then one TOML file, then folders with the usual names.
+"""The folders of data sets: environment variables first, then one TOML file, then folders with the usual names.
 
 The file is that in EBMTRACK_PATHS, else ebmtrack/paths.toml in the user's folder of settings (~/.config):
 

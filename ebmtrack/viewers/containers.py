@@ -1,4 +1,4 @@
-"""What a video file's outermost structure says: whether it is text, is cut short, and how long its edit plays."""
+"""The outermost structure of video files: whether one is text or is cut short, and how long its edit plays."""
 
 from __future__ import annotations
 

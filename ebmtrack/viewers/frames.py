@@ -1,4 +1,4 @@
-"""Where frames come from: a video file, a folder of pictures, a camera or a stream, all read in one way."""
+"""Sources of frames: a video file, a folder of pictures, a camera or a stream, all read in one way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `track` and `webcam` write boxes and videos, checked before work begins."""
+"""The files of boxes and videos that `track` and `webcam` write, checked before work begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tracking gives, frame by frame, and the files that other programs read it from.
+"""The results of tracking, frame by frame, and the files from which other programs read them.
 
 Rows are `frame, id, x, y, w, h, score, verdict`; frames and pixels count from 0, ids from 1. The kind of a file is
 chosen by its ending, or by the name of a layout.
@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class FrameResult:
-    """Where one target is in one frame.
+    """The place of one target in one frame.
 
     Attributes:
         frame: Number of the frame, from 0.
@@ -69,7 +69,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class ResultInfo:
-    """What a file of results says about where they come from.
+    """The origin of results, as a file of them names it.
 
     Attributes:
         source: Name of the video or folder.

@@ -1,4 +1,4 @@
-"""What a tracker sees, frame by frame, on a visdom panel: the frame, score map, energy, candidates before and after."""
+"""A tracker's view, frame by frame, on a visdom panel: frame, score map, energy, candidates before and after."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _panel(env: str, server: str) -> VisdomPanel:
 
 
 class ScoreCurves:
-    """What `ebmtrack eval` calls with each finished sequence: its AUC, and the mean so far, as curves on a panel."""
+    """A listener of `ebmtrack eval` for finished sequences: its AUC, and the mean so far, as curves on a panel."""
 
     def __init__(self, panel: VisdomPanel):
         self.panel = panel
