@@ -42,7 +42,7 @@ HEADS = ("loss", "M", "seeds", "step length", "IoU", "- NCE+", "OP75", "seeds' s
 
 @dataclass(frozen=True)
 class BoxStudySettings:
-    """Settings that all runs share. The widths of the noise are the paper's (BMVC 2020, section 5.3), the rest small."""
+    """Settings that all runs share. The widths of the noise are the paper's (BMVC 2020, 5.3), the rest small."""
 
     width: int = 64  # of the branch; the tracker's has 256
     train_pairs: int = 3000
