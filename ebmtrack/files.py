@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,17 @@ from typing import Any
 from ebmtrack.errors import DatasetError
 
 DECIMAL = re.compile(r"(.*?\d)([.,])(\d+)(\D*)")  # a name such as 1700000000.25 or 12:00:00.5Z
+
+
+def as_json(value: Any) -> Any:
+    """Return settings as JSON values: dataclasses become dicts, tuples lists, paths and the like texts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
 from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, headline, judge, print_table
+from ebmtrack.files import as_json
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
 
@@ -70,17 +70,6 @@ def facts_of(values: TrackerParams, weights: str | None = None) -> dict[str, obj
 
     path = weights_file(values.weights if weights is None else weights)
     return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def as_json(value: Any) -> Any:
-    """Return dataclasses, tuples and mappings as JSON values; anything else by its repr."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.data.store import PackedSource, open_packs
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.distributed import is_leader, pick_device
+from ebmtrack.training.distributed import device_of_process, is_leader
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network, step_decay
 from ebmtrack.training.settings import RunSettings
@@ -194,7 +194,7 @@ def training_set(settings: Settings, sources: Mapping[str, Source]) -> Dataset:
     if settings.prepared is None:
         crops = with_cut_at(settings.crops, sources)
         return TrainingSet(make_sampler(sources, sampling, settings.seed), crops, settings.samples)
-    device = pick_device(settings.device)
+    device = device_of_process(settings.device)
     return batches_from_packs(settings.prepared, device, sampling, settings.crops, settings.seed, settings.samples)
 
 

@@ -25,7 +25,7 @@ from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.distributed import pick_device
+from ebmtrack.training.distributed import device_of_process
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network
 from ebmtrack.training.settings import RunSettings
@@ -134,7 +134,7 @@ def objective(settings: PoolSettings) -> Objective:
 
 def validation(settings: PoolSettings) -> Objective:
     """Return the losses of validation, which are the same in all runs on the pool: in bfloat16 on a CPU."""
-    on_cpu = pick_device(settings.device).type == "cpu"
+    on_cpu = device_of_process(settings.device).type == "cpu"
     return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu)
 
 
@@ -150,7 +150,7 @@ def training_set(settings: Settings) -> Dataset:
         pool = open_training_folder(pool_folder(settings), "train", decoded_limit=6 * 2**30)
         sampler = make_sampler(pool, with_shares_of(sampling, pool), settings.seed)
         return TrainingSet(sampler, settings.crops, settings.samples)
-    device = pick_device(settings.device)
+    device = device_of_process(settings.device)
     return batches_from_packs(settings.prepared, device, sampling, settings.crops, settings.seed, settings.samples)
 
 

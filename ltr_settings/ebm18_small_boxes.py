@@ -23,7 +23,7 @@ from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.ltr_settings.atom18_ml_is import train_box_branch
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.distributed import pick_device, world_size
+from ebmtrack.training.distributed import device_of_process, world_size
 from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
@@ -59,7 +59,7 @@ def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`, from the weights `start`, or those that come with ebmtrack."""
     ebm18_small.pool_folder(settings)
     net = load_checkpoint(resolve_weights(settings.start))
-    net.to(pick_device(settings.device)).to(memory_format=torch.channels_last)
+    net.to(device_of_process(settings.device)).to(memory_format=torch.channels_last)
     samples = HeldBack(ebm18_small.held_back(settings, samples=240), train_frames=1, number=240)
     return Plan(
         network(net, settings),

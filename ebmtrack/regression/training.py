@@ -217,13 +217,13 @@ def plan_of(settings: RegressionSettings, examples: tuple[Examples, Examples, Ex
         thaw=thaw,
         rate=None if settings.schedule == "cosine" else lambda step: 1.0,
         optimizer=lambda groups: torch.optim.Adam(groups, weight_decay=settings.decay),
-        finish=lambda net: choose_step(net, validation, settings.step),
+        finish=lambda net: set_refinement_step(net, validation, settings.step),
     )
     data = Data(ShuffledExamples(train_part, settings))
     return Plan(network, data, objective, validate=lambda net: _figures(net, validation), save=_save(test))
 
 
-def choose_step(net: RegressionNet, validation: Examples, step: float = 0.0) -> RegressionNet:
+def set_refinement_step(net: RegressionNet, validation: Examples, step: float = 0.0) -> RegressionNet:
     """Return the trained network with its step of refinement, by default the best one on the validation images."""
     net.eval()
     if hasattr(net.head, "energy"):

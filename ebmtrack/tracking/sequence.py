@@ -154,7 +154,7 @@ def track_frames(
         boxes.append(_as_box(answer.box_xywh, f"{name}, frame {number} (from 0)") if number else start)
         scores.append(float(getattr(answer, "score", 1.0)) if number else 1.0)
         found.append(bool(getattr(answer, "found", True)) if number else True)
-        if number and on_frame is not None:
+        if number and image is not None and on_frame is not None:
             on_frame(number, image, answer)
     if not boxes:
         raise ResultError(f"{name}: no frame to track; check the folder of images")

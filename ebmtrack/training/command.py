@@ -16,10 +16,11 @@ import torch
 
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.errors import ConfigError
+from ebmtrack.files import as_json
 from ebmtrack.names import unknown
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import is_leader
-from ebmtrack.training.overrides import as_json, differences, override
+from ebmtrack.training.overrides import differences, override
 from ebmtrack.training.run import train
 from ebmtrack.training.settings import RunSettings
 

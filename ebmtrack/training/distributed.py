@@ -30,8 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ebmtrack.device import count_gpus
-from ebmtrack.device import pick_device as find_device
+from ebmtrack.device import count_gpus, pick_device
 from ebmtrack.errors import ConfigError, EbmtrackError
 
 T = TypeVar("T")
@@ -139,7 +138,7 @@ def team_of(device: str) -> Team:
     Raises:
         ConfigError: the device does not exist.
     """
-    chosen = pick_device(device)
+    chosen = device_of_process(device)
     if world_size() == 1:
         return Team(device=chosen)
     if not dist.is_initialized():
@@ -155,11 +154,11 @@ def _part() -> None:
         dist.destroy_process_group()
 
 
-def pick_device(device: str) -> torch.device:
+def device_of_process(device: str) -> torch.device:
     """Return the device of this process; under torchrun `cuda` and `auto` mean the GPU of LOCAL_RANK."""
     if world_size() > 1 and (device == "cuda" or (device == "auto" and count_gpus())):
         device = f"cuda:{_from_environment('LOCAL_RANK', 0)}"
-    chosen = torch.device(find_device(device))
+    chosen = torch.device(pick_device(device))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return chosen

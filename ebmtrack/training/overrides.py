@@ -137,15 +137,6 @@ def differences(settings: Any, reference: Any) -> dict[str, Any]:
     return {key: value for key, value in flat(settings).items() if key not in usual or usual[key] != value}
 
 
-def as_json(value: Any) -> Any:
-    """Return settings as JSON values: dataclasses become dicts, tuples lists, paths texts."""
-    if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
-        return {str(key): as_json(entry) for key, entry in _entries(value).items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(entry) for entry in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
 def describe(settings: Any) -> str:
     """Return all settings as lines "key=value", as `override` takes them."""
     return "\n".join(f"{key}={_as_text(value)}" for key, value in flat(settings).items())

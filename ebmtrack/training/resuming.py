@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ebmtrack.errors import CheckpointError
-from ebmtrack.files import replacing
-from ebmtrack.training.overrides import as_json, flat
+from ebmtrack.files import as_json, replacing
+from ebmtrack.training.overrides import flat
 
 # These settings may change while a run is interrupted: places of files, device, logs, length of the run, and the cut of
 # its samples into steps.

@@ -53,7 +53,7 @@ BOXES = [(90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)]
 def known_device(monkeypatch):
     """Let the program take the pretended GPU for one that is there."""
     monkeypatch.setattr(torch_engine, "check_device", torch.device)
-    monkeypatch.setattr(distributed, "find_device", str)
+    monkeypatch.setattr(distributed, "pick_device", str)
     monkeypatch.setattr(study1d, "pick_device", str)
 
 

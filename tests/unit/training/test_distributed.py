@@ -25,7 +25,7 @@ from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training import distributed
 from ebmtrack.training.batches import Shard
-from ebmtrack.training.distributed import Team, as_synchronized, pick_device, team_of
+from ebmtrack.training.distributed import Team, as_synchronized, device_of_process, team_of
 from ebmtrack.training.objective import Objective, ObjectiveSettings, classifier_loss, score_labels
 from ebmtrack.training.plan import Plan, Share
 from ebmtrack.training.run import train
@@ -392,7 +392,7 @@ def test_a_network_that_thaws_is_not_left_to_ddp(tmp_path):
 
 
 def test_devices_are_checked_before_anything_starts(monkeypatch, tmp_path):
-    assert pick_device("cpu").type == "cpu"
+    assert device_of_process("cpu").type == "cpu"
     with pytest.raises(ConfigError, match="cuda:63"):
         train(plan_of(), settings_in(tmp_path, device="cuda:63"))
     monkeypatch.setenv("WORLD_SIZE", "two")

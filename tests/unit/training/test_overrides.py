@@ -10,7 +10,8 @@ from typing import Literal
 import pytest
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.training.overrides import as_json, describe, differences, flat, override
+from ebmtrack.files import as_json
+from ebmtrack.training.overrides import describe, differences, flat, override
 
 
 @dataclasses.dataclass(frozen=True)
