@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support import REPOSITORY
-from tools.docs_hooks import existing, on_page_markdown
+from tools.docs_hooks import existing, notebook_page, on_page_markdown
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -30,3 +33,19 @@ def test_one_version() -> None:
 
     assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
     assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs").rglob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run_and_become_pages(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their code runs from top to bottom; the page has every text, and the outputs that are stored."""
+    import matplotlib
+
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), path.name, "exec"), names)
+    page = notebook_page(notebook)
+    assert page.startswith("# ") and "data:image/jpeg;base64," in page and "mean overlap" in page
