@@ -18,7 +18,7 @@ test-damage: .venv/ready  ## ten minutes of randomly damaged videos: no tracebac
 
 docs: .venv/ready  ## the documentation site in build/site; broken links are errors
 	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]'
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 dist: .venv/ready  ## wheel and source distribution in dist/, checked as PyPI checks them
 	$(BIN)/pip install --quiet build twine
