@@ -129,7 +129,7 @@ def main() -> None:
 
         limit_threads(request["threads"])
     ours = request["engine"] != "opencv"
-    tracker = open_ours(request) if ours else OpenCvTracker(request["precision"])
+    tracker: Any = open_ours(request) if ours else OpenCvTracker(request["precision"])
     opened = time.perf_counter()
     steps = track_clip(tracker, request["source"], request["box_xywh"])
     init_s = next(steps).spent[0]
