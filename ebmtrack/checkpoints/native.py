@@ -111,11 +111,6 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def default_weights() -> Path:
-    """Return the trained network that comes with ebmtrack."""
-    return resolve_weights(DEFAULT_WEIGHTS)
-
-
 def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     """Return the file that `weights` names: a path, the name of a network that comes with ebmtrack, or None."""
     weights = DEFAULT_WEIGHTS if weights is None else weights

@@ -62,7 +62,7 @@ class PackedSource(Source):
         self.side = self.facts["settings"]["output"]
         if verify:
             _verify(self.root, self.facts)
-        self._shards = [Shard(self.root / each["name"], each["bytes"]) for each in self.facts["shards"]]
+        self._shards = [PackShard(self.root / each["name"], each["bytes"]) for each in self.facts["shards"]]
         self._first = np.array([each["first"] for each in self.facts["shards"]], np.int64)
         self._decoded = LimitedCache(decoded_limit)
         self._read_indices()
@@ -128,7 +128,7 @@ class PackedSource(Source):
         index = range(len(self))[index]
         return slice(int(self._starts[index]), int(self._starts[index + 1]))
 
-    def _shard_of(self, index: int) -> Shard:
+    def _shard_of(self, index: int) -> PackShard:
         return self._shards[int(np.searchsorted(self._first, index, side="right")) - 1]
 
     def _decode(self, index: int, frame: int) -> np.ndarray:
@@ -261,7 +261,7 @@ def file_crc(path: Path) -> int:
     return crc
 
 
-class Shard:
+class PackShard:
     """An LMDB file of a pack, open once in each process; pickles as its path."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:

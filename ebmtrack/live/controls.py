@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from ebmtrack.errors import EbmtrackError
-from ebmtrack.live.session import Box, Live, Session, Target, View
+from ebmtrack.live.session import Box, Live, LiveView, Session, Target
 from ebmtrack.viewers.window import ESCAPE
 
 HELP = (
@@ -38,8 +38,8 @@ class Controls:
         self.live = live
         self._begin_xywh = begin_xywh
         live.paused = bool(begin_xywh)
-        self.view: View | None = None  # the newest one
-        self.frozen: View | None = None  # the one that boxes are drawn on
+        self.view: LiveView | None = None  # the newest one
+        self.frozen: LiveView | None = None  # the one that boxes are drawn on
         self.box_xywh: Box | None = None  # being drawn
         self.again: int | None = None  # the number of the target whose place the next box takes
         self.help, self.search, self.energy, self.quit = True, False, False, False
@@ -61,7 +61,7 @@ class Controls:
         }
 
     @property
-    def shown(self) -> View | None:
+    def shown(self) -> LiveView | None:
         """The view that belongs on the screen."""
         return self.frozen or self.view
 
@@ -77,7 +77,7 @@ class Controls:
             return f"draw target {self.again} again (Esc: leave it)"
         return self._notice if time.monotonic() < self._notice_until_s else ""
 
-    def see(self, view: View | None) -> None:
+    def see(self, view: LiveView | None) -> None:
         """Take a newer view if there is one, and let go of the boxes whose targets have been learned or refused."""
         if self.view is None and view is not None:
             self.view = view
@@ -134,7 +134,7 @@ class Controls:
         self._learning.append((box_xywh, learned))
         self.again = None
 
-    def _frozen_view(self) -> View:
+    def _frozen_view(self) -> LiveView:
         """Return the view that a box is being drawn on."""
         if self.frozen is None:
             raise EbmtrackError("a box was drawn before there was a picture")
@@ -144,7 +144,7 @@ class Controls:
         """Return the box between the point where the button went down and this one, inside the picture."""
         return dragged_box(self._start_xy or (x, y), (x, y), self._frozen_view().frame.image.shape)
 
-    def _click(self, view: View, x: float, y: float) -> None:
+    def _click(self, view: LiveView, x: float, y: float) -> None:
         """Select the smallest target under the mouse."""
         hit = [target for target in view.targets if _holds(target, x, y)]
         if hit:

@@ -14,7 +14,7 @@ from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import CLICK_FRAC, NOTICE_S, Box, dragged_box
 from ebmtrack.live.picture import draw_view, with_lines, zoom_box, zoom_of
-from ebmtrack.live.session import Target, View
+from ebmtrack.live.session import LiveView, Target
 from ebmtrack.viewers.drawing import GREY, ORANGE, PALETTE, WHITE, YELLOW, draw_box
 from ebmtrack.viewers.keyframes import KeyFrame, Labels
 from ebmtrack.viewers.results import FrameResult
@@ -181,7 +181,7 @@ class LabelDesk:
         self._size_wh = image.shape[1], image.shape[0]
         zoom = zoom_of(image)
         targets = [Target(row.id, row.box_xywh, row.score, not row.found) for row in self.results()]
-        picture = draw_view(View(Frame(image, self.at, 0.0), self.at, tuple(targets), self.selected), zoom=zoom)
+        picture = draw_view(LiveView(Frame(image, self.at, 0.0), self.at, tuple(targets), self.selected), zoom=zoom)
         if self.box_xywh is not None:
             draw_box(picture, zoom_box(self.box_xywh, zoom), colour=WHITE)
         where = f"frame {self.at} of {self.frames.length}  {self.at / self.frames.fps:.2f} s"

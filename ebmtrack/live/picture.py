@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.live.controls import HELP, Controls
-from ebmtrack.live.session import Target, View
+from ebmtrack.live.session import LiveView, Target
 from ebmtrack.viewers.drawing import (
     GREY,
     ORANGE,
@@ -46,7 +46,7 @@ def live_picture(controls: Controls, status: Sequence[Line]) -> tuple[np.ndarray
     return with_lines(picture, lines, HELP if controls.help else ()), zoom
 
 
-def draw_view(view: View, search: bool = False, zoom: float = 1.0) -> np.ndarray:
+def draw_view(view: LiveView, search: bool = False, zoom: float = 1.0) -> np.ndarray:
     """Return a copy of the view's frame, zoomed, with its targets: box, number, confidence, "lost", energy.
 
     The selected target, if there are several, has handles at its corners. `search` adds its search region.

@@ -116,7 +116,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class View:
+class LiveView:
     """A frame and what was found in it; `selected` is the number of the target that keys act on, or None.
 
     Views are numbered; two may show the same frame, as when a target is added while the video stands still.
@@ -214,7 +214,7 @@ class Live:
         self._paused = False
         self._stale = 0  # the number of a frame that, with all before it, is too old to be looked at
         self._asked: queue.SimpleQueue[tuple[Future, Callable[[], None]]] = queue.SimpleQueue()
-        self._view: View | None = None
+        self._view: LiveView | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -254,7 +254,7 @@ class Live:
             self.newest()
         future.result()
 
-    def newest(self, after: int = 0, timeout_s: float = 0.0) -> View | None:
+    def newest(self, after: int = 0, timeout_s: float = 0.0) -> LiveView | None:
         """Return the newest view if its number is above `after`, else one that comes in time, else None."""
         with self._changed:
             self._changed.wait_for(lambda: self._error or self._number() > after, timeout_s)
@@ -266,7 +266,7 @@ class Live:
         """Return whether no view of a frame with a higher number will come: the source is done, the rest is too old."""
         return self.capture.state().final and max(frame, self._stale) >= self.capture.frames
 
-    def note_shown(self, view: View) -> None:
+    def note_shown(self, view: LiveView) -> None:
         """Note for the statistics that a view has reached the user now."""
         self.statistics.count_shown(view.frame.number, view.frame.time_s, self.capture.frames, time.monotonic())
 
@@ -324,7 +324,7 @@ class Live:
         """Make the session's state of a frame the newest view."""
         with self._changed:
             number = self._number() + 1
-            self._view = View(frame, number, self._session.targets(), self._session.selected)
+            self._view = LiveView(frame, number, self._session.targets(), self._session.selected)
             self._changed.notify_all()
 
     def _number(self) -> int:

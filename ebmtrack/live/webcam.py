@@ -16,7 +16,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.live.capture import RETRY_S, open_capture
 from ebmtrack.live.controls import Controls
 from ebmtrack.live.picture import Line, draw_view, live_picture
-from ebmtrack.live.session import Box, Live, LoadingTracker, ManyTracker, Session, View
+from ebmtrack.live.session import Box, Live, LiveView, LoadingTracker, ManyTracker, Session
 from ebmtrack.live.statistics import Statistics
 from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers.drawing import ORANGE, WHITE
@@ -29,7 +29,7 @@ from ebmtrack.viewers.window import LiveWindow, require_screen
 POLL_S = 0.01  # how long the window waits for a view before it looks for keys and the mouse
 REFRESH_S = 0.25  # longest time between two drawings of the window
 STILL_S = 1.0  # the longest time for which a saved video shows one picture
-Record = Callable[[View, bool], None]  # takes a view, and whether search regions are drawn
+Record = Callable[[LiveView, bool], None]  # takes a view, and whether search regions are drawn
 HEADLESS = "go without a window: --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"
 
 
@@ -96,7 +96,7 @@ class Recorder:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def add_view(self, view: View, search: bool) -> None:
+    def add_view(self, view: LiveView, search: bool) -> None:
         """Add a view as it is drawn, with search regions if asked."""
         self.add(draw_view(view, search), view.frame.time_s)
 
@@ -137,7 +137,7 @@ class ResultLog:
             info = replace(self._info, size_wh=self._size_wh)
             self.files += write_results(self._path, self._rows.values(), info, self._layout)
 
-    def add_view(self, view: View, search: bool) -> None:
+    def add_view(self, view: LiveView, search: bool) -> None:
         """Note down where the targets are; a later view of the same frame replaces an earlier one."""
         self._size_wh = view.frame.image.shape[1], view.frame.image.shape[0]
         for target in view.targets:

@@ -21,7 +21,7 @@ from ebmtrack.data.device_batches import DeviceBatches, batches_from_packs
 
 
 @dataclasses.dataclass(frozen=True)
-class Rate:
+class Throughput:
     """Samples a second of one pipeline, and the seconds a sample spends in each part of it."""
 
     pipeline: str
@@ -36,7 +36,7 @@ class Rate:
         return f"{self.pipeline}: {self.samples / self.seconds:.1f} samples/s ({shares})"
 
 
-def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
+def bench_device(data: DeviceBatches, samples: int, batch: int) -> Throughput:
     """Measure the on-device pipeline, in batches of `batch`, after one batch that is not counted."""
     clock = _clock(data.frames.device)
     watched = {"draw": (data, "draw"), "read": (data.frames, "_read"), "look": (device_batches, "change_looks")}
@@ -55,10 +55,10 @@ def bench_device(data: DeviceBatches, samples: int, batch: int) -> Rate:
         scale = plain / seconds()  # waiting for each part takes time of its own
     parts["resample"] -= parts["read"]
     shares = {name: value * scale for name, value in parts.items()}
-    return Rate(f"on {data.frames.device.type}, batches of {batch}", batch * len(numbers), plain, shares)
+    return Throughput(f"on {data.frames.device.type}, batches of {batch}", batch * len(numbers), plain, shares)
 
 
-def bench_files(data, samples: int, name: str = "from files") -> Rate:
+def bench_files(data, samples: int, name: str = "from files") -> Throughput:
     """Return the pipeline of CPU workers (a `pipeline.TrainingSet`) in this process; drawing a clip composes it."""
     from ebmtrack.data import pipeline
 
@@ -70,7 +70,7 @@ def bench_files(data, samples: int, name: str = "from files") -> Rate:
         for number in range(samples):
             data[number]
         seconds = clock() - start
-    return Rate(name, samples, seconds, dict(parts))
+    return Throughput(name, samples, seconds, dict(parts))
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -33,9 +33,9 @@ from ebmtrack.studies.energy_1d_methods import (
     NO_SAMPLES,
     PAPER_SETTINGS,
     UNCOMPILED,
-    Cell,
     ManyEnergies,
     ManyGaussians,
+    StudyCell,
     StudySettings,
     log_density,
     make_data,
@@ -63,15 +63,15 @@ class Design:
         compiled: (cell, networks) -> the same networks, compiled.
     """
 
-    build: Callable[[Cell, int, Generator], nn.Module]
+    build: Callable[[StudyCell, int, Generator], nn.Module]
     data: Callable[[int, StudySettings], tuple[Tensor, Tensor]]
-    loss: Callable[[Cell, list[int]], Callable[..., Tensor]]
+    loss: Callable[[StudyCell, list[int]], Callable[..., Tensor]]
     score: Callable[[nn.Module, Sequence[tuple[int, int]], StudySettings], Tensor]
-    compiled: Callable[[Cell, Any], nn.Module]
+    compiled: Callable[[StudyCell, Any], nn.Module]
 
 
 def train(
-    cell: Cell,
+    cell: StudyCell,
     pairs: Sequence[tuple[int, int]],
     settings: StudySettings,
     device: str,
@@ -106,7 +106,7 @@ def train(
     return net
 
 
-def _compile(cell: Cell, net: nn.Module) -> nn.Module:
+def _compile(cell: StudyCell, net: nn.Module) -> nn.Module:
     """Return the same network with compiled passes; older code is forgotten, because torch keeps only a few."""
     if cell.method in UNCOMPILED or not isinstance(net, ManyEnergies):
         return net
@@ -184,7 +184,7 @@ def _batches(x_all: Tensor, batch: int, generator: Generator) -> Iterable[Tensor
     return order.split(batch, dim=1)
 
 
-def _build(cell: Cell, runs: int, generator: Generator) -> nn.Module:
+def _build(cell: StudyCell, runs: int, generator: Generator) -> nn.Module:
     """Return the networks of BMVC 2020."""
     return (ManyGaussians if cell.method == "gaussian" else ManyEnergies)(runs, generator)
 
@@ -233,7 +233,7 @@ def study_1d(
 
 def _train_record(
     out: Path,
-    cell: Cell,
+    cell: StudyCell,
     pairs: Sequence[tuple[int, int]],
     settings: StudySettings,
     device: str,
@@ -263,29 +263,29 @@ def _best_of(net: nn.Module, results: list[dict], dataset: int) -> dict | None:
     return {"kl": results[i]["kl"], "weights": {k: v[i].tolist() for k, v in net.state_dict().items()}}
 
 
-def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[Cell]:
+def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[StudyCell]:
     """Return the cells to train, the cheap ones first."""
     for name in methods:
         check_name("method", name, METHODS)
     if not samples or min(samples) < 1:
         raise ConfigError(f"samples must be positive numbers, got {tuple(samples)}")
     chosen = methods or [name for name in METHODS if device != "cpu" or name not in LONG]
-    cells = {Cell(name, M) for name in chosen if name in FIGURE_2 for M in samples}
-    cells |= {Cell(name, 0 if name in NO_SAMPLES else max(samples)) for name in chosen}
+    cells = {StudyCell(name, M) for name in chosen if name in FIGURE_2 for M in samples}
+    cells |= {StudyCell(name, 0 if name in NO_SAMPLES else max(samples)) for name in chosen}
     return sorted(cells, key=lambda cell: (_cost(cell), cell.method))
 
 
-def _cost(cell: Cell) -> int:
+def _cost(cell: StudyCell) -> int:
     """Return evaluations of the energy for one example, roughly."""
     passes = {"ml-mcmc-1": 2, "ml-mcmc-16": 17, "ml-mcmc-256": 257, "dsm": 3}
     return passes.get(cell.method, 1) * max(1, cell.samples)
 
 
-def _group_size(cell: Cell, device: str) -> int:
+def _group_size(cell: StudyCell, device: str) -> int:
     """Return how many runs to train at once: what fits a CPU's cache, or a good part of a GPU's memory."""
     return max(1, (1 << 11 if device == "cpu" else 1 << 17) // max(64, cell.samples))
 
 
-def _record_path(out: Path, cell: Cell, first: tuple[int, int]) -> Path:
+def _record_path(out: Path, cell: StudyCell, first: tuple[int, int]) -> Path:
     """Return the path of the record that begins with the (data set, run) `first`."""
     return out / "runs" / f"{cell.method}_M{cell.samples:04d}_data{first[0]}_run{first[1]:03d}.json"

@@ -34,7 +34,7 @@ PAPER_SETTINGS = StudySettings()
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One entry of the study: a method with M samples. M is 0 for methods that draw none."""
 
     method: str

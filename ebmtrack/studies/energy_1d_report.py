@@ -18,9 +18,9 @@ from ebmtrack.studies.energy_1d_methods import (
     HIGH,
     LOW,
     METHODS,
-    Cell,
     ManyEnergies,
     ManyGaussians,
+    StudyCell,
     StudySettings,
     log_density,
 )
@@ -56,10 +56,10 @@ def write_report(out: Path, settings: StudySettings) -> str:
     return table
 
 
-def records_of(out: Path, cell: Cell | None = None) -> list[dict]:
+def records_of(out: Path, cell: StudyCell | None = None) -> list[dict]:
     """Return the records of finished runs under `out`, of one cell or of all, in the order of their names."""
     records = load_records(out, ("method", "samples", "seconds", "runs", "best"))
-    return [record for record in records if cell in (None, Cell(record["method"], record["samples"]))]
+    return [record for record in records if cell in (None, StudyCell(record["method"], record["samples"]))]
 
 
 def make_table(records: list[dict], settings: StudySettings) -> str:
@@ -70,8 +70,8 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
     infinite.
     """
     head = f"{settings.epochs} epochs, seed {settings.seed}; D_KL on a {settings.grid} x {settings.grid} grid."
-    cells = sorted({Cell(r["method"], r["samples"]) for r in records}, key=_table_order)
-    rows = [_table_row(c, [r for r in records if Cell(r["method"], r["samples"]) == c], settings) for c in cells]
+    cells = sorted({StudyCell(r["method"], r["samples"]) for r in records}, key=_table_order)
+    rows = [_table_row(c, [r for r in records if StudyCell(r["method"], r["samples"]) == c], settings) for c in cells]
     return "\n".join([head, "", *markdown_table(HEADS, rows)]) + "\n"
 
 
@@ -100,7 +100,7 @@ def divergences_of(records: list[dict], dataset: int) -> list[float]:
     return [math.inf if run["kl"] is None else run["kl"] for run in runs]
 
 
-def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> list[str]:
+def _table_row(cell: StudyCell, records: list[dict], settings: StudySettings) -> list[str]:
     """Return the cells of one line of the table."""
     each = [divergences_of(records, d) for d in (1, 2)]
     best = [best_quarter(values) for values in each]
@@ -114,7 +114,7 @@ def _table_row(cell: Cell, records: list[dict], settings: StudySettings) -> list
     return [*entries, f"{len(each[0])} + {len(each[1])}", f"{seconds:.3f}"]
 
 
-def _table_order(cell: Cell) -> tuple[int, int]:
+def _table_order(cell: StudyCell) -> tuple[int, int]:
     """Return a key of sorting: methods without samples first, then the largest M; within these the order of METHODS."""
     return (-(cell.samples or 1 << 30), list(METHODS).index(cell.method))
 
@@ -128,7 +128,7 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
     for method in FIGURE_2:
         cells = sorted({r["samples"] for r in records if r["method"] == method})
         if cells:
-            axes.plot(cells, [_average_best(records, Cell(method, M)) for M in cells], "o-", label=method.upper())
+            axes.plot(cells, [_average_best(records, StudyCell(method, M)) for M in cells], "o-", label=method.upper())
     axes.set(xlabel="number of samples M", ylabel="D_KL (best quarter)")
     if axes.has_data():
         axes.set(xscale="log", yscale="log")
@@ -139,9 +139,9 @@ def _draw_figure2(path: Path, records: list[dict]) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _average_best(records: list[dict], cell: Cell) -> float:
+def _average_best(records: list[dict], cell: StudyCell) -> float:
     """Return the table's number: best quarter of each data set, averaged."""
-    records = [r for r in records if Cell(r["method"], r["samples"]) == cell]
+    records = [r for r in records if StudyCell(r["method"], r["samples"]) == cell]
     return statistics.fmean(best_quarter(divergences_of(records, d)) for d in (1, 2))
 
 

@@ -19,7 +19,7 @@ from ebmtrack import files
 from ebmtrack.device import pick_device
 from ebmtrack.names import check_name
 from ebmtrack.studies.energy_1d import Design, _train_record, divergences
-from ebmtrack.studies.energy_1d_methods import HIGH, LOW, PAPER_SETTINGS, Cell, StudySettings, log_density
+from ebmtrack.studies.energy_1d_methods import HIGH, LOW, PAPER_SETTINGS, StudyCell, StudySettings, log_density
 from ebmtrack.studies.energy_1d_report import (
     _draw_one,
     best_quarter,
@@ -77,7 +77,7 @@ def study_proposals(
     chosen = [check_name("method", name, METHODS) for name in methods or METHODS]
     claim_folder(out, settings)
     for method in chosen:
-        cell = Cell(method, 0 if method in WITHOUT_SAMPLES else samples)
+        cell = StudyCell(method, 0 if method in WITHOUT_SAMPLES else samples)
         done = {(run["dataset"], run["run"]) for r in records_of(out, cell) for run in r["runs"]}
         for dataset in (1, 2):
             todo = [(dataset, r) for r in range(runs) if (dataset, r) not in done]
@@ -106,7 +106,7 @@ def make_table(records: list[dict], settings: StudySettings) -> str:
     ]
     heads = ("method", "M", "experiment 1", "released code", "experiment 2", "released code", "s / run")
     rows = []
-    cells = {Cell(r["method"], r["samples"]) for r in records}
+    cells = {StudyCell(r["method"], r["samples"]) for r in records}
     for cell in sorted(cells, key=lambda cell: (METHODS.index(cell.method), -cell.samples)):
         ours = [r for r in records if (r["method"], r["samples"]) == (cell.method, cell.samples)]
         one, two = (_figure(divergences_of(ours, dataset)) for dataset in (1, 2))
@@ -160,7 +160,7 @@ def _best_log_density(records: list[dict], method: str, dataset: int, x: Tensor,
     ours = [r["best"][str(dataset)] for r in records if r["method"] == method and str(dataset) in r["best"]]
     if not ours:
         return None
-    net = build(Cell(method, 1), 1, Generator())
+    net = build(StudyCell(method, 1), 1, Generator())
     weights = min(ours, key=lambda best: best["kl"])["weights"]
     net.load_state_dict({name: torch.tensor(value).unsqueeze(0) for name, value in weights.items()})
     with torch.no_grad():
@@ -170,12 +170,12 @@ def _best_log_density(records: list[dict], method: str, dataset: int, x: Tensor,
 # The two experiments, for the runner of `energy_1d`
 
 
-def _loss(cell: Cell, datasets: list[int]) -> Callable[..., Tensor]:
+def _loss(cell: StudyCell, datasets: list[int]) -> Callable[..., Tensor]:
     """Return the function that computes a method's losses (R, B)."""
     return lambda net, x, y, M, generator: net.loss(x, y, M, generator)
 
 
-def _compile(cell: Cell, net: nn.Module) -> nn.Module:
+def _compile(cell: StudyCell, net: nn.Module) -> nn.Module:
     """Return the same networks, which score in compiled code."""
     torch._dynamo.reset()
     energy: Any = net if isinstance(net, ManyFixed) else getattr(net, "energy", None)
@@ -187,7 +187,7 @@ def _compile(cell: Cell, net: nn.Module) -> nn.Module:
 def _design(dataset: int) -> Design:
     """Return experiment 1 or 2."""
 
-    def build_for(cell: Cell, runs: int, generator: Generator) -> nn.Module:
+    def build_for(cell: StudyCell, runs: int, generator: Generator) -> nn.Module:
         net = build(cell, runs, generator)
         if isinstance(net, ManyFixed):
             net.sigmas = SIGMAS[dataset]

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.energy.proposals import MixtureDensity, energy_nce, nce_and_kl, proposal_with_teacher
-from ebmtrack.studies.energy_1d_methods import WIDTH, Cell, ManyLinear, StudySettings, make_data
+from ebmtrack.studies.energy_1d_methods import WIDTH, ManyLinear, StudyCell, StudySettings, make_data
 
 COMPONENTS = (1, 4, 16)
 METHODS = (
@@ -191,7 +191,7 @@ class ManyFixed(ManyReluEnergies):
         return energy_nce(f, log_q[:, None], reduction="none")
 
 
-def build(cell: Cell, runs: int, generator: Generator) -> nn.Module:
+def build(cell: StudyCell, runs: int, generator: Generator) -> nn.Module:
     """Return `runs` networks of a method as one batched module."""
     kind, K = cell.method.partition("-")[0], components_of(cell.method)
     if kind == "fixed":

@@ -35,7 +35,7 @@ Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when i
 
 
 @dataclass
-class Track:
+class VideoTrack:
     """The outcome of tracking so far: boxes by target and frame, results, time and files.
 
     Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone; with
@@ -102,7 +102,7 @@ def track(
     *,
     visdom: str | None = None,
     **options: Any,
-) -> Track:
+) -> VideoTrack:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
     What was tracked is saved also if the user interrupts or a frame cannot be read; then the error goes on. Frames
@@ -142,7 +142,7 @@ class _Job:
         options: TrackOptions,
     ):
         self.source, self.load_tracker, self.visdom, self.options = source, _once(load_tracker), visdom, options
-        self.result, self.complete = Track(), True
+        self.result, self.complete = VideoTrack(), True
         self.note: str | None = None
         default = None if options.both else 0
         written = parse_key_frames(options.init, 30.0, default) if options.init else []
@@ -273,7 +273,7 @@ def _follow(
     first: np.ndarray,
     starts_xywh: list[Box],
     span: Span,
-    result: Track,
+    result: VideoTrack,
     outputs: Sequence[Output],
     max_frames: int | None,
 ) -> None:
@@ -333,7 +333,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _save_at_end(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
+def _save_at_end(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
     """Save the boxes at the end, even if an error or Ctrl-C ends tracking early, of which a line tells."""
     try:
         yield
@@ -346,7 +346,7 @@ def _save_at_end(result: Track, boxes_path: Path | None, layout: str | None, inf
     _save_boxes(result, boxes_path, layout, info)
 
 
-def _save_boxes(result: Track, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
+def _save_boxes(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
     """Write the results, if wanted and if there are some."""
     if boxes_path is not None and result.rows:
         result.files += write_results(boxes_path, result.rows, info, layout)
@@ -359,7 +359,7 @@ def _info(frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any)
 
 
 @contextmanager
-def _video(result: Track, writer: VideoWriter) -> Iterator[Callable[..., None]]:
+def _video(result: VideoTrack, writer: VideoWriter) -> Iterator[Callable[..., None]]:
     """Return a function that adds a frame to a video, which is finished however the block ends."""
     try:
         yield writer.write

@@ -185,7 +185,7 @@ def test_the_1d_study(method, monkeypatch):
     settings = methods.StudySettings(epochs=1, batch=16, examples=32, grid=64)
 
     def run(device):
-        net = study1d.train(methods.Cell(method, 2), [(1, 0), (2, 0)], settings, device)
+        net = study1d.train(methods.StudyCell(method, 2), [(1, 0), (2, 0)], settings, device)
         return study1d.divergences(net, [(1, 0), (2, 0)], settings.grid).tolist()
 
     if method == "ml-mcmc-256":

@@ -17,7 +17,6 @@ from ebmtrack.checkpoints import native as checkpoint
 from ebmtrack.checkpoints.native import (
     architecture_name,
     backbone_weights,
-    default_weights,
     load_checkpoint,
     read_metadata,
     resolve_weights,
@@ -287,10 +286,10 @@ def test_default_weights_and_names(tmp_path, monkeypatch):
     (tmp_path / "__init__.py").touch()
     monkeypatch.setattr(checkpoint.packaged, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(CheckpointError, match=r"no weights 'ebm18_small'.*\(none\); train them with"):
-        default_weights()
+        resolve_weights()
     (tmp_path / "ebm18_small.safetensors").touch()
-    assert default_weights() == resolve_weights(None) == resolve_weights("ebm18_small")
-    assert default_weights() == tmp_path / "ebm18_small.safetensors"
+    assert resolve_weights() == resolve_weights(None) == resolve_weights("ebm18_small")
+    assert resolve_weights() == tmp_path / "ebm18_small.safetensors"
     (tmp_path / "own.safetensors").touch()
     assert resolve_weights(tmp_path / "own.safetensors") == tmp_path / "own.safetensors"
     with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path .* `--weights FILE`"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ebmtrack.boxes import iou_xywh
-from ebmtrack.checkpoints.native import default_weights, read_metadata
+from ebmtrack.checkpoints.native import read_metadata, resolve_weights
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
@@ -19,12 +19,12 @@ def overlaps(got, truth) -> np.ndarray:
 
 
 def test_the_file_says_what_it_is():
-    metadata = read_metadata(default_weights())
+    metadata = read_metadata(resolve_weights())
     assert metadata["architecture"] == "dimp18" and metadata["dtype"] == "float16"
     assert sum(part["share"] for part in metadata["run"]["mean of"]) == pytest.approx(1)
     assert metadata["settings"]["search_factor"] == load_params("dimp18_nce_plus").search_factor
-    assert default_weights().stat().st_size < 23e6
-    assert default_weights().with_suffix(".md").exists()
+    assert resolve_weights().stat().st_size < 23e6
+    assert resolve_weights().with_suffix(".md").exists()
 
 
 def test_it_follows_the_built_in_sequence():

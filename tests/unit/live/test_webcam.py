@@ -22,7 +22,7 @@ from ebmtrack.live import capture, webcam
 from ebmtrack.live import picture as picture_of
 from ebmtrack.live.capture import Frame
 from ebmtrack.live.controls import Controls
-from ebmtrack.live.session import Heat, Live, Target, View
+from ebmtrack.live.session import Heat, Live, LiveView, Target
 from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers import window
 from ebmtrack.viewers.drawing import GREY, PALETTE
@@ -48,9 +48,11 @@ class StubLive:
         return self.futures[-1]
 
 
-def view_of(*targets: Target, number: int = 1, selected: int | None = None, image: np.ndarray | None = None) -> View:
+def view_of(
+    *targets: Target, number: int = 1, selected: int | None = None, image: np.ndarray | None = None
+) -> LiveView:
     image = picture(100, 100, 200) if image is None else image
-    return View(Frame(image, number, float(number)), number, targets, selected)
+    return LiveView(Frame(image, number, float(number)), number, targets, selected)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from ebmtrack.studies import energy_1d_report as study1d_report
 from ebmtrack.studies.energy_1d import divergences, study_1d, train
 from ebmtrack.studies.energy_1d_methods import (
     METHODS,
-    Cell,
     ManyEnergies,
     ManyGaussians,
+    StudyCell,
     StudySettings,
     log_density,
     make_data,
@@ -104,7 +104,9 @@ def test_compiled_training_is_the_same_to_rounding(method):
     """Thirty steps in either way: the weights differ by less than a tenth of a learning rate. The last bias is left
     out: no loss depends on it, so that Adam makes steps of its rounding errors."""
     settings = StudySettings(epochs=15, batch=16, examples=40)
-    plain, compiled = (train(Cell(method, 8), [(1, 0), (2, 0)], settings, "cpu", compiled=c) for c in (False, True))
+    plain, compiled = (
+        train(StudyCell(method, 8), [(1, 0), (2, 0)], settings, "cpu", compiled=c) for c in (False, True)
+    )
     others = dict(compiled.named_parameters())
     for name, a in plain.named_parameters():
         if name != "last.bias":
@@ -193,9 +195,9 @@ def test_runs_do_not_touch_each_other():
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in methods.LONG])
 @pytest.mark.parametrize("samples", [1, 8])
 def test_every_method_trains_to_something_finite(method, samples):
-    net = train(Cell(method, samples), [(1, 0), (2, 0)], TINY, "cpu")
+    net = train(StudyCell(method, samples), [(1, 0), (2, 0)], TINY, "cpu")
     assert all(parameter.isfinite().all() for parameter in net.parameters())
-    again = train(Cell(method, samples), [(1, 0), (2, 0)], TINY, "cpu")
+    again = train(StudyCell(method, samples), [(1, 0), (2, 0)], TINY, "cpu")
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters()))
 
 
@@ -204,7 +206,7 @@ def test_training_brings_the_divergence_down():
     2.1)."""
     settings = StudySettings(epochs=12, examples=1000, learning_rate=5e-3)
     before = divergences(ManyEnergies(2, torch.Generator().manual_seed(0)), [(1, 0), (1, 1)], 128)
-    after = divergences(train(Cell("nce+", 32), [(1, 0), (1, 1)], settings, "cpu"), [(1, 0), (1, 1)], 128)
+    after = divergences(train(StudyCell("nce+", 32), [(1, 0), (1, 1)], settings, "cpu"), [(1, 0), (1, 1)], 128)
     assert (after < before / 2).all()
 
 
@@ -266,7 +268,7 @@ def test_table_is_the_mean_of_the_best_quarter():
 def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """Killed in the third of four epochs (3 batches each), then started again: the same weights bit by bit."""
     settings, pairs = StudySettings(epochs=4, batch=16, examples=40), [(1, 0), (2, 0)]
-    whole = train(Cell("nce+", 4), pairs, settings, "cpu")
+    whole = train(StudyCell("nce+", 4), pairs, settings, "cpu")
     monkeypatch.setattr(study1d, "SAVE_EVERY_S", 0.0)
     calls, original = [], METHODS["nce+"]
 
@@ -278,9 +280,9 @@ def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
 
     monkeypatch.setitem(METHODS, "nce+", killed_at_the_seventh_batch)
     with pytest.raises(KeyboardInterrupt):
-        train(Cell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
-    resumed = train(Cell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
+        train(StudyCell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
+    resumed = train(StudyCell("nce+", 4), pairs, settings, "cpu", tmp_path / "state.pt")
     assert len(calls) == 7 + 6  # two epochs were kept, two done again
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
-    train(Cell("nce+", 4), [(1, 5)], settings, "cpu", tmp_path / "state.pt")
+    train(StudyCell("nce+", 4), [(1, 5)], settings, "cpu", tmp_path / "state.pt")
     assert len(calls) == 13 + 12  # the state of other runs is not used

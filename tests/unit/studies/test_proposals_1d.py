@@ -11,7 +11,7 @@ from torch import nn
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.studies.energy_1d import train
-from ebmtrack.studies.energy_1d_methods import Cell, ManyLinear, StudySettings
+from ebmtrack.studies.energy_1d_methods import ManyLinear, StudyCell, StudySettings
 from ebmtrack.studies.proposals_1d import PAPER_IV, make_table, study_proposals
 from ebmtrack.studies.proposals_1d_methods import (
     METHODS,
@@ -78,8 +78,8 @@ def test_batched_energies_are_the_papers_network_run_by_run():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_part_of_every_method_trains(method):
     """Each weight has a gradient, but the energy's last bias and the logits of K = 1, which change no density."""
-    fresh = PAPER_IV[1].build(Cell(method, 8), 2, generator())
-    net = train(Cell(method, 8), [(1, 0), (1, 1)], TINY, "cpu", design=PAPER_IV[1])
+    fresh = PAPER_IV[1].build(StudyCell(method, 8), 2, generator())
+    net = train(StudyCell(method, 8), [(1, 0), (1, 1)], TINY, "cpu", design=PAPER_IV[1])
     assert all(bool(p.isfinite().all()) for p in net.parameters())
     assert {n for n, _ in fresh.named_parameters()} == {n for n, _ in net.named_parameters()}
     x, y = torch.randn(2, 2, 32, generator=generator())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ebmtrack.checkpoints.native import default_weights, load_checkpoint
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.errors import DatasetError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import Objective, ObjectiveSettings
@@ -125,7 +125,7 @@ def write_sequence(folder, frames: int, speed: float) -> None:
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_checkpoint(default_weights())
+    return load_checkpoint(resolve_weights())
 
 
 def test_a_tracking_run_scores_the_beginning_of_each_sequence(tmp_path, shipped):
