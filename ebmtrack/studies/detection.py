@@ -231,8 +231,10 @@ def draw_example(
     w, h = x1 - x0, y1 - y0
     xs, ys = torch.linspace(x1 - w / 2, x1 + w / 2, 41), torch.linspace(y0 - h / 2, y0 + h / 2, 41)
     heat = heat_map(scores, corner_sweep(end[0], xs, ys), chunk=256).numpy()
-    picture, _ = fitted_picture(read_rgb(looked.photographs[row].path))
-    panels = [np.ascontiguousarray(cv2.resize(picture, None, fx=2, fy=2)) for _ in range(2)]
+    image = read_rgb(looked.photographs[row].path)
+    picture, factor = fitted_picture(image)
+    rows, columns = (round(factor * side) for side in image.shape[:2])  # without the grey
+    panels = [cv2.resize(picture[:rows, :columns], None, fx=2, fy=2) for _ in range(2)]
     for box, colour, dashed in ((start[0], ORANGE, True), (end[0], SKY, False)):
         draw_box(panels[0], xyxy_to_xywh(2 * box).tolist(), colour=colour, dashed=dashed)
     overlay_heat(panels[1], heat / heat.max(), (2 * (x1 - w / 2), 2 * (y0 - h / 2), 2 * w, 2 * h))

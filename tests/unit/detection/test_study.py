@@ -65,7 +65,7 @@ def test_study_from_the_command_line(pool, tmp_path, monkeypatch, capsys):
     line = ["study", "detection", "--data", str(pool), "--methods", "kld_is", "--out", str(out), "--steps", "2"]
     assert cli.main([*line, "--runs", "1"]) == 0
     assert "| kld_is | 1 | 0." in capsys.readouterr().out
-    assert cv2.imread(str(out / "kld_is.jpg")).shape == (512, 1024, 3)
+    assert cv2.imread(str(out / "kld_is.jpg")).shape == (384, 1024, 3)
     first = (out / "runs" / "kld_is_0.json").read_text()
     assert cli.main([*line, "--runs", "2"]) == 0
     table = capsys.readouterr().out
