@@ -6,13 +6,12 @@ import dataclasses
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ebmtrack.engines.base import EngineInfo, FirstFrame, TargetModel, TrainedOn
 from ebmtrack.engines.torch_energy import TargetEnergy
 from ebmtrack.engines.torch_engine import TorchEngine, TorchRegion, TorchTarget, padded
-from ebmtrack.nets.atom_classifier import AtomClassifier, correlate, normalize, score_pixels
+from ebmtrack.nets.atom_classifier import AtomClassifier, correlate, normalize, project, score_pixels
 from ebmtrack.nets.classifier import FEATURE_STRIDE
 from ebmtrack.nets.inference import InferenceNet
 
@@ -56,18 +55,18 @@ class AtomEngine(TorchEngine):
         with torch.inference_mode(False), torch.no_grad():
             samples, boxes = samples.clone(), boxes_xyxy.clone()
             filter, projection = self.classifier.learn(samples, boxes, first.iterations)
-            projected = padded(F.conv2d(samples, projection), first.capacity)
+            projected = padded(project(projection, samples), first.capacity)
             return AtomTarget(energy, filter, projected, padded(boxes, first.capacity), projection)
 
     def scores(self, target: TargetModel, features: Tensor) -> Tensor:
         """Return the scores (side, side) of all pixels of the crop, without phi."""
-        scores = correlate(target.filter, F.conv2d(features, target.projection))
+        scores = correlate(target.filter, project(target.projection, features))
         return score_pixels(scores[0], FEATURE_STRIDE)
 
     @torch.no_grad()
     def remember(self, target: TargetModel, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
         """Store a search region's projected features as a sample."""
-        target.samples[slot] = F.conv2d(region.classification.clone(), target.projection)[0]
+        target.samples[slot] = project(target.projection, region.classification.clone())[0]
         target.boxes_xyxy[slot] = torch.from_numpy(box_xyxy)
 
     @torch.no_grad()

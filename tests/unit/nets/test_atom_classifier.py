@@ -48,6 +48,16 @@ def test_conjugate_gradient_solves_a_dense_system() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
+def test_scores_are_those_of_a_padded_convolution() -> None:
+    """Also of maps that are no squares; kernels of 2 and 4 cells. The projection is a 1 x 1 convolution."""
+    samples, projection = vectors((3, 7, 6, 9), (5, 7, 1, 1))
+    torch.testing.assert_close(atom.project(projection, samples), F.conv2d(samples, projection))
+    for k in (2, 4):
+        (kernel,) = vectors((1, 7, k, k), seed=k)
+        expected = F.conv2d(samples, kernel, padding=k // 2)[:, 0, :-1, :-1]
+        torch.testing.assert_close(correlate(kernel, samples), expected)
+
+
 def test_ridge_regression_of_the_filter_is_the_dense_solution() -> None:
     """With scores above zero phi is the identity, and one round is the ridge regression of 8 x 16 unknowns."""
     projected, labels, start = vectors((4, 8, 9, 9), (4, 9, 9), (1, 8, 4, 4))
