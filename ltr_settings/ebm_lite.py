@@ -17,10 +17,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
 from ebmtrack.training.compiled import prepare_for_speed
-from ebmtrack.training.kept_features import KeptFeatures, KeptObjective, trunk_graph
+from ebmtrack.training.kept_features import LAYERS, KeptFeatures, KeptObjective, trunk_graph
 from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
 
 RATES = {
@@ -37,15 +38,17 @@ class Settings(ebm18.Settings):
     """The settings of the run.
 
     Attributes:
-        frozen_blocks: blocks of the trunk that keep their weights; 5 for all up to stride 8.
-        kept: samples whose features of a wholly frozen trunk are computed once, by ONNX Runtime, and kept in the memory
-            of the worker, 0.7 MB each; 0 for new samples in every step. It freezes all blocks.
+        frozen_blocks: blocks of the trunk that keep their weights; 5 for all up to stride 8, 11 for all.
+        kept: samples whose features of the frozen blocks are computed once, by ONNX Runtime, and kept in the memory of
+            the worker, 0.7 MB each; 0 for new samples in every step. It needs frozen_blocks of 5 or 11.
+        uses: number of times that a kept sample is used before a new one takes its place.
     """
 
     arch: str = "ebm_lite"
     backbone: str = "efficientnet_lite0"
     frozen_blocks: int = LAYER2_BLOCKS
     kept: int = 0
+    uses: int = 4
     weight_decay: float = 0.02
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
 
@@ -56,7 +59,7 @@ def plan(settings: Settings) -> Plan:
     prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
     if settings.kept:
         graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
-        samples.train = KeptFeatures(cast(Dataset, samples.train), graph, settings.kept, settings.samples)
+        samples.train = KeptFeatures(cast(Dataset, samples.train), graph, settings.kept, settings.samples, settings.uses)
         objective = KeptObjective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
     return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
 
@@ -68,7 +71,12 @@ def network(settings: Settings) -> Network:
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
     trunk: Any = net.feature_extractor
-    trunk.frozen_blocks = len(trunk.blocks) if settings.kept else settings.frozen_blocks
+    trunk.frozen_blocks = settings.frozen_blocks
+    if settings.kept and settings.frozen_blocks not in (LAYER2_BLOCKS, len(trunk.blocks)):
+        raise ConfigError(
+            f"frozen_blocks={settings.frozen_blocks} with kept={settings.kept}: features are kept at stride 8 or at the "
+            f"trunk's end, so frozen_blocks must be {LAYER2_BLOCKS} or {len(trunk.blocks)}"
+        )
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)
@@ -79,7 +87,7 @@ def network(settings: Settings) -> Network:
         "filter_optimizer": net.classifier.filter_optimizer,
         "late": nn.ModuleList(trunk.blocks[trunk.frozen_blocks :]),
     }
-    if settings.kept:
+    if not len(parts["late"]):
         del parts["late"]
     return Network(
         net,

@@ -25,33 +25,45 @@ LAYERS = ("layer2", "layer3")
 
 
 class KeptFeatures(Dataset):
-    """Samples by number: `layer2` and `layer3` (f, c, h, w), bfloat16, and `boxes_xywh` (f, 4).
+    """Samples by number: `layer2` and, of a trunk that is frozen as a whole, `layer3` (f, c, h, w), bfloat16, and
+    `boxes_xywh` (f, 4).
 
-    Sample number i is sample i % kept of `samples`; the worker that reads it first keeps its features.
+    Each of `kept` places holds a sample for `uses` rounds, then the next of `samples` takes it: a share 1 / uses of the
+    places changes in every round. The worker that reads a sample first keeps its features.
     """
 
-    def __init__(self, samples: Dataset, graph: bytes, kept: int, length: int):
-        """Take `samples` with `crops` and `boxes_xywh`, and the ONNX graph `look.onnx` of the network."""
-        self.samples, self.graph, self.kept, self.length = samples, graph, kept, length
+    def __init__(
+        self, samples: Dataset, graph: bytes, kept: int, length: int, uses: int = 4, layers: tuple[str, ...] = LAYERS
+    ):
+        """Take `samples` with `crops` and `boxes_xywh`, the ONNX graph `look.onnx` of the network, and what to keep."""
+        self.samples, self.graph, self.kept, self.length, self.uses = samples, graph, kept, length, uses
+        self.layers = layers
         self.session: Any = None
-        self.features: dict[int, dict[str, Tensor]] = {}
+        self.features: dict[int, tuple[int, dict[str, Tensor]]] = {}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        number = index % self.kept
-        if number not in self.features:
-            self.features[number] = self._compute(self.samples[number])
-        return self.features[number]
+        number = sample_number(index, self.kept, self.uses)
+        place = index % self.kept
+        if self.features.get(place, (-1,))[0] != number:
+            self.features[place] = number, self._compute(self.samples[number])
+        return self.features[place][1]
 
     def _compute(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the features of a sample."""
         if self.session is None:
             self.session = single_threaded_session(self.graph)
-        layers = self.session.run(list(LAYERS), {"patches": sample["crops"].numpy().astype(np.float32)})
-        features = {name: torch.from_numpy(layer).bfloat16() for name, layer in zip(LAYERS, layers)}
+        layers = self.session.run(list(self.layers), {"patches": sample["crops"].numpy().astype(np.float32)})
+        features = {name: torch.from_numpy(layer).bfloat16() for name, layer in zip(self.layers, layers)}
         return {**features, "boxes_xywh": sample["boxes_xywh"]}
+
+
+def sample_number(index: int, kept: int, uses: int) -> int:
+    """Return the number of the sample that is read at `index`: each of `kept` places changes every `uses` rounds."""
+    turn, place = divmod(index, kept)
+    return place + kept * ((turn + place) // uses - place // uses)
 
 
 def single_threaded_session(graph: bytes) -> Any:
@@ -71,9 +83,13 @@ class KeptObjective(Objective):
     ) -> tuple[list[Tensor], Tensor]:
         if "crops" in batch:
             return super()._network(net, batch, train_boxes_xywh, candidates_xyxy)
-        layers = [_float_channels_last(batch[name].to(candidates_xyxy.device)) for name in LAYERS]
+        kept = (batch[name].to(candidates_xyxy.device) for name in LAYERS if name in batch)
+        layers = [_float_channels_last(layer) for layer in kept]
         with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
             plain: Any = net
+            if len(layers) == 1:
+                pair = plain.feature_extractor.body(layers[0].flatten(0, 1))
+                layers = [layer.unflatten(0, layers[0].shape[:2]) for layer in pair]
             both, n = plain.with_features(*layers), self.train_frames
             train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
             return plain.compare(train, xywh_to_xyxy(train_boxes_xywh), test, candidates_xyxy)
