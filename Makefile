@@ -24,9 +24,9 @@ dist: .venv/ready  ## wheel and source distribution in dist/, checked as PyPI ch
 	$(BIN)/pip install --quiet build twine
 	rm -rf dist && $(BIN)/python -m build --outdir dist . && $(BIN)/python -m twine check --strict dist/*
 
-exported: .venv/ready  ## make the shipped network for ONNX Runtime anew from its .safetensors file, after each change of it
-	name=$$($(BIN)/python -c "from ebmtrack.weights import DEFAULT_WEIGHTS; print(DEFAULT_WEIGHTS)") && \
-	$(BIN)/ebmtrack export-network $$name --precision float16 --out ebmtrack/weights/$$name.onnx
+exported: .venv/ready  ## make the shipped networks for ONNX Runtime anew from their .safetensors files, after each change of one
+	for file in ebmtrack/weights/*.safetensors; do \
+		$(BIN)/ebmtrack export-network $$file --precision float16 --out $${file%.safetensors}.onnx || exit 1; done
 
 lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff check .
