@@ -59,7 +59,9 @@ def plan(settings: Settings) -> Plan:
     prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
     if settings.kept:
         graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
-        samples.train = KeptFeatures(cast(Dataset, samples.train), graph, settings.kept, settings.samples, settings.uses)
+        layers = LAYERS[:1] if settings.frozen_blocks == LAYER2_BLOCKS else LAYERS
+        pictures = cast(Dataset, samples.train)
+        samples.train = KeptFeatures(pictures, graph, settings.kept, settings.samples, settings.uses, layers)
         objective = KeptObjective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
     return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
 
@@ -74,8 +76,8 @@ def network(settings: Settings) -> Network:
     trunk.frozen_blocks = settings.frozen_blocks
     if settings.kept and settings.frozen_blocks not in (LAYER2_BLOCKS, len(trunk.blocks)):
         raise ConfigError(
-            f"frozen_blocks={settings.frozen_blocks} with kept={settings.kept}: features are kept at stride 8 or at the "
-            f"trunk's end, so frozen_blocks must be {LAYER2_BLOCKS} or {len(trunk.blocks)}"
+            f"frozen_blocks={settings.frozen_blocks} with kept={settings.kept}: features are kept at stride 8 or at "
+            f"the trunk's end, so frozen_blocks must be {LAYER2_BLOCKS} or {len(trunk.blocks)}"
         )
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 STAGES = (  # expansion, kernel, stride, channels, blocks
@@ -51,8 +52,18 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.relu6(self.bn1(self.conv1(x))) if self.expands else x
-        y = self.bn3(self.conv3(nn.functional.relu6(self.bn2(self.conv2(y)))))
+        y = self.bn3(self.conv3(nn.functional.relu6(self.bn2(self._depthwise(y)))))
         return x + y if self.has_shortcut else y
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        """Return the depthwise convolution; in training on a CPU in float32.
+
+        Its gradient in bfloat16 takes oneDNN three times as long (5 x 5, 672 channels, Intel Xeon with AMX).
+        """
+        if not (x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
+            return self.conv2(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.conv2(x.float())
 
 
 class EfficientNetLite0(nn.Module):

@@ -25,8 +25,9 @@ LAYERS = ("layer2", "layer3")
 
 
 class KeptFeatures(Dataset):
-    """Samples by number: `layer2` and, of a trunk that is frozen as a whole, `layer3` (f, c, h, w), bfloat16, and
-    `boxes_xywh` (f, 4).
+    """Samples by number: `boxes_xywh` (f, 4), `layer2` and, if the whole trunk is frozen, `layer3`.
+
+    The layers are (f, c, h, w), bfloat16.
 
     Each of `kept` places holds a sample for `uses` rounds, then the next of `samples` takes it: a share 1 / uses of the
     places changes in every round. The worker that reads a sample first keeps its features.

@@ -17,6 +17,7 @@ from ebmtrack.checkpoints.untrusted import expected_entries
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.backbone import fold_batch_norm, normalize_images
 from ebmtrack.nets.backbones import BACKBONES, Backbone, build_trunk, register_backbone
+from ebmtrack.nets.efficientnet import InvertedResidual
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
 
@@ -235,3 +236,21 @@ def test_the_exported_trunk_is_that_of_pytorch(net):
     layer2, layer3 = folded.feature_extractor(normalize_images(patches.permute(0, 3, 1, 2), folded.feature_extractor))
     for ours, theirs in zip(got, (layer2, layer3, folded.classifier.feature_extractor(layer3))):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_depthwise_convolutions_learn_in_float32_beside_bfloat16():
+    """Their gradients are those of float32 up to the rounding of the input; without gradients they run in bfloat16."""
+    torch.manual_seed(0)
+    block = InvertedResidual(8, 8, 6, 5, 1).eval()
+    x, gradients = torch.randn(2, 8, 12, 12), []
+    for mixed in (False, True):
+        block.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            hidden = block._depthwise(torch.nn.functional.relu6(block.bn1(block.conv1(x))))
+            y = block(x)
+        assert hidden.dtype == torch.float32
+        y.float().square().mean().backward()
+        gradients.append(block.conv2.weight.grad.clone())
+    assert torch.allclose(*gradients, rtol=0.05, atol=0.02 * gradients[0].abs().max().item())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert block._depthwise(torch.randn(1, 48, 6, 6)).dtype == torch.bfloat16
