@@ -247,6 +247,36 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
         module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
 
 
+LITE_BRANCHES = ALL_BUT_EARLY - {"feature_extractor.layer3"}
+
+
+@pytest.mark.parametrize("frozen, learns", [(5, {"feature_extractor.blocks"}), (11, set())])
+def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, pool, monkeypatch):
+    """What is not frozen learns: the blocks beyond stride 8 from kept features at stride 8, or the branches alone."""
+    pytest.importorskip("onnxruntime")
+    module = load_run("ebm_lite")
+    monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite"), run={}, dtype=torch.float32)
+    changes = [f"start={tmp_path / 'first.safetensors'}", f"frozen_blocks={frozen}", "kept=2", "average=0.0"]
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
+    settings = settings_for("ebm_lite", usual, [*changes, "crops.output=64", "objective.samples=4", "compile=false"])
+    plan = module.plan(settings)
+    before = state_of(plan.network.net)
+    train(plan, settings)
+    changed = changed_parts(before, plan.network.net)
+    assert changed == LITE_BRANCHES | learns
+    blocks = {
+        name.split(".")[2]
+        for name, value in plan.network.net.state_dict().items()
+        if name.startswith("feature_extractor.blocks") and not torch.equal(before[name], value)
+    }
+    assert blocks == {str(number) for number in range(frozen, 11)}
+    with pytest.raises(ConfigError, match="frozen_blocks=7 with kept=2"):
+        module.plan(dataclasses.replace(settings, frozen_blocks=7))
+
+
 def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
     monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: list(samples))
     study, large = BoxStudySettings(train_pairs=3, held_back_pairs=2), ["crops.search_factor=2"]
