@@ -58,8 +58,8 @@ def quantize_graphs(
     """Return the graphs with the convolutions of every frame in 8 bits, but for the stem and layer1.
 
     Those two lose most. Calibrated on training video, judged in search regions of 21 held-back sequences: boxes end
-    0.11 pixels (median) from those in float32 with them in 8 bits, 0.07 without. Ranges up to the 99.999th percentile of
-    activations instead of their extremes bring that to 0.05; entropy changes nothing (ebm18_small, 2026-11-28).
+    0.11 pixels (median) from those in float32 with them in 8 bits, 0.07 without. Ranges up to the 99.999th percentile
+    of activations instead of their extremes bring that to 0.05; entropy changes nothing (ebm18_small, 2026-11-28).
 
     Args:
         graphs: in float32, by file name.

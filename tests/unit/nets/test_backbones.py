@@ -251,6 +251,6 @@ def test_depthwise_convolutions_learn_in_float32_beside_bfloat16():
         assert hidden.dtype == torch.float32
         y.float().square().mean().backward()
         gradients.append(block.conv2.weight.grad.clone())
-    assert torch.allclose(*gradients, rtol=0.05, atol=0.02 * gradients[0].abs().max().item())
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm() and not torch.equal(*gradients)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert block._depthwise(torch.randn(1, 48, 6, 6)).dtype == torch.bfloat16
