@@ -161,7 +161,7 @@ def open_training_folder(
     Of own sequences every tenth, chosen by a checksum of its name, is held back for validation, and at least one.
 
     Args:
-        root: A pool's folder, or a folder of NAME/{img, groundtruth_rect.txt}.
+        root: A pool's folder, or a folder of NAME/{img, groundtruth_rect.txt or labels (`videos.labels`)}.
         part: "train", "validation" or "all".
         decoded_limit: Bytes of decoded images to keep, per process.
 
@@ -173,12 +173,13 @@ def open_training_folder(
     if any((root / name).is_dir() for name in ("got10k", "coco", "cutouts")):
         return open_pool(root, part, decoded_limit)
     sequences = folder.find(root)
-    names = sorted(sequences.names, key=lambda name: (zlib.crc32(name.encode()), name))
+    clips = {name.partition("#")[0] for name in sequences.names}  # all targets of a clip are held back together
+    names = sorted(clips, key=lambda name: (zlib.crc32(name.encode()), name))
     if len(names) < 2:
         raise ConfigError(f"{root}: training needs two sequences or more, one of which is held back for validation")
     held = set(names[: max(1, len(names) // 10)])
     video = VideoSource(sequences, "video", ImageStore(512 * MEBIBYTE, decoded_limit))
-    return {"video": video.subset(_part(part, held.__contains__))}
+    return {"video": video.subset(_part(part, lambda name: name.partition("#")[0] in held))}
 
 
 def _part(part: str, held: Callable[[str], bool]) -> Callable[[str], bool]:

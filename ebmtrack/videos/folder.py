@@ -1,25 +1,41 @@
-"""Any folder of sequences: `<root>/<NAME>/` with images and a ground-truth file."""
+"""Any folder of sequences: `<root>/<NAME>/` with images and a ground-truth file, or labels of several targets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ebmtrack.errors import DatasetError
+from ebmtrack.videos.labels import find_labels, load_target, read_labels
 from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, image_files, only_first, shown
 from ebmtrack.videos.text import read_boxes
 
 ANNOTATIONS = ("groundtruth_rect.txt", "groundtruth.txt")
-IMAGE_FOLDERS = ("img", "imgs", "images", "color", "frames")
+IMAGE_FOLDERS = ("img", "imgs", "images", "color", "frames", "img1")
 
 
 def find(root: Path) -> DataSet:
     """Find the sequences below `root` (or `root` itself, if it is one), by name.
 
     A sequence is a folder with `groundtruth_rect.txt` or `groundtruth.txt`; its images are beside that file or in a
-    folder `img`. Raises DatasetError if there is none.
+    folder `img`. Of a folder with labels (`labels.FILES`) each target is a sequence, NAME or NAME#1, NAME#2.
+
+    Raises:
+        DatasetError: If there is none.
     """
-    return DataSet("folder", Path(root), {name: partial(load, place) for name, place in places(root).items()})
+    loaders: dict[str, Callable[[], Sequence]] = {}
+    for name, place in places(root).items():
+        labels = find_labels(place) if _annotation(place) is None else None
+        if labels is None:
+            loaders[name] = partial(load, place)
+            continue
+        images = image_folder(place)
+        targets = sorted(read_labels(labels, Frames(images).paths()))
+        for target in targets:
+            own = name if len(targets) == 1 else f"{name}#{target}"
+            loaders[own] = partial(load_target, own, labels, images, target)
+    return DataSet("folder", Path(root), loaders)
 
 
 def places(root: Path) -> dict[str, Path]:
@@ -27,10 +43,16 @@ def places(root: Path) -> dict[str, Path]:
     root = existing_folder(Path(root))
     if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
         root = root.resolve()
-    found = [root] if _annotation(root) else [p for p in shown(root.iterdir()) if p.is_dir() and _annotation(p)]
+    below = [root] if _is_labelled(root) else shown(root.iterdir())
+    found = [path for path in below if path.is_dir() and _is_labelled(path)]
     if not found:
-        raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} in them; see docs/data.md")
+        raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} or labels in them; see docs/data.md")
     return {path.name: path for path in found}
+
+
+def _is_labelled(place: Path) -> bool:
+    """Return whether a folder is a sequence: with an annotation of one target, or labels beside its frames."""
+    return _annotation(place) is not None or find_labels(place) is not None
 
 
 def load(path: Path, dataset: str = "folder") -> Sequence:

@@ -1,0 +1,134 @@
+"""Labels beside frames: what `ebmtrack track` and labelling tools write is evaluated and trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ebmtrack.data.pool import open_training_folder
+from ebmtrack.errors import DatasetError
+from ebmtrack.evaluation.evaluate import evaluate
+from ebmtrack.videos.labels import FILES, find_labels, read_labels
+from ebmtrack.videos.opening import open_dataset
+from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
+from tests.support.evaluation_stub import StubFactory
+from tests.support.trees import save_image
+
+SIZE_WH = (80, 60)
+INFO = ResultInfo("walk", 25.0, SIZE_WH, "", None)
+
+
+def clip(place: Path, count: int = 6) -> Path:
+    """Write frames; return the sequence's folder."""
+    for frame in range(count):
+        save_image(place / "img" / f"{frame + 1:04d}.jpg", size_wh=SIZE_WH)
+    return place
+
+
+def rows_of(target: int, frames: range, lost: tuple[int, ...] = ()) -> list[FrameResult]:
+    """Return rows of a target that moves to the right."""
+    return [
+        FrameResult(k, target, (5.0 * target + k, 10.5, 20.0, 15.0), 0.9, "not_found" if k in lost else "normal")
+        for k in frames
+    ]
+
+
+@pytest.mark.parametrize("name", [*(name for name in FILES if name != "gt/gt.txt"), "labels"])
+def test_what_track_writes_is_read_back(tmp_path: Path, name: str) -> None:
+    """Two targets, one lost in a frame, one that begins in the third: sequences with NaN, from their first frame on."""
+    place = clip(tmp_path / "walk")
+    rows = rows_of(1, range(6), lost=(4,)) + rows_of(2, range(2, 6))
+    write_results(place / name, rows, INFO, "yolo" if name == "labels" else None)
+    found = open_dataset("folder", tmp_path)
+    assert found.names == ("walk#1", "walk#2")
+    first, second = (found.load(each) for each in found.names)
+    expected = np.array([[5.0 + k, 10.5, 20, 15] for k in range(6)])
+    expected[4] = np.nan
+    np.testing.assert_allclose(first.boxes_xywh, expected, atol=1e-3)
+    np.testing.assert_allclose(second.boxes_xywh[:, 0], [12, 13, 14, 15], atol=1e-3)
+    assert [path.name for path in second.frame_paths()] == ["0003.jpg", "0004.jpg", "0005.jpg", "0006.jpg"]
+    assert first.usable.tolist() == [True, True, True, True, False, True]
+
+
+def test_labels_are_evaluated(tmp_path: Path) -> None:
+    """A single target is a sequence of its folder's name."""
+    write_results(clip(tmp_path / "data" / "walk") / "labels.csv", rows_of(1, range(6)), INFO)
+    scores = evaluate(["stub"], "folder", tmp_path / "data", out=tmp_path / "out", workers=0, factory=StubFactory())
+    assert scores.complete and list(scores.scores["stub"][0]) == ["walk"]
+
+
+def test_labels_are_trained_on_and_clips_are_held_back_whole(tmp_path: Path) -> None:
+    """Of two clips with two targets each, both targets of one are for validation."""
+    for name, file in (("a", "labels.xml"), ("b", "labels.mot.txt")):
+        write_results(clip(tmp_path / name) / file, rows_of(1, range(6)) + rows_of(2, range(6)), INFO)
+    parts = [open_training_folder(tmp_path, part)["video"] for part in ("train", "validation")]
+    names = [[part.target_name(index) for index in range(len(part))] for part in parts]
+    assert sorted(names) == [["a#1", "a#2"], ["b#1", "b#2"]]
+    assert parts[0].frame(0, 0).shape == (60, 80, 3) and parts[0].visible(0).all()
+
+
+def test_motchallenge_as_it_is_published(tmp_path: Path) -> None:
+    """img1/ and gt/gt.txt, whose rows with a flag of 0 are to be ignored."""
+    for frame in range(3):
+        save_image(tmp_path / "MOT17-02" / "img1" / f"{frame + 1:06d}.jpg", size_wh=SIZE_WH)
+    (tmp_path / "MOT17-02" / "gt").mkdir()
+    text = "1,7,11,21,30,40,1,1,1\n2,7,12,21,30,40,1,1,0.9\n1,8,1,1,5,5,0,8,1\n"
+    (tmp_path / "MOT17-02" / "gt" / "gt.txt").write_text(text)
+    sequence = open_dataset("folder", tmp_path).load("MOT17-02")
+    assert sequence.boxes_xywh[:2].tolist() == [[10, 20, 30, 40], [11, 20, 30, 40]] and np.isnan(
+        sequence.boxes_xywh[2, 0]
+    )
+
+
+def test_yolo_labels_of_other_tools_have_the_names_of_the_frames(tmp_path: Path) -> None:
+    """Not the numbers in them."""
+    place = tmp_path / "walk"
+    for name in ("b7", "b8", "b9"):
+        save_image(place / "images" / f"{name}.jpg", size_wh=SIZE_WH)
+    (place / "labels").mkdir()
+    (place / "labels" / "b8.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    sequence = open_dataset("folder", tmp_path).read("walk")
+    assert sequence.skip == 1 and sequence.boxes_xywh[0].tolist() == [30, 15, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "name, text, what",
+    [
+        ("labels.csv", "frame,id,x,y,w\n0,1,2,3,4\n", "line 2: .*it needs frame,id,x,y,w,h"),
+        ("labels.csv", "frame,id,x,y,w,h\n0,1,2,3,four,5\n", "line 2: not a number"),
+        ("labels.csv", "frame,id,x,y,w,h\n99,1,2,3,4,5\n", "target 1, frame 99: .*there are 6 frames"),
+        ("labels.csv", "frame,id,x,y,w,h\n0,1,2,3,4,5\n0,1,2,3,4,5\n", "target 1 has two boxes in frame 0"),
+        ("labels.csv", "frame,id,x,y,w,h\n", "holds no box"),
+        ("labels.mot.txt", "1,1,2\n", "line 1: '1,1,2' is no row"),
+        ("labels.json", '{"results": [{"frame": 0}]}', "not labels as .*KeyError"),
+        ("labels.json", "[1, 2]", "not labels as"),
+        (
+            "labels.json",
+            '{"images": [], "annotations": [{"id": 3, "bbox": [1, 2, 3, 4]}]}',
+            "annotation 3 has no track_id",
+        ),
+        ("labels.xml", "<annotations><track id='0'><box frame='0'/></track></annotations>", "not labels as .*xtl"),
+        ("labels.xml", "<annotations>", "not labels as .*ParseError"),
+        ("labels/0001.txt", "0 0.5 0.5\n", "0001.txt, line 1: .* is no row class"),
+        ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "target 1 has two boxes"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(tmp_path: Path, name: str, text: str, what: str) -> None:
+    """The file, the line or entry, and what is wrong."""
+    path = clip(tmp_path / "walk") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=what):
+        open_dataset("folder", tmp_path).read("walk")
+
+
+def test_two_files_of_labels_are_one_too_many(tmp_path: Path) -> None:
+    """Nobody can know which is right."""
+    for name in ("labels.csv", "labels.xml"):
+        write_results(clip(tmp_path) / name, rows_of(1, range(6)), INFO)
+    with pytest.raises(DatasetError, match="labels.csv or labels.xml. Keep one"):
+        find_labels(tmp_path)
+    (tmp_path / "labels.xml").unlink()
+    assert list(read_labels(tmp_path / "labels.csv", [])) == [1]
