@@ -94,6 +94,12 @@ class TargetState:
         """Return the target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy."""
         return climbed_hw * np.exp(-self.log_excess_hw)
 
+    def boxes_in_image(self, proposal: Proposal, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Return boxes (R, 4) in image pixels from climbed ones in crop pixels, as the tracker would answer them."""
+        positions, sizes = proposal.view.region.map.to_image(boxes_xywh)
+        sizes = self.own_size(sizes)
+        return np.concatenate([(positions - (sizes - 1) / 2)[:, ::-1], sizes[:, ::-1]], axis=1)
+
     @property
     def climbed_log_aspect(self) -> float:
         """Return log(w / h) of the boxes that climb, if the target has the first frame's aspect ratio."""

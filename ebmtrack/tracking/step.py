@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ebmtrack.engines.base import Engine, Mark, no_mark
+from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
 from ebmtrack.tracking.regions import is_calm, look_at, search_regions
 from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
+from ebmtrack.tracking.uncertainty import BoxDensity, box_density
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TrackResult:
     verdict: "normal", "hard_negative", "uncertain" or "not_found".
     search_xywh: the search region in the image.
     score_map: (h, w) classifier scores over the search region.
+    density: of the box's sides, if the target was found and the set-up asks for it (`interval_samples`).
     """
 
     box_xywh: tuple[float, float, float, float]
@@ -34,11 +37,31 @@ class TrackResult:
     verdict: str
     search_xywh: tuple[float, float, float, float]
     score_map: np.ndarray = dataclasses.field(repr=False, compare=False)
+    density: BoxDensity | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def found(self) -> bool:
         """Return whether the target was seen in this frame."""
         return self.verdict != "not_found"
+
+    def interval(self, probability: float = 0.9) -> np.ndarray:
+        """Return for each side of the box the interval that holds the true side with a probability.
+
+        Args:
+            probability: above 0 and below 1; calibrated for frames in which the target is not lost.
+
+        Returns:
+            (4, 2): for left, top, right and bottom (x, y, x + w, y + h) the low and the high end, in image pixels; NaN
+            if the target was not found.
+
+        Raises:
+            ConfigError: on another probability, or if the set-up asks for no intervals.
+        """
+        if self.density is not None:
+            return self.density.interval(probability)
+        if self.found:
+            raise ConfigError("there are no intervals: track with the set-up's interval_samples=48")
+        return np.full((4, 2), np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +113,13 @@ def track_frame(
         learn(engine, state, one)
     if sure:
         mark("learning")
-    return [(settled(state, one, stride), result_of(state, one)) for one, state in zip(located, answers)]
+    densities = [density_of(engine, state, one.found.score) for one, state in zip(located, answers)]
+    if states[0].params.interval_samples:
+        mark("intervals")
+    return [
+        (settled(state, one, stride), result_of(state, one, density))
+        for one, state, density in zip(located, answers, densities)
+    ]
 
 
 def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], stride: int) -> Located:
@@ -211,9 +240,17 @@ def settled(state: TargetState, one: Located, stride: int) -> TargetState:
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 
 
-def result_of(state: TargetState, one: Located) -> TrackResult:
+def density_of(engine: Engine, state: TargetState, score: float) -> BoxDensity | None:
+    """Return the density of a target's sides after a frame, if the set-up asks for it and the target was found."""
+    if not (state.params.interval_samples and state.proposals):
+        return None
+    return box_density(engine, state, state.proposals[0], score)
+
+
+def result_of(state: TargetState, one: Located, density: BoxDensity | None) -> TrackResult:
     """Return the tracker's answer for a target."""
-    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, one.view.region.window_xywh, one.view.scores)
+    window = one.view.region.window_xywh
+    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, window, one.view.scores, density)
 
 
 # What viewers show of a frame.
@@ -229,14 +266,8 @@ def climbed_candidates(engine: Engine, state: TargetState) -> tuple[np.ndarray, 
     (proposal,) = state.proposals
     ascent = ascent_of(state.params, [state.climbed_log_aspect])
     climb = engine.climb([proposal.view.features], proposal.candidates_xywh[None], ascent)
-    return _boxes_in_image(state, proposal, proposal.candidates_xywh), _boxes_in_image(state, proposal, climb[0][0])
-
-
-def _boxes_in_image(state: TargetState, proposal: Proposal, boxes_xywh: np.ndarray) -> np.ndarray:
-    """Return climbed boxes (R, 4) in image pixels, as `answer` would take them."""
-    positions, sizes = proposal.view.region.map.to_image(boxes_xywh)
-    sizes = state.own_size(sizes)
-    return np.concatenate([(positions - (sizes - 1) / 2)[:, ::-1], sizes[:, ::-1]], axis=1)
+    before, after = (state.boxes_in_image(proposal, boxes) for boxes in (proposal.candidates_xywh, climb[0][0]))
+    return before, after
 
 
 def corner_energies(engine: Engine, state: TargetState, proposal: Proposal, points_xy: np.ndarray) -> np.ndarray:
