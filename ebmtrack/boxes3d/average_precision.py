@@ -25,7 +25,7 @@ NEIGHBOURS = {"Car": "Van", "Pedestrian": "Person_sitting"}  # kinds that may be
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Which labels count: the least height in the image in pixels, the most occlusion and truncation."""
+    """A rule for the labels that count: least height in the image in pixels, most occlusion and truncation."""
 
     least_height: float
     most_occluded: int
@@ -89,7 +89,7 @@ def average_precision(
 
 
 def _scene(labels: KittiObjects, found: KittiObjects, rule: Difficulty, kind: str, where: str) -> _Scene:
-    """Return what counts of a scene."""
+    """Return the labels and detections of a scene that matter for a kind of object."""
     right, neighbour = ([each in names for each in labels.kinds] for names in ((kind,), (NEIGHBOURS.get(kind),)))
     heights = labels.boxes_2d[:, 3] - labels.boxes_2d[:, 1]
     easy_enough = (heights > rule.least_height) & (labels.occlusion <= rule.most_occluded)

@@ -28,7 +28,7 @@ HEADER = "ebmtrack_detection"
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig:
-    """What a file of weights says of its detector.
+    """The configuration of a detector, which its file of weights holds.
 
     Attributes:
         host: name for `load_host`.
@@ -67,7 +67,7 @@ def apply_energy(
     steps: int = 10,
     keep: int = KEEP,
 ) -> Boxes:
-    """Return what is left of an image's boxes after guided suppression, climbed up the energy.
+    """Suppress an image's boxes in the order of their energies, and let those that stay climb.
 
     Neither suppression nor scoring follows the ascent (BMVC 2020, appendix C).
 
@@ -124,7 +124,7 @@ class EnergyDetector(nn.Module):
             )
         return out
 
-    def trained(self) -> nn.Module:
+    def trainable_part(self) -> nn.Module:
         """Return the part that training changes and a file holds."""
         return self.energy
 
@@ -148,7 +148,7 @@ class BaselineDetector(nn.Module):
         found = self.host.detector(list(images))
         return [Boxes(each["boxes"], each["labels"], each["scores"]) for each in found]
 
-    def trained(self) -> nn.Module:
+    def trainable_part(self) -> nn.Module:
         """Return the part that training changes and a file holds."""
         return self.model
 
@@ -163,7 +163,7 @@ def new_detector(config: DetectorConfig, host_weights: str) -> EnergyDetector | 
 
 def save_detector(path: str | os.PathLike, net: EnergyDetector | BaselineDetector, run: dict[str, Any]) -> None:
     """Write the trained part, without the host's weights, with its configuration and facts of its training."""
-    entries = {name: value.detach().cpu().contiguous() for name, value in net.trained().state_dict().items()}
+    entries = {name: value.detach().cpu().contiguous() for name, value in net.trainable_part().state_dict().items()}
     text = json.dumps({"config": dataclasses.asdict(net.config), "run": run}, sort_keys=True)
     with replacing(path) as temporary:
         save_file(entries, temporary, {HEADER: text})
@@ -187,5 +187,5 @@ def load_detector(path: str | os.PathLike, host_weights: str = "COCO_V1") -> Ene
             f"{path}: was not written by `ebmtrack detect train` ({error}); give such a file"
         ) from error
     net = new_detector(config, host_weights)
-    net.trained().load_state_dict(fit_entries(tensors, net.trained().state_dict(), Path(path)))
+    net.trainable_part().load_state_dict(fit_entries(tensors, net.trainable_part().state_dict(), Path(path)))
     return net.eval()

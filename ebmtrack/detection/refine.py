@@ -1,4 +1,4 @@
-"""What the energy does at test time: it orders non-maximum suppression and boxes climb it."""
+"""The use of the energy at test time: it orders non-maximum suppression, and boxes climb it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BoxScores = Callable[[Tensor], Tensor]  # boxes_xyxy (R, 4) -> energies (R,), ea
 
 @dataclass(frozen=True)
 class StepLengths:
-    """The first step lengths of the ascent, and what a step that does not raise the energy does to them.
+    """The first step lengths of the ascent, and their decay after a step that does not raise the energy.
 
     Attributes:
         position: for the centre.

@@ -31,7 +31,7 @@ class DetectionObjective:
     ) -> tuple[Tensor, Logs]:
         """Return the mean loss over true boxes; see `plan.StepObjective` and `PhotographBatches.batch`."""
         detector: Any = net
-        device = next(detector.trained().parameters()).device
+        device = next(detector.trainable_part().parameters()).device
         images, boxes, labels = ([each.to(device) for each in batch[key]] for key in ("images", "boxes_xyxy", "labels"))
         if isinstance(net, BaselineDetector):
             return _baseline_loss(net, images, boxes, labels, generator), {}
@@ -128,7 +128,7 @@ def detection_plan(
     net = new_detector(config, settings.host_weights)
     data = PhotographBatches(photographs, Labels(list(names), class_count(net.host)), settings.samples, settings.seed)
     rate = settings.rate if settings.rate is not None else BASE_RATES.get(config.method, ENERGY_RATE)
-    network = Network(net, weight_groups(net.trained(), rate), optimizer=sgd)
+    network = Network(net, weight_groups(net.trainable_part(), rate), optimizer=sgd)
     network.rate = stepwise_rate(drops, settings.warmup)
     return Plan(network, Data(data), DetectionObjective(loss), save=_save)
 

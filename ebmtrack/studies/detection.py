@@ -58,7 +58,7 @@ ONE_CLASS = Labels([1], 2)
 
 @dataclass(frozen=True)
 class DetectionStudySettings:
-    """What all runs share; the losses and their noise are the paper's."""
+    """The settings that all runs share; the losses and their noise are the paper's."""
 
     train_photographs: int = 400
     held_back_photographs: int = 150
@@ -71,7 +71,7 @@ class DetectionStudySettings:
 
 
 @dataclass(frozen=True)
-class Looked:
+class PhotographMaps:
     """Photographs scaled to SIDE, with their frozen feature maps in half precision."""
 
     photographs: list[Photograph]
@@ -104,17 +104,17 @@ class Pyramid(nn.Module):
         return [each / each.std(dim=(1, 2, 3), keepdim=True) for each in maps]
 
 
-def look_at(photographs: Sequence[Photograph], pyramid: Pyramid) -> Looked:
+def look_at(photographs: Sequence[Photograph], pyramid: Pyramid) -> PhotographMaps:
     """Read photographs and compute their maps."""
     scaled, maps = [], []
     for each in photographs:
-        picture, factor = fitted_picture(read_rgb(each.path))
+        picture, factor = fit_picture(read_rgb(each.path))
         scaled.append(replace(each, boxes_xyxy=each.boxes_xyxy * factor, category_ids=np.ones_like(each.category_ids)))
         maps.append([y.half() for y in pyramid(picture[None])])
-    return Looked(scaled, [torch.cat(level) for level in zip(*maps)])
+    return PhotographMaps(scaled, [torch.cat(level) for level in zip(*maps)])
 
 
-def fitted_picture(image_rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def fit_picture(image_rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """Return a picture in the upper left corner of a grey square of SIDE pixels, and the factor of its scaling."""
     factor = SIDE / max(image_rgb.shape[:2])
     small = cv2.resize(image_rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)[:SIDE, :SIDE]
@@ -134,7 +134,7 @@ def pool_photographs(data: Path, settings: DetectionStudySettings, seed: int = 0
     return tuple([part[i] for i in rng.permutation(len(part))[:number]] for part, number in zip(parts, numbers))
 
 
-def train_branch(looked: Looked, loss_name: str, seed: int, settings: DetectionStudySettings) -> DetectionEnergy:
+def train_branch(seen: PhotographMaps, loss_name: str, seed: int, settings: DetectionStudySettings) -> DetectionEnergy:
     """Train one branch; the same arguments give the same branch."""
     torch.manual_seed(seed)
     branch = DetectionEnergy(CHANNELS, classes=2, hidden=settings.hidden, canonical=CANONICAL)
@@ -142,10 +142,10 @@ def train_branch(looked: Looked, loss_name: str, seed: int, settings: DetectionS
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps + 1)
     generator, loss = Generator().manual_seed(seed), paper_loss(loss_name, settings.samples)
     for _ in range(settings.steps):
-        rows = torch.randint(len(looked.photographs), (settings.batch,), generator=generator).tolist()
-        maps, image, boxes = looked.take(rows), [], []
+        rows = torch.randint(len(seen.photographs), (settings.batch,), generator=generator).tolist()
+        maps, image, boxes = seen.take(rows), [], []
         for place, row in enumerate(rows):
-            truth = torch.from_numpy(looked.photographs[row].boxes_xyxy)
+            truth = torch.from_numpy(seen.photographs[row].boxes_xyxy)
             truth = truth[torch.randperm(len(truth), generator=generator)[: settings.most_boxes]]
             boxes.append(truth)
             image += [place] * len(truth)
@@ -162,10 +162,10 @@ def train_branch(looked: Looked, loss_name: str, seed: int, settings: DetectionS
     return branch.eval().requires_grad_(False)
 
 
-def jittered(looked: Looked, seed: int) -> list[Boxes]:
+def jitter_boxes(seen: PhotographMaps, seed: int) -> list[Boxes]:
     """Return the start boxes of each photograph: its true ones with noise, with random scores."""
     generator, found = Generator().manual_seed(1000 + seed), []
-    for each in looked.photographs:
+    for each in seen.photographs:
         truth = xyxy_to_xywh(torch.from_numpy(each.boxes_xyxy))
         noise = JITTER * torch.randn(len(truth), 1, 4, generator=generator)
         scores = torch.rand(len(truth), generator=generator)
@@ -173,10 +173,10 @@ def jittered(looked: Looked, seed: int) -> list[Boxes]:
     return found
 
 
-def refined(branch: DetectionEnergy, looked: Looked, start: list[Boxes], lengths: StepLengths) -> list[Boxes]:
+def refine_all(branch: DetectionEnergy, seen: PhotographMaps, start: list[Boxes], lengths: StepLengths) -> list[Boxes]:
     """Return the boxes of each photograph after the ascent."""
     return [
-        replace(boxes, boxes_xyxy=refine_boxes(scores_in(branch, looked.take([row])), boxes.boxes_xyxy, lengths))
+        replace(boxes, boxes_xyxy=refine_boxes(scores_in(branch, seen.take([row])), boxes.boxes_xyxy, lengths))
         for row, boxes in enumerate(start)
     ]
 
@@ -191,24 +191,24 @@ def scores_in(branch: DetectionEnergy, maps: FeatureMaps):
     return scores
 
 
-def overlaps(looked: Looked, found: list[Boxes]) -> np.ndarray:
+def overlaps(seen: PhotographMaps, found: list[Boxes]) -> np.ndarray:
     """Return the mean overlap with the truth in each photograph (N,)."""
     means = [
         iou_xywh(xyxy_to_xywh(boxes.boxes_xyxy), xyxy_to_xywh(torch.from_numpy(each.boxes_xyxy))).mean().item()
-        for each, boxes in zip(looked.photographs, found)
+        for each, boxes in zip(seen.photographs, found)
     ]
     return np.array(means)
 
 
-def figures_of(looked: Looked, found: list[Boxes]) -> dict[str, Any]:
+def figures_of(seen: PhotographMaps, found: list[Boxes]) -> dict[str, Any]:
     """Return overlaps by photograph, and AP, AP50 and AP75 of all."""
-    by_id = {each.id: boxes for each, boxes in zip(looked.photographs, found)}
-    precision = coco_ap(as_content(looked.photographs), by_id, ONE_CLASS)
-    return {"iou": overlaps(looked, found).tolist()} | {key: precision[key] for key in PRECISIONS}
+    by_id = {each.id: boxes for each, boxes in zip(seen.photographs, found)}
+    precision = coco_ap(as_content(seen.photographs), by_id, ONE_CLASS)
+    return {"iou": overlaps(seen, found).tolist()} | {key: precision[key] for key in PRECISIONS}
 
 
 def draw_example(
-    branch: DetectionEnergy, looked: Looked, row: int, lengths: StepLengths, path: Path, seed: int = 0
+    branch: DetectionEnergy, seen: PhotographMaps, row: int, lengths: StepLengths, path: Path, seed: int = 0
 ) -> None:
     """Write a picture of two panels: a box before (dashed) and after, and the density of its top right corner.
 
@@ -216,23 +216,23 @@ def draw_example(
 
     Args:
         branch: the trained branch.
-        looked: photographs.
+        seen: photographs.
         row: which of them; its largest box is shown.
         lengths: of the ascent.
         path: picture to write.
         seed: of the start box.
     """
-    truth = torch.from_numpy(looked.photographs[row].boxes_xyxy)
+    truth = torch.from_numpy(seen.photographs[row].boxes_xyxy)
     largest = int((truth[:, 2:] - truth[:, :2]).prod(dim=1).argmax())
-    start = jittered(looked, seed)[row].boxes_xyxy[largest : largest + 1]
-    scores = scores_in(branch, looked.take([row]))
+    start = jitter_boxes(seen, seed)[row].boxes_xyxy[largest : largest + 1]
+    scores = scores_in(branch, seen.take([row]))
     end = refine_boxes(scores, start, lengths)
     x0, y0, x1, y1 = end[0].tolist()
     w, h = x1 - x0, y1 - y0
     xs, ys = torch.linspace(x1 - w / 2, x1 + w / 2, 41), torch.linspace(y0 - h / 2, y0 + h / 2, 41)
     heat = heat_map(scores, corner_sweep(end[0], xs, ys), chunk=256).numpy()
-    image = read_rgb(looked.photographs[row].path)
-    picture, factor = fitted_picture(image)
+    image = read_rgb(seen.photographs[row].path)
+    picture, factor = fit_picture(image)
     rows, columns = (round(factor * side) for side in image.shape[:2])  # without the grey
     panels = [cv2.resize(picture[:rows, :columns], None, fx=2, fy=2) for _ in range(2)]
     for box, colour, dashed in ((start[0], ORANGE, True), (end[0], SKY, False)):
@@ -242,10 +242,10 @@ def draw_example(
     write_picture(path, np.concatenate(panels, axis=1), quality=85)
 
 
-def frames_per_second(branch: DetectionEnergy, looked: Looked, number: int = 100, repeats: int = 5) -> float:
+def frames_per_second(branch: DetectionEnergy, seen: PhotographMaps, number: int = 100, repeats: int = 5) -> float:
     """Return how many photographs have `number` boxes refined in ten steps each second of processor time."""
-    truth = torch.from_numpy(looked.photographs[0].boxes_xyxy[:1]).repeat(number, 1)
-    start, scores = truth + torch.randn(number, 4), scores_in(branch, looked.take([0]))
+    truth = torch.from_numpy(seen.photographs[0].boxes_xyxy[:1]).repeat(number, 1)
+    start, scores = truth + torch.randn(number, 4), scores_in(branch, seen.take([0]))
     begin = time.process_time()
     for _ in range(repeats):
         refine_boxes(scores, start, STEP_LENGTHS["nce_plus"])
@@ -289,17 +289,19 @@ def study_detection(
     return make_table(out, methods, settings)
 
 
-def run_one(name: str, train: Looked, held: Looked, settings: DetectionStudySettings, out: Path) -> dict[str, Any]:
+def run_one(
+    name: str, train: PhotographMaps, held: PhotographMaps, settings: DetectionStudySettings, out: Path
+) -> dict[str, Any]:
     """Return the record of run "LOSS_SEED", or of its start boxes; write a picture of each loss's seed 0 to `out`."""
     method, _, number = name.rpartition("_")
     seed = int(number)
-    start = jittered(held, seed)
+    start = jitter_boxes(held, seed)
     if method == START:
         return figures_of(held, start)
     branch, lengths = train_branch(train, method, seed, settings), STEP_LENGTHS[method]
     if seed == 0:
         draw_example(branch, held, 0, lengths, out / f"{method}.jpg")
-    return figures_of(held, refined(branch, held, start, lengths)) | {"frames_s": frames_per_second(branch, held)}
+    return figures_of(held, refine_all(branch, held, start, lengths)) | {"frames_s": frames_per_second(branch, held)}
 
 
 def make_table(out: Path, methods: Sequence[str], settings: DetectionStudySettings) -> str:

@@ -39,7 +39,7 @@ def test_pictures_are_fitted_and_parts_are_apart(pool):
     train, held = study.pool_photographs(pool, study.DetectionStudySettings())
     assert {each.path.stem for each in train} == {"coco_1", "raccoon_2"}
     assert {each.path.stem for each in held} == {"web_elephant_3", "n_drone_4"}
-    square, factor = study.fitted_picture(np.zeros((90, 120, 3), np.uint8))
+    square, factor = study.fit_picture(np.zeros((90, 120, 3), np.uint8))
     assert square.shape == (256, 256, 3) and factor == pytest.approx(256 / 120)
     assert (square[:192] == 0).all() and (square[192:] == 114).all()
 
@@ -47,12 +47,12 @@ def test_pictures_are_fitted_and_parts_are_apart(pool):
 def test_jitter_has_its_width_and_perfect_boxes_overlap_fully():
     boxes = np.tile(np.array([[50.0, 40, 110, 120]], np.float32), (3000, 1))
     photograph = study.Photograph(1, None, boxes, np.ones(3000, int))
-    looked = study.Looked([photograph], [])
-    start = study.jittered(looked, 0)[0].boxes_xyxy
+    seen = study.PhotographMaps([photograph], [])
+    start = study.jitter_boxes(seen, 0)[0].boxes_xyxy
     middle = (start[:, :2] + start[:, 2:]) / 2 - torch.tensor([80.0, 80.0])
     assert (middle.std(0) / torch.tensor([60.0, 80.0])).tolist() == pytest.approx([0.15, 0.15], rel=0.06)
     perfect = Boxes(torch.from_numpy(boxes), torch.ones(3000), torch.ones(3000))
-    assert study.overlaps(looked, [perfect]).tolist() == [1.0]
+    assert study.overlaps(seen, [perfect]).tolist() == [1.0]
 
 
 def test_study_from_the_command_line(pool, tmp_path, monkeypatch, capsys):
