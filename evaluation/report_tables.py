@@ -27,6 +27,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def count_text(count: int, thing: str) -> str:
+    """Return a number with its noun, such as "1 sequence" or "3 sequences"."""
     return f"{count} {thing}{'s' * (count != 1)}"
 
 
@@ -48,6 +49,7 @@ def scores(comparison: Comparison) -> Table:
 
 
 def scores_note(comparison: Comparison) -> str:
+    """Return the note below the headline table: units, intervals, runs and their spread."""
     runs = [len(tracker.runs) for tracker in comparison.trackers if tracker.runs]
     spread = [_spread(tracker, comparison.protocol) for tracker in comparison.trackers if len(tracker.runs) > 1]
     return (
@@ -73,6 +75,7 @@ def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
 
 
 def interval_text(interval: intervals.Interval | None) -> str:
+    """Return both ends of an interval in percent; a dash if there is none."""
     return f"{percent(interval.low)} to {percent(interval.high)}" if interval else "–"
 
 
@@ -128,6 +131,7 @@ def speed(comparison: Comparison) -> Table:
 
 
 def speed_note(comparison: Comparison) -> str:
+    """Return the note below the table of speeds: how times were taken, and who shared cores."""
     shared = [f"{t.label}: {t.workers} workers" for t in comparison.trackers if t.workers > 1]
     note = "Time of the tracker's calls alone; reading images is not counted. First run."
     if shared:
