@@ -34,7 +34,7 @@ def init(
     if importlib.util.find_spec("trax") is None:
         raise missing_extra("trax", "a tracker for the VOT toolkit")
     if weights is not None and not weights.is_file():
-        raise ConfigError(f"{weights}: no such file; check the path of the weights")
+        raise ConfigError(f"{weights}: no such file of weights; check its path")
     name = name or f"ebmtrack_{params}"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ConfigError(f"{name!r}: the toolkit's names are letters, digits, - and _")

@@ -211,7 +211,7 @@ def test_several_targets_have_their_own_key_frames(folder):
 
 
 def test_a_key_frame_outside_is_refused(folder):
-    with pytest.raises(ConfigError, match="target 1 in frame 50: frames are 0 to 39"):
+    with pytest.raises(ConfigError, match="target 1 in frame 50: give a frame from 0 to 39"):
         list(track(folder, {50: BOX}, Drifter()))
 
 
@@ -276,8 +276,8 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
         (dict(init="1,2,3,4", both=True), "--both needs the frame of each box"),
         (dict(init="5:1,2,3,4", both=True, backward=True), "use one of --backward and --both"),
         (dict(init=("1,2,3,4", "9:1,2,3,4"), visdom="http://localhost"), "of one target"),
-        (dict(init="90:1,2,3,4"), "in frame 90: frames are 0 to 39"),
-        (dict(init="5s:1,2,3,4"), r"in 5s \(frame 150\): frames are 0 to 39"),
+        (dict(init="90:1,2,3,4"), "in frame 90: give a frame from 0 to 39"),
+        (dict(init="5s:1,2,3,4"), r"in 5s \(frame 150\): give a frame from 0 to 39"),
     ],
 )
 def test_wishes_that_contradict_are_refused(folder, wishes, message):
