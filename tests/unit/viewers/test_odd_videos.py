@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import threading
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import cv2
@@ -141,9 +142,27 @@ def test_a_file_that_was_cut_short_is_told_from_a_whole_one(tmp_path, kind):
     assert containers.is_cut_short(path)
 
 
-def test_opencv_reads_over_long_stretches_of_other_packets():
-    """The default of 4,096 packets ends recordings with a pause and sound."""
+def test_opencv_reads_over_long_stretches_of_other_packets(tmp_path):
+    """The default of 4,096 packets ends recordings with a pause and sound: here 5,000 of silence between two frames."""
+    picture, path = np.zeros((48, 64, 3), np.uint8), tmp_path / "pause.mkv"
+    with av.open(str(path), "w") as container:
+        stream, sound = container.add_stream("libx264", rate=25), container.add_stream("libopus", rate=48000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(picture + 10 * np.uint8(number), format="rgb24")
+            frame.pts, frame.time_base = 40 * number + 100_000 * (number >= 9), Fraction(1, 1000)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for number in range(5100):
+            part = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="flt", layout="mono")
+            part.sample_rate, part.pts = 48000, number * 960
+            packets += sound.encode(part)
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            container.mux(packet)
     assert int(os.environ["OPENCV_FFMPEG_READ_ATTEMPTS"]) > 100_000
+    with open_frames(path) as source:
+        assert len(list(source)) == 20 and source.complete
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.mp4", "log"])
