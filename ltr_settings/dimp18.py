@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.ltr_settings import dimp18_nce_plus, prdimp18
-from ebmtrack.ltr_settings.dimp50_nce_plus import data, objective, rate_of
+from ebmtrack.ltr_settings.dimp50_nce_plus import branches, data, network_of, objective
 from ebmtrack.training.objective import ObjectiveSettings
-from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
+from ebmtrack.training.plan import Network, Plan
 
 SAMPLING = dataclasses.replace(prdimp18.SAMPLING, max_gap=30)  # as all below: dimp18 (pytracking)
 CROPS = dataclasses.replace(
@@ -61,13 +59,4 @@ def plan(settings: Settings) -> Plan:
 
 def network(settings: Settings) -> Network:
     """Return the network, all layers of which train."""
-    torch.manual_seed(settings.seed)
-    net = starting_network(settings.arch, settings.backbone, settings.start)
-    parts = {
-        "box": net.bb_regressor,
-        "classifier": net.classifier.feature_extractor,
-        "initializer": net.classifier.filter_initializer,
-        "filter_optimizer": net.classifier.filter_optimizer,
-        "backbone": net.feature_extractor,
-    }
-    return Network(net, parameter_groups(parts, settings.rates), rate=rate_of(settings), gradients="ddp")
+    return network_of(settings, lambda net: {**branches(net), "backbone": net.feature_extractor})

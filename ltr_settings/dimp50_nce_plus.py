@@ -122,15 +122,25 @@ def network(settings: Settings) -> Network:
     net = starting_network(settings.arch, settings.backbone, settings.start)
     for module in frozen(net):
         module.requires_grad_(False)
-    parts = {
+    groups = parameter_groups({**branches(net), "layer3": net.feature_extractor.layer3}, settings.rates)
+    return Network(net, groups, set_mode=train_above_layer2, rate=rate_of(settings), gradients="ddp")
+
+
+def network_of(settings: Settings, parts: Callable[[TrackerNet], dict[str, torch.nn.Module]]) -> Network:
+    """Return a network all layers of which train, at the rates of its parts."""
+    torch.manual_seed(settings.seed)
+    net = starting_network(settings.arch, settings.backbone, settings.start)
+    return Network(net, parameter_groups(parts(net), settings.rates), rate=rate_of(settings), gradients="ddp")
+
+
+def branches(net: TrackerNet) -> dict[str, torch.nn.Module]:
+    """Return the parts of a network behind its backbone, as the rates name them."""
+    return {
         "box": net.bb_regressor,
         "classifier": net.classifier.feature_extractor,
         "initializer": net.classifier.filter_initializer,
         "filter_optimizer": net.classifier.filter_optimizer,
-        "layer3": net.feature_extractor.layer3,
     }
-    groups = parameter_groups(parts, settings.rates)
-    return Network(net, groups, set_mode=train_above_layer2, rate=rate_of(settings), gradients="ddp")
 
 
 def rate_of(settings: Settings) -> Callable[[int], float]:

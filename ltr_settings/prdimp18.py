@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from ebmtrack.data.augment import Look
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.ltr_settings import dimp18_nce_plus
-from ebmtrack.ltr_settings.dimp50_nce_plus import data, objective, rate_of
+from ebmtrack.ltr_settings.dimp50_nce_plus import data, network_of, objective
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, ObjectiveSettings
-from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
+from ebmtrack.training.plan import Network, Plan
 
 SAMPLING = SamplingSettings(
     shares={"lasot": 0.25, "got10k": 1.0, "trackingnet": 1.0, "coco": 1.0},  # as all below: prdimp18 (pytracking)
@@ -61,7 +59,6 @@ def plan(settings: Settings) -> Plan:
 
 def network(settings: Settings) -> Network:
     """Return the network, all layers of which train."""
-    torch.manual_seed(settings.seed)
-    net = starting_network(settings.arch, settings.backbone, settings.start)
-    parts = {"classifier": net.classifier, "box": net.bb_regressor, "backbone": net.feature_extractor}
-    return Network(net, parameter_groups(parts, settings.rates), rate=rate_of(settings), gradients="ddp")
+    return network_of(
+        settings, lambda net: {"classifier": net.classifier, "box": net.bb_regressor, "backbone": net.feature_extractor}
+    )
