@@ -15,9 +15,9 @@ import dataclasses
 from ebmtrack.data.pipeline import CropSettings
 from ebmtrack.data.sampling import SamplingSettings
 from ebmtrack.ltr_settings import dimp18_nce_plus, prdimp18
-from ebmtrack.ltr_settings.dimp50_nce_plus import branches, data, network_of, objective
+from ebmtrack.ltr_settings.dimp50_nce_plus import data, network_of, objective
 from ebmtrack.training.objective import ObjectiveSettings
-from ebmtrack.training.plan import Network, Plan
+from ebmtrack.training.plan import Network, Plan, branches
 
 SAMPLING = dataclasses.replace(prdimp18.SAMPLING, max_gap=30)  # as all below: dimp18 (pytracking)
 CROPS = dataclasses.replace(

@@ -29,7 +29,16 @@ from ebmtrack.data.store import PackedSource, open_packs
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import device_of_process, is_leader
 from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network, step_decay
+from ebmtrack.training.plan import (
+    Data,
+    HeldBack,
+    Network,
+    Plan,
+    branches,
+    parameter_groups,
+    starting_network,
+    step_decay,
+)
 from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.paths import place_of
 from ebmtrack.videos.source import Source
@@ -131,16 +140,6 @@ def network_of(settings: Settings, parts: Callable[[TrackerNet], dict[str, torch
     torch.manual_seed(settings.seed)
     net = starting_network(settings.arch, settings.backbone, settings.start)
     return Network(net, parameter_groups(parts(net), settings.rates), rate=rate_of(settings), gradients="ddp")
-
-
-def branches(net: TrackerNet) -> dict[str, torch.nn.Module]:
-    """Return the parts of a network behind its backbone, as the rates name them."""
-    return {
-        "box": net.bb_regressor,
-        "classifier": net.classifier.feature_extractor,
-        "initializer": net.classifier.filter_initializer,
-        "filter_optimizer": net.classifier.filter_optimizer,
-    }
 
 
 def rate_of(settings: Settings) -> Callable[[int], float]:

@@ -23,7 +23,7 @@ from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
 from ebmtrack.training.objective import ObjectiveSettings
-from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan, branches, parameter_groups
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, shares={"video": 0.40, "stills": 0.35, "synthetic": 0.25})
 CROPS = dataclasses.replace(
@@ -83,15 +83,7 @@ def network(settings: Settings) -> Network:
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)
-    trunk, classifier = net.feature_extractor, net.classifier
-    parts = {
-        "box": net.bb_regressor,
-        "classifier": classifier.feature_extractor,
-        "initializer": classifier.filter_initializer,
-        "filter_optimizer": classifier.filter_optimizer,
-        "layer3": trunk.layer3,
-        "layer2": trunk.layer2,
-    }
+    parts = {**branches(net), "layer3": net.feature_extractor.layer3, "layer2": net.feature_extractor.layer2}
     return Network(
         net,
         parameter_groups(parts, settings.rates),

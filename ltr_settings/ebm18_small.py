@@ -27,7 +27,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import device_of_process
 from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups, starting_network
+from ebmtrack.training.plan import Data, HeldBack, Network, Plan, branches, parameter_groups, starting_network
 from ebmtrack.training.settings import RunSettings
 from ebmtrack.videos.source import Source
 
@@ -113,16 +113,9 @@ def network(settings: Settings) -> Network:
     if settings.start is None:
         start_classifier_from_backbone(net)
     net.to(memory_format=torch.channels_last)
-    trunk, classifier = net.feature_extractor, net.classifier
+    trunk = net.feature_extractor
     early = [trunk.conv1, trunk.layer1, trunk.layer2]
-    parts = {
-        "box": net.bb_regressor,
-        "classifier": classifier.feature_extractor,
-        "initializer": classifier.filter_initializer,
-        "filter_optimizer": classifier.filter_optimizer,
-        "layer3": trunk.layer3,
-        "early": nn.ModuleList(early),
-    }
+    parts = {**branches(net), "layer3": trunk.layer3, "early": nn.ModuleList(early)}
     groups = parameter_groups(parts, settings.rates)
     return Network(net, groups, thaw=(settings.thaw, early), set_mode=train_with_frozen_statistics)
 

@@ -22,7 +22,7 @@ from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
 from ebmtrack.training.compiled import prepare_for_speed
 from ebmtrack.training.kept_features import LAYERS, KeptFeatures, KeptObjective, trunk_graph
-from ebmtrack.training.plan import Network, Plan, parameter_groups, starting_network
+from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
 
 RATES = {
     "box": 1e-3,
@@ -82,15 +82,9 @@ def network(settings: Settings) -> Network:
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)
-    parts = {
-        "box": net.bb_regressor,
-        "classifier": net.classifier.feature_extractor,
-        "initializer": net.classifier.filter_initializer,
-        "filter_optimizer": net.classifier.filter_optimizer,
-        "late": nn.ModuleList(trunk.blocks[trunk.frozen_blocks :]),
-    }
-    if not len(parts["late"]):
-        del parts["late"]
+    parts, late = branches(net), nn.ModuleList(trunk.blocks[trunk.frozen_blocks :])
+    if len(late):
+        parts["late"] = late
     return Network(
         net,
         parameter_groups(parts, {name: settings.rates[name] for name in parts}),

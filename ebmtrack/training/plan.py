@@ -166,6 +166,16 @@ def starting_network(arch: str, backbone: str, start: str | None = None) -> Trac
     return net
 
 
+def branches(net: TrackerNet) -> dict[str, nn.Module]:
+    """Return the parts of a network behind its backbone, as the rates name them."""
+    return {
+        "box": net.bb_regressor,
+        "classifier": net.classifier.feature_extractor,
+        "initializer": net.classifier.filter_initializer,
+        "filter_optimizer": net.classifier.filter_optimizer,
+    }
+
+
 def parameter_groups(parts: Mapping[str, nn.Module], rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return Adam's groups: the parameters of each part with the learning rate of its name."""
     return [{"params": list(parts[name].parameters()), "lr": rate} for name, rate in rates.items()]
