@@ -68,11 +68,7 @@ class ReportOptions:
 
 
 def report(
-    dataset: str,
-    root: str | os.PathLike,
-    page: str | os.PathLike,
-    options: ReportOptions | None = None,
-    **changes: Any,
+    dataset: str, root: str | os.PathLike, page: str | os.PathLike, options: ReportOptions | None = None, **changes: Any
 ) -> Path:
     """Write a page that compares trackers on a data set, and return its path.
 

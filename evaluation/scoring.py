@@ -103,10 +103,7 @@ class Evaluation:
 
 
 def collect(
-    job: jobs.Job,
-    chosen: metrics.Protocol,
-    failed: Mapping[jobs.Task, str],
-    missing: tuple[str, ...] = (),
+    job: jobs.Job, chosen: metrics.Protocol, failed: Mapping[jobs.Task, str], missing: tuple[str, ...] = ()
 ) -> Evaluation:
     """Read and judge the stored results of a job.
 

@@ -32,14 +32,7 @@ CROPS = dataclasses.replace(
     still_look=Look(flip=0.25, brightness=0.3, contrast=0.3, saturation=0.4, blur=0.25, motion_blur=0.2, noise=0.2),
     disturbance=Disturbance(occlude_train=0.08, occlude_test=0.22, look_alike=0.12, low_resolution=0.15),
 )
-RATES = {
-    "box": 6e-4,
-    "classifier": 2e-4,
-    "initializer": 2e-4,
-    "filter_optimizer": 3e-4,
-    "layer3": 1e-4,
-    "layer2": 5e-5,
-}
+RATES = {"box": 6e-4, "classifier": 2e-4, "initializer": 2e-4, "filter_optimizer": 3e-4, "layer3": 1e-4, "layer2": 5e-5}
 
 
 @dataclasses.dataclass(frozen=True)

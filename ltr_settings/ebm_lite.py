@@ -24,13 +24,7 @@ from ebmtrack.training.compiled import prepare_for_speed
 from ebmtrack.training.kept_features import LAYERS, KeptFeatures, KeptObjective, trunk_graph
 from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
 
-RATES = {
-    "box": 1e-3,
-    "classifier": 4e-4,
-    "initializer": 4e-4,
-    "filter_optimizer": 5e-4,
-    "late": 2e-4,
-}
+RATES = {"box": 1e-3, "classifier": 4e-4, "initializer": 4e-4, "filter_optimizer": 5e-4, "late": 2e-4}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,13 +107,7 @@ class DeviceFrames:
         return crops.round_().clamp_(0, 255)
 
     def _sample_crops(
-        self,
-        rows: np.ndarray,
-        windows_xywh: np.ndarray,
-        output: int,
-        mirrored: np.ndarray,
-        rule: str,
-        count: int,
+        self, rows: np.ndarray, windows_xywh: np.ndarray, output: int, mirrored: np.ndarray, rule: str, count: int
     ) -> Tensor:
         """Return crops (n, 3, output, output); each pixel is the mean of `count` x `count` samples."""
         images_wh = self.images_wh[rows] if rule == "exact" else np.maximum(self.images_wh[rows] - 1, 1)

@@ -38,11 +38,7 @@ def log_density_grid(f: Tensor, *axes: Tensor) -> Tensor:
 
 
 def log_z_importance(
-    energy: Energy,
-    centre: Tensor,
-    mixture: GaussianMixture,
-    num_samples: int,
-    generator: Generator | None = None,
+    energy: Energy, centre: Tensor, mixture: GaussianMixture, num_samples: int, generator: Generator | None = None
 ) -> Tensor:
     """Return log Z by importance sampling around centres (..., D): (...). The energy sees y (..., M, D).
 

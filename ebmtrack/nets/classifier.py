@@ -248,11 +248,7 @@ class TargetClassifier(nn.Module):
         return instance_l2_norm(self.feature_extractor(layer3), self.norm_scale)
 
     def learn(
-        self,
-        features: Tensor,
-        boxes_xyxy: Tensor,
-        sample_weights: Tensor | None = None,
-        iterations: int | None = None,
+        self, features: Tensor, boxes_xyxy: Tensor, sample_weights: Tensor | None = None, iterations: int | None = None
     ) -> list[Tensor]:
         """Return all filter iterates (s, c, k, k), first guess first, of features (n, s, c, h, w), boxes (n, s, 4)."""
         filters = self.filter_initializer(features, boxes_xyxy)

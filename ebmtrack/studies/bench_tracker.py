@@ -37,15 +37,7 @@ from ebmtrack.viewers.selection import parse_boxes
 WARMUP = 10  # frames that are not measured
 TURN = 15  # frames that a contender tracks in a row
 OPENCV = ("CSRT", "KCF", "MIL")
-STAGES = (
-    "crop",
-    "backbone",
-    "classifier features",
-    "score and localisation",
-    "box features",
-    "refinement",
-    "learning",
-)
+STAGES = ("crop", "backbone", "classifier features", "score and localisation", "box features", "refinement", "learning")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,7 @@ from ebmtrack.device import pick_device
 from ebmtrack.names import check_name
 from ebmtrack.studies.energy_1d import Design, _train_record, divergences
 from ebmtrack.studies.energy_1d_methods import HIGH, LOW, PAPER_SETTINGS, StudyCell, StudySettings, log_density
-from ebmtrack.studies.energy_1d_report import (
-    _draw_one,
-    best_quarter,
-    best_quarter_interval,
-    divergences_of,
-    records_of,
-)
+from ebmtrack.studies.energy_1d_report import _draw_one, best_quarter, best_quarter_interval, divergences_of, records_of
 from ebmtrack.studies.proposals_1d_methods import (
     METHODS,
     SIGMAS,

@@ -17,10 +17,7 @@ from ebmtrack.energy.proposals import MixtureDensity, energy_nce, nce_and_kl, pr
 from ebmtrack.studies.energy_1d_methods import WIDTH, ManyLinear, StudyCell, StudySettings, make_data
 
 COMPONENTS = (1, 4, 16)
-METHODS = (
-    "fixed",
-    *(f"{kind}-k{K}" for kind in ("learned", "mdn", "teacher") for K in COMPONENTS),
-)
+METHODS = ("fixed", *(f"{kind}-k{K}" for kind in ("learned", "mdn", "teacher") for K in COMPONENTS))
 SIGMAS = {1: (0.1, 0.8), 2: (0.4, 3.2)}  # fixed noise of the two experiments
 Y_RANGE = (-12.5, 12.5)  # experiment 2's grid
 WITHOUT_SAMPLES = tuple(name for name in METHODS if name.startswith("mdn"))

@@ -171,10 +171,7 @@ class Candidates:
 
 
 def draw_candidates(
-    boxes_xywh: Tensor,
-    settings: ObjectiveSettings,
-    generator: torch.Generator | None = None,
-    share: Share = ALL_OF_US,
+    boxes_xywh: Tensor, settings: ObjectiveSettings, generator: torch.Generator | None = None, share: Share = ALL_OF_US
 ) -> Candidates:
     """Draw candidates around true boxes; every loss gets the same noise samples from the same generator.
 
@@ -266,13 +263,7 @@ def _iou(f: Tensor, candidates: Candidates, settings: ObjectiveSettings) -> Tens
     return (f - (2 * overlap - 1)).square().mean(dim=-1)
 
 
-_BOX_LOSSES: dict[str, BoxLoss] = {
-    "nce_plus": _nce,
-    "nce": _nce,
-    "kld_is": _kld_is,
-    "ml_is": _ml_is,
-    "iou": _iou,
-}
+_BOX_LOSSES: dict[str, BoxLoss] = {"nce_plus": _nce, "nce": _nce, "kld_is": _kld_is, "ml_is": _ml_is, "iou": _iou}
 
 
 class Objective:
@@ -283,11 +274,7 @@ class Objective:
     """
 
     def __init__(
-        self,
-        train_frames: int,
-        settings: ObjectiveSettings,
-        bfloat16: bool = False,
-        box_loss: BoxLoss = box_loss,
+        self, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False, box_loss: BoxLoss = box_loss
     ):
         """Take the losses.
 

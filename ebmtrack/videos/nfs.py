@@ -15,14 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.videos.sequence import (
-    DataSet,
-    Frames,
-    Sequence,
-    folders_by_name,
-    shown,
-    split_found,
-)
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, folders_by_name, shown, split_found
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import finite_boxes, read_text, split_lines, to_numbers, with_decimal_points
 

@@ -12,14 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ebmtrack.videos.sequence import (
-    DataSet,
-    Frames,
-    Sequence,
-    folders_by_name,
-    read_attributes,
-    split_found,
-)
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, folders_by_name, read_attributes, split_found
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_boxes
 
@@ -64,19 +57,7 @@ RANGES: dict[str, tuple[int, int]] = {
 }
 EARLY_ROWS = {"Tiger1": 5}  # rows of the annotation before the first frame of the range
 
-ATTRIBUTES = (
-    "IV",
-    "OPR",
-    "SV",
-    "OCC",
-    "DEF",
-    "MB",
-    "FM",
-    "IPR",
-    "OV",
-    "BC",
-    "LR",
-)  # the order of the toolkit's files
+ATTRIBUTES = ("IV", "OPR", "SV", "OCC", "DEF", "MB", "FM", "IPR", "OV", "BC", "LR")  # the order of the toolkit's files
 
 
 def find(root: Path, version: str = "otb100") -> DataSet:

@@ -12,14 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebmtrack.videos.sequence import (
-    DataSet,
-    Frames,
-    Sequence,
-    existing_folder,
-    read_attributes,
-    split_found,
-)
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, read_attributes, split_found
 from ebmtrack.videos.text import read_boxes
 
 # Entries that are whole videos, from frame 1 on.
@@ -79,20 +72,7 @@ _LONG = {
     "uav1": 3469,
 }
 
-ATTRIBUTES = (
-    "SV",
-    "ARC",
-    "LR",
-    "FM",
-    "FOC",
-    "POC",
-    "OV",
-    "BC",
-    "IV",
-    "VC",
-    "CM",
-    "SOB",
-)  # the paper's table 2
+ATTRIBUTES = ("SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB")  # the paper's table 2
 
 RANGES: dict[str, tuple[str, int, int | None]] = {
     **{name: (name, 1, None) for name in _WHOLE},
