@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import pickle
 import re
 import shlex
 import sys
@@ -523,6 +524,8 @@ def test_own_sequences_are_training_data(tmp_path):
     names = {source.target_name(index) for source in train for index in range(2)}
     assert names | {held_back[0].target_name(0)} == {"cat", "dog", "cow"}
     assert data.train[0]["crops"].shape == (4, 64, 64, 3)
+    spawned = pickle.loads(pickle.dumps(data.train))  # as workers get it on Windows and macOS
+    assert torch.equal(torch.as_tensor(spawned[0]["crops"]), torch.as_tensor(data.train[0]["crops"]))
     with pytest.raises(ConfigError, match="two sequences or more"):
         load_run("ebm18_small").data(dataclasses.replace(settings, data=tmp_path / "cat"))
 
