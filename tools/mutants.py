@@ -116,8 +116,8 @@ MUTANTS = [
     *mutants_of(
         "ebmtrack.evaluation.worker",
         ("evaluation/test_runner.py -k anew or meanwhile or fails or leftover or resuming",),
-        ("        trackers.pop(task.params, None)", "        pass"),
-        ("        if not is_done(job, task) and not _has_failed(job, task):", "        if True:"),
+        ("            del self.made[params]", "            pass"),
+        ("        if not is_done(job, task) and not has_failed(job, task):", "        if True:"),
         ('        for path in folder.glob(f".', '        for path in folder.glob(f"no.'),
         ('if path.suffix != ".error":', "if True:"),
     ),
