@@ -290,9 +290,14 @@ def _fast_jpeg() -> Callable[[bytes | np.ndarray], np.ndarray | None] | None:
         array = np.frombuffer(data, np.uint8)
         if b"Exif" in array[:65536].tobytes():
             return None
+        picture = jpeg4py.JPEG(array)
         try:
-            return np.ascontiguousarray(jpeg4py.JPEG(array).decode(pixfmt=jpeg4py.TJPF_BGR))
+            picture.parse_header()
+            if picture.width and picture.height:  # 0 would mean any size: pixels beyond the end of the array
+                return np.ascontiguousarray(picture.decode(pixfmt=jpeg4py.TJPF_BGR))
         except Exception:  # jpeg4py has no error class of its own for all of these; OpenCV says what is wrong
-            return None
+            pass
+        picture.decompressor = None  # jpeg4py would use it again; after an error it finds size 0 in good pictures
+        return None
 
     return decode
