@@ -73,9 +73,10 @@ class TrackerParams:
     aspect_scale: float = 0.0  # of the density of log(w / h) around the first frame's; 0: none, as in the papers
     max_aspect: float = 6.0
     # how sure it is; see uncertainty.py
-    interval_samples: int = 0  # boxes whose energies give TrackResult.interval() (48 will do); 0: no intervals
+    interval_samples: int = 0  # boxes whose energies give TrackResult.interval() (32 will do); 0: no intervals
     interval_temperature: float = 1.0  # T of the density exp(f / T); 1 is that of training
     interval_scale: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)  # of log deviation, energy, score
+    lost_logit: tuple[float, float] | None = None  # of the probability that the target is lost: constant, by score
     # running
     seed: int = 0
 

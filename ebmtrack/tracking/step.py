@@ -17,7 +17,7 @@ from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
 from ebmtrack.tracking.regions import is_calm, look_at, search_regions
 from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
-from ebmtrack.tracking.uncertainty import BoxDensity, box_density
+from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TrackResult:
     search_xywh: the search region in the image.
     score_map: (h, w) classifier scores over the search region.
     density: of the box's sides, if the target was found and the set-up asks for it (`interval_samples`).
+    lost_probability: that the box overlaps the target by less than a fifth, or None if the set-up is not calibrated.
     """
 
     box_xywh: tuple[float, float, float, float]
@@ -38,6 +39,7 @@ class TrackResult:
     search_xywh: tuple[float, float, float, float]
     score_map: np.ndarray = dataclasses.field(repr=False, compare=False)
     density: BoxDensity | None = dataclasses.field(default=None, repr=False, compare=False)
+    lost_probability: float | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def found(self) -> bool:
@@ -60,7 +62,7 @@ class TrackResult:
         if self.density is not None:
             return self.density.interval(probability)
         if self.found:
-            raise ConfigError("there are no intervals: track with the set-up's interval_samples=48")
+            raise ConfigError("there are no intervals: track with the set-up's interval_samples=32")
         return np.full((4, 2), np.nan)
 
 
@@ -250,7 +252,8 @@ def density_of(engine: Engine, state: TargetState, score: float) -> BoxDensity |
 def result_of(state: TargetState, one: Located, density: BoxDensity | None) -> TrackResult:
     """Return the tracker's answer for a target."""
     window = one.view.region.window_xywh
-    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, window, one.view.scores, density)
+    lost = lost_probability(one.found.score, state.params)
+    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, window, one.view.scores, density, lost)
 
 
 # What viewers show of a frame.

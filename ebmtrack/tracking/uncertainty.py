@@ -1,4 +1,4 @@
-"""How sure the tracker is of each side of its box.
+"""How sure the tracker is of each side of its box, and whether it has the target at all.
 
 Boxes y_m around the answer are drawn from a fixed density q in relative coordinates. With the weights
 w_m ~ exp(f(y_m) / T) / q(y_m) they stand for the density p(y|x) ~ exp(f / T), by self-normalised importance sampling
@@ -22,6 +22,7 @@ import numpy as np
 from ebmtrack.engines.base import Engine
 from ebmtrack.engines.box_ascent import corners
 from ebmtrack.errors import ConfigError
+from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import ascent_of
 from ebmtrack.tracking.state import Proposal, TargetState
 
@@ -63,6 +64,14 @@ def student_reach(probability: float) -> float:
     [0.82, 2.92]
     """
     return probability * math.sqrt(2 / (1 - probability**2))
+
+
+def lost_probability(score: float, params: TrackerParams) -> float | None:
+    """Return the probability that the target is lost, from the classifier's score; None without coefficients."""
+    if params.lost_logit is None:
+        return None
+    constant, by_score = params.lost_logit
+    return 1 / (1 + math.exp(-min(max(constant + by_score * score, -50.0), 50.0)))
 
 
 @lru_cache(maxsize=4)

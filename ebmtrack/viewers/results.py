@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +21,9 @@ from ebmtrack.files import write_text
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
 ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
+SIDES = ("left", "top", "right", "bottom")
+INTERVAL_COLUMNS = (*(f"{side}_{end}" for side in SIDES for end in ("low", "high")), "lost_probability")
+INTERVAL_LAYOUTS = ("csv", "json")
 LOST = ("not_found", "unreadable")  # verdicts under which the box is only the last one known
 
 Box = tuple[float, float, float, float]
@@ -36,6 +39,8 @@ class FrameResult:
         box_xywh: Its box in pixels; if it is lost, the last one known.
         score: Confidence; None in the frame in which tracking starts and for frames that cannot be read.
         verdict: "start", "normal", "uncertain", "hard_negative", "not_found" or "unreadable".
+        density: How sure the tracker is of each side, with a method `interval`; None if it does not say.
+        lost_probability: That the target is lost; None if the tracker does not say.
     """
 
     frame: int
@@ -43,6 +48,8 @@ class FrameResult:
     box_xywh: Box
     score: float | None = None
     verdict: str = "start"
+    density: Any = field(default=None, repr=False, compare=False)
+    lost_probability: float | None = field(default=None, compare=False)
 
     @property
     def found(self) -> bool:
@@ -54,17 +61,28 @@ class FrameResult:
         """Return what a tracker answered for a target in a frame; a tracker may do without verdicts."""
         verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
         x, y, w, h = (float(value) for value in answer.box_xywh)
-        return cls(frame, id, (x, y, w, h), float(answer.score), verdict)
+        unsure = getattr(answer, "density", None), getattr(answer, "lost_probability", None)
+        return cls(frame, id, (x, y, w, h), float(answer.score), verdict, *unsure)
 
     def as_unreadable(self, frame: int) -> FrameResult:
         """Return the same target with the same box in a frame that cannot be read."""
-        return replace(self, frame=frame, score=None, verdict="unreadable")
+        return FrameResult(frame, self.id, self.box_xywh, None, "unreadable")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain numbers and texts, by the names in COLUMNS."""
+    def to_dict(self, interval: float | None = None) -> dict[str, Any]:
+        """Return the row as plain numbers and texts, by the names in COLUMNS.
+
+        Args:
+            interval: A probability adds INTERVAL_COLUMNS: for each side the ends of the interval that holds the true
+                side with this probability (None if there is none), and the probability that the target is lost.
+        """
         numbers = [round(float(value), 3) for value in self.box_xywh]
         score = None if self.score is None else round(float(self.score), 4)
-        return dict(zip(COLUMNS, (self.frame, self.id, *numbers, score, self.verdict)))
+        row = dict(zip(COLUMNS, (self.frame, self.id, *numbers, score, self.verdict)))
+        if interval is None:
+            return row
+        ends = [None] * 8 if self.density is None else self.density.interval(interval).round(3).reshape(-1).tolist()
+        lost = None if self.lost_probability is None else round(self.lost_probability, 4)
+        return row | dict(zip(INTERVAL_COLUMNS, (*ends, lost)))
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,7 @@ class ResultInfo:
         size_wh: Width and height of a frame in pixels.
         network: Name of the weights; empty if it is not known.
         seed: Seed of the tracker; None if it is not known.
+        interval: Probability of the intervals that CSV and JSON hold; None for files without them.
     """
 
     source: str = ""
@@ -84,6 +103,7 @@ class ResultInfo:
     size_wh: tuple[int, int] = (0, 0)
     network: str = ""
     seed: int | None = None
+    interval: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -147,9 +167,10 @@ def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
 def csv_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     """Return rows as CSV with a header line; a score that is not known is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = COLUMNS if info.interval is None else COLUMNS + INTERVAL_COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.to_dict() for row in rows)
+    writer.writerows(row.to_dict(info.interval) for row in rows)
     return text.getvalue()
 
 
@@ -157,7 +178,8 @@ def json_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     """Return rows as JSON: metadata (source, frame rate, size, network, seed) and `results`."""
     head = {"source": info.source, "fps": info.fps, "width": info.size_wh[0], "height": info.size_wh[1]}
     head |= {"network": info.network, "seed": info.seed, "box": "x, y, w, h in pixels, from 0", **info.extra}
-    return json.dumps({**head, "results": [row.to_dict() for row in rows]}, indent=1) + "\n"
+    head |= {} if info.interval is None else {"interval": info.interval}
+    return json.dumps({**head, "results": [row.to_dict(info.interval) for row in rows]}, indent=1) + "\n"
 
 
 def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:

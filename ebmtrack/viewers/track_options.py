@@ -22,6 +22,8 @@ class TrackOptions:
         save: Write a video with the boxes drawn, such as out.mp4.
         boxes: Write the boxes in the layout that the ending names (.txt, .csv, .json ...).
         layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
+        interval: Let .csv and .json hold, for each side of the box, the interval that holds the true side with this
+            probability, such as 0.9, and the probability that the target is lost.
         start: First frame, a number from 0 or a time such as 12.5s or 1:02.5; boxes without a frame are in this one.
         end: Last frame to track, a number or a time.
         every: Track one of this many frames.
@@ -36,6 +38,7 @@ class TrackOptions:
     save: str | None = None
     boxes: str | None = None
     layout: str | None = None
+    interval: float | None = None
     start: str | None = None
     end: str | None = None
     every: int = 1

@@ -21,7 +21,7 @@ from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, write_results
+from ebmtrack.viewers.results import INTERVAL_LAYOUTS, Box, FrameResult, ResultInfo, layout_of, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
@@ -31,6 +31,7 @@ from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
+INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
 Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when it is shown, in seconds
 
 
@@ -183,7 +184,7 @@ class _Job:
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
         stack.enter_context(
-            _save_at_end(self.result, self.boxes_path, self.options.layout, _info(frames, first, tracker))
+            _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, first, tracker))
         )
         outputs = self._outputs(stack, frames)
         _follow(tracker, frames, first, starts, span, self.result, outputs, self.options.max_frames)
@@ -192,6 +193,10 @@ class _Job:
     def _label(self, stack: ExitStack, keys: list[KeyFrame] | None) -> None:
         """Track through key frames, drawn in a window if there are none, then draw the frames."""
         options = self.options
+        if options.interval is not None:
+            raise ConfigError(
+                "--interval is for tracking forward from one frame: give --init x,y,w,h without key frames"
+            )
         frames = stack.enter_context(SeekableFrames(self.source))
         span = checked_span(options.start, options.end, options.every, frames.fps)
         if keys is None:
@@ -203,7 +208,7 @@ class _Job:
         first = frames.read(span.start)
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
         stack.enter_context(
-            _save_at_end(self.result, self.boxes_path, self.options.layout, _info(frames, shape, tracker))
+            _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))
         )
         began = time.perf_counter()
         total = (span.end - span.start) // span.every + 1 if span.end is not None else None
@@ -219,9 +224,17 @@ class _Job:
     def _tracker(self) -> Any:
         """Return the tracker; say where the boxes go if the user named no file."""
         tracker = self.load_tracker()
+        if self.options.interval is not None:
+            tracker.params = tracker.params.replace(interval_samples=INTERVAL_SAMPLES)
         if self.default_boxes:
             print(f"boxes go to {self.boxes_path} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
         return tracker
+
+    def _info(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> ResultInfo:
+        """Return what a file of results says about its making."""
+        network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
+        size_wh = first.shape[1], first.shape[0]
+        return ResultInfo(frames.name, frames.fps, size_wh, network, seed, self.options.interval)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
         """Return the key frames that the user draws."""
@@ -352,12 +365,6 @@ def _save_boxes(result: VideoTrack, boxes_path: Path | None, layout: str | None,
         result.files += write_results(boxes_path, result.rows, info, layout)
 
 
-def _info(frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> ResultInfo:
-    """Return what a file of results says about its making."""
-    network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
-    return ResultInfo(frames.name, frames.fps, (first.shape[1], first.shape[0]), network, seed)
-
-
 @contextmanager
 def _video(result: VideoTrack, writer: VideoWriter) -> Iterator[Callable[..., None]]:
     """Return a function that adds a frame to a video, which is finished however the block ends."""
@@ -376,6 +383,12 @@ def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> Trac
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
     if checked.backward and checked.both:
         raise ConfigError("--both goes backward as well: use one of --backward and --both")
+    if checked.interval is not None and not 0 < checked.interval < 1:
+        raise ConfigError(f"--interval is a probability above 0 and below 1, such as 0.9, not {checked.interval}")
+    if checked.interval is not None and (
+        checked.boxes is None or layout_of(checked.boxes, checked.layout) not in INTERVAL_LAYOUTS
+    ):
+        raise ConfigError("--interval needs a file that can hold intervals: --boxes OUT.csv or OUT.json")
     if checked.max_frames is not None and checked.max_frames < 1:
         raise ConfigError(f"--max-frames is a number of frames, at least 1, not {checked.max_frames}")
     if not checked.init:

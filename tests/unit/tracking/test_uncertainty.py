@@ -19,6 +19,7 @@ from ebmtrack.tracking.uncertainty import (
     BoxDensity,
     displaced_boxes,
     importance_weights,
+    lost_probability,
     relative_offsets,
     student_reach,
 )
@@ -104,10 +105,10 @@ def test_boxes_are_the_same_to_the_bit_with_and_without(engine):
 
 def test_a_shifted_video_has_shifted_intervals(engine):
     """By a whole number of pixels, far from the image's edges: the crops are the same."""
-    canvas = [np.pad(frame, ((80, 80), (80, 80), (0, 0)), mode="edge") for frame in FRAMES]
+    canvas = [np.pad(frame, ((320, 320), (320, 320), (0, 0)), mode="edge") for frame in FRAMES]
     shifted = [np.roll(frame, (8, 16), (0, 1)) for frame in canvas]
-    here = results_of(engine, SURE, canvas, (170.0, 140.0, 44.0, 52.0))[0]
-    there = results_of(engine, SURE, shifted, (186.0, 148.0, 44.0, 52.0))[0]
+    here = results_of(engine, SURE, canvas, (410.0, 380.0, 44.0, 52.0))[0]
+    there = results_of(engine, SURE, shifted, (426.0, 388.0, 44.0, 52.0))[0]
     shift = np.array([16, 8, 16, 8])[:, None]
     assert np.allclose(there.interval(0.9), here.interval(0.9) + shift, atol=1e-3)
 
@@ -139,3 +140,11 @@ def test_both_engines_agree():
     assert onnx_density.interval(0.9) == pytest.approx(torch_density.interval(0.9), abs=0.2)
     assert onnx_density.deviation_xyxy == pytest.approx(torch_density.deviation_xyxy, rel=0.02)
     assert onnx_density.energy == pytest.approx(torch_density.energy, abs=0.05)
+
+
+def test_a_lower_score_is_more_likely_a_loss(engine):
+    chances = [lost_probability(score, PARAMS) for score in (-1e9, 0.0, 0.3, 1.0, 1e9)]
+    assert chances == sorted(chances, reverse=True) and 0 < chances[-1] and chances[0] < 1
+    assert lost_probability(0.3, PARAMS.replace(lost_logit=None)) is None
+    result = results_of(engine, PARAMS, FRAMES[:2])[0]
+    assert result.lost_probability == lost_probability(result.score, PARAMS)

@@ -10,8 +10,9 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
+from ebmtrack.tracking.uncertainty import BoxDensity
 from ebmtrack.viewers.follow import checked_span, frame_number, track
-from ebmtrack.viewers.results import COLUMNS, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.results import COLUMNS, INTERVAL_COLUMNS, FrameResult, ResultInfo, layout_of, write_results
 from ebmtrack.viewers.track_video import track as track_video
 
 ROWS = [
@@ -37,6 +38,38 @@ def test_json_has_metadata(tmp_path):
     head = {name: read[name] for name in ("source", "fps", "width", "height", "network", "seed")}
     assert head == dict(source="walk.mp4", fps=25.0, width=200, height=100, network="ebm18_small", seed=1)
     assert read["results"] == [row.to_dict() for row in ROWS]
+
+
+def test_csv_and_json_hold_intervals_if_asked(tmp_path):
+    """Two ends for each side, around x, y, x + w, y + h; empty where the tracker says nothing."""
+    density = BoxDensity(np.array([10.0, 20, 40, 60]), np.zeros(4), np.ones(4), np.array([1.0, 2, 3, 4]), 5.0, 0.5)
+    rows = [ROWS[0], FrameResult(1, 1, (10.0, 20.0, 30.0, 40.0), 0.9, "normal", density, 0.25)]
+    info = ResultInfo("walk.mp4", 25.0, (200, 100), "ebm18_small", 1, 0.8)
+    write_results(tmp_path / "r.csv", rows, info)
+    first, second = csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text()))
+    assert tuple(first) == COLUMNS + INTERVAL_COLUMNS and {first[name] for name in INTERVAL_COLUMNS} == {""}
+    ends = [float(second[name]) for name in INTERVAL_COLUMNS[:8]]
+    assert ends == pytest.approx(density.interval(0.8).reshape(-1), abs=1e-3)
+    assert second["right_low"] < "40" < second["right_high"] and second["lost_probability"] == "0.25"
+    write_results(tmp_path / "r.json", rows, info)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read["interval"] == 0.8 and read["results"][0]["left_low"] is None
+    assert read["results"][1]["bottom_high"] == pytest.approx(ends[7])
+    unread = rows[1].as_unreadable(2)
+    assert unread.density is None and unread.lost_probability is None and unread.box_xywh == rows[1].box_xywh
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"interval": 90.0, "boxes": "r.csv"}, "above 0 and below 1"),
+        ({"interval": 0.9, "boxes": "r.txt"}, "--boxes OUT.csv or OUT.json"),
+        ({"interval": 0.9}, "--boxes OUT.csv or OUT.json"),
+    ],
+)
+def test_intervals_that_cannot_be_written_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        track_video("walk.mp4", lambda: None, "1,2,3,4", **options)
 
 
 def test_mot_counts_from_one_and_leaves_lost_targets_out(tmp_path):
