@@ -71,7 +71,7 @@ def lost_probability(score: float, params: TrackerParams) -> float | None:
     if params.lost_logit is None:
         return None
     constant, by_score = params.lost_logit
-    return 1 / (1 + math.exp(-min(max(constant + by_score * score, -50.0), 50.0)))
+    return 1 / (1 + math.exp(-min(max(constant + by_score * score, -30.0), 30.0)))
 
 
 @lru_cache(maxsize=4)
