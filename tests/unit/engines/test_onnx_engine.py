@@ -29,6 +29,8 @@ from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.tracking.params import load_params
+from ebmtrack.weights import DEFAULT_WEIGHTS
 from tests.support.golden import arrays, dimp18, fill, image
 
 BOX = np.array([100.0, 120, 180, 180], np.float32)
@@ -315,9 +317,18 @@ def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
         load_engine(None, engine="tensorflow")
 
 
-def test_the_exported_network_that_ships_is_the_one_of_pytorch():
-    """Made anew by `make exported` after each change of the default network."""
-    header = read_metadata(resolve_weights(None))
-    shipped = read_exported(find_exported(None)).description
+SHIPPED = sorted(path.stem for path in resolve_weights(None).parent.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_exported_networks_that_ship_are_those_of_pytorch(name):
+    """Made anew by `make exported` after each change of a network."""
+    header = read_metadata(resolve_weights(name))
+    shipped = read_exported(find_exported(name)).description
     assert shipped["config"] == header["config"]
-    assert shipped["source_sha256"] == tensors_sha256(load_checkpoint(resolve_weights(None)).state_dict())
+    assert shipped["source_sha256"] == tensors_sha256(load_checkpoint(resolve_weights(name)).state_dict())
+
+
+def test_the_networks_of_the_set_ups_ship():
+    """The default one, and the one for CPUs."""
+    assert SHIPPED == sorted([DEFAULT_WEIGHTS, load_params("lite_nce_plus").weights])
