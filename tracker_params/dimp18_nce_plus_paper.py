@@ -17,4 +17,6 @@ def parameters() -> TrackerParams:
         calibration=0.0,
         aspect_scale=0.0,
         looks_around=0,
+        interval_scale=TrackerParams().interval_scale,  # not calibrated
+        lost_logit=None,
     )

@@ -8,4 +8,7 @@ from ebmtrack.tracking.params import TrackerParams
 
 def parameters() -> TrackerParams:
     """Return the set-up as a value; `parameters().replace(...)` changes it."""
-    return dimp18_nce_plus.parameters().replace(weights="ebm_lite")
+    uncalibrated = TrackerParams()  # intervals and lost-probability were fitted for the default network alone
+    return dimp18_nce_plus.parameters().replace(
+        weights="ebm_lite", interval_scale=uncalibrated.interval_scale, lost_logit=uncalibrated.lost_logit
+    )
