@@ -40,7 +40,7 @@ types: .venv/ready  ## mypy over package, tests and tools; links show it the thr
 	find build/types -type l -delete
 	ln -s $(CURDIR)/ebmtrack/* $(CURDIR)/ltr_settings $(CURDIR)/tracker_params $(CURDIR)/evaluation build/types/ebmtrack
 	ln -s $(CURDIR)/tests $(CURDIR)/tools build/types
-	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py tools/mutants.py
+	cd build/types && $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml ebmtrack tests tools/freeze.py
 
 .venv/small: setup.cfg pyproject.toml  # what tracks: no torch, half a minute
 	$(PYTHON) -m venv .venv
