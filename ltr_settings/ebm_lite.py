@@ -67,12 +67,14 @@ def network(settings: Settings) -> Network:
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
     trunk: Any = net.feature_extractor
-    trunk.frozen_blocks = settings.frozen_blocks
-    if settings.kept and settings.frozen_blocks not in (LAYER2_BLOCKS, len(trunk.blocks)):
+    total = len(trunk.blocks)
+    allowed = (LAYER2_BLOCKS, total) if settings.kept else range(total + 1)
+    if settings.kept < 0 or settings.frozen_blocks not in allowed:
         raise ConfigError(
-            f"frozen_blocks={settings.frozen_blocks} with kept={settings.kept}: features are kept at stride 8 or at "
-            f"the trunk's end, so frozen_blocks must be {LAYER2_BLOCKS} or {len(trunk.blocks)}"
+            f"kept={settings.kept}, frozen_blocks={settings.frozen_blocks}: the trunk has {total} blocks, of which 0 "
+            f"to {total} may be frozen; with kept above 0 {LAYER2_BLOCKS} (up to stride 8) or {total}"
         )
+    trunk.frozen_blocks = settings.frozen_blocks
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)

@@ -17,7 +17,7 @@ class Train:
     """Run a training of ltr_settings, or go on with it where it was stopped.
 
     Attributes:
-        name: File in ltr_settings, such as ebm18_small.
+        name: File in ltr_settings, such as ebm18_small, or the path of a file like those.
         data: Folder of a pool or of own sequences; without it the papers' runs ask `ebmtrack paths`.
         backbone: File of torchvision's ImageNet weights (they are downloaded by default).
         out: Folder of the run: checkpoint, log.csv, the network (runs/NAME by default).

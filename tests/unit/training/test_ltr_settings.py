@@ -274,8 +274,9 @@ def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, po
         if name.startswith("feature_extractor.blocks") and not torch.equal(before[name], value)
     }
     assert blocks == {str(number) for number in range(frozen, 11)}
-    with pytest.raises(ConfigError, match="frozen_blocks=7 with kept=2"):
-        module.plan(dataclasses.replace(settings, frozen_blocks=7))
+    for wrong in ({"frozen_blocks": 7}, {"frozen_blocks": 99, "kept": 0}, {"kept": -1}):
+        with pytest.raises(ConfigError, match="kept=.*frozen_blocks=.*the trunk has 11 blocks"):
+            module.plan(dataclasses.replace(settings, **wrong))
 
 
 def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
