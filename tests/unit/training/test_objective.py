@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any, get_args
@@ -338,7 +339,7 @@ def step_loss(statistics: Any) -> float:
     batch = {"crops": torch.stack([torch.stack(row) for row in crops]), "boxes_xywh": torch.tensor(boxes)}
     objective = Objective(2, ObjectiveSettings(samples=16, statistics=statistics))
     with torch.no_grad():
-        return objective(dimp18().train(), batch, torch.Generator().manual_seed(0))[0].item()
+        return objective(copy.deepcopy(dimp18()).train(), batch, torch.Generator().manual_seed(0))[0].item()
 
 
 def test_statistics_of_train_and_test_images_apart_change_the_loss():
