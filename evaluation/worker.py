@@ -97,7 +97,7 @@ class _Trackers:
             tracker = self.made[params]
             if self.job.batch > 1:
                 if not isinstance(tracker, Tracker):
-                    raise ConfigError(f"{params}: only ebmtrack's own trackers follow several sequences at once")
+                    raise ConfigError(f"{params}: only ebmtrack's own trackers can share a network: leave --batch out")
                 self.shared.setdefault(params, Lockstep(tracker.engine, tracker.params))
         if self.job.batch > 1:
             with self.shared[params].lane() as lane:

@@ -231,7 +231,7 @@ def test_a_named_pipe_whose_writer_dies_ends(tmp_path):
     writer = threading.Thread(target=lambda: pipe.write_bytes(data[: len(data) // 2]), daemon=True)
     writer.start()
     with open_frames(pipe) as source:
-        assert len(list(source)) > 5
+        assert len(list(source)) >= 3  # FFmpeg takes some to probe a pipe, which cannot be read twice
     writer.join(10)
 
 
