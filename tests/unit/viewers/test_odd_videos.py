@@ -225,13 +225,14 @@ def test_a_stream_that_never_answers_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_named_pipe_whose_writer_dies_ends(tmp_path):
-    """Its end is looked for without opening the pipe anew, which nobody would answer."""
-    data, pipe = film(tmp_path / "v.ts", codec="mpeg2video").read_bytes(), tmp_path / "pipe"
+    """With the frames of a file that ends there; the end is looked for without opening the pipe anew."""
+    data, pipe, half = film(tmp_path / "v.ts", codec="mpeg2video").read_bytes(), tmp_path / "pipe", tmp_path / "half.ts"
+    half.write_bytes(data[: len(data) // 2])
     os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(data[: len(data) // 2]), daemon=True)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(half.read_bytes()), daemon=True)
     writer.start()
-    with open_frames(pipe) as source:
-        assert len(list(source)) >= 3  # FFmpeg takes some to probe a pipe, which cannot be read twice
+    with open_frames(pipe) as source, open_frames(half) as whole:
+        assert len(list(source)) == len(list(whole)) > 2
     writer.join(10)
 
 
