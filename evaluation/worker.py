@@ -124,12 +124,22 @@ def work(job: Job, device: str, send: Send) -> None:
         with sending:
             send(message)
 
-    threads = [threading.Thread(target=_work_alone, args=(trackers, send_alone)) for _ in range(job.batch - 1)]
+    errors: list[BaseException] = []
+
+    def work_beside() -> None:
+        try:
+            _work_alone(trackers, send_alone)
+        except BaseException as error:  # raised in the main thread below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work_beside, daemon=True) for _ in range(job.batch - 1)]
     for thread in threads:
         thread.start()
     _work_alone(trackers, send_alone)
     for thread in threads:
         thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _work_alone(trackers: _Trackers, send: Send) -> None:

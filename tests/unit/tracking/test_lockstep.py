@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
-from ebmtrack.evaluation import evaluate
+from ebmtrack.evaluation import evaluate, worker
 from ebmtrack.evaluation.results import read_result
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.lockstep import Lockstep
@@ -136,6 +137,19 @@ def test_eval_with_a_batch_writes_the_same_boxes(tmp_path):
         alone, batch = (read_result(tmp_path / n / "folder" / "stub_000", f"v{number}") for n in ("alone", "batch"))
         assert np.array_equal(alone.boxes_xywh, batch.boxes_xywh)
         assert (alone.workers, batch.workers) == (1, 3)
+
+
+def test_an_error_beside_the_main_thread_is_raised(tmp_path, monkeypatch):
+    """Such as a result of another making: nothing ends well that did not go well."""
+    main = threading.current_thread()
+
+    def fail_beside(trackers, send):
+        if threading.current_thread() is not main:
+            raise ConfigError("made with other weights")
+
+    monkeypatch.setattr(worker, "_work_alone", fail_beside)
+    with pytest.raises(ConfigError, match="other weights"):
+        worker.work(SimpleNamespace(batch=2), "cpu", print)
 
 
 def test_a_batch_of_foreign_trackers_is_refused(tmp_path):
