@@ -72,7 +72,7 @@ def network(settings: Settings) -> Network:
     if settings.kept < 0 or settings.frozen_blocks not in allowed:
         raise ConfigError(
             f"kept={settings.kept}, frozen_blocks={settings.frozen_blocks}: the trunk has {total} blocks, of which 0 "
-            f"to {total} may be frozen; with kept above 0 {LAYER2_BLOCKS} (up to stride 8) or {total}"
+            f"to {total} may be frozen; with kept features they must be {LAYER2_BLOCKS} (up to stride 8) or {total}"
         )
     trunk.frozen_blocks = settings.frozen_blocks
     net.to(memory_format=torch.channels_last)

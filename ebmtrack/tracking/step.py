@@ -17,7 +17,7 @@ from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
 from ebmtrack.tracking.regions import is_calm, look_at, search_regions
 from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
-from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability
+from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability, student_reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,11 @@ class TrackResult:
             if the target was not found.
 
         Raises:
-            ConfigError: on another probability, or if the set-up asks for no intervals.
+            ConfigError: on another probability, or if the target was found and the set-up asks for no intervals.
         """
         if self.density is not None:
             return self.density.interval(probability)
+        student_reach(probability)  # refuses the same ones
         if self.found:
             raise ConfigError("there are no intervals: track with the set-up's interval_samples=32")
         return np.full((4, 2), np.nan)

@@ -27,6 +27,7 @@ from ebmtrack.tracking.refine import ascent_of
 from ebmtrack.tracking.state import Proposal, TargetState
 
 SPREAD = 0.1  # standard deviation of q before it is cut off, in relative coordinates
+LEAST_SAMPLES = 8  # with fewer, a deviation means nothing
 REACH = 0.1  # largest distance of a sample's sides from the box's, in the box's size
 
 
@@ -51,8 +52,6 @@ class BoxDensity:
 
     def interval(self, probability: float) -> np.ndarray:
         """Return for each side the interval (4, 2), low and high, that holds the true side with a probability."""
-        if not 0 < probability < 1:
-            raise ConfigError(f"the probability of an interval must be above 0 and below 1, got {probability}")
         reach = self.scale_xyxy * student_reach(probability)
         return np.stack([self.box_xyxy - reach, self.box_xyxy + reach], axis=1)
 
@@ -60,9 +59,13 @@ class BoxDensity:
 def student_reach(probability: float) -> float:
     """Return t such that |x| < t with a probability, if x has Student's t distribution with 2 degrees of freedom.
 
+    Raises ConfigError for a probability that is not above 0 and below 1.
+
     >>> [round(student_reach(p), 2) for p in (0.5, 0.9)]
     [0.82, 2.92]
     """
+    if not 0 < probability < 1:
+        raise ConfigError(f"the probability of an interval must be above 0 and below 1, got {probability}")
     return probability * math.sqrt(2 / (1 - probability**2))
 
 
@@ -79,8 +82,11 @@ def relative_offsets(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets (number, 4) in (cx / w, cy / h, log w, log h), the first one 0, and log q of them, (number,).
 
     They are the same in every frame: an additive recurrence, more even than random numbers (Roberts, "The unreasonable
-    effectiveness of quasirandom sequences", 2018), through the inverse of the normal distribution.
+    effectiveness of quasirandom sequences", 2018), through the inverse of the normal distribution. Raises ConfigError
+    for fewer than LEAST_SAMPLES or no whole number.
     """
+    if not isinstance(number, int) or number < LEAST_SAMPLES:
+        raise ConfigError(f"interval_samples={number}: take 0 (no intervals) or a whole number from {LEAST_SAMPLES}")
     growth = 2.0
     for _ in range(60):
         growth = (1 + growth) ** (1 / 5)  # to the root of g^5 = g + 1

@@ -126,6 +126,11 @@ def test_without_the_setting_or_the_target_there_is_no_interval(engine):
         results_of(engine, PARAMS)[0].interval(0.9)
     lost = results_of(engine, SURE.replace(not_found_threshold=1e9))[0]
     assert lost.verdict == "not_found" and np.isnan(lost.interval(0.9)).all()
+    with pytest.raises(ConfigError, match="above 0 and below 1, got 1.5"):
+        lost.interval(1.5)
+    for number in (-3, 2.5, 1):
+        with pytest.raises(ConfigError, match=f"interval_samples={number}: take 0"):
+            results_of(engine, SURE.replace(interval_samples=number))
 
 
 def test_both_engines_agree():
