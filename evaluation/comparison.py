@@ -19,6 +19,7 @@ from ebmtrack.evaluation import intervals, metrics
 from ebmtrack.evaluation.charts import Line
 from ebmtrack.evaluation.film import Shot, shots
 from ebmtrack.evaluation.foreign import ResultFolder, find_results
+from ebmtrack.evaluation.reliability import Reliability, measure
 from ebmtrack.evaluation.results import Result
 from ebmtrack.evaluation.scoring import FIGURES, figures, judge, summary_figure
 from ebmtrack.videos import DataSet, Sequence
@@ -45,6 +46,7 @@ class TrackerScores:
         numbers: Numbers of the runs in the folder.
         lengths: Sequence -> number of boxes and of frames, if they differ.
         workers: Number of workers that shared the cores while the results were made; 0 if unknown.
+        reliability: What it said of its certainty, for each sequence and run that says so.
     """
 
     label: str
@@ -60,6 +62,7 @@ class TrackerScores:
     numbers: tuple[int, ...] = ()
     lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
     workers: int = 0
+    reliability: list[Reliability] = field(default_factory=list)
 
     def score(self, name: str) -> metrics.SequenceScore | None:
         """Return the score of the first run over a sequence; None if there is no run."""
@@ -239,7 +242,7 @@ def score_folder(folder: ResultFolder, sequences: Mapping[str, Sequence], chosen
                     raise
                 tracker.refused[name] = str(reason)
         if judged and name not in tracker.refused:
-            _add(tracker, name, judged)
+            _add(tracker, sequence, judged)
             counts = {len(result.boxes_xywh) for result, _ in judged.values()} - {len(sequence)}
             if counts:
                 tracker.lengths[name] = (min(counts), len(sequence))
@@ -260,15 +263,19 @@ def _read_and_judge(
     return result, judge(sequence, result.boxes_xywh, chosen, result.path)
 
 
-def _add(tracker: TrackerScores, name: str, judged: Mapping[int, tuple[Result, metrics.SequenceScore]]) -> None:
+def _add(
+    tracker: TrackerScores, sequence: Sequence, judged: Mapping[int, tuple[Result, metrics.SequenceScore]]
+) -> None:
     """Enter the runs over one sequence with their figures, speeds and what made them."""
-    first, scores = judged[min(judged)][0], [score for _, score in judged.values()]
+    name, first, scores = sequence.name, judged[min(judged)][0], [score for _, score in judged.values()]
     for run, (_, score) in judged.items():
         tracker.runs[run][name] = score
     tracker.times_s[name] = first.times_s
     tracker.stages_s.update(first.stages_s)
     tracker.workers = max(tracker.workers, first.workers)
-    for result, _ in judged.values():
+    for result, score in judged.values():
+        said = measure(result.sureness, sequence.boxes_xywh, score)
+        tracker.reliability += [said] * bool(len(said.distance))
         if result.made_by and result.made_by not in tracker.made_by:
             tracker.made_by.append(result.made_by)
     speed = float(np.mean([result.frames_per_s for result, _ in judged.values()]))

@@ -38,22 +38,27 @@ class ParamsFactory:
 
     Attributes:
         weights: A file that replaces the one that the set-up names.
+        intervals: Whether the trackers say how sure they are of each side.
     """
 
     weights: str | None = None
+    intervals: bool = False
 
     def __call__(self, params: str, device: str) -> TrackerLike:
         """Return a tracker of the named set-up on a device; ConfigError for an unknown set-up."""
-        from ebmtrack.tracking.params import load_params
         from ebmtrack.tracking.tracker import Tracker
 
-        return Tracker.from_pretrained(load_params(params), self.weights, device)
+        return Tracker.from_pretrained(self._values(params), self.weights, device)
 
     def describe(self, params: str) -> dict[str, object]:
         """Return the parameters and the SHA-256 of the weights file; CheckpointError if that is missing."""
-        from ebmtrack.tracking.params import load_params
+        return facts_of(self._values(params), self.weights)
 
-        return facts_of(load_params(params), self.weights)
+    def _values(self, params: str) -> TrackerParams:
+        from ebmtrack.tracking.params import INTERVAL_SAMPLES, load_params
+
+        values = load_params(params)
+        return values.replace(interval_samples=values.interval_samples or INTERVAL_SAMPLES * self.intervals)
 
 
 def facts_of(values: TrackerParams, weights: str | None = None) -> dict[str, object]:
@@ -91,6 +96,7 @@ class EvaluateOptions:
         protocol: Scoring rules; the data set's own by default.
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
+        intervals: Have the trackers say how sure they are of each side, and measure that.
         elsewhere: Has other processes compute, instead of this one (`runner.run_elsewhere`).
     """
 
@@ -106,6 +112,7 @@ class EvaluateOptions:
     protocol: str | None = None
     seed: int = 0
     allow_missing: bool = False
+    intervals: bool = False
     elsewhere: Callable[[Callable[[], int]], list[str]] | None = None
 
     def check(self) -> None:
@@ -184,7 +191,7 @@ def _job(
     names = found.select(chosen.sequences, chosen.allow_missing)
     check_names(names)
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
-    factory = factory or ParamsFactory(weights)
+    factory = factory or ParamsFactory(weights, chosen.intervals)
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
     threads = chosen.threads or _default_threads(devices, workers)
@@ -243,7 +250,7 @@ class Progress:
         last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
         text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
         head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
-        print(f"{head}: {text}, {self._time_left()}", file=self.stream, flush=True)
+        print(f"{head}: {text}, {self._left()}", file=self.stream, flush=True)
 
     def _score(self, task: jobs.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)
@@ -257,7 +264,7 @@ class Progress:
             f"{self.protocol.headline_label} {self.values[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
         )
 
-    def _time_left(self) -> str:
+    def _left(self) -> str:
         left = len(self.job.tasks) - self.skipped - self.done
         left_s = (time.monotonic() - self.began) / self.done * left
         return f"{left_s / 60:.0f} min left" if left_s >= 90 else f"{left_s:.0f} s left"

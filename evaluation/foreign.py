@@ -21,6 +21,7 @@ from ebmtrack.evaluation.results import (
     read_column,
     read_marker,
     read_stages,
+    read_sureness,
     run_folders,
 )
 from ebmtrack.videos import text as tables
@@ -108,7 +109,8 @@ class ResultFolder:
         times = next((column for column in columns if len(column)), np.zeros(0))
         stages = read_stages(path.with_name(f"{path.stem}_stages.txt"))
         workers, made_by = int(stages.pop(WORKERS, 0)), marker["made_by"] if marker else {}
-        return Result(boxes, times, made_by=made_by, stages_s=stages, path=path, workers=workers)
+        sureness = read_sureness(path.with_name(f"{path.stem}_intervals.txt"), len(boxes))
+        return Result(boxes, times, np.zeros(0), made_by, stages, path, workers, sureness)
 
     def is_ours(self, sequence: str, run: int) -> bool:
         """Return whether `ebmtrack eval` wrote a result: its marker is beside it."""

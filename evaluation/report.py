@@ -19,6 +19,7 @@ from ebmtrack.evaluation import charts, film, report_tables, words
 from ebmtrack.evaluation.comparison import Comparison, compare, discover
 from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.plots import KINDS, figure_of, rank_trackers, save_plots
+from ebmtrack.evaluation.reliability import join
 from ebmtrack.evaluation.report_tables import count_text, percent
 from ebmtrack.evaluation.sequence_pages import entries, overlap_chart, write_sequence_pages
 from ebmtrack.files import write_text
@@ -36,6 +37,7 @@ PROTOCOL_TEXT = {
 }
 
 _MOST_TILES = 4
+_GREY = 7  # of charts.COLORS
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def report(
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
-    for line in _left_out_lines(comparison) + _lengths(comparison):
+    for line in _left_out(comparison) + _lengths(comparison):
         print(f"ebmtrack: {line}", file=sys.stderr)
     page, title = Path(page), options.title or _title(comparison)
     links: dict[str, str] = {}
@@ -136,6 +138,8 @@ def _save_tables(comparison: Comparison, folder: Path) -> None:
         report_tables.sequences(comparison, {}),
         report_tables.attributes(comparison),
         report_tables.speed(comparison),
+        report_tables.coverage(comparison),
+        report_tables.lost(comparison),
     ):
         for end, text in table.files().items() if table else ():
             write_text(folder / f"{table.name}.{end}", text)
@@ -173,6 +177,7 @@ def render(
         "sequences": report_tables.sequences(comparison, links),
         "attributes": report_tables.attributes(comparison),
         "worst": _worst(comparison, worst, links),
+        "coverage": report_tables.coverage(comparison),
         "speed": report_tables.speed(comparison),
         "failures": [(f"{t.label}: {name}", text) for t in comparison.trackers for name, text in t.failed.items()],
     }
@@ -190,6 +195,8 @@ def render(
         attribute_curves=_attribute_curves(comparison),
         entries=entries(comparison),
         worst_heading=worst_heading,
+        reliability_curves=_reliability_curves(comparison),
+        lost=report_tables.lost(comparison),
         speed_note=report_tables.speed_note(comparison),
         stages=report_tables.stages(comparison),
         counts=f"{count_text(len(comparison.sequences), 'sequence')}, {count_text(frames, 'annotated frame')}.",
@@ -202,7 +209,7 @@ def render(
 def _headings(parts: Mapping[str, object], worst_heading: str) -> list[str]:
     """Return the headings of the sections that have a content, in order."""
     names = {"curves": "Curves", "sequences": "Sequences", "attributes": "Attributes", "worst": worst_heading}
-    names |= {"speed": "Speed", "failures": "Failures"}
+    names |= {"coverage": "Certainty", "speed": "Speed", "failures": "Failures"}
     return ["Scores", *(heading for part, heading in names.items() if parts[part]), "Provenance", "Words"]
 
 
@@ -232,7 +239,7 @@ def _notes(comparison: Comparison) -> list[str]:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
-    return lines + _left_out_lines(comparison) + _lengths(comparison)
+    return lines + _left_out(comparison) + _lengths(comparison)
 
 
 def _summary(notes: Items[str], most: int = 90) -> str:
@@ -242,7 +249,7 @@ def _summary(notes: Items[str], most: int = 90) -> str:
     return shortened if len(notes) < 2 else f"{len(notes)} notes: {shortened}"
 
 
-def _left_out_lines(comparison: Comparison) -> list[str]:
+def _left_out(comparison: Comparison) -> list[str]:
     """Return a line for each result that could not be used, with the reason."""
     return [
         f"{tracker.label} is partial: {name} is left out ({reason})."
@@ -285,6 +292,23 @@ def _radar(comparison: Comparison) -> str:
         values = np.array([comparison.mean_over(tracker, names) for names in attributes.values()])
         lines.append(charts.Line(tracker.label, position, np.arange(len(values)), values))
     return charts.radar(list(attributes), lines, f"{comparison.protocol.headline_label} by attribute")
+
+
+def _reliability_curves(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return reliability diagrams of intervals and of lost-probabilities, as far as trackers give them."""
+    levels, honest = np.linspace(0.05, 0.95, 19), charts.Line("as said", _GREY, np.array([0, 1]), np.array([0, 1]))
+    held, lost = [], []
+    for color, tracker in enumerate(comparison.trackers):
+        whole = join(tracker.reliability)
+        if len(whole.distance):
+            shares = np.array([whole.coverage(level) for level in levels])
+            held.append(charts.Line(tracker.label, color, levels, shares))
+        if len(bins := whole.bins()) > 1:
+            said, share = np.array([(one.said, one.lost) for one in bins]).T
+            lost.append(charts.Line(tracker.label, color, said, share))
+    drawn = [("Intervals", held, "probability of the interval", "share of true sides inside")]
+    drawn += [("Lost-probability", lost, "lost-probability", "share of frames that are lost")]
+    return [(name, charts.curves([*lines, honest], x, y)) for name, lines, x, y in drawn if lines]
 
 
 def _attribute_curves(comparison: Comparison) -> list[tuple[str, str]]:
@@ -341,6 +365,7 @@ def _provenance(comparison: Comparison) -> list[tuple[str, list[tuple[str, objec
 def _words(comparison: Comparison) -> list[tuple[str, str]]:
     """Return explanations of the abbreviations on the page."""
     heads = " ".join([*report_tables.columns(comparison).values(), "95 % interval", "overlap"])
+    heads += " ".join(report_tables.lost(comparison).header) * any(t.reliability for t in comparison.trackers)
     figures = [(word, meaning) for word, meaning in words.FIGURES.items() if word in heads]
     attributes = [(name, words.ATTRIBUTES[name]) for name in comparison.attributes() if name in words.ATTRIBUTES]
     return [*figures, *attributes]

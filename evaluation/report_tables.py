@@ -8,6 +8,7 @@ import numpy as np
 
 from ebmtrack.evaluation import intervals, metrics
 from ebmtrack.evaluation.comparison import Comparison, TrackerScores
+from ebmtrack.evaluation.reliability import LEVELS, by_sequence, join
 from ebmtrack.evaluation.score_tables import Cell, Table
 
 COLUMNS = {
@@ -152,3 +153,40 @@ def stages(comparison: Comparison) -> Table:
         rows.append([Cell(stage), *cells])
     header = ["Stage", *(tracker.label for tracker in with_stages)]
     return Table("stages", header, rows, "Milliseconds per frame by stage, mean over all frames of the first run")
+
+
+def coverage(comparison: Comparison) -> Table:
+    """Return what the intervals of trackers that give some hold, and their median widths."""
+    heads = [f"in {100 * level:.0f} %" for level in LEVELS]
+    header = ["Tracker", *heads, "in 90 %, each sequence alike", "width of 90 %, px", "frames"]
+    rows = []
+    for tracker in (t for t in comparison.trackers if t.reliability):
+        whole = join(tracker.reliability)
+        shares = [whole.coverage(level) for level in LEVELS] + [by_sequence(tracker.reliability, 0.9)]
+        width, frames = whole.width(0.9), len(whole.distance)
+        cells = [Cell(percent(v), v, v) for v in shares]
+        rows.append([Cell(tracker.label), *cells, Cell(f"{width:.1f}", width), Cell(str(frames), frames)])
+    caption = "Percent of the true sides that are in intervals of 50, 80, 90 and 95 percent"
+    return Table("intervals", header, rows, caption)
+
+
+def lost(comparison: Comparison) -> Table:
+    """Return the scores of trackers' lost-probabilities, and their frames by the probability that was said."""
+    header = ["Tracker, said", "frames", "said on average", "lost", "calibration error", "Brier", "Brier of the share"]
+    rows = []
+    for tracker in comparison.trackers:
+        whole = join(tracker.reliability)
+        if not len(whole.said):
+            continue
+        scores = [Cell(f"{v:.4f}", v) for v in (whole.calibration_error, *whole.brier)]
+        said, share = float(whole.said.mean()), float(whole.lost.mean())
+        rows.append([Cell(tracker.label), Cell(str(len(whole.said)), len(whole.said)), *_shares(said, share), *scores])
+        for one in whole.bins():
+            low = int(10 * one.said)
+            name = f"{tracker.label}, {10 * low} to {10 * low + 10} %"
+            rows.append([Cell(name), Cell(str(one.frames), one.frames), *_shares(one.said, one.lost), *[Cell("")] * 3])
+    return Table("lost", header, rows, "Percent of frames: said to be lost, and lost (overlap below 0.2)")
+
+
+def _shares(*values: float) -> list[Cell]:
+    return [Cell(percent(value), value, value) for value in values]

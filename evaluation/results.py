@@ -2,10 +2,11 @@
 
 `<out>/<dataset>/<params>_<run>/<sequence>.txt` has a box x, y, w, h per line, tab separated, with every digit. Beside
 it are `<sequence>_time.txt` (seconds per frame) and `<sequence>_object_presence_scores.txt`, as pytracking has them,
-`<sequence>_stages.txt` (seconds by stage of the tracker), and `<sequence>.json`: the marker, written last, with a
-checksum of the boxes and what made them. A sequence is done when its marker and its boxes agree. pytracking reads the
-folder as it is (results_path = <out>, tracker name = <dataset>, parameter = <params>, run id = <run>). `foreign` reads
-other toolkits' files and `export` writes them.
+`<sequence>_stages.txt` (seconds by stage of the tracker), `<sequence>_intervals.txt` (how sure the tracker was, see
+`reliability`; `eval --intervals`), and `<sequence>.json`: the marker, written last, with a checksum of the boxes and
+what made them. A sequence is done when its marker and its boxes agree. pytracking reads the folder as it is
+(results_path = <out>, tracker name = <dataset>, parameter = <params>, run id = <run>). `foreign` reads other toolkits'
+files and `export` writes them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ebmtrack.videos import text as tables
 Array = np.ndarray
 
 WORKERS = "workers"  # a row of the file of stages: how many workers shared the cores
-SIDE_FILES = ("_time", "_object_presence_scores", "_stages")
+SIDE_FILES = ("_time", "_object_presence_scores", "_stages", "_intervals")
+SURENESS = 19  # columns of the file of intervals: see reliability.COLUMNS
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Result:
         stages_s: Seconds by stage of the tracker over all frames; empty if unknown.
         path: The file that it was read from.
         workers: Number of workers that shared the cores of the machine while it was made; 0 if unknown.
+        sureness: How sure the tracker was (N, 19), see `reliability.COLUMNS`; no rows if unknown.
     """
 
     boxes_xywh: Array
@@ -52,6 +55,7 @@ class Result:
     stages_s: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None
     workers: int = 0
+    sureness: Array = field(default_factory=lambda: np.zeros((0, SURENESS)))
 
     @property
     def frames_per_s(self) -> float:
@@ -94,6 +98,9 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
         lines = [f"{WORKERS}\t{result.workers}\n"] * bool(result.workers)
         lines += [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()]
         write_text(folder / f"{name}_stages.txt", "".join(lines))
+    if len(result.sureness):
+        rows = ("\t".join(f"{v:.7g}" for v in row) for row in result.sureness)
+        write_text(folder / f"{name}_intervals.txt", "".join(f"{row}\n" for row in rows))
     marker = {"frames": len(boxes), "made_by": dict(result.made_by), "sha256": _sha256(text.encode())}
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
 
@@ -139,7 +146,8 @@ def read_result(folder: str | os.PathLike, name: str) -> Result:
     scores = read_column(Path(folder) / f"{name}_object_presence_scores.txt", len(boxes))
     stages = read_stages(Path(folder) / f"{name}_stages.txt")
     workers = int(stages.pop(WORKERS, 0))
-    return Result(boxes, times, scores, marker["made_by"], stages, box_path(folder, name), workers)
+    sureness = read_sureness(Path(folder) / f"{name}_intervals.txt", len(boxes))
+    return Result(boxes, times, scores, marker["made_by"], stages, box_path(folder, name), workers, sureness)
 
 
 def read_column(path: str | os.PathLike, length: int | None = None) -> Array:
@@ -159,6 +167,12 @@ def read_column(path: str | os.PathLike, length: int | None = None) -> Array:
         return np.zeros(0)
     column = tables.read_table(path, range(1, 65), ResultError, empty=True)[:, 0]
     return column if length is None or len(column) == length else np.zeros(0)
+
+
+def read_sureness(path: Path, length: int) -> Array:
+    """Return the rows (length, 19) of a file of intervals; none if it is missing or has another length."""
+    rows = tables.read_table(path, (SURENESS,), ResultError) if path.is_file() else np.zeros((0, SURENESS))
+    return rows if len(rows) == length else rows[:0]
 
 
 def read_stages(path: str | os.PathLike) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.evaluation import intervals, jobs, metrics
+from ebmtrack.evaluation.reliability import LEVELS, Reliability, by_sequence, join, measure
 from ebmtrack.evaluation.results import read_result
 from ebmtrack.videos import Sequence as Video
 
@@ -26,6 +27,7 @@ class Evaluation:
     Attributes:
         scores: Set-up -> for each run, sequence -> score.
         frames_per_s: Frames/s in the same shape.
+        reliability: Set-up -> what it said of its certainty, for each sequence and run that says so.
         failed: Task -> traceback.
         missing: Sequences of the data set that are not on disk, if their names are known.
         shortfall: What the data set lacks, in words; empty if nothing is missing.
@@ -35,6 +37,7 @@ class Evaluation:
     protocol: metrics.Protocol
     scores: dict[str, list[dict[str, metrics.SequenceScore]]]
     frames_per_s: dict[str, list[dict[str, float]]]
+    reliability: dict[str, list[Reliability]] = field(default_factory=dict)
     failed: dict[jobs.Task, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     shortfall: str = ""
@@ -89,6 +92,8 @@ class Evaluation:
                 "runs": [_number(value) for value in self.headlines(params)],
                 "sequences": rows,
             }
+            if self.reliability.get(params):
+                trackers[params] |= {"intervals": join(self.reliability[params]).figures()}  # type: ignore[operator]
         failed = [
             {"params": t.params, "run": t.run, "sequence": t.sequence, "error": e} for t, e in self.failed.items()
         ]
@@ -113,7 +118,7 @@ def collect(
         failed: Task -> traceback of tasks without a result.
         missing: Sequences of the data set that are not on disk.
     """
-    evaluation = Evaluation(job.dataset.name, chosen, {}, {}, dict(failed), missing)
+    evaluation = Evaluation(job.dataset.name, chosen, {}, {}, failed=dict(failed), missing=missing)
     for task in job.tasks:
         runs = evaluation.scores.setdefault(task.params, [])
         speeds = evaluation.frames_per_s.setdefault(task.params, [])
@@ -125,6 +130,9 @@ def collect(
             sequence = job.dataset.load(task.sequence)
             runs[task.run][task.sequence] = judge(sequence, result.boxes_xywh, chosen, result.path)
             speeds[task.run][task.sequence] = result.frames_per_s
+            said = measure(result.sureness, sequence.boxes_xywh, runs[task.run][task.sequence])
+            if len(said.distance):
+                evaluation.reliability.setdefault(task.params, []).append(said)
     return evaluation
 
 
@@ -220,8 +228,31 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
     if len(values) > 1:
         figure = evaluation.protocol.headline_label
         print(f"{figure} over {len(values)} runs: {mean:.4f}, standard deviation {spread:.4f}", file=stream)
+    if evaluation.reliability.get(params):
+        _print_reliability(evaluation.reliability[params], stream)
     if evaluation.shortfall:
         print(evaluation.shortfall, file=stream)
+
+
+def _print_reliability(parts: Sequence[Reliability], stream: TextIO) -> None:
+    """Print what the intervals of a set-up hold, their median widths, and how good its lost-probability is."""
+    whole = join(parts)
+    print(f"intervals, {len(whole.distance)} frames whose target is not lost:", file=stream)
+    rows: dict[str, Callable[[float], float]] = {
+        "hold the true side, %": lambda level: 100 * whole.coverage(level),
+        "each sequence alike, %": lambda level: 100 * by_sequence(parts, level),
+        "median width, pixels": whole.width,
+    }
+    print(f"{'':24}" + "".join(f"{f'{100 * level:.0f} %':>8}" for level in LEVELS), file=stream)
+    for head, figure in rows.items():
+        print(f"{head:24}" + "".join(f"{figure(level):8.1f}" for level in LEVELS), file=stream)
+    if len(whole.said):
+        score, base = whole.brier
+        print(
+            f"lost-probability, {len(whole.said)} frames, {100 * whole.lost.mean():.1f} % lost: Brier {score:.4f} "
+            f"(always saying that share {base:.4f}), calibration error {whole.calibration_error:.3f}",
+            file=stream,
+        )
 
 
 def _columns(chosen: metrics.Protocol) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ FIGURES = {
     "Norm. precision": "the same with the error divided by the target's width and height; at 0.2 or the mean up to 0.5",
     "frames/s": "frames after the first over the time that the tracker's calls took; reading images is not counted",
     "95 % interval": "bootstrap over sequences: how far the mean could be off because they are few",
+    "calibration error": "distance of the share of lost frames from the probability said, mean over ten bins",
+    "Brier": "mean square of probability said minus outcome (0 or 1): lower is better",
+    "Brier of the share": "Brier score of saying the share of lost frames in every frame",
     "overlap": "intersection over union of the tracker's box and the annotated one",
 }
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,8 @@ import numpy as np
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
-from ebmtrack.evaluation.results import Result, write_result
+from ebmtrack.evaluation.reliability import row_of, rows_of_run
+from ebmtrack.evaluation.results import SIDE_FILES, Result, write_result
 from ebmtrack.files import write_text
 from ebmtrack.images import SequenceReader, read_ahead
 from ebmtrack.tracking.lockstep import Lockstep
@@ -61,6 +63,13 @@ def track_sequence(
     """
     _seed_everything(seed)
     watch, reader = getattr(tracker, "watch", None), SequenceReader()
+    sureness: list[Array] = []
+
+    def note(number: int, image: Array, answer: Any) -> None:
+        sureness.append(row_of(answer))
+        if watch is not None:
+            watch(sequence.name, number, image, answer)
+
     track = track_frames(
         tracker,
         read_ahead(map(reader.read, sequence.frame_paths())),
@@ -68,11 +77,13 @@ def track_sequence(
         name=sequence.name,
         seed=seed,
         by_stage=by_stage,
-        on_frame=None if watch is None else lambda number, image, answer: watch(sequence.name, number, image, answer),
+        on_frame=note,
     )
     if reader.note:
         log.warning("%s: %s", sequence.name, reader.note)
-    return Result(track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s)
+    return Result(
+        track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s, sureness=rows_of_run(sureness)
+    )
 
 
 @dataclass
@@ -211,7 +222,7 @@ def has_failed(job: Job, task: Task) -> bool:
 
 def _remove_leftovers(folder: Path, sequence: str) -> None:
     """Remove temporary files of results whose writers were killed; the claim says that nobody writes them now."""
-    for end in ("", "_time", "_object_presence_scores", "_stages"):
+    for end in ("", *SIDE_FILES):
         for path in folder.glob(f".{glob.escape(sequence + end)}-????????.*"):
             if path.suffix != ".error":  # a parent that gives a sequence up writes its report without a claim
                 path.unlink(missing_ok=True)

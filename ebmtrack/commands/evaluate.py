@@ -18,7 +18,7 @@ from ebmtrack.commands.options import (
     Names,
     Repeated,
     VisdomOptions,
-    flatten,
+    joined,
 )
 from ebmtrack.errors import ConfigError
 
@@ -40,6 +40,7 @@ class Evaluate:
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
+        intervals: Have the tracker say how sure it is of each side of its box; measure how often it is right.
         overwrite: Remove what is finished and run it again; no other runner may be at work there.
         out: Folder of results.
         json: Print the scores as JSON (which `ebmtrack report --peers` reads), and the progress to stderr.
@@ -58,6 +59,7 @@ class Evaluate:
     protocol: str | None = None
     seed: int = 0
     allow_missing: bool = False
+    intervals: bool = False
     overwrite: bool = False
     out: Path = Path("results")
     json: bool = False
@@ -73,7 +75,7 @@ class Evaluate:
             raise ConfigError("--visdom shows one sequence at a time: leave --batch out")
         self.jobs.check(self.nodes)
         options = EvaluateOptions(
-            sequences=flatten(self.sequences),
+            sequences=joined(self.sequences),
             runs=self.runs,
             workers=self.workers,
             threads=self.threads,
@@ -83,14 +85,15 @@ class Evaluate:
             protocol=self.protocol,
             seed=self.seed,
             allow_missing=self.allow_missing,
+            intervals=self.intervals,
             overwrite=self.overwrite,
             out=self.out,
             elsewhere=self._on_cluster if self.jobs.cluster else None,
         )
-        shown = self._visdom_options() if self.panel.visdom else {}
+        shown = self._shown() if self.panel.visdom else {}
         stream = sys.stderr if self.json else sys.stdout
         evaluation = evaluate(
-            flatten(self.params) or (DEFAULT_SET_UP,),
+            joined(self.params) or (DEFAULT_SET_UP,),
             self.data.dataset,
             self.data.locate(),
             options,
@@ -107,13 +110,13 @@ class Evaluate:
         crew = Crew(self.jobs, self.out, sys.stderr if self.json else sys.stdout)
         return crew.run(here, min(self.nodes, left()), left)
 
-    def _visdom_options(self) -> dict[str, Any]:
+    def _shown(self) -> dict[str, Any]:
         """Return the arguments that make `evaluate` show its trackers and scores on a visdom server."""
         from ebmtrack.evaluation.evaluate import ParamsFactory
         from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
         from ebmtrack.viewers.visdom import VisdomPanel
 
-        inner = ParamsFactory(None if self.weights is None else str(self.weights.absolute()))
+        inner = ParamsFactory(None if self.weights is None else str(self.weights.absolute()), self.intervals)
         curves = ScoreCurves(VisdomPanel("ebmtrack_eval", self.panel.visdom_server))
         return {"factory": ShowingFactory(inner, self.panel.visdom_server), "on_score": curves}
 
@@ -152,13 +155,13 @@ class Stress:
         from ebmtrack.training.overrides import override
         from ebmtrack.videos import open_dataset
 
-        chosen = {name: load_params(name) for name in flatten(self.params) or (DEFAULT_SET_UP,)}
-        if changes := flatten(self.set):
+        chosen = {name: load_params(name) for name in joined(self.params) or (DEFAULT_SET_UP,)}
+        if changes := joined(self.set):
             chosen |= {f"{name} {' '.join(changes)}": override(one, changes) for name, one in chosen.items()}
         trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
         folder = self.root.resolve().name
         store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})
-        trials = stress(trackers, open_dataset("folder", self.root), flatten(self.changes), self.seed, store=store)
+        trials = stress(trackers, open_dataset("folder", self.root), joined(self.changes), self.seed, store=store)
         write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{folder}”"))
         print(f"the page is {store.folder / 'stress.html'}")
 
@@ -199,11 +202,11 @@ class Report:
 
         options = ReportOptions(
             out=self.results,
-            params_names=flatten(self.params),
+            params_names=joined(self.params),
             results={name: folder for group in self.others for name, folder in group.items()},
             peers=self.peers,
             protocol=self.protocol,
-            sequences=flatten(self.sequences),
+            sequences=joined(self.sequences),
             worst=self.worst,
             plots=self.plots,
             pages=self.pages,
@@ -241,7 +244,7 @@ class Export:
             self.layout,
             self.out,
             out=self.results,
-            params_names=flatten(self.params),
+            params_names=joined(self.params),
             integers=self.integers,
         )
         what = "archives" if self.layout.endswith("-server") else "files of boxes"

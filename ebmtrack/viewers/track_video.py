@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.tracking.params import INTERVAL_SAMPLES
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
 from ebmtrack.viewers.frames import FrameSource, open_frames
@@ -31,7 +32,6 @@ from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
 
-INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
 Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when it is shown, in seconds
 
 
