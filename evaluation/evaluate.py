@@ -250,7 +250,7 @@ class Progress:
         last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
         text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
         head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
-        print(f"{head}: {text}, {self._left()}", file=self.stream, flush=True)
+        print(f"{head}: {text}, {self._time_left()}", file=self.stream, flush=True)
 
     def _score(self, task: jobs.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)
@@ -264,7 +264,7 @@ class Progress:
             f"{self.protocol.headline_label} {self.values[-1]:.3f} (so far {so_far:.3f}), {frames_per_s:.1f} frames/s"
         )
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         left = len(self.job.tasks) - self.skipped - self.done
         left_s = (time.monotonic() - self.began) / self.done * left
         return f"{left_s / 60:.0f} min left" if left_s >= 90 else f"{left_s:.0f} s left"

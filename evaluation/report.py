@@ -96,7 +96,7 @@ def report(
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
-    for line in _left_out(comparison) + _lengths(comparison):
+    for line in _left_out_lines(comparison) + _lengths(comparison):
         print(f"ebmtrack: {line}", file=sys.stderr)
     page, title = Path(page), options.title or _title(comparison)
     links: dict[str, str] = {}
@@ -239,7 +239,7 @@ def _notes(comparison: Comparison) -> list[str]:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
-    return lines + _left_out(comparison) + _lengths(comparison)
+    return lines + _left_out_lines(comparison) + _lengths(comparison)
 
 
 def _summary(notes: Items[str], most: int = 90) -> str:
@@ -249,7 +249,7 @@ def _summary(notes: Items[str], most: int = 90) -> str:
     return shortened if len(notes) < 2 else f"{len(notes)} notes: {shortened}"
 
 
-def _left_out(comparison: Comparison) -> list[str]:
+def _left_out_lines(comparison: Comparison) -> list[str]:
     """Return a line for each result that could not be used, with the reason."""
     return [
         f"{tracker.label} is partial: {name} is left out ({reason})."

@@ -81,11 +81,11 @@ def run_elsewhere(job: Job, compute: Callable[[Callable[[], int]], list[str]]) -
     check_sequences(job, done)
     outcome, todo, began = Outcome(skipped=len(done)), set(job.tasks) - done, _prepare_folders(job)
 
-    def left() -> int:
+    def count_left() -> int:
         todo.difference_update([t for t in todo if is_done(job, t) or has_failed(replace(job, began=began), t)])
         return len(todo)
 
-    troubles = compute(left) if todo else []
+    troubles = compute(count_left) if todo else []
     _agree_with_disk(job, outcome)
     why = "\n".join(troubles) or "its job ended before it"
     outcome.failed |= {t: f"not computed: {why}" for t in job.tasks if t not in outcome.failed and not is_done(job, t)}

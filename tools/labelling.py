@@ -17,7 +17,7 @@ import numpy as np
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.videos.text import read_boxes
-from ebmtrack.viewers.keyframes import KeyFrame, Labels
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 
@@ -29,7 +29,7 @@ def measure(folder: Path, tracker: Tracker, every: int) -> tuple[float, float, f
     keys = [KeyFrame(at, 1, tuple(truth[at].tolist())) for at in sorted({*range(0, last, every), last})]
     counted = sorted(set(range(len(truth))) - {key.frame for key in keys})
     with SeekableFrames(folder / "img") as frames:
-        labels = Labels(tracker, frames.read, 0, last)
+        labels = KeyFrameTracks(tracker, frames.read, 0, last)
         joined = [row for part in labels.track(keys) for row in part]
         again = [
             labels.leg(left, 1).result(n) for left, right in zip(keys, keys[1:]) for n in range(left.frame, right.frame)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from ebmtrack.commands.options import Changes, joined
+from ebmtrack.commands.options import Changes, flatten
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
 from ebmtrack.names import unknown
 
@@ -55,7 +55,7 @@ class ClusterOptions:
         if self.cluster == "slurm" and SlurmExecutor.affinity() <= 0:
             raise ConfigError("--cluster slurm: no srun is found here; --cluster local tries it on this machine")
         known = {*GENERIC, *SlurmExecutor._valid_parameters()}
-        return {**GENERIC, "stderr_to_stdout": True, **dict(_parameter(change, known) for change in joined(self.job))}
+        return {**GENERIC, "stderr_to_stdout": True, **dict(_parameter(change, known) for change in flatten(self.job))}
 
 
 @dataclass(frozen=True)

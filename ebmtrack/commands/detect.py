@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ebmtrack.commands.options import Changes, Flat, Positional, joined
+from ebmtrack.commands.options import Changes, Flat, Positional, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class DetectTrain:
 
         names = ("data", "loss", "host", "host_weights", "out", "device")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
-        settings = settings_for("coco_energy", chosen, joined(self.set))
+        settings = settings_for("coco_energy", chosen, flatten(self.set))
         print(f"the trained part is in {train_named('coco_energy', settings)}")
 
 

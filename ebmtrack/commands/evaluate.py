@@ -18,7 +18,7 @@ from ebmtrack.commands.options import (
     Names,
     Repeated,
     VisdomOptions,
-    joined,
+    flatten,
 )
 from ebmtrack.errors import ConfigError
 
@@ -75,7 +75,7 @@ class Evaluate:
             raise ConfigError("--visdom shows one sequence at a time: leave --batch out")
         self.jobs.check(self.nodes)
         options = EvaluateOptions(
-            sequences=joined(self.sequences),
+            sequences=flatten(self.sequences),
             runs=self.runs,
             workers=self.workers,
             threads=self.threads,
@@ -90,10 +90,10 @@ class Evaluate:
             out=self.out,
             elsewhere=self._on_cluster if self.jobs.cluster else None,
         )
-        shown = self._shown() if self.panel.visdom else {}
+        shown = self._visdom_options() if self.panel.visdom else {}
         stream = sys.stderr if self.json else sys.stdout
         evaluation = evaluate(
-            joined(self.params) or (DEFAULT_SET_UP,),
+            flatten(self.params) or (DEFAULT_SET_UP,),
             self.data.dataset,
             self.data.locate(),
             options,
@@ -110,7 +110,7 @@ class Evaluate:
         crew = Crew(self.jobs, self.out, sys.stderr if self.json else sys.stdout)
         return crew.run(here, min(self.nodes, left()), left)
 
-    def _shown(self) -> dict[str, Any]:
+    def _visdom_options(self) -> dict[str, Any]:
         """Return the arguments that make `evaluate` show its trackers and scores on a visdom server."""
         from ebmtrack.evaluation.evaluate import ParamsFactory
         from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
@@ -155,13 +155,13 @@ class Stress:
         from ebmtrack.training.overrides import override
         from ebmtrack.videos import open_dataset
 
-        chosen = {name: load_params(name) for name in joined(self.params) or (DEFAULT_SET_UP,)}
-        if changes := joined(self.set):
+        chosen = {name: load_params(name) for name in flatten(self.params) or (DEFAULT_SET_UP,)}
+        if changes := flatten(self.set):
             chosen |= {f"{name} {' '.join(changes)}": override(one, changes) for name, one in chosen.items()}
         trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
         folder = self.root.resolve().name
         store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})
-        trials = stress(trackers, open_dataset("folder", self.root), joined(self.changes), self.seed, store=store)
+        trials = stress(trackers, open_dataset("folder", self.root), flatten(self.changes), self.seed, store=store)
         write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{folder}”"))
         print(f"the page is {store.folder / 'stress.html'}")
 
@@ -202,11 +202,11 @@ class Report:
 
         options = ReportOptions(
             out=self.results,
-            params_names=joined(self.params),
+            params_names=flatten(self.params),
             results={name: folder for group in self.others for name, folder in group.items()},
             peers=self.peers,
             protocol=self.protocol,
-            sequences=joined(self.sequences),
+            sequences=flatten(self.sequences),
             worst=self.worst,
             plots=self.plots,
             pages=self.pages,
@@ -244,7 +244,7 @@ class Export:
             self.layout,
             self.out,
             out=self.results,
-            params_names=joined(self.params),
+            params_names=flatten(self.params),
             integers=self.integers,
         )
         what = "archives" if self.layout.endswith("-server") else "files of boxes"

@@ -26,7 +26,7 @@ Names = Repeated[tuple[str, ...]]  # --params a b --params c
 Flat = Annotated[T, tyro.conf.arg(name="")]  # a group of options without a prefix
 
 
-def joined(groups: tuple[tuple[T, ...], ...]) -> tuple[T, ...]:
+def flatten(groups: tuple[tuple[T, ...], ...]) -> tuple[T, ...]:
     """Return the values of an option that was given several times, with several values each, in their order."""
     return tuple(value for group in groups for value in group)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ebmtrack.commands.options import Changes, Positional, joined
+from ebmtrack.commands.options import Changes, Positional, flatten
 from ebmtrack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Regress:
             resume=not self.restart,
             schedule="cosine",
         )
-        return override(settings, joined(self.set))
+        return override(settings, flatten(self.set))
 
     def _train(self) -> None:
         """Train, and print the figures on the test images."""
@@ -100,7 +100,7 @@ class Regress:
         print(" + ".join(str(len(part)) for part in examples) + " images to train, validate, test")
         steps = steps_for(len(examples[0]), settings.batch, self.epochs)
         warmup = min(settings.warmup, steps // 10)  # the rate falls to zero in short trainings, too
-        settings = override(replace(settings, steps=steps, warmup=warmup), joined(self.set))
+        settings = override(replace(settings, steps=steps, warmup=warmup), flatten(self.set))
         figures = train_regression(settings, examples)[1]
         print(table_of(figures) + f"the network is in {settings.out / 'regression.safetensors'}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ebmtrack.commands.options import Changes, Flat, Names, Repeated, joined
+from ebmtrack.commands.options import Changes, Flat, Names, Repeated, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Study1d:
         """Train what is missing and print the table."""
         from ebmtrack.studies.energy_1d import StudySettings, study_1d
 
-        settings, samples = StudySettings(seed=self.seed), joined(self.samples) or (1, 4, 16, 64, 256, 1024)
+        settings, samples = StudySettings(seed=self.seed), flatten(self.samples) or (1, 4, 16, 64, 256, 1024)
         print(
-            study_1d(self.out, joined(self.methods), self.runs, samples, self.device, settings, compiled=self.compile),
+            study_1d(self.out, flatten(self.methods), self.runs, samples, self.device, settings, compiled=self.compile),
         )
 
 
@@ -72,7 +72,7 @@ class StudyProposals:
 
         settings = StudySettings(seed=self.seed)
         table = study_proposals(
-            self.out, joined(self.methods), self.runs, self.samples, self.device, settings, compiled=self.compile
+            self.out, flatten(self.methods), self.runs, self.samples, self.device, settings, compiled=self.compile
         )
         print(table)
 
@@ -99,7 +99,7 @@ class StudyRegression:
         """Train what is missing and print the table."""
         from ebmtrack.studies.regressions import study_regressions
 
-        print(study_regressions(self.out, joined(self.methods), self.runs, self.steps, self.samples))
+        print(study_regressions(self.out, flatten(self.methods), self.runs, self.steps, self.samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,8 @@ class StudyBoxes:
         from ebmtrack.studies.box_losses import BoxStudySettings, all_runs
         from ebmtrack.studies.box_losses_parts import study_boxes
 
-        runs = all_runs(joined(self.methods), joined(self.samples) or (128,), self.runs)
-        settings = BoxStudySettings(steps=self.steps, changes=joined(self.set))
+        runs = all_runs(flatten(self.methods), flatten(self.samples) or (128,), self.runs)
+        settings = BoxStudySettings(steps=self.steps, changes=flatten(self.set))
         print(study_boxes(self.out, self.data, runs, settings, self.weights, self.track_on))
 
 
@@ -162,7 +162,7 @@ class StudyDetection:
         from ebmtrack.studies.detection import DetectionStudySettings, study_detection
 
         settings = DetectionStudySettings(steps=self.steps)
-        print(study_detection(self.out, self.data, joined(self.methods), self.runs, settings))
+        print(study_detection(self.out, self.data, flatten(self.methods), self.runs, settings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ebmtrack.commands.cluster import ClusterOptions, run_alone
-from ebmtrack.commands.options import Changes, Flat, Positional, joined
+from ebmtrack.commands.options import Changes, Flat, Positional, flatten
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
 
@@ -61,7 +61,7 @@ class Train:
         from ebmtrack.training.distributed import is_leader
         from ebmtrack.training.overrides import describe
 
-        settings = settings_for(self.name, self._chosen(), joined(self.set))
+        settings = settings_for(self.name, self._given_settings(), flatten(self.set))
         if self.show:
             print(describe(settings))
             return
@@ -75,7 +75,7 @@ class Train:
         if is_leader():
             print(f"the network is in {path}")
 
-    def _chosen(self) -> dict[str, Any]:
+    def _given_settings(self) -> dict[str, Any]:
         """Return the fields of RunSettings that the user has chosen."""
         values = {name: getattr(self, name) for name in SAME_NAME}
         values |= {"bfloat16": False if self.float32 else None, "resume": False if self.restart else None}

@@ -148,7 +148,7 @@ def open_pool(
     if found and not (root / "got10k").is_dir():
         return found
     video = VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store).subset(keep)
-    weighted = video.weighted(video_weights(video))
+    weighted = video.with_weights(video_weights(video))
     weighted.cut_at = VIDEO_CUT_AT
     return {"video": weighted, **found}
 

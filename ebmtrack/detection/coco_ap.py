@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ebmtrack.detection.host import Boxes
-from ebmtrack.detection.photographs import Labels, Photograph
+from ebmtrack.detection.photographs import CategoryLabels, Photograph
 from ebmtrack.errors import missing_extra
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
-def coco_ap(truth: str | Path | Mapping[str, Any], found: Mapping[int, Boxes], labels: Labels) -> dict[str, float]:
+def coco_ap(
+    truth: str | Path | Mapping[str, Any], found: Mapping[int, Boxes], labels: CategoryLabels
+) -> dict[str, float]:
     """Return AP over overlaps 0.5 to 0.95, AP50, AP75 and AP by size, as fractions; -1 if nothing has that size.
 
     Args:
@@ -62,7 +64,7 @@ def as_content(photographs: list[Photograph]) -> dict[str, Any]:
     }
 
 
-def _rows(image_id: int, boxes: Boxes, labels: Labels) -> list[dict[str, Any]]:
+def _rows(image_id: int, boxes: Boxes, labels: CategoryLabels) -> list[dict[str, Any]]:
     """Return the boxes of a photograph as COCO's results; boxes of classes without a category are left out."""
     triples = zip(boxes.boxes_xyxy.tolist(), boxes.labels.tolist(), boxes.scores.tolist())
     return [

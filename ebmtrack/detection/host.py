@@ -168,7 +168,7 @@ def load_host(name: str, weights: str = "COCO_V1", suppress: bool = False, **siz
         return Host(_new_detector(name, 91, sizes), suppress)
     known = {} if name == SMALL_HOST else torchvision.models.get_model_weights(name).__members__
     if weights in known:
-        return Host(_downloaded(name, weights, sizes), suppress)
+        return Host(_download(name, weights, sizes), suppress)
     try:
         read = read_safetensors(weights)[1] if kind_of(weights) == "safetensors" else read_torch(weights)
     except CheckpointError as error:
@@ -189,7 +189,7 @@ def _new_detector(name: str, classes: int, sizes: Mapping[str, int]) -> nn.Modul
     return torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes, **sizes)
 
 
-def _downloaded(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
+def _download(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
     """Return a detector with torchvision's own weights."""
     try:
         return torchvision.models.get_model(name, weights=weights, **sizes)

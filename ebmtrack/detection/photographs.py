@@ -66,7 +66,7 @@ def read_photographs(annotations: str | Path, folder: str | Path) -> tuple[list[
     return found, names
 
 
-class Labels:
+class CategoryLabels:
     """Labels of categories: the ids themselves if the host has a place for each, as torchvision's, else 1, 2, 3, ..."""
 
     def __init__(self, category_ids: Sequence[int], classes: int):
@@ -94,7 +94,7 @@ class PhotographBatches:
     """Batches of photographs that have boxes, in a new order each epoch, flipped at random (`plan.BatchMaker`)."""
 
     def __init__(
-        self, photographs: Sequence[Photograph], labels: Labels, samples: int, seed: int = 0, threads: int = 8
+        self, photographs: Sequence[Photograph], labels: CategoryLabels, samples: int, seed: int = 0, threads: int = 8
     ):
         """Keep what is needed to read; `samples` is the length of the run, `threads` read pictures."""
         self.photographs = [each for each in photographs if len(each.boxes_xyxy)]

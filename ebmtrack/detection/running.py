@@ -10,7 +10,7 @@ from torch import Tensor
 from ebmtrack.detection.coco_ap import FIGURES, coco_ap
 from ebmtrack.detection.detector import EnergyDetector, class_count, load_detector
 from ebmtrack.detection.host import Boxes
-from ebmtrack.detection.photographs import Labels, read_photographs, to_input
+from ebmtrack.detection.photographs import CategoryLabels, read_photographs, to_input
 from ebmtrack.detection.training import coco_files
 from ebmtrack.device import pick_device
 from ebmtrack.images import read_rgb, write_picture
@@ -31,7 +31,7 @@ def evaluate(weights: Path, root: Path, split: str, host_weights: str, limit: in
     annotations, folder = coco_files(root, split)
     net: Any = load_detector(weights, host_weights).to(pick_device(device))
     photographs, names = read_photographs(annotations, folder)
-    labels = Labels(list(names), class_count(net.host))
+    labels = CategoryLabels(list(names), class_count(net.host))
     found: dict[str, dict[int, Boxes]] = {name: {} for name in _variants(net)}
     for each in photographs[:limit]:
         image = [to_input(read_rgb(each.path)).to(pick_device(device))]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ebmtrack.detection.baselines import BASELINES
 from ebmtrack.detection.detector import BaselineDetector, DetectorConfig, EnergyDetector, class_count, new_detector
 from ebmtrack.detection.losses import EnergyLoss, energy_loss
-from ebmtrack.detection.photographs import Labels, PhotographBatches, read_photographs
+from ebmtrack.detection.photographs import CategoryLabels, PhotographBatches, read_photographs
 from ebmtrack.errors import DatasetError
 from ebmtrack.training.plan import Data, Logs, Network, Plan, Share
 
@@ -126,7 +126,9 @@ def detection_plan(
     photographs, names = read_photographs(*coco_files(root, split))  # before a download of the host
     torch.manual_seed(settings.seed)
     net = new_detector(config, settings.host_weights)
-    data = PhotographBatches(photographs, Labels(list(names), class_count(net.host)), settings.samples, settings.seed)
+    data = PhotographBatches(
+        photographs, CategoryLabels(list(names), class_count(net.host)), settings.samples, settings.seed
+    )
     rate = settings.rate if settings.rate is not None else BASE_RATES.get(config.method, ENERGY_RATE)
     network = Network(net, weight_groups(net.trainable_part(), rate), optimizer=sgd)
     network.rate = stepwise_rate(drops, settings.warmup)

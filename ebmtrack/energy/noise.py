@@ -80,7 +80,7 @@ class GaussianMixture:
         log_scale = sigmas.log().sum(dim=-1) + 0.5 * D * math.log(2 * math.pi)  # (K,)
         return torch.logsumexp(-0.5 * z.square().sum(dim=-1) - log_scale, dim=-1) - math.log(K)
 
-    def scaled(self, beta: float, reading: BetaReading = "std") -> GaussianMixture:
+    def scale(self, beta: float, reading: BetaReading = "std") -> GaussianMixture:
         """Return p_beta, the narrower mixture from which NCE+ draws the noise of the label; beta > 0.
 
         reading "std" (default) multiplies the standard deviations by beta: so does the authors' published 1D
@@ -89,7 +89,7 @@ class GaussianMixture:
         sigma_k.
         """
         if beta == 0:
-            raise ConfigError("GaussianMixture.scaled: beta must not be 0, a mixture needs some width")
+            raise ConfigError("GaussianMixture.scale: beta must not be 0, a mixture needs some width")
         return GaussianMixture(self.sigmas * _width_factor(beta, reading))
 
     def _check_dims(self, y: Tensor) -> None:
@@ -122,7 +122,7 @@ def nce_plus_samples(
 
 
 def _width_factor(beta: float, reading: BetaReading) -> float:
-    """Return the ratio of p_beta's standard deviations to those of q; see `GaussianMixture.scaled`."""
+    """Return the ratio of p_beta's standard deviations to those of q; see `GaussianMixture.scale`."""
     if not (math.isfinite(beta) and beta >= 0):
         raise ConfigError(f"beta must be finite and not negative, got {beta}")
     if reading not in ("std", "variance"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebmtrack.engines.base import EngineInfo, FirstFrame, TargetModel, TrainedOn
 from ebmtrack.engines.torch_energy import TargetEnergy
-from ebmtrack.engines.torch_engine import TorchEngine, TorchRegion, TorchTarget, padded
+from ebmtrack.engines.torch_engine import TorchEngine, TorchRegion, TorchTarget, pad_to_capacity
 from ebmtrack.nets.atom_classifier import AtomClassifier, correlate, normalize, project, score_pixels
 from ebmtrack.nets.classifier import FEATURE_STRIDE
 from ebmtrack.nets.inference import InferenceNet
@@ -55,8 +55,8 @@ class AtomEngine(TorchEngine):
         with torch.inference_mode(False), torch.no_grad():
             samples, boxes = samples.clone(), boxes_xyxy.clone()
             filter, projection = self.classifier.learn(samples, boxes, first.iterations)
-            projected = padded(project(projection, samples), first.capacity)
-            return AtomTarget(energy, filter, projected, padded(boxes, first.capacity), projection)
+            projected = pad_to_capacity(project(projection, samples), first.capacity)
+            return AtomTarget(energy, filter, projected, pad_to_capacity(boxes, first.capacity), projection)
 
     def scores(self, target: TargetModel, features: Tensor) -> Tensor:
         """Return the scores (side, side) of all pixels of the crop, without phi."""

@@ -110,7 +110,7 @@ class BoxMaps:
         return cut, mask
 
 
-class Projection:
+class NumpyProjection:
     """Z = W F: what cells contribute to the hidden units, for each bin those of a window of a feature map."""
 
     def __init__(
@@ -139,10 +139,12 @@ class Projection:
         return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
 
 
-class HiddenUnits:
+class NumpyHiddenUnits:
     """The hidden units of boxes at one level, with the energies and gradients that follow from them."""
 
-    def __init__(self, projection: Projection, edges: np.ndarray, bias: np.ndarray, out: np.ndarray, scale: np.float32):
+    def __init__(
+        self, projection: NumpyProjection, edges: np.ndarray, bias: np.ndarray, out: np.ndarray, scale: np.float32
+    ):
         """Pool the features of boxes whose bins have `edges` (R, 2, s + 1) in cells, and apply the linear layer."""
         self.z, self.out, self.scale = projection.z, out, scale
         self.pool = PoolingKernel(edges, projection.cells)
@@ -163,7 +165,7 @@ class RegionEnergy:
 
     def __init__(self, target: ModulatedWeights, maps: BoxMaps):
         self.target, self.maps = target, maps
-        self.projections: list[Projection | None] = [None, None]
+        self.projections: list[NumpyProjection | None] = [None, None]
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (R, 4) will need."""
@@ -191,15 +193,15 @@ class RegionEnergy:
         energies[lost], gradients[lost] = math.nan, math.nan
         return energies[None], gradients[None]
 
-    def _parts(self, boxes: np.ndarray) -> Iterator[HiddenUnits]:
+    def _parts(self, boxes: np.ndarray) -> Iterator[NumpyHiddenUnits]:
         """Return the hidden units of boxes (R, 4), level by level."""
         for level, (bins, scale) in enumerate(POOL):
             edges = bin_edges(boxes * scale, bins)
-            yield HiddenUnits(
+            yield NumpyHiddenUnits(
                 self._projection(level, edges), edges, self.target.biases[level], self.target.out[level], scale
             )
 
-    def _projection(self, level: int, edges: np.ndarray) -> Projection:
+    def _projection(self, level: int, edges: np.ndarray) -> NumpyProjection:
         """Return the projected features around bins (R, 2, s + 1), computed anew and larger if bins have left them."""
         last = self.maps.side(level) - 1
         low, high = edges[..., :-1].min(axis=0).clip(0, last), edges[..., 1:].max(axis=0).clip(0, last)
@@ -210,7 +212,7 @@ class RegionEnergy:
             low, high = np.minimum(low, known.first_xy), np.maximum(high, known.first_xy + known.length - 1)
         low, high = low - np.float32(SLACK), high + np.float32(SLACK)
         part, corner = self.maps.part(level, low.min(axis=1), high.max(axis=1))
-        made = self.projections[level] = Projection(part, corner, self.target.weights[level], low, high)
+        made = self.projections[level] = NumpyProjection(part, corner, self.target.weights[level], low, high)
         return made
 
 

@@ -32,7 +32,7 @@ from ebmtrack.engines.onnx_files import (
     read_exported,
     short_name,
 )
-from ebmtrack.engines.onnx_filter import STRIDE, FilterDescent, apply_filter, first_filter, normalize_features
+from ebmtrack.engines.onnx_filter import STRIDE, NumpyFilterDescent, apply_filter, first_filter, normalize_features
 from ebmtrack.errors import CheckpointError, ConfigError
 
 
@@ -88,7 +88,7 @@ class OnnxEngine:
         try:
             self.filter_size = int(self.config["filter_size"])
             self.norm_scale = math.sqrt(1 / (self.config["classifier_channels"] * self.filter_size**2))
-            self.descent = FilterDescent(self.config, self.arrays)
+            self.descent = NumpyFilterDescent(self.config, self.arrays)
             ModulatedWeights([np.ones(len(self.arrays["energy/out"]) // 2, np.float32)] * 2, self.arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{network.folder}: lacks {error}; export the network anew") from error
@@ -180,7 +180,7 @@ class OnnxEngine:
             margin = look.margin_cells
             covered = look.whole.classification[:, margin:-margin, margin:-margin]
             features = features * np.sqrt(np.square(covered).mean() / max(np.square(features).mean(), 1e-12))
-            layer2, layer3, features = _padded(layer2, 2 * margin), _padded(layer3, margin), _padded(features, margin)
+            layer2, layer3, features = _pad(layer2, 2 * margin), _pad(layer3, margin), _pad(features, margin)
         region = self._region(look.target, layer2, layer3, features)
         return Sight(region, apply_filter(features[:, None], look.target.filter)[0])
 
@@ -221,6 +221,6 @@ def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", p
     return OnnxEngine(network, provider)
 
 
-def _padded(maps: np.ndarray, cells: int) -> np.ndarray:
+def _pad(maps: np.ndarray, cells: int) -> np.ndarray:
     """Return maps (c, h, w) with zeros around them."""
     return np.pad(maps, ((0, 0), (cells, cells), (cells, cells)))

@@ -105,7 +105,7 @@ def read_exported(folder: Path) -> ExportedNetwork:
         CheckpointError: on a file that is missing, damaged or of another version.
     """
     description = _description(folder / DESCRIPTION)
-    contents = {name: _verified(folder / name, digest) for name, digest in description["files"].items()}
+    contents = {name: _read_verified(folder / name, digest) for name, digest in description["files"].items()}
     missing = [name for name in (*INPUTS, ARRAYS) if name not in contents]
     if missing:
         raise CheckpointError(f"{folder / DESCRIPTION}: lists no {' and no '.join(missing)}; export the network anew")
@@ -132,7 +132,7 @@ def _description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _verified(path: Path, digest: Any) -> bytes:
+def _read_verified(path: Path, digest: Any) -> bytes:
     """Return a file's content if it has the SHA-256 that network.json says, else raise CheckpointError."""
     try:
         content = path.read_bytes()

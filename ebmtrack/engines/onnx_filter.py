@@ -62,7 +62,7 @@ def first_filter(features: np.ndarray, boxes_xyxy: np.ndarray, k: int) -> np.nda
     return np.mean([pool_box(one, box, k, 1 / STRIDE) for one, box in zip(features, boxes_xyxy)], axis=0)
 
 
-class FilterDescent:
+class NumpyFilterDescent:
     """The learned steepest descent of an exported network: DiMP's (squared error) or PrDiMP's (KL divergence)."""
 
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):

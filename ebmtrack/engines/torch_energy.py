@@ -42,7 +42,7 @@ class BoxFeatures:
         Its first cell (x, y) comes with it. Level 0 has stride 8, level 1 stride 16.
         """
         first, length = self._cells(level, low_xy, high_xy)
-        return self._computed(level, first, length), first
+        return self._compute(level, first, length), first
 
     @staticmethod
     def prepare(
@@ -59,7 +59,7 @@ class BoxFeatures:
                 by_side.setdefault(place[2], []).append((features, *place[:2]))
         for side, members in by_side.items():
             cut = torch.cat([features._cut(level, x, y, side) for features, x, y in members])
-            for (features, x, y), values in zip(members, members[0][0]._convolved(level, cut).split(1)):
+            for (features, x, y), values in zip(members, members[0][0]._convolve(level, cut).split(1)):
                 features.parts[level] = x, y, _channels_last(values)
 
     def _cells(self, level: int, low_xy: list[float], high_xy: list[float]) -> tuple[list[int], int]:
@@ -74,7 +74,7 @@ class BoxFeatures:
         """Return the number of cells along each side of a map."""
         return self.branches[level][2].shape[-1]
 
-    def _computed(self, level: int, first: list[int], length: int) -> Tensor:
+    def _compute(self, level: int, first: list[int], length: int) -> Tensor:
         """Return the part of `length` cells from `first`; compute a window or the whole map if it is not there yet."""
         known = self.parts[level]
         if known is None or not self._holds((*known[:2], len(known[2])), first, length):
@@ -96,7 +96,7 @@ class BoxFeatures:
         if place is None:
             return self._whole(level)
         x, y, side = place
-        return x, y, _channels_last(self._convolved(level, self._cut(level, x, y, side)))
+        return x, y, _channels_last(self._convolve(level, self._cut(level, x, y, side)))
 
     def _place(self, level: int, first: list[int], length: int) -> tuple[int, int, int] | None:
         """Return first cell (x, y) and side of a window around a part, moved into the map; None if none fits.
@@ -114,7 +114,7 @@ class BoxFeatures:
         features = self.branches[level][2]
         return features[..., y - MARGIN : y + side + MARGIN, x - MARGIN : x + side + MARGIN]
 
-    def _convolved(self, level: int, cut: Tensor) -> Tensor:
+    def _convolve(self, level: int, cut: Tensor) -> Tensor:
         """Return the box features of cuts (N, c, h, w), without padding."""
         for block in self.branches[level][:2]:
             convolution = cast(nn.Conv2d, block[0])
@@ -187,7 +187,7 @@ class EnergyMap:
         energies, gradients = JointEnergy([self]).value_and_gradient(boxes_xyxy[None])
         return energies[0], gradients[0]
 
-    def projected(self, level: int, low: np.ndarray, high: np.ndarray) -> Projection:
+    def project(self, level: int, low: np.ndarray, high: np.ndarray) -> Projection:
         """Return the projection of a level around bins (2, s) from low to high; project anew, larger, if need be."""
         known = self.projections[level]
         if known is not None and known.holds(low, high):
@@ -216,7 +216,7 @@ class JointEnergy:
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute the features that boxes (T, R, 4) in the crop pixels of T search regions will need."""
         for level, (bins, scale) in enumerate(POOL):
-            self._grouped(level, bin_edges(boxes_xyxy * scale, bins))
+            self._group_boxes(level, bin_edges(boxes_xyxy * scale, bins))
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the energies (T, R) of boxes (T, R, 4) in the crop pixels of T search regions."""
@@ -252,10 +252,10 @@ class JointEnergy:
         """Return the hidden units of boxes (T, R, 4), level by level and group by group."""
         for level, (bins, scale) in enumerate(POOL):
             edges = bin_edges(boxes_xyxy * scale, bins)
-            for group in self._grouped(level, edges):
+            for group in self._group_boxes(level, edges):
                 yield HiddenUnits(group, edges[group.members], self.biases[level], self.out[level], scale)
 
-    def _grouped(self, level: int, edges: np.ndarray) -> list[Group]:
+    def _group_boxes(self, level: int, edges: np.ndarray) -> list[Group]:
         """Return the targets in groups, with the projected features around the bins of their boxes.
 
         A larger part is projected anew if boxes leave the present one.
@@ -273,7 +273,7 @@ class JointEnergy:
         if not known and len(self.maps) > 1:
             wishes = (low - SLACK).min(axis=2).tolist(), (high + SLACK).max(axis=2).tolist()
             BoxFeatures.prepare([energy.features for energy in self.maps], level, *wishes)
-        projections = [energy.projected(level, a, b) for energy, a, b in zip(self.maps, low, high)]
+        projections = [energy.project(level, a, b) for energy, a, b in zip(self.maps, low, high)]
         self.groups[level] = groups_of(projections, last, edges.dtype)
         return self.groups[level]
 

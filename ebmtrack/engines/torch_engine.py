@@ -114,7 +114,9 @@ class TorchEngine:
     def target_of(self, energy: TargetEnergy, samples: Tensor, boxes_xyxy: Tensor, first: FirstFrame) -> TorchTarget:
         """Return the model that is learned from samples (n, c, h, w) and boxes (n, 4) of a first frame."""
         filters = self.net.classifier.learn(samples[:, None], boxes_xyxy[:, None], None, first.iterations)
-        return TorchTarget(energy, filters[-1], padded(samples, first.capacity), padded(boxes_xyxy, first.capacity))
+        return TorchTarget(
+            energy, filters[-1], pad_to_capacity(samples, first.capacity), pad_to_capacity(boxes_xyxy, first.capacity)
+        )
 
     def scores(self, target: TorchTarget, features: Tensor) -> Tensor:
         """Return the score map (h, w) of a target's filter on classification features (1, c, h, w)."""
@@ -213,7 +215,7 @@ def _by_shape(looks: Sequence[Look]) -> list[list[int]]:
     return list(groups.values())
 
 
-def padded(values: Tensor, capacity: int) -> Tensor:
+def pad_to_capacity(values: Tensor, capacity: int) -> Tensor:
     """Return values (n, ...) followed by zeros, (capacity, ...)."""
     padded = values.new_zeros(capacity, *values.shape[1:])
     padded[: len(values)] = values

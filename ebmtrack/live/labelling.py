@@ -16,7 +16,7 @@ from ebmtrack.live.controls import CLICK_FRAC, NOTICE_S, Box, dragged_box
 from ebmtrack.live.picture import draw_view, with_lines, zoom_box, zoom_of
 from ebmtrack.live.session import LiveView, Target
 from ebmtrack.viewers.drawing import GREY, ORANGE, PALETTE, WHITE, YELLOW, draw_box
-from ebmtrack.viewers.keyframes import KeyFrame, Labels
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.selection import key_frame_texts
 from ebmtrack.viewers.window import ESCAPE, LiveWindow
@@ -69,7 +69,7 @@ class LabelDesk:
         self._begin_xy: tuple[float, float] | None = None
         self._history: list[tuple[KeyFrame, ...]] = []
         self._tracker: Future = ThreadPoolExecutor(1, "loading").submit(load_tracker)
-        self._labels: Labels | None = None
+        self._labels: KeyFrameTracks | None = None
         self._size_wh = (1, 1)
         self._keys: dict[str, Callable[[], object]] = {
             " ": lambda: self._play(1),
@@ -234,10 +234,10 @@ class LabelDesk:
         """Return whether a track from a key frame has come to the frame that is shown."""
         return self._labels is not None and self._labels.leg(key, step).has(self.at)
 
-    def _all_labels(self) -> Labels:
+    def _all_labels(self) -> KeyFrameTracks:
         """Return the tracks; waits for the tracker the first time, and raises the error of loading it."""
         if self._labels is None:
-            self._labels = Labels(self._tracker.result(), self.frames.read, self.start, self.frames.length - 1)
+            self._labels = KeyFrameTracks(self._tracker.result(), self.frames.read, self.start, self.frames.length - 1)
         return self._labels
 
     def _change(self, keys: tuple[KeyFrame, ...]) -> None:

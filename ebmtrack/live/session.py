@@ -25,7 +25,7 @@ WAIT_S = 0.05  # how long the tracking thread waits for a frame before it looks 
 Box = tuple[float, float, float, float]
 
 
-class Answer(Protocol):
+class TargetAnswer(Protocol):
     """A tracker's answer for one target in one frame: `ebmtrack.TrackResult` is one."""
 
     @property
@@ -46,7 +46,7 @@ class ManyTracker(Protocol):
 
     def add(self, image_rgb: np.ndarray, box_xywh: Box) -> int: ...
 
-    def update(self, image_rgb: np.ndarray) -> Mapping[int, Answer]: ...
+    def update(self, image_rgb: np.ndarray) -> Mapping[int, TargetAnswer]: ...
 
     def remove(self, target: int) -> None: ...
 
@@ -72,7 +72,7 @@ class LoadingTracker:
         """See ManyTracker."""
         return self._future.result().add(image_rgb, box_xywh)
 
-    def update(self, image_rgb: np.ndarray) -> Mapping[int, Answer]:
+    def update(self, image_rgb: np.ndarray) -> Mapping[int, TargetAnswer]:
         """See ManyTracker."""
         return self._future.result().update(image_rgb)
 

@@ -68,7 +68,7 @@ class HostParams:
                 setattr(self, name, value)
 
 
-class EbmTracker:
+class HostTracker:
     """One target in pytracking. Images are uint8 (height, width, 3), boxes x, y, w, h in pixels."""
 
     multiobj_mode = "parallel"  # the host makes one copy for each object; they share the network
@@ -79,7 +79,7 @@ class EbmTracker:
         with report_errors("when the tracker was made"):
             self.tracker = Tracker(_network(params), _tracker_params(params))
 
-    def __deepcopy__(self, memo: dict) -> EbmTracker:
+    def __deepcopy__(self, memo: dict) -> HostTracker:
         twin = copy.copy(self)
         twin.params, twin.tracker = copy.deepcopy(self.params, memo), copy.deepcopy(self.tracker, memo)
         return twin
@@ -137,7 +137,7 @@ def fill(module: ModuleType) -> None:
     """Give a module that the hook made what the host looks for in it."""
     package, _, name = module.__name__.rpartition(".")
     if module.__name__ == TRACKER:
-        vars(module)["get_tracker_class"] = lambda: EbmTracker
+        vars(module)["get_tracker_class"] = lambda: HostTracker
     elif package == PARAMETERS:
         with report_errors(f"when the parameters {name!r} were looked up"):
             load_params(name)

@@ -17,7 +17,7 @@ CHUNK = 512  # samples of each image that are scored at a time
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Answers for B images.
 
     Attributes:
@@ -47,17 +47,17 @@ class Answer:
             raise ConfigError("this method predicts numbers without a density; take another one for a spread")
         return expectation(self.log_w, (self.samples - self.point.unsqueeze(1)).square()).sqrt()
 
-    def in_units(self, shift: Tensor, scale: Tensor) -> Answer:
+    def in_units(self, shift: Tensor, scale: Tensor) -> Prediction:
         """Return the answers for y = shift + scale z, of answers about z; shift and scale are (D,)."""
         z_log_prob = self.log_prob
         log_prob = None
         if z_log_prob is not None:
             log_prob = lambda y: z_log_prob((y - shift) / scale) - scale.log().sum()  # noqa: E731
         samples = None if self.samples is None else shift + scale * self.samples
-        return Answer(shift + scale * self.point, samples, self.log_w, log_prob, self.ess)
+        return Prediction(shift + scale * self.point, samples, self.log_w, log_prob, self.ess)
 
 
-def by_importance(energy: Energy, samples: Tensor, log_q: Tensor) -> Answer:
+def by_importance(energy: Energy, samples: Tensor, log_q: Tensor) -> Prediction:
     """Return the answers of an energy y (B, N, D) -> f (B, N) by self-normalised importance sampling.
 
     Args:
@@ -67,24 +67,24 @@ def by_importance(energy: Energy, samples: Tensor, log_q: Tensor) -> Answer:
     """
     f = torch.cat([energy(part) for part in samples.split(CHUNK, dim=1)], dim=1)
     log_w, log_z, ess = importance(f, log_q.expand_as(f))
-    return Answer(expectation(log_w, samples), samples, log_w, lambda y: energy(y) - log_z.unsqueeze(-1), ess)
+    return Prediction(expectation(log_w, samples), samples, log_w, lambda y: energy(y) - log_z.unsqueeze(-1), ess)
 
 
-def by_grid(energy: Energy, points: Tensor, volume: float) -> Answer:
+def by_grid(energy: Energy, points: Tensor, volume: float) -> Prediction:
     """Return the answers of an energy by a sum over an even grid (P, D) that fills `volume`."""
     return by_importance(energy, points.unsqueeze(0), points.new_full((1, len(points)), -math.log(volume)))
 
 
-def of_mixture(q: MixtureDensity, num_samples: int, generator: Generator | None) -> Answer:
+def of_mixture(q: MixtureDensity, num_samples: int, generator: Generator | None) -> Prediction:
     """Return the answers of mixtures (B, ...): their exact mean and density, and equally weighted samples."""
     return of_samples(q.mean(), q.sample(num_samples, generator), q.log_prob)
 
 
-def of_samples(point: Tensor, samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Answer:
+def of_samples(point: Tensor, samples: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Prediction:
     """Return the answers of a density that can be sampled: all weights are equal."""
     M = samples.shape[1]
     log_w = torch.full(samples.shape[:2], -math.log(M), device=samples.device)
-    return Answer(point, samples, log_w, log_prob, torch.full(samples.shape[:1], float(M), device=samples.device))
+    return Prediction(point, samples, log_w, log_prob, torch.full(samples.shape[:1], float(M), device=samples.device))
 
 
 def even_grid(low: Tensor, high: Tensor, points: int) -> tuple[Tensor, float]:

@@ -19,7 +19,7 @@ from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.energy.proposals import MixtureDensity, energy_nce, nce_and_kl, proposal_with_teacher
 from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
-from ebmtrack.regression.answers import Answer, by_grid, by_importance, even_grid, of_mixture, of_samples
+from ebmtrack.regression.answers import Prediction, by_grid, by_importance, even_grid, of_mixture, of_samples
 from ebmtrack.regression.networks import FeatureEnergy, make_trunk, two_layers
 
 GRID = {1: 1024, 2: 64**2, 3: 30**3}  # cells by dimension (Paper IV: 30^3 for head poses)
@@ -87,7 +87,7 @@ class Head(nn.Module):
         """Return the losses (B,) of labels z (B, D); images are normalised ones, for methods with a second trunk."""
         raise NotImplementedError
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the answers for features g (B, H)."""
         raise NotImplementedError
 
@@ -111,9 +111,9 @@ class DirectHead(Head):
             return huber_loss(self.mean(g), z, reduction="none").sum(dim=-1)
         return (self.mean(g) - z).square().sum(dim=-1)
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the numbers alone."""
-        return Answer(self.mean(g))
+        return Prediction(self.mean(g))
 
 
 class MixtureHead(Head):
@@ -133,7 +133,7 @@ class MixtureHead(Head):
         """Return -log q of the labels."""
         return -self.density(g).log_prob(z.unsqueeze(1)).squeeze(1)
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the mixture's mean and samples."""
         return of_mixture(self.density(g), num_samples, generator)
 
@@ -149,7 +149,7 @@ class LaplaceHead(Head):
         """Return the loss of the supplement: the NLL (D = 1), or twice the NLL (eq. S10), without a constant."""
         return laplace_loss(z, self.mean(g), self.log_beta(g))
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return mean and samples: a radius of Gamma(D) in a random direction, stretched by beta."""
         mean, log_beta, D = self.mean(g), self.log_beta(g), self.config.dims
         shape = (len(g), num_samples, D)
@@ -208,7 +208,7 @@ class SoftmaxHead(Head):
         low, high = self._range(z)
         return ((z - low) / (high - low) * (self.config.classes - 1)).round().long().clamp(0, self.config.classes - 1)
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the mean, and the density that is even within each class."""
         log_p, values = self.log_p(g), self.values(g)
         width, (B, C, D) = values[1] - values[0], log_p.shape
@@ -237,7 +237,7 @@ class EnergyHead(Head):
         """Return the losses."""
         return ENERGY_LOSSES[self.kind](self, g, z, generator)
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the answers by a sum over an even grid from `low` to `high`."""
         points, volume = even_grid(*self._range(g), GRID[self.config.dims])
         return by_grid(lambda y: self.energy(g, y), points, volume)
@@ -321,7 +321,7 @@ class ProposalHead(Head):
         y, log_q = label_and_samples(self.proposal.density(g.detach()), z, self.config.noise, generator)
         return nce_and_kl(self.energy(g, y), log_q, reduction="none")
 
-    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Answer:
+    def answer(self, g: Tensor, num_samples: int, generator: Generator | None) -> Prediction:
         """Return the energy's answers by importance sampling with the proposal."""
         q = self.proposal.density(g)
         y = q.sample(num_samples, generator)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack.nets.backbone import normalize_images
-from ebmtrack.regression.answers import Answer
+from ebmtrack.regression.answers import Prediction
 from ebmtrack.regression.examples import Examples
 from ebmtrack.regression.heads import ProposalHead
 from ebmtrack.regression.network import RegressionNet, choose_step, refine
@@ -50,7 +50,7 @@ def evaluate(net: RegressionNet, examples: Examples, num_samples: int = 1024, se
     return {name: (v.median() if name.startswith(("width", "ess")) else v.mean()).item() for name, v in joined.items()}
 
 
-def _rows(net: RegressionNet, images: Tensor, labels: Tensor, answer: Answer) -> dict[str, Tensor]:
+def _rows(net: RegressionNet, images: Tensor, labels: Tensor, answer: Prediction) -> dict[str, Tensor]:
     """Return the figures (B,) of a batch."""
     errors = (answer.point - labels).abs()
     rows = {"mae": errors.mean(dim=1)}

@@ -19,7 +19,7 @@ from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import replacing
 from ebmtrack.images import read_rgb
 from ebmtrack.nets.backbone import normalize_images
-from ebmtrack.regression.answers import Answer, by_grid, even_grid
+from ebmtrack.regression.answers import Prediction, by_grid, even_grid
 from ebmtrack.regression.examples import resize
 from ebmtrack.regression.heads import GRID, RegressionConfig, make_head
 from ebmtrack.regression.networks import FeatureEnergy, make_trunk
@@ -51,7 +51,7 @@ class RegressionNet(nn.Module):
         return self.head.loss(self.trunk(images), z, images, generator).mean()
 
     @torch.no_grad()
-    def answer(self, images: Tensor, num_samples: int = 1024, generator: Generator | None = None) -> Answer:
+    def answer(self, images: Tensor, num_samples: int = 1024, generator: Generator | None = None) -> Prediction:
         """Return the answers for images, in the targets' units.
 
         Args:
@@ -76,7 +76,7 @@ class RegressionNet(nn.Module):
         return lambda y: energy(g, (y - shift) / scale)
 
     @torch.no_grad()
-    def grid_answer(self, images: Tensor) -> Answer:
+    def grid_answer(self, images: Tensor) -> Prediction:
         """Return the energy's answers by a sum over a grid, also if there is a proposal."""
         low, high = (torch.tensor(v, device=images.device) for v in (self.config.low, self.config.high))
         points, volume = even_grid(low, high, GRID[self.config.dims])

@@ -51,7 +51,7 @@ def bench_device(data: DeviceBatches, samples: int, batch: int) -> Throughput:
 
     data.batch(numbers[0])
     plain = seconds()
-    with _timed(watched, clock) as parts:
+    with _time_calls(watched, clock) as parts:
         scale = plain / seconds()  # waiting for each part takes time of its own
     parts["resample"] -= parts["read"]
     shares = {name: value * scale for name, value in parts.items()}
@@ -65,7 +65,7 @@ def bench_files(data, samples: int, name: str = "from files") -> Throughput:
     clock = _clock(torch.device("cpu"))
     watched = {"draw": (data.sampler, "choose"), "crop": (pipeline, "crop_window"), "look": (pipeline, "change_look")}
     watched |= {f"decode {source.name}": (source, "frame") for source in data.sampler.sources}
-    with _timed(watched, clock) as parts:
+    with _time_calls(watched, clock) as parts:
         start = clock()
         for number in range(samples):
             data[number]
@@ -78,19 +78,19 @@ def _clock(device: torch.device) -> Callable[[], float]:
     if device.type == "cpu":
         return time.process_time
 
-    def finished() -> float:
+    def synchronised_time() -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    return finished
+    return synchronised_time
 
 
 @contextlib.contextmanager
-def _timed(watched: dict[str, tuple[object, str]], clock: Callable[[], float]) -> Iterator[Counter]:
+def _time_calls(watched: dict[str, tuple[object, str]], clock: Callable[[], float]) -> Iterator[Counter]:
     """Yield seconds by name, to which calls of the functions (owner, attribute) add theirs within the block."""
     parts, before = Counter({name: 0.0 for name in watched}), {}
 
-    def timed(name: str, function: Callable) -> Callable:
+    def add_time(name: str, function: Callable) -> Callable:
         def run(*args, **kwargs):
             start = clock()
             try:
@@ -102,7 +102,7 @@ def _timed(watched: dict[str, tuple[object, str]], clock: Callable[[], float]) -
 
     for name, (owner, attribute) in watched.items():
         before[name] = getattr(owner, attribute)
-        setattr(owner, attribute, timed(name, before[name]))
+        setattr(owner, attribute, add_time(name, before[name]))
     try:
         yield parts
     finally:

@@ -27,7 +27,7 @@ from ebmtrack.detection.branch import DetectionEnergy
 from ebmtrack.detection.coco_ap import as_content, coco_ap
 from ebmtrack.detection.host import Boxes, FeatureMaps
 from ebmtrack.detection.losses import energy_loss, paper_loss
-from ebmtrack.detection.photographs import Labels, Photograph, read_photographs
+from ebmtrack.detection.photographs import CategoryLabels, Photograph, read_photographs
 from ebmtrack.detection.refine import STEP_LENGTHS, StepLengths, refine_boxes
 from ebmtrack.energy.density import corner_sweep, heat_map
 from ebmtrack.errors import ConfigError
@@ -53,7 +53,7 @@ STRIDES = [8, 16]
 CHANNELS = 64
 CANONICAL = 128.0  # of `box_levels`, for these small pictures
 JITTER = 0.15
-ONE_CLASS = Labels([1], 2)
+ONE_CLASS = CategoryLabels([1], 2)
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,10 @@ def augmented_views(
     views = [(patch, (0, 0))]
     views += [(patch, (int(y * size / 2), int(x * size / 2))) for y, x in params.shift_fracs]
     changed = [patch[:, ::-1]] if params.flip else []
-    changed += [blurred(patch, sigmas) for sigmas in params.blur_sigmas]
-    changed += [rotated(patch, angle) for angle in params.rotations_deg]
+    changed += [blur(patch, sigmas) for sigmas in params.blur_sigmas]
+    changed += [rotate(patch, angle) for angle in params.rotations_deg]
     views += [(view, random_shift(size, params.random_shift_frac, random)) for view in changed]
-    patches = np.stack([centred(view, size, shift) for view, shift in views])
+    patches = np.stack([crop_centre(view, size, shift) for view, shift in views])
     return patches, np.array([shift for _, shift in views])
 
 
@@ -169,7 +169,7 @@ def random_shift(size: int, frac: float, random: RandomNumbers) -> tuple[int, in
     return int(y), int(x)
 
 
-def blurred(patch: np.ndarray, sigmas_yx: tuple[float, float]) -> np.ndarray:
+def blur(patch: np.ndarray, sigmas_yx: tuple[float, float]) -> np.ndarray:
     """Return the patch under a separable Gaussian of radius ceil(2 sigma), zeros outside."""
     kernels = []
     for sigma in sigmas_yx:
@@ -179,7 +179,7 @@ def blurred(patch: np.ndarray, sigmas_yx: tuple[float, float]) -> np.ndarray:
     return cv2.sepFilter2D(patch, -1, kernels[1], kernels[0], borderType=cv2.BORDER_CONSTANT)
 
 
-def rotated(patch: np.ndarray, angle_deg: float) -> np.ndarray:
+def rotate(patch: np.ndarray, angle_deg: float) -> np.ndarray:
     """Return the patch turned by an angle about its centre, its edge repeated outside."""
     angle = math.radians(angle_deg)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -188,7 +188,7 @@ def rotated(patch: np.ndarray, angle_deg: float) -> np.ndarray:
     return cv2.warpAffine(patch, matrix, patch.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
-def centred(patch: np.ndarray, size: int, shift_yx: tuple[int, int]) -> np.ndarray:
+def crop_centre(patch: np.ndarray, size: int, shift_yx: tuple[int, int]) -> np.ndarray:
     """Return the middle size x size pixels after a shift of the content down and right, the edge repeated."""
     ranges = []
     for length, shift in zip(patch.shape, shift_yx):

@@ -106,7 +106,7 @@ class TargetState:
         excess_h, excess_w = self.log_excess_hw
         return float(excess_w - excess_h) - self.first_log_aspect
 
-    def moved(self, position_yx: np.ndarray, size_hw: np.ndarray) -> TargetState:
+    def move(self, position_yx: np.ndarray, size_hw: np.ndarray) -> TargetState:
         """Return the state with another position and size."""
         return dataclasses.replace(
             self,

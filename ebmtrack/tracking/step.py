@@ -120,7 +120,7 @@ def track_frame(
     if states[0].params.interval_samples:
         mark("intervals")
     return [
-        (settled(state, one, stride), result_of(state, one, density))
+        (settle(state, one, stride), result_of(state, one, density))
         for one, state, density in zip(located, answers, densities)
     ]
 
@@ -222,7 +222,7 @@ def answer(state: TargetState, proposal: Proposal, best_xywh: np.ndarray) -> Tar
     if not len(best_xywh):
         return dataclasses.replace(state, box_xywh=centred_box(state.position_yx, state.size_hw))
     position, size = proposal.view.region.map.to_image(best_xywh.mean(axis=0))
-    return state.moved(position, state.own_size(size))
+    return state.move(position, state.own_size(size))
 
 
 def learn(engine: Engine, state: TargetState, one: Located) -> None:
@@ -238,7 +238,7 @@ def learn(engine: Engine, state: TargetState, one: Located) -> None:
         engine.learn(state.model, state.memory.weights, iterations)
 
 
-def settled(state: TargetState, one: Located, stride: int) -> TargetState:
+def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     """Return the state that the next frame begins with."""
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 

@@ -184,7 +184,7 @@ class Tracker:
 
     def update(self, image: np.ndarray) -> TrackResult:
         """Find the target in the next frame. Raises ConfigError on a bad image or before init()."""
-        states, image = self._started("update"), check_image(image)
+        states, image = self._running_states("update"), check_image(image)
         ((state, result),) = track_frame(self.engine, states, [image], self.params.inner_looks, self.mark)
         self._states = [state]
         return result
@@ -194,7 +194,7 @@ class Tracker:
 
         Both hold no boxes if the target was not found. The climb is computed anew.
         """
-        return climbed_candidates(self.engine, self._started("candidates")[0])
+        return climbed_candidates(self.engine, self._running_states("candidates")[0])
 
     def corner_log_density(self, points_xy: np.ndarray) -> np.ndarray:
         """Return the energies f (n,) of the boxes whose top right corner is at points (n, 2) of the last image.
@@ -207,7 +207,7 @@ class Tracker:
             raise ConfigError("corner_log_density() before update() has found the target: there is no energy")
         return corner_energies(self.engine, *proposals[0], np.asarray(points_xy, np.float64))
 
-    def _started(self, call: str) -> list[TargetState]:
+    def _running_states(self, call: str) -> list[TargetState]:
         """Return the target's state, or raise ConfigError before init()."""
         if not self._states:
             raise ConfigError(f"{call}() before init(): give the tracker a first image and a box")

@@ -44,7 +44,7 @@ class ObjectiveSettings:
         box_loss: NCE+, NCE, KLD-IS (PrDiMP's box loss) or ML-IS of `energy.losses`, or the squared IoU error of ATOM.
         classifier_loss: "hinge" is DiMP's, "kl" PrDiMP's; "none" trains trunk and box branch alone.
         target_sigma: width of p(y|y_i) in KLD-IS.
-        beta_reading: see `GaussianMixture.scaled`.
+        beta_reading: see `GaussianMixture.scale`.
         statistics: "apart" sends train and test images through trunk and classifier features one after the other, so
             that batch norm has the statistics of each group, as in pytracking; "together" sends all of them at once.
         proposals: "mixture" draws the noise boxes from the mixture of `sigmas`; "overlapping" draws them as ATOM and

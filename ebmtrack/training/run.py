@@ -192,14 +192,14 @@ class _Run:
         due = [check for check, every in self.checks if self.done % every == 0 or self.done == self.settings.steps]
         if due:
             before = random_state()
-            with self._averaged():
+            with self._with_average():
                 for check in due:
                     figures.update(check(self.net))
             set_random_state(before)
         return figures
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _with_average(self) -> Iterator[None]:
         """Let the network have the averaged weights for a while."""
         if self.average is not None:
             self.average.swap(self.net)

@@ -20,7 +20,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import index_cache
 from ebmtrack.videos.image_store import ImageStore, read_bytes
-from ebmtrack.videos.index_cache import code_digest, settled, stamp
+from ebmtrack.videos.index_cache import code_digest, is_settled, stamp
 from ebmtrack.videos.source import Source
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
@@ -168,7 +168,7 @@ def _columns(path: Path, least_side: float, largest_frac: float) -> dict[str, np
     columns = index_cache.load(key, version)
     if columns is None:
         columns = _read_columns(path, least_side, largest_frac)
-        if settled(np.array(found), now):
+        if is_settled(np.array(found), now):
             index_cache.store(key, version, columns)
     columns["boxes_xywh"].setflags(write=False)
     return columns

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.videos.labels import find_labels, load_target, read_labels
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, image_files, only_first, shown
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, image_files, only_first, visible_paths
 from ebmtrack.videos.text import read_boxes
 
 ANNOTATIONS = ("groundtruth_rect.txt", "groundtruth.txt")
@@ -43,7 +43,7 @@ def places(root: Path) -> dict[str, Path]:
     root = existing_folder(Path(root))
     if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
         root = root.resolve()
-    below = [root] if _is_labelled(root) else shown(root.iterdir())
+    below = [root] if _is_labelled(root) else visible_paths(root.iterdir())
     found = [path for path in below if path.is_dir() and _is_labelled(path)]
     if not found:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} or labels in them; see docs/data.md")

@@ -50,7 +50,7 @@ def stamp(path: str | os.PathLike) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def settled(stamps: np.ndarray, now_ns: int) -> np.ndarray:
+def is_settled(stamps: np.ndarray, now_ns: int) -> np.ndarray:
     """Return which of stamps (..., 3) are too old at `now_ns` for a later change to go unseen, (...) bool."""
     return stamps[..., 1:].max(axis=-1) < now_ns - SETTLED_NS
 
@@ -139,20 +139,22 @@ def annotation_index(
     listed = hashlib.sha256("\n".join(os.path.abspath(file) for own in files for file in own).encode())
     key, version = (*reader, listed.hexdigest()), (code_digest(reader[0]),)
     stamps = np.array([[stamp(file) for file in own] for own in files], np.int64).reshape(len(files), -1, 3)
-    old, same = _unchanged(load(key, version), stamps)
+    old, same = _find_unchanged(load(key, version), stamps)
     if old is not None and same.all():
         return old
     numbers = tqdm(range(len(files)), "reading annotations", unit="sequence", delay=3, disable=None, leave=False)
     parts = [old.get(i) if old is not None and same[i] else _read(read, i) for i in numbers]
     index = _join(parts)
-    sure = settled(stamps, now).all(axis=1) & index.known
+    sure = is_settled(stamps, now).all(axis=1) & index.known
     if (sure & ~same).any():
         kept = _join([part if sure[i] else None for i, part in enumerate(parts)])
         store(key, version, {name: getattr(kept, name) for name in _COLUMNS} | {"stamps": stamps})
     return index
 
 
-def _unchanged(found: dict[str, np.ndarray] | None, stamps: np.ndarray) -> tuple[AnnotationIndex | None, np.ndarray]:
+def _find_unchanged(
+    found: dict[str, np.ndarray] | None, stamps: np.ndarray
+) -> tuple[AnnotationIndex | None, np.ndarray]:
     """Return a stored index, and which of its sequences (n,) can still be taken from it."""
     if found is None:
         return None, np.zeros(len(stamps), bool)

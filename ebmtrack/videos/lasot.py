@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, read_attributes, shown, split_found
+from ebmtrack.videos.sequence import (
+    DataSet,
+    Frames,
+    Sequence,
+    existing_folder,
+    read_attributes,
+    split_found,
+    visible_paths,
+)
 from ebmtrack.videos.text import read_boxes, read_flags
 
 SPLITS = ("train", "test", "extension", "all")
@@ -68,7 +76,7 @@ def find(root: Path, split: str = "test") -> DataSet:
     version = "lasot_ext" if split == "extension" else "lasot"
     if split in NAMES:
         names = NAMES[split]
-        found, missing = split_found(names, lambda name: _annotated(existing_folder(root), name) is not None)
+        found, missing = split_found(names, lambda name: _annotated_folder(existing_folder(root), name) is not None)
         expected: int | None = len(names)
     else:
         known = set(NAMES["test"] + NAMES["extension"]) if split == "train" else set()
@@ -84,7 +92,7 @@ def find(root: Path, split: str = "test") -> DataSet:
 
 def load(root: Path, name: str, dataset: str = "lasot") -> Sequence:
     """Read one sequence. Raises DatasetError if boxes and flags differ in number."""
-    folder = _annotated(root, name)
+    folder = _annotated_folder(root, name)
     if folder is None:
         raise DatasetError(f"{dataset}: sequence {name!r} is not under {root}; {_folder(root, name) / ANNOTATION[0]}")
     boxes = read_boxes(folder / ANNOTATION[0], (4,))
@@ -97,7 +105,7 @@ def load(root: Path, name: str, dataset: str = "lasot") -> Sequence:
 def _names_in(root: Path) -> list[str]:
     """Return the names of the sequences in folders of classes, by class and number."""
     places = [path for path in existing_folder(root, "the folder of classes is missing").glob("*/*-*") if path.is_dir()]
-    names = [path.name for path in shown(places) if path.parent.name == path.name.rpartition("-")[0]]
+    names = [path.name for path in visible_paths(places) if path.parent.name == path.name.rpartition("-")[0]]
     return sorted(names, key=_class_and_number)
 
 
@@ -112,7 +120,7 @@ def _folder(root: Path, name: str) -> Path:
     return flat if flat.is_dir() and not inside.is_dir() else inside
 
 
-def _annotated(root: Path, name: str) -> Path | None:
+def _annotated_folder(root: Path, name: str) -> Path | None:
     """Return the folder of a sequence, None if it has no boxes."""
     folder = _folder(root, name)
     return folder if (folder / ANNOTATION[0]).is_file() else None

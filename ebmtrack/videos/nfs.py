@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, folders_by_name, shown, split_found
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, folders_by_name, split_found, visible_paths
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import finite_boxes, read_text, split_lines, to_numbers, with_decimal_points
 
@@ -100,7 +100,7 @@ def _place(
     inside = official.get(key, root / name) / str(fps)
     if not inside.is_dir():
         return None
-    for folder in (p for p in shown(inside.iterdir()) if p.is_dir()):
+    for folder in (p for p in visible_paths(inside.iterdir()) if p.is_dir()):
         if folder.with_suffix(".txt").is_file() and canonical(folder.name) == key:
             return folder.with_suffix(".txt"), folder
     return None

@@ -252,7 +252,7 @@ def read_attributes(folders: Items[Path], sequence: str, names: Items[str]) -> t
         DatasetError: For a file of another length, or with other values.
     """
     for folder in folders:
-        for path in shown(folder.glob("*.txt")):
+        for path in visible_paths(folder.glob("*.txt")):
             if canonical(path.stem) == canonical(sequence):
                 flags = read_flags(path, len(names), "attributes")
                 return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
@@ -304,7 +304,7 @@ def _load_with(load: Callable[[], Sequence], attributes: tuple[str, ...]) -> Seq
     return replace(load(), attributes=attributes)
 
 
-def shown(paths: Iterable[Path]) -> list[Path]:
+def visible_paths(paths: Iterable[Path]) -> list[Path]:
     """Return paths in order without hidden ones, such as the `._name` that macOS puts beside files on foreign disks."""
     return sorted(path for path in paths if not path.name.startswith("."))
 
@@ -316,7 +316,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def folders_by_name(root: Path) -> dict[str, Path]:
     """Return the folders in `root` by their canonical name, so that case, `-` and `_` do not matter."""
-    return {canonical(path.name): path for path in shown(existing_folder(root).iterdir()) if path.is_dir()}
+    return {canonical(path.name): path for path in visible_paths(existing_folder(root).iterdir()) if path.is_dir()}
 
 
 def existing_folder(path: Path, what: str = "no such folder") -> Path:

@@ -71,7 +71,7 @@ class Source(ABC):
         """Return the targets whose name satisfies `keep`, with their weights."""
         return Selection(self, [i for i in range(len(self)) if keep(self.target_name(i))])
 
-    def weighted(self, weights: np.ndarray) -> Selection:
+    def with_weights(self, weights: np.ndarray) -> Selection:
         """Return all targets, drawn with `weights` (len,), finite and not negative."""
         return Selection(self, range(len(self)), weights)
 
@@ -207,10 +207,10 @@ class VideoSource(Source):
         """Return the paths of all frames of a sequence whose names follow no pattern."""
         name = self._names[index]
 
-        def listed() -> list[str]:
+        def list_names() -> list[str]:
             return [str(path) for path in self.dataset.read(name).frame_paths()]
 
-        return self._listings.get(name, listed, lambda files: 120 * len(files))
+        return self._listings.get(name, list_names, lambda files: 120 * len(files))
 
     def _annotation(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if self._index is None:

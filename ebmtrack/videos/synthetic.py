@@ -32,7 +32,7 @@ from ebmtrack.videos.motion import (
     linear_map,
     random_walk,
 )
-from ebmtrack.videos.sequence import shown
+from ebmtrack.videos.sequence import visible_paths
 from ebmtrack.videos.source import Source
 
 LEAST_SHOWN = 0.4  # of the target's solid pixels; less counts as not visible
@@ -305,7 +305,7 @@ def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]
     if not folder.is_dir():
         raise DatasetError(f"{folder}: the folder of images is missing; make it, or correct the path of the material")
     kinds = (".webp", ".png", ".jpg", ".jpeg")
-    files = [path for path in shown(folder.iterdir()) if path.suffix.lower() in kinds]
+    files = [path for path in visible_paths(folder.iterdir()) if path.suffix.lower() in kinds]
     files = [path for path in files if keep is None or keep(path.stem)]
     if not files:
         raise DatasetError(f"{folder}: no image ({', '.join(kinds)}) to use")

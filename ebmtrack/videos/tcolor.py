@@ -9,7 +9,7 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.videos.otb import ATTRIBUTES
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, read_attributes, shown
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, read_attributes, visible_paths
 from ebmtrack.videos.text import read_boxes, read_table
 
 SIZE = 128
@@ -17,7 +17,11 @@ SIZE = 128
 
 def find(root: Path) -> DataSet:
     """Find the sequences under `root`. `<name>_frames.txt` holds the numbers of the first and the last frame."""
-    annotations = [path for folder in shown(existing_folder(root).iterdir()) for path in shown(folder.glob("*_gt.txt"))]
+    annotations = [
+        path
+        for folder in visible_paths(existing_folder(root).iterdir())
+        for path in visible_paths(folder.glob("*_gt.txt"))
+    ]
     loaders = {path.parent.name: partial(load, path) for path in annotations}
     return DataSet("tcolor128", root, loaders, (), SIZE, "pytracking")
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, only_first, shown, split_found
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, only_first, split_found, visible_paths
 from ebmtrack.videos.text import read_boxes
 
 ALL_SETS = tuple(range(12))
@@ -36,7 +36,7 @@ def find(root: Path, split: str = "") -> DataSet:
     places: dict[str, Path] = {}
     for number in sets:
         anno = existing_folder(root / f"TRAIN_{number}" / "anno", f"the annotation of set {number} is missing")
-        names = [path.stem for path in shown(anno.glob("*.txt"))]
+        names = [path.stem for path in visible_paths(anno.glob("*.txt"))]
         if not names:
             raise DatasetError(f"{anno}: no annotation file; fetch the set's archive again")
         twice = next((name for name in names if name in places), None)
@@ -55,7 +55,7 @@ def find_test(root: Path) -> DataSet:
     """
     folder = root / "TEST" if (root / "TEST").is_dir() else root
     anno = existing_folder(folder / "anno", "missing; TrackingNet's test set is TEST/anno and TEST/frames")
-    names = [path.stem for path in shown(anno.glob("*.txt"))]
+    names = [path.stem for path in visible_paths(anno.glob("*.txt"))]
     found, missing = split_found(names, lambda name: (folder / "frames" / name).is_dir())
     loaders = {name: partial(load, folder, name) for name in found}
     return DataSet("trackingnet", root, loaders, missing, TEST_SIZE, "trackingnet")

@@ -19,8 +19,8 @@ from ebmtrack.videos.sequence import (
     Frames,
     Sequence,
     existing_folder,
-    shown,
     split_found,
+    visible_paths,
 )
 from ebmtrack.videos.text import (
     finite_boxes,
@@ -43,7 +43,7 @@ def find(root: Path) -> DataSet:
     if (base / "list.txt").is_file():
         names = read_names(base / "list.txt")
     else:
-        names = tuple(p.name for p in shown(base.iterdir()) if (p / "groundtruth.txt").is_file())
+        names = tuple(p.name for p in visible_paths(base.iterdir()) if (p / "groundtruth.txt").is_file())
     found, missing = split_found(names, lambda name: (base / name / "groundtruth.txt").is_file())
     loaders = {name: partial(load, base / name) for name in found}
     return DataSet("vot", root, loaders, missing, len(names), "ope")
@@ -52,7 +52,7 @@ def find(root: Path) -> DataSet:
 def load(folder: Path) -> Sequence:
     """Read one sequence."""
     boxes = read_regions(folder / "groundtruth.txt")
-    tags = [p for p in shown(folder.iterdir()) if p.suffix in (".tag", ".label")]
+    tags = [p for p in visible_paths(folder.iterdir()) if p.suffix in (".tag", ".label")]
     attributes = tuple(tag.stem for tag in tags if tag.stat().st_size and read_flags(tag).any())
     frames, annotation = Frames(image_folder(folder)), folder / "groundtruth.txt"
     return Sequence(folder.name, "vot", boxes, frames, attributes=attributes, annotation=annotation)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.viewers.containers import display_matrix, is_cut_short
-from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turned
+from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turn
 
 
 class AvFrames(FrameSource):
@@ -53,4 +53,4 @@ class AvFrames(FrameSource):
                 self._pass_over(1)
         frame = self._waiting.pop(0)
         self._time = float(frame.time) if frame.time is not None else self.position / self.fps
-        return turned(frame.to_ndarray(format="rgb24"), self._matrix)
+        return turn(frame.to_ndarray(format="rgb24"), self._matrix)

@@ -14,7 +14,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_ahead
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.keyframes import Direction, KeyFrame, Labels, as_key_frames
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, as_key_frames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, frame_number
@@ -139,7 +139,7 @@ def label(
     for key in keys:
         if not span.start <= key.frame <= last:
             raise ConfigError(f"the box of target {key.id} in {key.place}: give a frame from {span.start} to {last}")
-    labels = Labels(tracker, frames.read, span.start, last, span.every)
+    labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every)
     for target in sorted({key.id for key in keys}):
         yield from labels.track([key for key in keys if key.id == target], direction)
 

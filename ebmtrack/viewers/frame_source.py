@@ -84,7 +84,7 @@ class FrameSource(ABC):
         """Return the next frame, or None after the last."""
 
 
-def turned(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+def turn(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     """Return an image (h, w, 3) turned and mirrored by a display matrix, see `containers.display_matrix`."""
     a, b, c, d = matrix
     if a == 0:

@@ -17,7 +17,7 @@ from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
-from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turned
+from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turn
 from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
@@ -156,7 +156,7 @@ class VideoFrames(FrameSource):
                 self._end()
                 return None
         self._pass_over(failures)
-        return turned(frame, self._matrix)
+        return turn(frame, self._matrix)
 
     def _end(self) -> None:
         """Note how a video ended after which no frame comes any more."""

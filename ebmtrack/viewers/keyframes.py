@@ -113,7 +113,7 @@ class Leg:
         yield from run_tracker(start, tracker.update, chain([first], frames))
 
 
-class Labels:
+class KeyFrameTracks:
     """The tracks of targets through key frames; legs that are still needed after a change are kept.
 
     Args:

@@ -94,7 +94,7 @@ def _ports(shapes: Shapes) -> list[onnx.ValueInfoProto]:
 
 def network_graphs(net: TrackerNet) -> dict[str, onnx.ModelProto]:
     """Return the graphs of a network whose batch norms are folded, by file name."""
-    box, (c2, c3) = _untyped(net.bb_regressor), net.feature_extractor.channels
+    box, (c2, c3) = _as_any(net.bb_regressor), net.feature_extractor.channels
     return {
         "look.onnx": look_graph(net),
         "reference.onnx": reference_graph(net),
@@ -104,15 +104,15 @@ def network_graphs(net: TrackerNet) -> dict[str, onnx.ModelProto]:
     }
 
 
-def _untyped(module: nn.Module) -> Any:
+def _as_any(module: nn.Module) -> Any:
     """Return a module whose parts torch's stubs call `Tensor | Module`."""
     return module
 
 
 def look_graph(net: TrackerNet) -> onnx.ModelProto:
     """Return patches (n, h, w, 3), RGB 0..255 -> layer2, layer3, and classification features before normalisation."""
-    build, trunk = GraphBuilder(), _untyped(net.feature_extractor)
-    classifier = list(_untyped(net.classifier.feature_extractor))
+    build, trunk = GraphBuilder(), _as_any(net.feature_extractor)
+    classifier = list(_as_any(net.classifier.feature_extractor))
     values = (trunk.image_mean, trunk.image_std)
     mean, std = (255 * np.array(value, np.float32).reshape(1, 3, 1, 1) for value in values)
     x = build.add("Transpose", "patches", perm=(0, 3, 1, 2))
@@ -154,7 +154,7 @@ def _stage(build: GraphBuilder, x: str, blocks: Iterable[nn.Module]) -> str:
 
 def reference_graph(net: TrackerNet) -> onnx.ModelProto:
     """Return layer2, layer3 -> the reference branch's features at strides 8 and 16."""
-    build, box, (c2, c3) = GraphBuilder(), _untyped(net.bb_regressor), net.feature_extractor.channels
+    build, box, (c2, c3) = GraphBuilder(), _as_any(net.bb_regressor), net.feature_extractor.channels
     build.add("Relu", build.convolve("layer2", box.conv3_1r[0]), name="reference8")
     build.add("Relu", build.convolve("layer3", box.conv4_1r[0]), name="reference16")
     widths = (box.conv3_1r[0].out_channels, box.conv4_1r[0].out_channels)
@@ -184,7 +184,7 @@ def box_graph(first: nn.Conv2d, second: nn.Conv2d, channels: int) -> onnx.ModelP
 
 def network_arrays(net: TrackerNet) -> dict[str, np.ndarray]:
     """Return what the engine computes in NumPy: modulation, energy head and filter optimiser, float32."""
-    box, optimizer = _untyped(net.bb_regressor), _untyped(net.classifier.filter_optimizer)
+    box, optimizer = _as_any(net.bb_regressor), _as_any(net.classifier.filter_optimizer)
     tensors = {
         "reference/fc3_weight": box.fc3_1r[0].weight.flatten(1),
         "reference/fc3_bias": box.fc3_1r[0].bias,

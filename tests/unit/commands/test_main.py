@@ -18,7 +18,7 @@ import pytest
 from ebmtrack import __version__
 from ebmtrack.commands import main as cli
 from ebmtrack.commands.evaluate import Evaluate
-from ebmtrack.commands.options import DatasetOptions, TrackerOptions, joined
+from ebmtrack.commands.options import DatasetOptions, TrackerOptions, flatten
 from ebmtrack.commands.track import Demo, Track
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
@@ -262,7 +262,7 @@ def test_signals_from_outside_keep_the_boxes(folder, name):
 def test_options_that_are_given_again_add_up(line, option, values):
     """None of them replaces the first in silence."""
     verb = cli.parse(line.split())
-    assert joined(getattr(getattr(verb, "name", verb) if line.startswith("study") else verb, option)) == values
+    assert flatten(getattr(getattr(verb, "name", verb) if line.startswith("study") else verb, option)) == values
 
 
 def test_other_trackers_add_up():

@@ -26,7 +26,7 @@ from ebmtrack.detection.detector import (
     save_detector,
 )
 from ebmtrack.detection.host import SMALL_HOST, Boxes, Host, load_host
-from ebmtrack.detection.photographs import Labels, PhotographBatches, read_photographs
+from ebmtrack.detection.photographs import CategoryLabels, PhotographBatches, read_photographs
 from ebmtrack.detection.refine import STEP_LENGTHS
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError
 from ebmtrack.training.command import settings_for
@@ -249,11 +249,11 @@ def test_photographs_and_labels(coco, tmp_path):
     found, names = read_photographs(coco / "annotations/instances_train2017.json", coco / "train2017")
     assert [len(each.boxes_xyxy) for each in found] == [2, 1, 0, 1] and names[90] == "kind 90"
     assert found[0].boxes_xyxy[1].tolist() == [60, 20, 110, 80]
-    assert Labels([3, 7, 90], 91).of(np.array([90, 3])).tolist() == [90, 3]
-    assert Labels([3, 7, 90], 4).of(np.array([90, 3])).tolist() == [3, 1]
+    assert CategoryLabels([3, 7, 90], 91).of(np.array([90, 3])).tolist() == [90, 3]
+    assert CategoryLabels([3, 7, 90], 4).of(np.array([90, 3])).tolist() == [3, 1]
     with pytest.raises(DatasetError, match="3 categories, the host 2"):
-        Labels([3, 7, 90], 3)
-    batches = PhotographBatches(found, Labels([3, 7, 90], 4), 60, seed=1)
+        CategoryLabels([3, 7, 90], 3)
+    batches = PhotographBatches(found, CategoryLabels([3, 7, 90], 4), 60, seed=1)
     batch = batches.batch(list(range(30)))
     again = batches.batch([4])
     assert torch.equal(again["images"][0], batch["images"][4]) and len(batches) == 60
@@ -271,7 +271,7 @@ def test_photographs_and_labels(coco, tmp_path):
 def test_average_precision_of_known_cases(coco):
     """Perfect boxes have AP 1; boxes with overlap 0.64 count up to 0.6: three of ten thresholds; nothing found is 0."""
     found, _ = read_photographs(coco / "annotations/instances_val2017.json", coco / "val2017")
-    labels = Labels([3, 7, 90], 4)
+    labels = CategoryLabels([3, 7, 90], 4)
     perfect = {
         each.id: Boxes(torch.tensor(each.boxes_xyxy), labels.of(each.category_ids), torch.ones(len(each.boxes_xyxy)))
         for each in found

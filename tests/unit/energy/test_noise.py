@@ -94,7 +94,7 @@ def test_scaled_mixture_is_a_change_of_variables(reading, factor):
     """If y ~ q then c y ~ p_beta, so log p_beta(c y) = log q(y) - D log c; c is beta or its root."""
     q = GaussianMixture(torch.tensor([[0.1, 0.3], [1.0, 0.2]], dtype=torch.float64))
     y = torch.randn(9, 2, generator=generator(), dtype=torch.float64)
-    scaled = q.scaled(0.1, reading).log_prob(factor * y)
+    scaled = q.scale(0.1, reading).log_prob(factor * y)
     torch.testing.assert_close(scaled, q.log_prob(y) - 2 * math.log(factor))
 
 
@@ -137,9 +137,9 @@ def test_impossible_widths_are_refused(sigmas):
 def test_impossible_arguments_are_refused():
     q = GaussianMixture.isotropic((0.05, 0.5), dims=4)
     with pytest.raises(ConfigError, match="beta"):
-        q.scaled(0.0)
+        q.scale(0.0)
     with pytest.raises(ConfigError, match="reading"):
-        q.scaled(0.1, "deviation")
+        q.scale(0.1, "deviation")
     with pytest.raises(ConfigError, match="beta"):
         nce_plus_samples(q, (2,), 3, beta=-0.1)
     with pytest.raises(ConfigError, match="last axis"):

@@ -111,7 +111,7 @@ def boxes_by_hand(checkout, box, frames, seed=0) -> np.ndarray:
 
 def test_the_gate(host):
     """Ours is found without a folder in the checkout; the host's own tracker and unknown names are as before."""
-    assert host.tracker.Tracker("ebmtrack", "tiny").tracker_class is plugin.EbmTracker
+    assert host.tracker.Tracker("ebmtrack", "tiny").tracker_class is plugin.HostTracker
     assert host.tracker.Tracker("other", "default").tracker_class.__name__ == "Other"
     assert host.tracker.Tracker("nobody", "default").tracker_class is None
 
@@ -134,7 +134,7 @@ def test_a_host_that_is_loaded_already_is_completed(host, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if not getattr(f, "for_pytracking", False)])
     late = importlib.import_module("pytracking.evaluation.tracker").Tracker
     _hook.install()
-    assert late("ebmtrack", "tiny").tracker_class is plugin.EbmTracker
+    assert late("ebmtrack", "tiny").tracker_class is plugin.HostTracker
 
 
 @pytest.mark.parametrize("name", list_params())
@@ -201,7 +201,7 @@ def test_runs_with_other_ids_have_other_seeds(host, checkout):
     """Run 3 is the tracker with seed 3."""
     params = host.tracker.Tracker("ebmtrack", "tiny").get_parameters()
     params.run_id = 3
-    ours = plugin.EbmTracker(params)
+    ours = plugin.HostTracker(params)
     ours.initialize(FRAMES[0], {"init_bbox": BOX})
     box = ours.track(FRAMES[1])["target_bbox"]
     assert np.array_equal(box, boxes_by_hand(checkout, BOX, FRAMES[:2], seed=3)[1])
@@ -219,7 +219,7 @@ def test_video_is_bgr_and_objects_share_the_network(host, checkout, tmp_path):
         assert tracker.drawn[key] == 4
     first, second = tracker.wrapper.trackers.values()
     assert isinstance(first.tracker.engine, TorchEngine) and first.tracker.engine is second.tracker.engine
-    assert plugin.EbmTracker(tracker.get_parameters()).tracker.engine is first.tracker.engine
+    assert plugin.HostTracker(tracker.get_parameters()).tracker.engine is first.tracker.engine
     assert not tracker.get_parameters().frames_are_bgr
 
 
@@ -229,7 +229,7 @@ def test_a_video_that_the_host_converts_stays_as_it_is(host):
 
     class Tracker:
         def __init__(self, name):
-            self.name, self.tracker_class = name, plugin.EbmTracker
+            self.name, self.tracker_class = name, plugin.HostTracker
 
         def get_parameters(self):
             return SimpleNamespace()
@@ -273,7 +273,7 @@ def read_or_none(path):
 def test_missing_weights_name_the_places_that_were_searched(host, checkout, capsys):
     params = plugin.parameters_of("dimp50_nce_plus", weights="nowhere")
     with pytest.raises(CheckpointError, match="network_path"):
-        plugin.EbmTracker(params)
+        plugin.HostTracker(params)
     error = capsys.readouterr().err
     assert error.startswith("ebmtrack: error when the tracker was made: CheckpointError: no weights 'nowhere'")
     assert str(checkout / "networks") in error
@@ -281,7 +281,7 @@ def test_missing_weights_name_the_places_that_were_searched(host, checkout, caps
 
 def test_weights_of_another_kind_are_refused(host, capsys):
     with pytest.raises(ConfigError, match="another kind of classifier"):
-        plugin.EbmTracker(plugin.parameters_of("prdimp18", weights="random", device="cpu"))
+        plugin.HostTracker(plugin.parameters_of("prdimp18", weights="random", device="cpu"))
 
 
 def test_hosts_own_networks_are_found_and_read(host, checkout):
@@ -291,7 +291,7 @@ def test_hosts_own_networks_are_found_and_read(host, checkout):
     path = checkout / "networks/dimp18.pth"
     export_pytracking(path, dimp18())
     assert plugin.find_weights("dimp18") == path
-    net = plugin.EbmTracker(plugin.parameters_of("dimp18", device="cpu")).tracker.engine.net
+    net = plugin.HostTracker(plugin.parameters_of("dimp18", device="cpu")).tracker.engine.net
     assert net.config.filter_optimizer == "dimp"
 
 
@@ -310,7 +310,7 @@ class Screen:
 
 def test_visdom(host):
     """A copy for another object shares the screen; boxes come alone, in a list or in a dict."""
-    ours = plugin.EbmTracker(host.tracker.Tracker("ebmtrack", "tiny").get_parameters())
+    ours = plugin.HostTracker(host.tracker.Tracker("ebmtrack", "tiny").get_parameters())
     ours.visdom = Screen()
     twin = copy.deepcopy(ours)
     twin.initialize(FRAMES[0], {"init_bbox": BOX})

@@ -13,7 +13,7 @@ from ebmtrack.commands import main as cli
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.images import write_picture
 from ebmtrack.regression import measures, network
-from ebmtrack.regression.answers import Answer, of_samples
+from ebmtrack.regression.answers import Prediction, of_samples
 from ebmtrack.regression.examples import Examples
 from ebmtrack.regression.network import RegressionNet, load_regression, refine, save_regression
 from ebmtrack.regression.networks import PooledResNet, load_trunk_weights
@@ -181,7 +181,7 @@ def test_coverage_counts_labels_in_their_intervals(monkeypatch):
     for width, expected in ((1.0, (0.5, 0.9)), (2.0, (0.8226, 0.999))):
         net = net_of("mdn")
 
-        def answer(images, num_samples, generator, width=width) -> Answer:
+        def answer(images, num_samples, generator, width=width) -> Prediction:
             B = len(images)
             z = width * torch.randn(B, 512, 1, generator=generator)
             log_prob = lambda y: -0.5 * (y.squeeze(-1) / width).square() - math.log(width * math.sqrt(2 * math.pi))  # noqa: E731

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebmtrack.tracking.first_frame import augmented_views, blurred, centred, rotated, start_target
+from ebmtrack.tracking.first_frame import augmented_views, blur, crop_centre, rotate, start_target
 from ebmtrack.tracking.params import TrackerParams, load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from tests.support.golden import image
@@ -56,16 +56,16 @@ def test_views_have_the_set_and_order_of_dimp():
 
 def test_transforms():
     patch = np.random.default_rng(0).uniform(0, 255, (40, 40, 3)).astype(np.float32)
-    assert np.array_equal(centred(patch, 20, (0, 0)), patch[10:30, 10:30])
-    assert np.array_equal(centred(patch, 20, (3, -2)), patch[7:27, 12:32])
-    assert np.array_equal(centred(patch, 20, (15, 0))[:5], np.repeat(patch[:1, 10:30], 5, axis=0))
-    assert np.allclose(rotated(rotated(patch, 0), 0), patch)
-    assert np.allclose(rotated(patch, 90)[5:35, 5:35], np.rot90(patch)[5:35, 5:35], atol=0.5)
+    assert np.array_equal(crop_centre(patch, 20, (0, 0)), patch[10:30, 10:30])
+    assert np.array_equal(crop_centre(patch, 20, (3, -2)), patch[7:27, 12:32])
+    assert np.array_equal(crop_centre(patch, 20, (15, 0))[:5], np.repeat(patch[:1, 10:30], 5, axis=0))
+    assert np.allclose(rotate(rotate(patch, 0), 0), patch)
+    assert np.allclose(rotate(patch, 90)[5:35, 5:35], np.rot90(patch)[5:35, 5:35], atol=0.5)
     constant = np.full((40, 40, 3), 100, np.float32)
-    assert np.allclose(blurred(constant, (2, 2))[8:32, 8:32], 100) and blurred(constant, (2, 2))[0, 0, 0] < 50
+    assert np.allclose(blur(constant, (2, 2))[8:32, 8:32], 100) and blur(constant, (2, 2))[0, 0, 0] < 50
     impulse = np.zeros((41, 41, 3), np.float32)
     impulse[20, 20] = 1
-    spread = blurred(impulse, (3, 1))[..., 0]
+    spread = blur(impulse, (3, 1))[..., 0]
     assert (spread[:, 20] > 0).sum() == 13 and (spread[20] > 0).sum() == 5  # radius ceil(2 sigma): 6 and 2
 
 

@@ -186,8 +186,8 @@ def test_files_that_were_just_written_are_not_kept(
     assert not cache.exists() or not list(cache.iterdir())
     future = np.array([time.time_ns() + 3 * 10**9])
     stamps = np.array([index_cache.stamp(root / "GOT-10k_Train_000001" / "groundtruth.txt")])
-    assert index_cache.settled(stamps, future[0]).all() and not index_cache.settled(stamps, time.time_ns()).any()
-    assert index_cache.settled(np.array(index_cache.MISSING), 1 + 2 * 10**9)
+    assert index_cache.is_settled(stamps, future[0]).all() and not index_cache.is_settled(stamps, time.time_ns()).any()
+    assert index_cache.is_settled(np.array(index_cache.MISSING), 1 + 2 * 10**9)
 
 
 def test_the_directory_follows_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Names(Source):
 def test_selections_compose() -> None:
     """A subset of a weighted subset addresses the same targets and carries their weights."""
     source = Names({"a": 1, "b": 2, "c": 3, "d": 4})
-    chosen = source.subset(lambda name: name != "a").weighted(np.array([5.0, 6.0, 7.0])).subset("bd".__contains__)
+    chosen = source.subset(lambda name: name != "a").with_weights(np.array([5.0, 6.0, 7.0])).subset("bd".__contains__)
     assert [chosen.target_name(i) for i in range(len(chosen))] == ["b", "d"]
     assert chosen.weights().tolist() == [5.0, 7.0]
     assert chosen.frame(1, 0)[0, 0, 0] == 3 and len(chosen.boxes_xywh(0)) == 2 and len(chosen.visible(1)) == 4

@@ -11,7 +11,7 @@ from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.frames import open_frames
-from ebmtrack.viewers.keyframes import KeyFrame, Labels, blend, mean_box, switch_point
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, blend, mean_box, switch_point
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import key_frame_texts, parse_key_frames
@@ -219,7 +219,7 @@ def test_legs_are_not_tracked_again_after_a_correction(folder):
     """A second pass over the same key frames starts no tracker; a new key frame starts those of its two gaps."""
     tracker = Drifter()
     with SeekableFrames(folder) as frames:
-        labels = Labels(tracker, frames.read, 0, 39)
+        labels = KeyFrameTracks(tracker, frames.read, 0, 39)
         keys = [KeyFrame(0, 1, true_box(0)), KeyFrame(30, 1, true_box(30))]
         first = [row for part in labels.track(keys) for row in part]
         assert sorted(tracker.starts) == [0, 30, 30]
