@@ -17,6 +17,7 @@ from ebmtrack.viewers.drawing import (
     YELLOW,
     Colour,
     draw_box,
+    draw_soft_edge,
     draw_text,
     line_width,
     overlay_heat,
@@ -76,6 +77,8 @@ def _draw_target(picture: np.ndarray, target: Target, search: bool, zoom: float)
         score = "" if target.score is None else f" {target.score:.2f}"
         draw_text(picture, f"{target.number} lost{score}", (box[0], box[1]))
     else:
+        if target.sides is not None:
+            draw_soft_edge(picture, (target.sides + 0.5) * zoom - 0.5, colour)
         draw_box(picture, box, str(target.number), target.score, colour)
 
 

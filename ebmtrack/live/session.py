@@ -18,6 +18,7 @@ from ebmtrack.live.statistics import Statistics
 from ebmtrack.viewers.corner_map import corner_map
 
 GRID = 25  # points of the live heat map in each direction; 41 as in the demonstration take 80 ms of processor time
+EDGE = 0.9  # probability of the intervals that are drawn as soft edges
 REACH = 0.45  # of the heat map to each side of the corner, in box widths and heights
 CLOSE_S = 2.0  # how long closing waits for the frame that is worked on
 WAIT_S = 0.05  # how long the tracking thread waits for a frame before it looks for commands
@@ -52,6 +53,8 @@ class ManyTracker(Protocol):
 
     def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray: ...
 
+    def show_intervals(self, wanted: bool) -> None: ...
+
 
 class LoadingTracker:
     """A ManyTracker that a thread of its own loads; whoever needs it first waits until it is there.
@@ -84,6 +87,10 @@ class LoadingTracker:
         """See ManyTracker."""
         return self._future.result().corner_log_density(target, points_xy)
 
+    def show_intervals(self, wanted: bool) -> None:
+        """See ManyTracker."""
+        self._future.result().show_intervals(wanted)
+
     def _run(self, load: Callable[[], ManyTracker]) -> None:
         """Run the thread."""
         try:
@@ -104,7 +111,8 @@ class Target:
     """One target in one frame.
 
     number: its name on the screen, from 1. score: None in the frame that it was drawn on. search_xywh: the search
-    region, None there as well. heat: the energy around its corner, if that was asked for.
+    region, None there as well. heat: the energy around its corner, sides (4, 2) the intervals that hold its true sides
+    with a probability of EDGE, if these were asked for.
     """
 
     number: int
@@ -113,6 +121,7 @@ class Target:
     lost: bool = False
     search_xywh: Box | None = None
     heat: Heat | None = field(default=None, repr=False, compare=False)
+    sides: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -184,13 +193,18 @@ class Session:
         """Compute the selected target's heat map from now on, or no longer."""
         self.energy = wanted
 
+    def show_intervals(self, wanted: bool) -> None:
+        """Have intervals of the targets' sides computed from the next frame on, or no longer."""
+        self.tracker.show_intervals(wanted)
+
     def step(self, image: np.ndarray) -> None:
         """Find all targets in the next frame."""
         results = self.tracker.update(image) if self._targets else {}
         for number, identity in self._id_of.items():
             result = results[identity]
-            lost = not result.found
-            self._targets[number] = Target(number, result.box_xywh, result.score, lost, result.search_xywh)
+            lost, density = not result.found, getattr(result, "density", None)
+            sides = None if density is None else density.interval(EDGE)
+            self._targets[number] = Target(number, result.box_xywh, result.score, lost, result.search_xywh, sides=sides)
 
     def _with_heat(self, target: Target) -> Target:
         """Return the target with its heat map if that is wanted and there is an energy (after the first update)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from ebmtrack.engines import load_engine
 from ebmtrack.engines.base import Engine, Mark, TrainedOn, no_mark
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.first_frame import start_target
-from ebmtrack.tracking.params import TrackerParams, load_params
+from ebmtrack.tracking.params import INTERVAL_SAMPLES, TrackerParams, load_params
 from ebmtrack.tracking.state import TargetState
 from ebmtrack.tracking.step import TrackResult, climbed_candidates, corner_energies, track_frame
 from ebmtrack.weights import DEFAULT_WEIGHTS
@@ -104,6 +105,11 @@ class MultiTracker:
         """Forget a target. Raises ConfigError if there is none of this id."""
         self._state(target)
         del self._states[target]
+
+    def show_intervals(self, wanted: bool) -> None:
+        """Have the results of the next frames say how sure they are of each side (TrackResult.interval), or not."""
+        self.params = self.params.replace(interval_samples=INTERVAL_SAMPLES if wanted else 0)
+        self._states = {name: dataclasses.replace(one, params=self.params) for name, one in self._states.items()}
 
     def candidates(self, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a target's candidate boxes before and after their climb; see Tracker.candidates."""

@@ -63,6 +63,33 @@ def draw_box(
     return image
 
 
+def draw_soft_edge(image: np.ndarray, sides: np.ndarray, colour: Colour = SKY, strength: float = 0.7) -> np.ndarray:
+    """Draw how sure a box is: a band around it, as wide as the intervals that hold its sides; return the image.
+
+    Args:
+        image: changed in place.
+        sides: (4, 2) low and high end of left, top, right and bottom, pixels; nothing is drawn if one is not finite.
+        colour: of the band.
+        strength: its cover in the middle of an interval, which falls to 0 at its ends.
+    """
+    if not np.isfinite(sides).all():
+        return image
+    reach = 4.0 * max(image.shape[:2])
+    (left, top, right, bottom), size = np.clip(sides, -reach, reach), image.shape[1::-1]
+    covers = []
+    for (low, high), last in (((left, right), size[0]), ((top, bottom), size[1])):
+        first, end = (int(np.clip(v, 0, last)) for v in (np.floor(low[0]), np.ceil(high[1]) + 1))
+        at, ends = np.arange(first, end), np.array([low, high])
+        middle, half = ends.mean(axis=1)[:, None], np.maximum(np.diff(ends, axis=1) / 2, 0.5)
+        edge = np.clip(1 - np.abs(at - middle) / half, 0, 1).max(axis=0)
+        covers.append((first, edge, np.where((at > middle[0]) & (at < middle[1]), 1.0, edge)))
+    (x, edge_x, within_x), (y, edge_y, within_y) = covers
+    cover = strength * np.maximum(edge_x * within_y[:, None], within_x * edge_y[:, None])[..., None]
+    window = image[y : y + len(edge_y), x : x + len(edge_x)]
+    window[...] = np.rint(window * (1 - cover) + np.array(colour) * cover).astype(np.uint8)
+    return image
+
+
 def draw_text(image: np.ndarray, text: str, at_xy: tuple[float, float], colour: Colour = WHITE) -> np.ndarray:
     """Write text on a dark plate whose bottom left is (x, y), kept inside the image; return the image."""
     scale = max(0.4, min(image.shape[:2]) / 900)

@@ -137,6 +137,23 @@ def write_results(
     return [path]
 
 
+def check_interval(interval: float | None, boxes: str | None, layout: str | None, is_drawn: bool) -> None:
+    """Raise ConfigError if intervals are asked for that are no probability, or that nothing would show.
+
+    Args:
+        interval: probability of the intervals; None for none.
+        boxes: the file of boxes, if there is one.
+        layout: its layout, if its ending does not say it.
+        is_drawn: whether frames are saved or shown.
+    """
+    if interval is None:
+        return
+    if not 0 < interval < 1:
+        raise ConfigError(f"--interval is a probability above 0 and below 1, such as 0.9, not {interval}")
+    if not (is_drawn if boxes is None else layout_of(boxes, layout) in INTERVAL_LAYOUTS):
+        raise ConfigError("--interval needs a place for intervals: --boxes OUT.csv or OUT.json, --save OUT.mp4, --show")
+
+
 def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
     """Return the layout of a file of results.
 

@@ -23,7 +23,7 @@ class TrackOptions:
         boxes: Write the boxes in the layout that the ending names (.txt, .csv, .json ...).
         layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
         interval: Let .csv and .json hold, for each side of the box, the interval that holds the true side with this
-            probability, such as 0.9, and the probability that the target is lost.
+            probability, such as 0.9, and the probability that the target is lost; drawn boxes get soft edges.
         start: First frame, a number from 0 or a time such as 12.5s or 1:02.5; boxes without a frame are in this one.
         end: Last frame to track, a number or a time.
         every: Track one of this many frames.

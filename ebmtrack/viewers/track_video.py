@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.tracking.params import INTERVAL_SAMPLES
-from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_text
+from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_text
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem
-from ebmtrack.viewers.results import INTERVAL_LAYOUTS, Box, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
@@ -47,6 +47,7 @@ class VideoTrack:
     rows: list[FrameResult] = field(default_factory=list)
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
+    interval: float | None = None  # probability of the intervals that are drawn as soft edges
 
     def add(self, step: Step) -> None:
         """Note down one more frame."""
@@ -143,7 +144,7 @@ class _Job:
         options: TrackOptions,
     ):
         self.source, self.load_tracker, self.visdom, self.options = source, _once(load_tracker), visdom, options
-        self.result, self.complete = VideoTrack(), True
+        self.result, self.complete = VideoTrack(interval=options.interval), True
         self.note: str | None = None
         default = None if options.both else 0
         written = parse_key_frames(options.init, 30.0, default) if options.init else []
@@ -299,18 +300,24 @@ def _follow(
             if step.answers and getattr(tracker, "watch", None):
                 tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
             if outputs and step.image is not None:
-                if _is_ended(outputs, draw_results(step.image, step.results, result.fps), step.moment_s):
+                drawn = draw_results(step.image, step.results, result.fps, result.interval)
+                if _is_ended(outputs, drawn, step.moment_s):
                     return
             if max_frames is not None and len(result.boxes_xywh) >= max_frames:
                 return
 
 
-def draw_results(image: np.ndarray, rows: Sequence[FrameResult], fps: float) -> np.ndarray:
-    """Return a copy of a frame with the boxes of its results, its number and the speed."""
+def draw_results(
+    image: np.ndarray, rows: Sequence[FrameResult], fps: float, interval: float | None = None
+) -> np.ndarray:
+    """Return a copy of a frame with the boxes of its results, its number and the speed; soft edges are intervals."""
     drawn = image.copy()
     for row in rows:
-        label = f"{row.id} " * (len(rows) > 1) + ("start" if row.score is None else f"{row.score:.2f}")
-        draw_box(drawn, row.box_xywh, label, colour=PALETTE[(row.id - 1) % len(PALETTE)], lost=not row.found)
+        label, colour = f"{row.id} " * (len(rows) > 1), PALETTE[(row.id - 1) % len(PALETTE)]
+        label += "start" if row.score is None else f"{row.score:.2f}"
+        if interval is not None and row.density is not None:
+            draw_soft_edge(drawn, row.density.interval(interval), colour)
+        draw_box(drawn, row.box_xywh, label, colour=colour, lost=not row.found)
     return draw_text(drawn, f"{rows[0].frame}  {fps:.0f} frames/s", (0, 0))
 
 
@@ -383,12 +390,7 @@ def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> Trac
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
     if checked.backward and checked.both:
         raise ConfigError("--both goes backward as well: use one of --backward and --both")
-    if checked.interval is not None and not 0 < checked.interval < 1:
-        raise ConfigError(f"--interval is a probability above 0 and below 1, such as 0.9, not {checked.interval}")
-    if checked.interval is not None and (
-        checked.boxes is None or layout_of(checked.boxes, checked.layout) not in INTERVAL_LAYOUTS
-    ):
-        raise ConfigError("--interval needs a file that can hold intervals: --boxes OUT.csv or OUT.json")
+    check_interval(checked.interval, checked.boxes, checked.layout, bool(checked.save or checked.show))
     if checked.max_frames is not None and checked.max_frames < 1:
         raise ConfigError(f"--max-frames is a number of frames, at least 1, not {checked.max_frames}")
     if not checked.init:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.tracking.uncertainty import BoxDensity
 from ebmtrack.viewers.frames import FrameSource
 
 WAIT_S = 20.0  # for what takes milliseconds; only a failing test waits so long
@@ -61,6 +62,7 @@ class Seen:
     score: float = 0.75
     found: bool = True
     search_xywh: tuple[float, float, float, float] = (0.0, 0.0, 60.0, 40.0)
+    density: BoxDensity | None = None
 
 
 class NotingTracker:
@@ -76,7 +78,7 @@ class NotingTracker:
         self.threads: set[str] = set()
         self.lost: set[int] = set()
         self.gate, self.updating = gate, threading.Event()
-        self._next = 0
+        self._next, self.unsure = 0, False
 
     def add(self, image_rgb: np.ndarray, box_xywh) -> int:
         self.threads.add(threading.current_thread().name)
@@ -91,10 +93,14 @@ class NotingTracker:
         self.updating.set()
         if self.gate is not None:
             assert self.gate.acquire(timeout=WAIT_S)
-        return {name: Seen(box, found=name not in self.lost) for name, box in self.boxes.items()}
+        density = BoxDensity(*(np.ones(4) for _ in range(4)), 1.0, 1.0) if self.unsure else None
+        return {name: Seen(box, found=name not in self.lost, density=density) for name, box in self.boxes.items()}
 
     def remove(self, target: int) -> None:
         del self.boxes[target]
+
+    def show_intervals(self, wanted: bool) -> None:
+        self.unsure = wanted
 
     def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray:
         """-|p - corner|^2: highest at the top right corner of the box."""

@@ -275,6 +275,14 @@ def test_the_heat_map_is_that_of_the_selected_target_while_it_is_seen():
     assert all(target.heat is None for target in session.targets())
 
 
+def test_intervals_come_with_targets_while_they_are_wanted():
+    session = session_with(BOX, BOX)
+    for wanted in (False, True, False):
+        session.show_intervals(wanted)
+        session.step(picture(1))
+        assert [target.sides is not None for target in session.targets()] == [wanted] * 2
+
+
 def test_the_heat_map_is_highest_at_the_corner_and_covers_the_area_around_it():
     """With f = -|p - corner|^2 the map is 1 at its middle, which is the corner (28, 6), and exp(-r^2) elsewhere."""
     heat = corner_heat(lambda points: -((points - [28.0, 6.0]) ** 2).sum(axis=1), BOX)

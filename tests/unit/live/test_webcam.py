@@ -25,7 +25,7 @@ from ebmtrack.live.controls import Controls
 from ebmtrack.live.session import Heat, Live, LiveView, Target
 from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers import window
-from ebmtrack.viewers.drawing import GREY, PALETTE
+from ebmtrack.viewers.drawing import GREY, PALETTE, draw_soft_edge
 from ebmtrack.viewers.frames import open_frames
 from ebmtrack.viewers.results import ResultInfo
 from ebmtrack.viewers.video_file import VideoWriter
@@ -134,6 +134,7 @@ def test_a_stroke_is_no_box(controls):
         ("\b", ("remove", 2)),
         ("c", ("clear",)),
         ("e", ("show_energy", True)),
+        ("i", ("show_intervals", True)),
     ],
 )
 def test_keys_act_on_the_session(controls, key, asked):
@@ -228,6 +229,27 @@ def test_search_regions_and_energy_are_drawn_where_wanted():
     assert (plain[84:86, 20:150] == 100).all() and PALETTE[0] in colours_in(searched[84:86, 20:150])
     hot = picture_of.draw_view(view_of(Target(1, BOX, 0.9, heat=heat)))
     assert (plain[25:38, 56:68] == 100).all() and (hot[25:38, 56:68] != 100).all()
+
+
+def test_a_soft_edge_shows_how_sure_the_box_is():
+    """It reaches to the intervals' ends and no further, and not to the box's middle; a lost target has none."""
+    x, y, w, h = BOX
+    sides = np.array([[v - 9, v + 9] for v in (x, y, x + w, y + h)])
+    plain = picture_of.draw_view(view_of(Target(1, BOX, 0.9)))
+    soft = picture_of.draw_view(view_of(Target(1, BOX, 0.9, sides=sides)))
+    changed = np.argwhere((soft != plain).any(axis=2))
+    assert (changed.min(axis=0) >= [y - 9, x - 9]).all() and (changed.max(axis=0) <= [y + h + 9, x + w + 9]).all()
+    row, column = round(y + h / 2), round(x)
+    assert (soft[row, round(x + w / 2)] == 100).all()
+    cover = np.abs(soft[row, column - 8 : column - 3].astype(int) - 100).sum(axis=1)
+    assert (np.diff(cover) > 0).all()  # fades outwards
+    lost = picture_of.draw_view(view_of(Target(1, BOX, 0.9, lost=True, sides=sides)))
+    assert (lost == picture_of.draw_view(view_of(Target(1, BOX, 0.9, lost=True)))).all()
+
+
+@pytest.mark.parametrize("sides", [np.full((4, 2), np.nan), np.tile([-1e9, 1e9], (4, 1)), np.full((4, 2), 20.0)])
+def test_a_soft_edge_of_odd_intervals(sides):
+    draw_soft_edge(np.full((30, 40, 3), 100, np.uint8), sides)
 
 
 def test_the_selected_of_several_targets_has_handles():

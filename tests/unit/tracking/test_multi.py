@@ -52,6 +52,17 @@ def test_boxes_equal_those_of_separate_trackers(engine):
         assert np.array_equal(got, boxes[: len(got)])
 
 
+def test_intervals_can_be_switched_while_tracking(engine):
+    """Targets that are there and later ones have them from the next frame on; no box moves by it."""
+    tracker = MultiTracker(engine, PARAMS, inner_looks=0)
+    first, results = tracker.add(FRAMES[0], BOXES[0], 0), []
+    for wanted, frame in zip((False, True, True, False), FRAMES[1:]):
+        tracker.show_intervals(wanted)
+        results.append(tracker.update(frame)[first])
+        assert (results[-1].density is not None) == wanted
+    assert np.array_equal([result.box_xywh for result in results], boxes_of(engine, BOXES[0], 0))
+
+
 def test_no_targets_no_results(engine):
     assert MultiTracker(engine, PARAMS).update(FRAMES[0]) == {}
 

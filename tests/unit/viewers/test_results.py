@@ -64,6 +64,7 @@ def test_csv_and_json_hold_intervals_if_asked(tmp_path):
     [
         ({"interval": 90.0, "boxes": "r.csv"}, "above 0 and below 1"),
         ({"interval": 0.9, "boxes": "r.txt"}, "--boxes OUT.csv or OUT.json"),
+        ({"interval": 0.9, "boxes": "r.txt", "save": "r.mp4"}, "--boxes OUT.csv or OUT.json"),
         ({"interval": 0.9}, "--boxes OUT.csv or OUT.json"),
     ],
 )
