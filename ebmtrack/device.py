@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from pathlib import Path
 
 from ebmtrack.errors import ConfigError
 
@@ -60,6 +61,20 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
 def count_gpus() -> int:
     """Return the number of CUDA GPUs that PyTorch sees, 0 without PyTorch."""
     return _count("cuda")
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16), as Linux names it."""
+    return not _cpu_features().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _cpu_features() -> set[str]:
+    """Return the CPU's instruction sets as Linux names them; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return {word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
 
 
 def _count(kind: str) -> int:

@@ -47,7 +47,7 @@ class TrackerOptions:
         weights: Network weights (.safetensors), or the name of a network that comes with ebmtrack, instead of those
             of the set-up.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
-        engine: torch, onnx (no torch needed), or auto.
+        engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
     """
 
     params: str = DEFAULT_SET_UP

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
+from ebmtrack.device import multiplies_bfloat16, pick_device
 from ebmtrack.engines.base import Engine
-from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, is_exported
+from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, find_exported, is_exported
 from ebmtrack.errors import ConfigError, missing_extra
 
 __all__ = ["ENGINES", "Engine", "has_torch", "load_engine", "weights_file"]
 
 ENGINES = ("auto", "torch", "onnx")
 CLASSIFIERS = ("network", "atom")
+DEPTHWISE = ("efficientnet_lite0",)  # backbones of depthwise convolutions, at which PyTorch is slow on CPUs
 
 
 def load_engine(
@@ -31,8 +34,7 @@ def load_engine(
         device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; on ONNX
             Runtime also "openvino", "tensorrt", "coreml", "directml".
         precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
-        engine: "torch", "onnx" or "auto": ONNX Runtime for the folder of an exported network and where torch is not
-            installed, torch otherwise.
+        engine: "torch", "onnx" or "auto": the one that `is_for_onnx` names.
         classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
     Raises:
@@ -45,7 +47,7 @@ def load_engine(
         raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier!r}")
     if classifier == "atom" and engine == "auto" and not is_exported(weights):
         engine = "torch"
-    if engine == "onnx" or (engine == "auto" and (is_exported(weights) or not has_torch())):
+    if engine == "onnx" or (engine == "auto" and is_for_onnx(weights, device, precision)):
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
         if classifier == "atom":
@@ -60,6 +62,31 @@ def load_engine(
 
         return load_torch_engine(weights, device, precision, AtomEngine)
     return load_torch_engine(weights, device, precision)
+
+
+def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:
+    """Return whether a network runs on ONNX Runtime if the user names no engine.
+
+    An exported network does, and any network if torch is not installed. A network that ships has both forms: on a CPU
+    the faster one is taken. PyTorch is 1.2 times as fast as ONNX Runtime if the CPU multiplies bfloat16, 0.8 times if
+    it does not, and 0.55 times at depthwise convolutions (docs/results.md, "Engines and networks side by side").
+
+    Args:
+        weights: see `load_engine`.
+        device: see `load_engine`.
+        precision: one for PyTorch, or "auto".
+
+    Raises:
+        ConfigError: on a device that is not there.
+    """
+    if is_exported(weights) or not has_torch():
+        return True
+    shipped = find_exported(weights)
+    if shipped is None or precision != "auto" or (weights is not None and Path(weights).is_file()):
+        return False
+    description = json.loads((shipped / DESCRIPTION).read_text(encoding="utf-8"))
+    is_slow_on_torch = description["config"]["backbone"] in DEPTHWISE or not multiplies_bfloat16()
+    return is_slow_on_torch and pick_device(device) == "cpu"
 
 
 def weights_file(weights: str | Path | None) -> Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ebmtrack.device import multiplies_bfloat16
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import fold_batch_norm, normalize_images
 from ebmtrack.nets.classifier import instance_l2_norm
@@ -19,11 +19,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16)."""
+    """Return whether PyTorch multiplies bfloat16 in this CPU's hardware."""
     if not torch.backends.mkldnn.is_available():
         return False
-    features = _cpu_features()
-    return "avx512_bf16" in features or "amx_bf16" in features or "bf16" in features
+    return multiplies_bfloat16()
 
 
 def gpu_has_bfloat16(device: torch.device) -> bool:
@@ -31,15 +30,6 @@ def gpu_has_bfloat16(device: torch.device) -> bool:
     if torch.version.hip:
         return torch.cuda.is_bf16_supported()
     return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-
-
-def _cpu_features() -> set[str]:
-    """Return the CPU's instruction sets as Linux names them; empty on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    return {word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
 
 
 class InferenceNet:

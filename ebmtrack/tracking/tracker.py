@@ -163,7 +163,8 @@ class Tracker:
             weights: a file, an exported network's folder or the name of a network that ships, instead of the set-up's.
             device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
             precision: "float32", "bfloat16" or "auto".
-            engine: "torch", "onnx", or "auto": ONNX Runtime for an exported network and if torch is not installed.
+            engine: "torch", "onnx", or "auto": ONNX Runtime for an exported network, if torch is not installed, and
+                where it is faster (docs/engines.md).
 
         Raises:
             ConfigError: on an unknown set-up or device, or one that does not fit the network.

@@ -19,7 +19,7 @@ from ebmtrack.checkpoints.native import (
     save_checkpoint,
     tensors_sha256,
 )
-from ebmtrack.engines import load_engine, weights_file
+from ebmtrack.engines import is_for_onnx, load_engine, weights_file
 from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.onnx_energy import BoxMaps
@@ -315,6 +315,37 @@ def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
     assert weights_file(folder / "net.safetensors") == folder / "net.safetensors"
     with pytest.raises(ConfigError, match="engine must be one of auto, torch, onnx"):
         load_engine(None, engine="tensorflow")
+
+
+@pytest.mark.parametrize(
+    "weights, bfloat16, gpus, options, expected",
+    [
+        (None, True, 0, {}, False),
+        (None, False, 0, {}, True),
+        ("ebm18_small", False, 0, {"precision": "float32"}, False),
+        ("ebm_lite", True, 0, {}, True),
+        ("ebm_lite", True, 1, {}, False),
+        ("ebm_lite", True, 1, {"device": "cpu"}, True),
+        ("ebm_lite", True, 0, {"precision": "bfloat16"}, False),
+        ("FILE", False, 0, {}, False),
+    ],
+)
+def test_the_faster_engine_is_taken_for_a_network_that_ships(monkeypatch, weights, bfloat16, gpus, options, expected):
+    """PyTorch is faster in bfloat16 and on GPUs, ONNX Runtime in float32 and at depthwise convolutions."""
+    monkeypatch.setattr("ebmtrack.engines.multiplies_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    weights = resolve_weights("ebm_lite") if weights == "FILE" else weights
+    assert is_for_onnx(weights, **options) == expected
+
+
+def test_the_network_for_cpus_runs_on_either_engine():
+    chosen, file = load_engine("ebm_lite", "cpu"), load_engine(resolve_weights("ebm_lite"), "cpu", "float32")
+    assert isinstance(chosen, OnnxEngine) and isinstance(file, TorchEngine)
+    assert isinstance(load_engine("ebm_lite", "cpu", engine="torch"), TorchEngine)  # the user's choice wins
+    patch = image("test0", 288, 288)
+    first = first_frame(channels=112)
+    scores = [one.look([WholeLook(one.start(first)[0], patch)])[0].scores for one in (chosen, file)]
+    assert np.abs(scores[0] - scores[1]).max() < 0.02 * np.abs(scores[1]).max()
 
 
 SHIPPED = sorted(path.stem for path in resolve_weights(None).parent.glob("*.safetensors"))
