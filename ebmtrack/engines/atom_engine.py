@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -77,3 +78,14 @@ class AtomEngine(TorchEngine):
         target.filter = self.classifier.update(
             target.filter, target.samples[:n], target.boxes_xyxy[:n], sample_weights, iterations
         )
+
+    def pack(self, target: TargetModel, region: TorchRegion) -> dict[str, np.ndarray]:
+        """Return the arrays of a target's model and of one region's features, with the projection (p, c, 1, 1)."""
+        return super().pack(target, region) | {"projection": target.projection.detach().cpu().numpy()}
+
+    @torch.no_grad()
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[AtomTarget, TorchRegion]:
+        """Return a target's model and a region's features from their arrays."""
+        projection = torch.from_numpy(arrays["projection"].copy()).to(self.net.device)
+        target, region = super().unpack(arrays)
+        return AtomTarget(target.energy, target.filter, target.samples, target.boxes_xyxy, projection), region

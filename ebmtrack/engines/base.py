@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict
 
 import numpy as np
+
+from ebmtrack.errors import CheckpointError
 
 TargetModel: TypeAlias = Any
 """The handle of what an engine learned about one target: modulation, filter and stored samples. The engine may change
@@ -189,6 +191,13 @@ class Ascent:
     relative_space: bool
     prior: AspectPrior | None = None
 
+    def of(self, target: int) -> Ascent:
+        """Return the settings for one of T targets, by its place."""
+        if self.prior is None:
+            return self
+        log_aspect = self.prior.log_aspect[target : target + 1]
+        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, log_aspect=log_aspect))
+
 
 class Climb(NamedTuple):
     """The boxes after a climb: boxes_xywh (T, R, 4) float32 and energies (T, R) float32 before the last step.
@@ -199,6 +208,31 @@ class Climb(NamedTuple):
 
     boxes_xywh: np.ndarray
     energies: np.ndarray
+
+
+class Packed(TypedDict):
+    """The arrays of a target's model and of one region's features, float32.
+
+    network: (512,) weights of the energy's last layer, which tell networks apart. vector8, vector16: (256,) modulation.
+    filter: (c, k, k). samples: (capacity, c, h, w); boxes_xyxy: (capacity, 4), the target in each of them. layer2,
+    layer3, classification: (c, h, w), the region's features.
+    """
+
+    network: np.ndarray
+    vector8: np.ndarray
+    vector16: np.ndarray
+    filter: np.ndarray
+    samples: np.ndarray
+    boxes_xyxy: np.ndarray
+    layer2: np.ndarray
+    layer3: np.ndarray
+    classification: np.ndarray
+
+
+def check_same_network(saved: np.ndarray, own: np.ndarray) -> None:
+    """Raise CheckpointError unless two networks have the same last layer, up to the rounding of float16."""
+    if saved.shape != own.shape or not np.allclose(saved, own, rtol=2e-3, atol=1e-4):
+        raise CheckpointError("was saved with another network; open the tracker with the weights of that one")
 
 
 class Engine(Protocol):
@@ -275,5 +309,28 @@ class Engine(Protocol):
             target: the model to change.
             weights: (n,) float64, of the samples in slots 0 to n - 1; others are not used.
             iterations: steps of the filter optimiser, from the present filter.
+        """
+        ...
+
+    def pack(self, target: TargetModel, region: RegionFeatures) -> Mapping[str, np.ndarray]:
+        """Return the arrays of a target's model and of one region's features, in the same layout for every engine.
+
+        Args:
+            target: the model.
+            region: features of a search region for this target.
+
+        Returns:
+            See `Packed`; an engine may add arrays of its own.
+        """
+        ...
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[TargetModel, RegionFeatures]:
+        """Return a target's model and a region's features from their arrays.
+
+        Args:
+            arrays: as `pack` returned them, of this engine or of another one with the same network.
+
+        Raises:
+            CheckpointError: on arrays of another network; KeyError: if one is missing.
         """
         ...

@@ -43,6 +43,7 @@ class ModulatedWeights:
 
     def __init__(self, vectors: Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]):
         """Take two modulation vectors (256,) and "energy/..." of the exported network."""
+        self.vectors = tuple(vectors)
         self.weights = [arrays[f"energy/w{n}"] * vector[:, None] for n, vector in zip(("8", "16"), vectors)]
         self.biases = [arrays["energy/b8"], arrays["energy/b16"]]
         self.out, self.bias = arrays["energy/out"].reshape(2, -1), arrays["energy/out_bias"][0]

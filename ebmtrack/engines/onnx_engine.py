@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ebmtrack.engines.base import (
     Look,
     Mark,
     Sight,
+    check_same_network,
     no_mark,
     read_trained_on,
 )
@@ -144,7 +145,10 @@ class OnnxEngine:
             for region, boxes in zip(regions, boxes_xywh):
                 region.energy.look_at(corners(boxes))
             mark("box features")
-            climbs = [climb_boxes(region.energy, boxes[None], ascent) for region, boxes in zip(regions, boxes_xywh)]
+            climbs = [
+                climb_boxes(region.energy, boxes[None], ascent.of(k))
+                for k, (region, boxes) in enumerate(zip(regions, boxes_xywh))
+            ]
         return Climb(*(np.concatenate(parts) for parts in zip(*climbs)))
 
     def energies(self, region: OnnxRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
@@ -163,6 +167,29 @@ class OnnxEngine:
         n = len(weights)
         samples, boxes = np.ascontiguousarray(target.samples[:, :n]), target.boxes_xyxy[:n]
         target.filter = self.descent.improve(target.filter, samples, boxes, weights.astype(np.float32), iterations)
+
+    def pack(self, target: OnnxTarget, region: OnnxRegion) -> dict[str, np.ndarray]:
+        """Return the arrays of a target's model and of one region's features."""
+        layer2, layer3 = region.energy.maps.layers
+        return {
+            "network": target.energy.out.reshape(-1),
+            "vector8": target.energy.vectors[0],
+            "vector16": target.energy.vectors[1],
+            "filter": target.filter,
+            "samples": target.samples.transpose(1, 0, 2, 3),
+            "boxes_xyxy": target.boxes_xyxy,
+            "layer2": layer2,
+            "layer3": layer3,
+            "classification": region.classification,
+        }
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[OnnxTarget, OnnxRegion]:
+        """Return a target's model and a region's features from their arrays."""
+        check_same_network(arrays["network"], self.arrays["energy/out"].reshape(-1))
+        energy = ModulatedWeights([arrays["vector8"], arrays["vector16"]], self.arrays)
+        samples = np.ascontiguousarray(arrays["samples"].transpose(1, 0, 2, 3))
+        target = OnnxTarget(energy, arrays["filter"], samples, arrays["boxes_xyxy"].copy())
+        return target, self._region(target, arrays["layer2"], arrays["layer3"], arrays["classification"])
 
     def _extract(self, patch: np.ndarray) -> list[np.ndarray]:
         """Return layer2, layer3 and raw classification features (c, h, w) of a patch (side, side, 3)."""

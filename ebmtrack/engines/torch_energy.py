@@ -142,6 +142,7 @@ class TargetEnergy:
             vectors: modulation (256,) at stride 8 and 16.
             dtype: of the large products.
         """
+        self.vectors = tuple(vectors)
         self.weights, self.biases = [], []
         for block, vector, (bins, _) in zip((net.fc3_rt, net.fc4_rt), vectors, POOL):
             weight = block.linear.weight.unflatten(1, (len(vector), bins, bins)) * vector[:, None, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ebmtrack.engines.base import (
     Mark,
     Sight,
     TrainedOn,
+    check_same_network,
     no_mark,
     read_trained_on,
 )
@@ -175,6 +176,32 @@ class TorchEngine:
         sample_weights = torch.from_numpy(weights).to(samples)[:, None]
         improve = self.net.classifier.filter_optimizer
         target.filter = improve(target.filter, samples, boxes, sample_weights, iterations)[-1]
+
+    def pack(self, target: TorchTarget, region: TorchRegion) -> dict[str, np.ndarray]:
+        """Return the arrays of a target's model and of one region's features."""
+        layers = [branch[2][0] for branch in region.energy.features.branches]
+        tensors = {
+            "network": torch.cat(target.energy.out),
+            **dict(zip(("vector8", "vector16"), target.energy.vectors)),
+            "filter": target.filter[0],
+            "samples": target.samples,
+            "boxes_xyxy": target.boxes_xyxy,
+            **dict(zip(("layer2", "layer3"), layers)),
+            "classification": region.classification[0],
+        }
+        return {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[TorchTarget, TorchRegion]:
+        """Return a target's model and a region's features from their arrays."""
+        branch = self.net.box_energy
+        check_same_network(arrays["network"], branch.iou_predictor.weight[0].cpu().numpy())
+        found = {name: torch.from_numpy(values.copy()).to(self.net.device) for name, values in arrays.items()}
+        energy = TargetEnergy(branch, [found["vector8"], found["vector16"]], self.net.dtype)
+        layers = (found[name][None].to(self.net.dtype) for name in ("layer2", "layer3"))
+        features = BoxFeatures(branch, *(layer.contiguous(memory_format=torch.channels_last) for layer in layers))
+        target = TorchTarget(energy, found["filter"][None], found["samples"], found["boxes_xyxy"])
+        return target, TorchRegion(energy.over(features), found["classification"][None])
 
 
 def load_torch_engine(

@@ -19,6 +19,19 @@ class SampleMemory:
         self._weights = np.zeros(capacity)
         self._weights[:initial] = 1 / initial
 
+    @classmethod
+    def restored(cls, weights: np.ndarray, initial: int, count: int, last: int, least_weight: float) -> SampleMemory:
+        """Return a memory with the weights of all slots (capacity,) and the other numbers of an earlier one."""
+        memory = cls(initial, len(weights), least_weight)
+        memory._weights[:] = weights
+        memory.count, memory.last = count, last
+        return memory
+
+    @property
+    def all_weights(self) -> np.ndarray:
+        """Return the weights (capacity,) of all slots, 0 of those that are free."""
+        return self._weights
+
     @property
     def weights(self) -> np.ndarray:
         """Return the weights (count,) of the samples in use."""

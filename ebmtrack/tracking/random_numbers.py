@@ -21,6 +21,18 @@ class RandomNumbers:
         self._bits = np.random.MT19937()
         self._bits.state = state
 
+    @property
+    def state(self) -> tuple[np.ndarray, int]:
+        """Return the twister's words (624,) uint32 and the position of the next one, from which it can go on."""
+        state = self._bits.state["state"]
+        return state["key"], int(state["pos"])
+
+    @state.setter
+    def state(self, state: tuple[np.ndarray, int]) -> None:
+        """Go on from a state."""
+        key, position = state
+        self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": position}}
+
     def uniform(self, *shape: int) -> np.ndarray:
         """Return numbers in [0, 1), float32, as torch.rand does.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -92,3 +92,11 @@ class ScriptedEngine:
     def learn(self, target: str, weights: np.ndarray, iterations: int) -> None:
         """Write the call down."""
         self.learned.append(Learned(weights.copy(), iterations))
+
+    def pack(self, target: str, region: object) -> dict[str, np.ndarray]:
+        """Return nothing: a script has no arrays."""
+        return {}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
+        """Return the handles of `start`."""
+        return "model", "first frame"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from ebmtrack.errors import ConfigError
 
 LEAST_HALVED = 64  # numbers in a weight that is stored in half precision
+FEW_REGIONS = 50  # search regions below which the ranges of activations are warned of
+PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # onnxruntime's mark of graphs that it need not prepare
 QUANTIZED = ("look.onnx", "boxes8.onnx", "boxes16.onnx")  # the graphs that run in every frame
 
 
@@ -34,6 +40,17 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.node.extend(nodes + rest)
     onnx.checker.check_model(model)
     return model
+
+
+class LogLines(io.TextIOBase):
+    """A text stream whose lines go to the log of onnxruntime's tools, at level DEBUG."""
+
+    def write(self, text: str) -> int:
+        """Log the lines of a text."""
+        for line in text.splitlines():
+            if line.strip():
+                logging.getLogger("onnxruntime.quantization").debug(line)
+        return len(text)
 
 
 class Samples:
@@ -71,6 +88,12 @@ def quantize_graphs(
     """
     if not regions:
         raise ConfigError("int8 needs frames to calibrate on: name folders of pictures with --calibration")
+    if len(regions) < FEW_REGIONS:
+        warnings.warn(
+            f"int8 is calibrated on {len(regions)} search regions, one of each sequence: the ranges of activations are "
+            f"uncertain with fewer than {FEW_REGIONS}; give --calibration a folder with more sequences",
+            stacklevel=3,
+        )
     looks = [{"patches": region[None].astype(np.float32)} for region in regions]
     layers = _run_all(graphs["look.onnx"], looks)
     cuts = {"look.onnx": looks}
@@ -98,7 +121,7 @@ def first_layers(look: onnx.ModelProto) -> list[str]:
 def quantize(
     model: onnx.ModelProto, inputs: Sequence[dict[str, np.ndarray]], kept: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """Return a model with its convolutions in 8 bits.
+    """Return a model with its convolutions in 8 bits. What onnxruntime's tools print goes to their log.
 
     Args:
         model: in float32.
@@ -107,9 +130,11 @@ def quantize(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(LogLines()):
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
+        marked = onnx.ModelProto.FromString(model.SerializeToString())
+        helper.set_model_props(marked, dict([PREPARED]))  # batch norm is folded and shapes are known
+        onnx.save(marked, source)
         quantize_static(
             source,
             target,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from ebmtrack.checkpoints.native import (
     tensors_sha256,
 )
 from ebmtrack.engines import is_for_onnx, load_engine, weights_file
-from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
+from ebmtrack.engines.base import Ascent, AspectPrior, FirstFrame, InnerLook, WholeLook
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.onnx_energy import BoxMaps
 from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
@@ -148,8 +149,12 @@ def test_answers_for_a_target_do_not_depend_on_others(engine):
     sights = engine.look([WholeLook(model, image(name, 288, 288)) for name in ("walk", "test0")])
     (alone,) = engine.look([WholeLook(model, image("test0", 288, 288))])
     assert np.array_equal(sights[1].scores, alone.scores)
-    both = engine.climb([sight.features for sight in sights], candidates().repeat(2, axis=0), STEPS)
-    one = engine.climb([alone.features], candidates(), STEPS)
+    prior = AspectPrior(np.array([0.4, -0.3]), 0.5)
+    steps = dataclasses.replace(STEPS, prior=prior)
+    both = engine.climb([sight.features for sight in sights], candidates().repeat(2, axis=0), steps)
+    one = engine.climb(
+        [alone.features], candidates(), dataclasses.replace(STEPS, prior=AspectPrior(np.array([-0.3]), 0.5))
+    )
     assert np.array_equal(both.boxes_xywh[1], one.boxes_xywh[0]) and np.array_equal(both.energies[1], one.energies[0])
 
 
@@ -279,19 +284,23 @@ def test_a_network_that_is_not_there_is_named():
         load_onnx_engine("no_such_network")
 
 
-def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path):
+def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, caplog, capfd):
     """Weights in half precision; convolutions in 8 bits but for the stem and layer1."""
     regions = [image(name, 288, 288) for name in ("walk", "train0", "test0")]
     patch, found, sizes = image("walk", 288, 288), {}, {}
     for precision in ("float16", "int8"):
         lines: list[str] = []
-        export_network(folder / "net.safetensors", tmp_path / precision, precision, regions, lines.append)
+        few = pytest.warns(UserWarning, match="calibrated on 3 search regions.*fewer than 50")
+        with caplog.at_level("DEBUG"), few if precision == "int8" else nullcontext():
+            export_network(folder / "net.safetensors", tmp_path / precision, precision, regions, lines.append)
+        assert capfd.readouterr() == ("", "")  # what the tools print is in their log
         assert any(line.startswith("largest differences from PyTorch in float32, your regions") for line in lines)
         other = load_onnx_engine(tmp_path / precision)
         assert other.info.precision == precision
         model, _ = other.start(first_frame())
         found[precision] = other.look([WholeLook(model, patch)])[0].scores
         sizes[precision] = sum(file.stat().st_size for file in (tmp_path / precision).iterdir())
+    assert {record.name for record in caplog.records if "percentile" in record.msg} == {"onnxruntime.quantization"}
     expected = engine.look([WholeLook(engine.start(first_frame())[0], patch)])[0].scores
     for precision, limit in (("float16", 0.01), ("int8", 0.1)):
         assert 0 < np.abs(found[precision] - expected).max() < limit * np.abs(expected).max()
