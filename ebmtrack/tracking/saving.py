@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "is_calm")
 VECTORS = ("log_excess_hw", "position_yx", "size_hw", "box_xywh")
-FREE = ("seed", "weights")  # parameters that may differ: they count in the first frame, or the network is compared
+FREE = ("seed", "weights", "interval_samples")  # parameters that may differ: they move no box of a later frame
 
 
 def save_targets(path: str | os.PathLike, engine: Engine, states: Mapping[int, TargetState], next_id: int) -> None:
