@@ -93,7 +93,8 @@ class NotingTracker:
         self.updating.set()
         if self.gate is not None:
             assert self.gate.acquire(timeout=WAIT_S)
-        density = BoxDensity(*(np.ones(4) for _ in range(4)), 1.0, 1.0) if self.unsure else None
+        ones = np.ones(4)
+        density = BoxDensity(ones, ones, ones, ones, 1.0, 1.0) if self.unsure else None
         return {name: Seen(box, found=name not in self.lost, density=density) for name, box in self.boxes.items()}
 
     def remove(self, target: int) -> None:
