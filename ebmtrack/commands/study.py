@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ebmtrack.commands.options import Changes, Flat, Names, Repeated, flatten
+from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, Names, Repeated, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +186,36 @@ class StudyBoxes3d:
         print(study_boxes3d(self.out, self.runs, Boxes3dStudySettings(steps=self.steps)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyIntervals:
+    """Fit a set-up's intervals and lost-probability to own video with known boxes (after `ebmtrack eval --intervals`).
+
+    Attributes:
+        params: Tracker set-up whose results are read.
+        results: Folder of results of `ebmtrack eval`.
+        by_source: Hold out together the sequences whose names agree up to the first underscore, as video of one kind.
+    """
+
+    data: Flat[DatasetOptions]
+    params: str = DEFAULT_SET_UP
+    results: Path = Path("results")
+    by_source: bool = False
+
+    def run(self) -> None:
+        """Print the set-up's new values, and their coverage on sequences that did not take part in the fit."""
+        from ebmtrack.studies.intervals import calibrate, read_frames
+        from ebmtrack.tracking.params import set_up_name
+
+        folder = self.results / self.data.dataset / set_up_name(self.params)
+        print(calibrate(read_frames(self.data.dataset, self.data.locate(), folder), self.by_source))
+
+
 @dataclass(frozen=True)
 class Study:
     """Compare ways to train an energy: as in the papers in one dimension, on images, boxes, detection and 3D boxes.
 
     Attributes:
-        name: 1d, proposals-1d, regression, boxes, detection or boxes3d.
+        name: 1d, proposals-1d, regression, boxes, detection, boxes3d or intervals.
     """
 
     name: Flat[
@@ -201,6 +225,7 @@ class Study:
         | Annotated[StudyBoxes, tyro.conf.subcommand("boxes", prefix_name=False)]
         | Annotated[StudyDetection, tyro.conf.subcommand("detection", prefix_name=False)]
         | Annotated[StudyBoxes3d, tyro.conf.subcommand("boxes3d", prefix_name=False)]
+        | Annotated[StudyIntervals, tyro.conf.subcommand("intervals", prefix_name=False)]
     ]
 
     def run(self) -> None:
