@@ -23,6 +23,7 @@ from ebmtrack.tracking.uncertainty import (
     relative_offsets,
     student_reach,
 )
+from tests.support import REPOSITORY
 from tests.support.golden import dimp18, image
 
 PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0)
@@ -153,3 +154,18 @@ def test_a_lower_score_is_more_likely_a_loss(engine):
     assert lost_probability(0.3, PARAMS.replace(lost_logit=None)) is None
     result = results_of(engine, PARAMS, FRAMES[:2])[0]
     assert result.lost_probability == lost_probability(result.score, PARAMS)
+
+
+def test_the_page_on_uncertainty_runs_as_written(capsys):
+    """The tracker's example in docs/uncertainty.md, of twenty lines."""
+    page = (REPOSITORY / "docs" / "uncertainty.md").read_text("utf-8")
+    (block,) = (part for part in page.split("```python\n") if "from ebmtrack import Tracker" in part)
+    code = block.split("```")[0]
+    assert len(code.strip().splitlines()) <= 20
+    exec(compile(code, "uncertainty.md", "exec"), {})
+
+
+def test_shipped_set_ups_are_calibrated_and_others_not():
+    for name in ("dimp18_nce_plus", "lite_nce_plus"):
+        assert load_params(name).lost_logit is not None and load_params(name).interval_scale[1] > 0
+    assert load_params("dimp50_nce_plus").lost_logit is None and load_params("lite_nce_plus") != PARAMS
