@@ -73,7 +73,11 @@ class BoxEnergy(nn.Module):
 
     def forward(self, modulation: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], boxes_xyxy: Tensor) -> Tensor:
         """Return energies (N, P) of boxes (N, P, 4) in crop pixels; modulation (N, 256), features of N images."""
-        n, p = boxes_xyxy.shape[:2]
+        joined = nn.functional.dropout(self.hidden(modulation, features, boxes_xyxy), self.dropout, self.training)
+        return self.iou_predictor(joined)[..., 0]
+
+    def hidden(self, modulation: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], boxes_xyxy: Tensor) -> Tensor:
+        """Return the last hidden layer (N, P, 512) of boxes; arguments as for `forward`."""
         hidden = []
         for block, vector, feature, (bins, scale) in zip((self.fc3_rt, self.fc4_rt), modulation, features, POOL):
             modulated = feature * vector[..., None, None]
@@ -82,8 +86,7 @@ class BoxEnergy(nn.Module):
             else:
                 rows = precise_roi_pool_rows(modulated, boxes_xyxy, bins, scale)
                 hidden.append(block.forward_rows(rows.flatten(0, 1), bins))
-        joined = nn.functional.dropout(torch.cat(hidden, dim=1), self.dropout, self.training)
-        return self.iou_predictor(joined).reshape(n, p)
+        return torch.cat(hidden, dim=1).unflatten(0, boxes_xyxy.shape[:2])
 
 
 def _initialize(module: nn.Module) -> None:
