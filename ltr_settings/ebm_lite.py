@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18, ebm18_small
-from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
+from ebmtrack.nets.efficientnet import BLOCKS, LAYER2_BLOCKS
 from ebmtrack.training.compiled import prepare_for_speed
 from ebmtrack.training.kept_features import LAYERS, KeptFeatures, KeptObjective, trunk_graph
 from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
@@ -49,6 +49,7 @@ class Settings(ebm18.Settings):
 
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
+    check_blocks(settings)
     ebm18_small.pool_folder(settings)
     prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
     if settings.kept:
@@ -60,6 +61,17 @@ def plan(settings: Settings) -> Plan:
     return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
 
 
+def check_blocks(settings: Settings) -> None:
+    """Raise ConfigError for settings of the frozen blocks and kept features that make no sense."""
+    allowed = (LAYER2_BLOCKS, BLOCKS) if settings.kept else range(BLOCKS + 1)
+    if settings.kept < 0 or settings.uses < 1 or settings.frozen_blocks not in allowed:
+        raise ConfigError(
+            f"kept={settings.kept}, uses={settings.uses}, frozen_blocks={settings.frozen_blocks}: the trunk has "
+            f"{BLOCKS} blocks, of which 0 to {BLOCKS} may be frozen; with kept features, each used once or more, "
+            f"they must be {LAYER2_BLOCKS} (up to stride 8) or {BLOCKS}"
+        )
+
+
 def network(settings: Settings) -> Network:
     """Return the prepared network and its optimisation; its end has the entries of a plain network."""
     torch.manual_seed(settings.seed)
@@ -67,13 +79,6 @@ def network(settings: Settings) -> Network:
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
     trunk: Any = net.feature_extractor
-    total = len(trunk.blocks)
-    allowed = (LAYER2_BLOCKS, total) if settings.kept else range(total + 1)
-    if settings.kept < 0 or settings.frozen_blocks not in allowed:
-        raise ConfigError(
-            f"kept={settings.kept}, frozen_blocks={settings.frozen_blocks}: the trunk has {total} blocks, of which 0 "
-            f"to {total} may be frozen; with kept features they must be {LAYER2_BLOCKS} (up to stride 8) or {total}"
-        )
     trunk.frozen_blocks = settings.frozen_blocks
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout

