@@ -13,7 +13,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.videos import folder, got10k
 from ebmtrack.videos.coco import CocoSource
 from ebmtrack.videos.image_store import MEBIBYTE, ImageStore
-from ebmtrack.videos.source import Source, VideoSource
+from ebmtrack.videos.source import Selection, Source, VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 
 HELD_BACK_VIDEO = (  # sequences, or families and objects by the beginning of their names
@@ -138,16 +138,16 @@ def open_pool(
         DatasetError: If data are missing or malformed.
     """
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
-    keep, keep_material = _part(part, held_back), _part(part, held_back_material)
+    keep_material = _part(part, held_back_material)
     found: dict[str, Source] = {}
     if (root / "coco").is_dir():
-        found["stills"] = CocoSource(root / "coco", name="stills", store=store, **STILLS).subset(keep)
+        found["stills"] = _part_of(CocoSource(root / "coco", name="stills", store=store, **STILLS), part, root)
     if (root / "cutouts").is_dir():
         material = (root / "cutouts", root / "backgrounds")
         found["synthetic"] = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
     if found and not (root / "got10k").is_dir():
         return found
-    video = VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store).subset(keep)
+    video = _part_of(VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store), part, root)
     weighted = video.with_weights(video_weights(video))
     weighted.cut_at = VIDEO_CUT_AT
     return {"video": weighted, **found}
@@ -172,14 +172,31 @@ def open_training_folder(
     root = Path(root)
     if any((root / name).is_dir() for name in ("got10k", "coco", "cutouts")):
         return open_pool(root, part, decoded_limit)
-    sequences = folder.find(root)
-    clips = {name.partition("#")[0] for name in sequences.names}  # all targets of a clip are held back together
-    names = sorted(clips, key=lambda name: (zlib.crc32(name.encode()), name))
-    if len(names) < 2:
-        raise ConfigError(f"{root}: training needs two sequences or more, one of which is held back for validation")
-    held = set(names[: max(1, len(names) // 10)])
-    video = VideoSource(sequences, "video", ImageStore(512 * MEBIBYTE, decoded_limit))
-    return {"video": video.subset(_part(part, lambda name: name.partition("#")[0] in held))}
+    return {
+        "video": _part_of(
+            VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit)), part, root
+        )
+    }
+
+
+def _part_of(source: Source, part: str, root: Path) -> Selection:
+    """Return a part of a source: the pool's by its names, of other data every tenth clip or photograph is held back."""
+    names = [source.target_name(index) for index in range(len(source))]
+    if any(map(held_back, names)) or part == "all":
+        return source.subset(_part(part, held_back))
+    clips = sorted({_clip(name) for name in names}, key=lambda name: (zlib.crc32(name.encode()), name))
+    if len(clips) < 2:
+        raise ConfigError(
+            f"{root}: training needs two sequences or more, one of which is held back for validation; there are "
+            f"{len(clips)} of the kind {source.name}"
+        )
+    chosen = set(clips[: max(1, len(clips) // 10)])
+    return source.subset(_part(part, lambda name: _clip(name) in chosen))
+
+
+def _clip(name: str) -> str:
+    """Return the clip or photograph of a target, all of whose targets are held back together."""
+    return name.partition("#")[0]
 
 
 def _part(part: str, held: Callable[[str], bool]) -> Callable[[str], bool]:

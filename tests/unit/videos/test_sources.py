@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import STILLS, held_back, held_back_material, open_pool, video_weights
+from ebmtrack.data.pool import STILLS, held_back, held_back_material, open_pool, open_training_folder, video_weights
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k
 from ebmtrack.videos.coco import CocoSource
@@ -550,6 +550,21 @@ def test_video_weights_cap_plain_pavement() -> None:
     weights = video_weights(Names({"DAVIS_a": 25, "DAVIS_b": 100} | {f"FODA_{i}": 8 for i in range(18)}))
     assert weights[1] == pytest.approx(2 * weights[0])
     assert weights[2:].sum() / weights.sum() == pytest.approx(0.06 / 0.32)
+
+
+def test_of_own_clips_beside_own_photographs_some_are_held_back(tmp_path: Path) -> None:
+    """None of them has a name of the pool's held-back list."""
+    got10k_tree(tmp_path / "got10k" / "train", ("clip1", "clip2", "clip3"))
+    content = coco_content()
+    content["annotations"][1]["iscrowd"] = 0
+    coco_tree(tmp_path / "coco")
+    save_text(tmp_path / "coco" / "annotations" / "instances_train2017.json", json.dumps(content))
+    train, held, both = (open_training_folder(tmp_path, part) for part in ("train", "validation", "all"))
+    assert [len(train[kind]) for kind in ("video", "stills")] == [2, 1]
+    assert [len(held[kind]) for kind in ("video", "stills")] == [1, 1]
+    for kind in ("video", "stills"):
+        names = [{part[kind].target_name(i) for i in range(len(part[kind]))} for part in (train, held, both)]
+        assert not names[0] & names[1] and names[0] | names[1] == names[2]
 
 
 def test_pool_parts_are_disjoint(tmp_path: Path) -> None:
