@@ -39,10 +39,12 @@ class ParamsFactory:
     Attributes:
         weights: A file that replaces the one that the set-up names.
         intervals: Whether the trackers say how sure they are of each side.
+        device: Where the trackers run, on which their engine depends.
     """
 
     weights: str | None = None
     intervals: bool = False
+    device: str = "auto"
 
     def __call__(self, params: str, device: str) -> TrackerLike:
         """Return a tracker of the named set-up on a device; ConfigError for an unknown set-up."""
@@ -51,8 +53,8 @@ class ParamsFactory:
         return Tracker.from_pretrained(self._values(params), self.weights, device)
 
     def describe(self, params: str) -> dict[str, object]:
-        """Return the parameters and the SHA-256 of the weights file; CheckpointError if that is missing."""
-        return facts_of(self._values(params), self.weights)
+        """Return parameters, SHA-256 of the weights file and engine; CheckpointError if that file is missing."""
+        return facts_of(self._values(params), self.weights, self.device)
 
     def _values(self, params: str) -> TrackerParams:
         from ebmtrack.tracking.params import INTERVAL_SAMPLES, load_params
@@ -61,20 +63,22 @@ class ParamsFactory:
         return values.replace(interval_samples=values.interval_samples or INTERVAL_SAMPLES * self.intervals)
 
 
-def facts_of(values: TrackerParams, weights: str | None = None) -> dict[str, object]:
-    """Return what results depend on: the parameters and the SHA-256 of the weights, as JSON values.
+def facts_of(values: TrackerParams, weights: str | None = None, device: str = "auto") -> dict[str, object]:
+    """Return what results depend on: the parameters, the SHA-256 of the weights and the engine, as JSON values.
 
     Args:
         values: The parameters of a set-up.
         weights: A file that replaces the one that the set-up names.
+        device: Where the tracker runs.
 
     Raises:
         CheckpointError: The file of weights is missing.
     """
-    from ebmtrack.engines import weights_file
+    from ebmtrack.engines import choose_engine, weights_file
 
-    path = weights_file(values.weights if weights is None else weights)
-    return {"params": as_json(values), "weights": hashlib.sha256(path.read_bytes()).hexdigest()}
+    named = values.weights if weights is None else weights
+    digest = hashlib.sha256(weights_file(named).read_bytes()).hexdigest()
+    return {"params": as_json(values), "weights": digest, "engine": choose_engine(named, device, classifier=values.classifier)}
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def _job(
     names = found.select(chosen.sequences, chosen.allow_missing)
     check_names(names)
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
-    factory = factory or ParamsFactory(weights, chosen.intervals)
+    factory = factory or ParamsFactory(weights, chosen.intervals, devices[0])
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
     threads = chosen.threads or _default_threads(devices, workers)

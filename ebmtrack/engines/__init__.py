@@ -12,7 +12,7 @@ from ebmtrack.engines.base import Engine
 from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, find_exported, is_exported
 from ebmtrack.errors import ConfigError, missing_extra
 
-__all__ = ["ENGINES", "Engine", "has_torch", "load_engine", "weights_file"]
+__all__ = ["ENGINES", "Engine", "choose_engine", "has_torch", "load_engine", "weights_file"]
 
 ENGINES = ("auto", "torch", "onnx")
 CLASSIFIERS = ("network", "atom")
@@ -34,7 +34,7 @@ def load_engine(
         device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; on ONNX
             Runtime also "openvino", "tensorrt", "coreml", "directml".
         precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
-        engine: "torch", "onnx" or "auto": the one that `is_for_onnx` names.
+        engine: "torch", "onnx" or "auto": the one that `choose_engine` names.
         classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
     Raises:
@@ -45,9 +45,9 @@ def load_engine(
         raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if classifier not in CLASSIFIERS:
         raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier!r}")
-    if classifier == "atom" and engine == "auto" and not is_exported(weights):
-        engine = "torch"
-    if engine == "onnx" or (engine == "auto" and is_for_onnx(weights, device, precision)):
+    if engine == "auto":
+        engine = choose_engine(weights, device, precision, classifier)
+    if engine == "onnx":
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
         if classifier == "atom":
@@ -62,6 +62,15 @@ def load_engine(
 
         return load_torch_engine(weights, device, precision, AtomEngine)
     return load_torch_engine(weights, device, precision)
+
+
+def choose_engine(
+    weights: str | Path | None, device: str = "auto", precision: str = "auto", classifier: str = "network"
+) -> str:
+    """Return the engine, "torch" or "onnx", of a network if the user names none; see `load_engine`."""
+    if classifier == "atom" and not is_exported(weights):
+        return "torch"
+    return "onnx" if is_for_onnx(weights, device, precision) else "torch"
 
 
 def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:

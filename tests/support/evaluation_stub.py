@@ -53,6 +53,7 @@ class StubFactory:
     frame_s: float = 0.0
     weights: str = "none"
     gate: str = ""
+    engine: str = ""
 
     def __call__(self, params: str, device: str) -> Walker:
         """A new walker."""
@@ -60,7 +61,8 @@ class StubFactory:
 
     def describe(self, params: str) -> dict[str, object]:
         """What results depend on."""
-        return {"params": {"name": params}, "weights": self.weights}
+        engine = {"engine": self.engine} if self.engine else {}
+        return {"params": {"name": params}, "weights": self.weights, **engine}
 
 
 def make_sequences(root: Path, count: int = 4, frames: int = 6) -> Path:

@@ -114,6 +114,17 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
     assert read_result(tmp_path / "folder" / "stub_000", "seq0").made_by["seed"] == 1
 
 
+def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> None:
+    """Results from before engines were written down are PyTorch's where it was installed."""
+    run(root, tmp_path / "old")
+    run(root, tmp_path / "new", factory=StubFactory(engine="onnx"))
+    for folder, engine in (("old", "onnx"), ("new", "torch")):
+        with pytest.raises(ResultError, match="made with other engine"):
+            run(root, tmp_path / folder, factory=StubFactory(engine=engine))
+    for folder, engine in (("old", "torch"), ("new", "onnx")):
+        assert "[" not in run(root, tmp_path / folder, factory=StubFactory(engine=engine))[1]  # nothing is run again
+
+
 def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
     """New weights fail at one of four sequences: neither boxes nor side files of the old ones pass for the new."""
     run(root, tmp_path, factory=StubFactory(weights="old"))

@@ -553,8 +553,8 @@ def test_video_weights_cap_plain_pavement() -> None:
 
 
 def test_of_own_clips_beside_own_photographs_some_are_held_back(tmp_path: Path) -> None:
-    """None of them has a name of the pool's held-back list."""
-    got10k_tree(tmp_path / "got10k" / "train", ("clip1", "clip2", "clip3"))
+    """The pool's list of names is for the pool: own clips that have such names are treated as any others."""
+    got10k_tree(tmp_path / "got10k" / "train", ("HEN_1", "THERMAL_2", "ROVER_3"))
     content = coco_content()
     content["annotations"][1]["iscrowd"] = 0
     coco_tree(tmp_path / "coco")
