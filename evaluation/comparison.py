@@ -275,7 +275,7 @@ def _add(
     tracker.workers = max(tracker.workers, first.workers)
     for result, score in judged.values():
         said = measure(result.sureness, sequence.boxes_xywh, score)
-        tracker.reliability += [said] * bool(len(said.distance))
+        tracker.reliability += [said] * said.is_known
         if result.made_by and result.made_by not in tracker.made_by:
             tracker.made_by.append(result.made_by)
     speed = float(np.mean([result.frames_per_s for result, _ in judged.values()]))

@@ -1,7 +1,8 @@
 """How well a tracker knows how sure it is: coverage of its intervals, and calibration of its lost-probability.
 
 `eval --intervals` stores a row for each frame (COLUMNS). A side counts if the target was found and the box overlaps the
-true one by a fifth or more: intervals speak of targets that are not lost (docs/uncertainty.md).
+true one by a fifth or more: intervals speak of targets that are not lost (docs/uncertainty.md). The lost-probability
+counts in every frame that can be judged after the first, those included in which the target is not found.
 """
 
 from __future__ import annotations
@@ -37,15 +38,31 @@ def row_of(answer: Any) -> Array:
     return row
 
 
-def rows_of_run(later: Sequence[Array]) -> Array:
-    """Return the rows (N, 19) of a run, of which the first frame has none; no rows if no answer had intervals."""
+def rows_of_run(later: Sequence[Array], asked: bool = False) -> Array:
+    """Return the rows (N, 19) of a run, of which the first frame has none.
+
+    Args:
+        later: rows of the other frames.
+        asked: whether the set-up asks for intervals: then a run whose target is never found has rows as well, since
+            its lost-probabilities count. Otherwise there are no rows if no answer had intervals.
+    """
     rows = np.array([np.full(SURENESS, np.nan), *later])
-    return rows if np.isfinite(rows[:, 5]).any() else rows[:0]
+    return rows if asked or np.isfinite(rows[:, 5]).any() else rows[:0]
 
 
 class Bin(NamedTuple):
-    """Frames for which a similar lost-probability was said: how many, the mean said, and the share that was lost."""
+    """Frames whose lost-probability was said to be from `low` to `high`.
 
+    Attributes:
+        low: least lost-probability.
+        high: end of the bin, which belongs to the next one.
+        frames: how many there are.
+        said: mean of what was said.
+        lost: share that was lost.
+    """
+
+    low: float
+    high: float
     frames: int
     said: float
     lost: float
@@ -67,6 +84,11 @@ class Reliability:
     said: Array
     lost: Array
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether anything was said; of a target that is lost throughout it is lost-probabilities alone."""
+        return bool(len(self.distance) or len(self.said))
+
     def coverage(self, level: float) -> float:
         """Return the share of sides within the intervals of a level; NaN without any."""
         return float((self.distance <= student_reach(level)).mean()) if len(self.distance) else float("nan")
@@ -78,12 +100,16 @@ class Reliability:
     def bins(self, number: int = 10) -> list[Bin]:
         """Return the frames by lost-probability, in bins of equal width; those without frames are left out."""
         place = np.minimum((self.said * number).astype(int), number - 1)
-        groups = [place == k for k in range(number)]
-        return [Bin(int(g.sum()), float(self.said[g].mean()), float(self.lost[g].mean())) for g in groups if g.any()]
+        groups = {k: place == k for k in range(number) if (place == k).any()}
+        return [
+            Bin(k / number, (k + 1) / number, int(g.sum()), float(self.said[g].mean()), float(self.lost[g].mean()))
+            for k, g in groups.items()
+        ]
 
     def figures(self) -> dict[str, object]:
-        """Return coverage and median width by level, and the scores of the lost-probability, as JSON values."""
-        levels = {f"{level:g}": {"coverage": self.coverage(level), "width": self.width(level)} for level in LEVELS}
+        """Return coverage and median width by level, and the scores of the lost-probability, as far as known."""
+        known = LEVELS if len(self.distance) else ()
+        levels = {f"{level:g}": {"coverage": self.coverage(level), "width": self.width(level)} for level in known}
         found: dict[str, object] = {"frames": len(self.distance), "levels": levels}
         if len(self.said):
             score, base = self.brier
@@ -130,8 +156,9 @@ def measure(sureness: Array, truth_xywh: Array, score: SequenceScore) -> Reliabi
 
 
 def by_sequence(parts: Iterable[Reliability], level: float) -> float:
-    """Return the mean over sequences and runs of the coverage of a level, each alike."""
-    return float(np.mean([part.coverage(level) for part in parts if len(part.distance)]))
+    """Return the mean over sequences and runs of the coverage of a level, each alike; NaN without any."""
+    shares = [part.coverage(level) for part in parts if len(part.distance)]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def join(parts: Iterable[Reliability]) -> Reliability:

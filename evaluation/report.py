@@ -237,6 +237,10 @@ def _notes(comparison: Comparison) -> list[str]:
         fewer = [name for name in tracker.figures if any(name not in run for run in tracker.runs)]
         if fewer:
             lines.append(f"{tracker.label} is partial: fewer than {len(tracker.runs)} runs of {', '.join(fewer)}.")
+        known, results = len(tracker.reliability), sum(len(run) for run in tracker.runs)
+        if 0 < known < results:
+            things = "sequences" if len(tracker.runs) == 1 else "sequences and runs"
+            lines.append(f"{tracker.label} has intervals of {known} of {results} {things}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
     return lines + _left_out_lines(comparison) + _lengths(comparison)

@@ -27,6 +27,11 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}" if np.isfinite(value) else "–"
 
 
+def number_text(value: float) -> str:
+    """Return a number with one digit; a dash if it is not known."""
+    return f"{value:.1f}" if np.isfinite(value) else "–"
+
+
 def count_text(count: int, thing: str) -> str:
     """Return a number with its noun, such as "1 sequence" or "3 sequences"."""
     return f"{count} {thing}{'s' * (count != 1)}"
@@ -70,7 +75,7 @@ def _figure(comparison: Comparison, tracker: TrackerScores, name: str) -> Cell:
     """Return one figure of one tracker, marked if it is the best of those that have all sequences."""
     value = tracker.mean(name)
     known = [t.mean(name) for t in comparison.trackers if np.isfinite(t.mean(name)) and not comparison.missing(t)]
-    text = (f"{value:.1f}" if np.isfinite(value) else "–") if name == "fps" else percent(value)
+    text = number_text(value) if name == "fps" else percent(value)
     best = len(known) > 1 and value == max(known) and not comparison.missing(tracker)
     return Cell(text, value, None if name == "fps" else value, best=best)
 
@@ -165,7 +170,7 @@ def coverage(comparison: Comparison) -> Table:
         shares = [whole.coverage(level) for level in LEVELS] + [by_sequence(tracker.reliability, 0.9)]
         width, frames = whole.width(0.9), len(whole.distance)
         cells = [Cell(percent(v), v, v) for v in shares]
-        rows.append([Cell(tracker.label), *cells, Cell(f"{width:.1f}", width), Cell(str(frames), frames)])
+        rows.append([Cell(tracker.label), *cells, Cell(number_text(width), width), Cell(str(frames), frames)])
     caption = "Percent of the true sides that are in intervals of 50, 80, 90 and 95 percent"
     return Table("intervals", header, rows, caption)
 
@@ -182,8 +187,7 @@ def lost(comparison: Comparison) -> Table:
         said, share = float(whole.said.mean()), float(whole.lost.mean())
         rows.append([Cell(tracker.label), Cell(str(len(whole.said)), len(whole.said)), *_shares(said, share), *scores])
         for one in whole.bins():
-            low = int(10 * one.said)
-            name = f"{tracker.label}, {10 * low} to {10 * low + 10} %"
+            name = f"{tracker.label}, {100 * one.low:.0f} to {100 * one.high:.0f} %"
             rows.append([Cell(name), Cell(str(one.frames), one.frames), *_shares(one.said, one.lost), *[Cell("")] * 3])
     return Table("lost", header, rows, "Percent of frames: said to be lost, and lost (overlap below 0.2)")
 

@@ -170,9 +170,29 @@ def read_column(path: str | os.PathLike, length: int | None = None) -> Array:
 
 
 def read_sureness(path: Path, length: int) -> Array:
-    """Return the rows (length, 19) of a file of intervals; none if it is missing or has another length."""
-    rows = tables.read_table(path, (SURENESS,), ResultError) if path.is_file() else np.zeros((0, SURENESS))
-    return rows if len(rows) == length else rows[:0]
+    """Return the rows (length, 19) of a file of intervals; none if it is missing.
+
+    Args:
+        path: The file.
+        length: Number of rows to expect.
+
+    Raises:
+        ResultError: The file has another number of rows, a lost-probability outside 0 to 1, or a scale that is not
+            positive.
+    """
+    if not path.is_file():
+        return np.zeros((0, SURENESS))
+    rows, mend = tables.read_table(path, (SURENESS,), ResultError), "run the sequence again, or remove the file"
+    if len(rows) != length:
+        raise ResultError(f"{path}: {len(rows)} rows for {length} boxes; {mend}")
+    said, scale = rows[:, 0], rows[:, 5:9]
+    for bad, what in (
+        ((said < 0) | (said > 1), "a lost-probability (first number) outside 0 to 1"),
+        (((scale <= 0) | np.isinf(scale)).any(axis=1), "a scale (numbers 6 to 9) that is not positive"),
+    ):
+        if bad.any():
+            raise ResultError(f"{path}, line {bad.argmax() + 1}: {what}; {mend}")
+    return rows
 
 
 def read_stages(path: str | os.PathLike) -> dict[str, float]:

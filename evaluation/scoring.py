@@ -131,7 +131,7 @@ def collect(
             runs[task.run][task.sequence] = judge(sequence, result.boxes_xywh, chosen, result.path)
             speeds[task.run][task.sequence] = result.frames_per_s
             said = measure(result.sureness, sequence.boxes_xywh, runs[task.run][task.sequence])
-            if len(said.distance):
+            if said.is_known:
                 evaluation.reliability.setdefault(task.params, []).append(said)
     return evaluation
 
@@ -229,15 +229,16 @@ def _print_mean(evaluation: Evaluation, params: str, width: int, stream: TextIO)
         figure = evaluation.protocol.headline_label
         print(f"{figure} over {len(values)} runs: {mean:.4f}, standard deviation {spread:.4f}", file=stream)
     if evaluation.reliability.get(params):
-        _print_reliability(evaluation.reliability[params], stream)
+        _print_reliability(evaluation.reliability[params], sum(len(run) for run in evaluation.scores[params]), stream)
     if evaluation.shortfall:
         print(evaluation.shortfall, file=stream)
 
 
-def _print_reliability(parts: Sequence[Reliability], stream: TextIO) -> None:
+def _print_reliability(parts: Sequence[Reliability], results: int, stream: TextIO) -> None:
     """Print what the intervals of a set-up hold, their median widths, and how good its lost-probability is."""
     whole = join(parts)
-    print(f"intervals, {len(whole.distance)} frames whose target is not lost:", file=stream)
+    partly = f" of {len(parts)} of {results} sequences and runs" * (len(parts) < results)
+    print(f"intervals{partly}, {len(whole.distance)} frames whose target is not lost:", file=stream)
     rows: dict[str, Callable[[float], float]] = {
         "hold the true side, %": lambda level: 100 * whole.coverage(level),
         "each sequence alike, %": lambda level: 100 * by_sequence(parts, level),

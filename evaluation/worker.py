@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,9 +81,9 @@ def track_sequence(
     )
     if reader.note:
         log.warning("%s: %s", sequence.name, reader.note)
-    return Result(
-        track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s, sureness=rows_of_run(sureness)
-    )
+    params = (made_by or {}).get("params")
+    said = rows_of_run(sureness, isinstance(params, Mapping) and bool(params.get("interval_samples")))
+    return Result(track.boxes_xywh, track.times_s, track.scores, made_by or {}, track.stages_s, sureness=said)
 
 
 @dataclass

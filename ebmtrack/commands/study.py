@@ -212,7 +212,7 @@ class StudyIntervals:
 
 @dataclass(frozen=True)
 class Study:
-    """Compare ways to train an energy: as in the papers in one dimension, on images, boxes, detection and 3D boxes.
+    """Compare ways to train an energy (in one dimension, images, boxes, detection, 3D), or calibrate intervals.
 
     Attributes:
         name: 1d, proposals-1d, regression, boxes, detection, boxes3d or intervals.

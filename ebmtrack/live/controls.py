@@ -43,7 +43,7 @@ class Controls:
         self.frozen: LiveView | None = None  # the one that boxes are drawn on
         self.box_xywh: Box | None = None  # being drawn
         self.again: int | None = None  # the number of the target whose place the next box takes
-        self.help, self.search, self.energy, self.intervals, self.quit = True, False, False, False, False
+        self.help, self.search, self.energy, self.quit = True, False, False, False
         self._start_xy: tuple[float, float] | None = None
         self._learning: list[tuple[Box, Future]] = []
         self._notice, self._notice_until_s = "", 0.0
@@ -57,7 +57,7 @@ class Controls:
             " ": self._pause,
             "s": lambda: setattr(self, "search", not self.search),
             "e": self._energy,
-            "i": self._intervals,
+            "i": lambda: self.live.ask(Session.show_intervals),
             "h": lambda: setattr(self, "help", not self.help),
             chr(ESCAPE): self._escape,
         }
@@ -167,10 +167,6 @@ class Controls:
     def _energy(self) -> None:
         self.energy = not self.energy
         self.live.ask(Session.show_energy, self.energy)
-
-    def _intervals(self) -> None:
-        self.intervals = not self.intervals
-        self.live.ask(Session.show_intervals, self.intervals)
 
     def _escape(self) -> None:
         """Leave what was begun; without anything begun, end."""

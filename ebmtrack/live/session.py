@@ -53,7 +53,7 @@ class ManyTracker(Protocol):
 
     def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray: ...
 
-    def show_intervals(self, wanted: bool) -> None: ...
+    def show_intervals(self, wanted: bool | None = None) -> None: ...
 
 
 class LoadingTracker:
@@ -87,7 +87,7 @@ class LoadingTracker:
         """See ManyTracker."""
         return self._future.result().corner_log_density(target, points_xy)
 
-    def show_intervals(self, wanted: bool) -> None:
+    def show_intervals(self, wanted: bool | None = None) -> None:
         """See ManyTracker."""
         self._future.result().show_intervals(wanted)
 
@@ -193,8 +193,8 @@ class Session:
         """Compute the selected target's heat map from now on, or no longer."""
         self.energy = wanted
 
-    def show_intervals(self, wanted: bool) -> None:
-        """Have intervals of the targets' sides computed from the next frame on, or no longer."""
+    def show_intervals(self, wanted: bool | None = None) -> None:
+        """Have intervals of the targets' sides computed from the next frame on, or not; None changes what there is."""
         self.tracker.show_intervals(wanted)
 
     def step(self, image: np.ndarray) -> None:

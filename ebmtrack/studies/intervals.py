@@ -9,6 +9,7 @@ cross-validated: each sequence, or each group of sequences, is judged by coeffic
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -116,10 +117,12 @@ def fit_logistic(values: Array, outcomes: Array, weights: Array) -> Array:
 
 def fit(parts: Sequence[Frames]) -> tuple[Array, Array]:
     """Return `interval_scale` (4,) and `lost_logit` (2,) of frames; each sequence, with all its runs, counts alike."""
-    frames: dict[str, int] = {}
+    sides, frames = Counter[str](), Counter[str]()
     for part in parts:
-        frames[part.sequence] = frames.get(part.sequence, 0) + len(part.scores)
-    weights = np.concatenate([np.full(part.errors.size, 1 / frames[part.sequence]) for part in parts])
+        sides[part.sequence] += part.errors.size
+        frames[part.sequence] += len(part.scores)
+    parts = [part for part in parts if frames[part.sequence]]
+    weights = np.concatenate([np.full(part.errors.size, 1 / max(sides[part.sequence], 1)) for part in parts])
     errors = np.concatenate([part.errors.ravel() for part in parts])
     features = np.concatenate([part.features.reshape(-1, 3) for part in parts])
     of_frames = np.concatenate([np.full(len(part.scores), 1 / frames[part.sequence]) for part in parts])
@@ -146,12 +149,13 @@ def calibrate(parts: Sequence[Frames], by_source: bool = False, seed: int = 0) -
     Raises:
         ResultError: There are too few sequences, or one kind alone.
     """
-    names = sorted({part.sequence for part in parts if len(part.errors)})
-    if len(names) < LEAST_SEQUENCES:
-        raise ResultError(f"{len(names)} sequences with intervals are too few to fit: give {LEAST_SEQUENCES} or more")
+    names = sorted({part.sequence for part in parts if len(part.scores)})  # lost throughout: for lost_logit alone
+    found = {part.sequence for part in parts if len(part.errors)}
+    if len(found) < LEAST_SEQUENCES:
+        raise ResultError(f"{len(found)} sequences with intervals are too few to fit: give {LEAST_SEQUENCES} or more")
     mixed = np.random.default_rng(seed).permutation(len(names))
     group = {name: name.split("_")[0] if by_source else str(place % FOLDS) for name, place in zip(names, mixed)}
-    if len(set(group.values())) < 2:
+    if len({group[name] for name in found}) < 2:
         raise ResultError("all sequences are of one kind: leave --by-source out")
     known = [part for part in parts if part.sequence in group]
     held_out = []

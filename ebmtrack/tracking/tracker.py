@@ -54,7 +54,7 @@ class MultiTracker:
         self.engine, self.params, self.inner_looks = engine, params, inner_looks
         self.mark: Mark = no_mark  # called with each stage's name when it is done
         self._states: dict[int, TargetState] = {}
-        self._next_id = 0
+        self._next_id, self._interval_samples = 0, INTERVAL_SAMPLES
 
     @classmethod
     def from_pretrained(
@@ -118,9 +118,14 @@ class MultiTracker:
         self._state(target)
         del self._states[target]
 
-    def show_intervals(self, wanted: bool) -> None:
-        """Have the results of the next frames say how sure they are of each side (TrackResult.interval), or not."""
-        self.params = self.params.replace(interval_samples=INTERVAL_SAMPLES if wanted else 0)
+    def show_intervals(self, wanted: bool | None = None) -> None:
+        """Have the results of the next frames say how sure they are of each side (TrackResult.interval), or not.
+
+        None changes what there is to the other. The set-up's own `interval_samples` come back, if it had some.
+        """
+        wanted = not self.params.interval_samples if wanted is None else wanted
+        self._interval_samples = self.params.interval_samples or self._interval_samples
+        self.params = self.params.replace(interval_samples=self._interval_samples if wanted else 0)
         self._states = {name: dataclasses.replace(one, params=self.params) for name, one in self._states.items()}
 
     def candidates(self, target: int) -> tuple[np.ndarray, np.ndarray]:

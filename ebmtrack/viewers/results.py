@@ -140,6 +140,8 @@ def write_results(
 def check_interval(interval: float | None, boxes: str | None, layout: str | None, is_drawn: bool) -> None:
     """Raise ConfigError if intervals are asked for that are no probability, or that nothing would show.
 
+    Intervals that are drawn, but that the file of boxes cannot hold, are pointed out.
+
     Args:
         interval: probability of the intervals; None for none.
         boxes: the file of boxes, if there is one.
@@ -150,8 +152,11 @@ def check_interval(interval: float | None, boxes: str | None, layout: str | None
         return
     if not 0 < interval < 1:
         raise ConfigError(f"--interval is a probability above 0 and below 1, such as 0.9, not {interval}")
-    if not (is_drawn if boxes is None else layout_of(boxes, layout) in INTERVAL_LAYOUTS):
+    written = boxes is not None and layout_of(boxes, layout) in INTERVAL_LAYOUTS
+    if not (is_drawn or written):
         raise ConfigError("--interval needs a place for intervals: --boxes OUT.csv or OUT.json, --save OUT.mp4, --show")
+    if boxes is not None and not written:
+        print(f"note: {boxes} holds boxes without intervals, which are drawn alone; CSV and JSON hold them")
 
 
 def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:

@@ -226,7 +226,8 @@ class _Job:
         """Return the tracker; say where the boxes go if the user named no file."""
         tracker = self.load_tracker()
         if self.options.interval is not None:
-            tracker.params = tracker.params.replace(interval_samples=INTERVAL_SAMPLES)
+            samples = tracker.params.interval_samples or INTERVAL_SAMPLES
+            tracker.params = tracker.params.replace(interval_samples=samples)
         if self.default_boxes:
             print(f"boxes go to {self.boxes_path} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
         return tracker

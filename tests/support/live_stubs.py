@@ -100,8 +100,8 @@ class NotingTracker:
     def remove(self, target: int) -> None:
         del self.boxes[target]
 
-    def show_intervals(self, wanted: bool) -> None:
-        self.unsure = wanted
+    def show_intervals(self, wanted: bool | None = None) -> None:
+        self.unsure = not self.unsure if wanted is None else wanted
 
     def corner_log_density(self, target: int, points_xy: np.ndarray) -> np.ndarray:
         """-|p - corner|^2: highest at the top right corner of the box."""

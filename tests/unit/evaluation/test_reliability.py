@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ebmtrack.evaluation import comparison, metrics, report
+from ebmtrack.errors import ResultError
+from ebmtrack.evaluation import comparison, jobs, metrics, report, scoring
 from ebmtrack.evaluation.evaluate import EvaluateOptions, ParamsFactory, evaluate
 from ebmtrack.evaluation.reliability import LEVELS, Reliability, by_sequence, join, measure, row_of, rows_of_run
 from ebmtrack.evaluation.results import SIDE_FILES, SURENESS, Result, read_result, write_result
@@ -81,15 +83,83 @@ def test_sequences_count_alike() -> None:
     assert by_sequence(parts, 0.9) == 0.5 and join(parts).coverage(0.9) == 0.9
 
 
+def test_bins_have_edges_of_their_own() -> None:
+    """Every probability is in its bin, 1 in the last one, and the table's labels are the edges."""
+    said = np.linspace(0, 1, 41)
+    one = Reliability(np.zeros((0, 4)), np.zeros((0, 4)), said, said > 0.5)
+    assert [b.low for b in one.bins()] == pytest.approx(np.arange(10) / 10)
+    assert [b.high for b in one.bins()] == pytest.approx(np.arange(1, 11) / 10)
+    assert all(b.low - 1e-9 <= b.said <= b.high for b in one.bins()) and sum(b.frames for b in one.bins()) == 41
+    full = Reliability(one.distance, one.scale_xyxy, np.ones(5), np.ones(5, bool))
+    tracker: Any = SimpleNamespace(label="t", reliability=[full])
+    table = report.report_tables.lost(SimpleNamespace(trackers=[tracker]))  # type: ignore[arg-type]
+    assert [row[0].text for row in table.rows] == ["t", "t, 90 to 100 %"]
+
+
+def test_a_run_that_never_finds_the_target_has_lost_probabilities() -> None:
+    """If intervals were asked for; else a tracker that says nothing of sides has no rows."""
+    never: Any = SimpleNamespace(density=None, lost_probability=0.7)
+    assert not len(rows_of_run([row_of(never)] * 4)) and rows_of_run([row_of(never)] * 4, asked=True).shape == (5, 19)
+    truth = np.tile([50.0, 60, 40, 30], (5, 1))
+    said = measure(rows_of_run([row_of(never)] * 4, asked=True), truth, score(truth, np.array([1, 0, 0, 0, 0])))
+    assert said.is_known and said.lost.all() and len(said.said) == 4 and not len(said.distance)
+    assert said.figures()["levels"] == {} and not join(()).is_known and np.isnan(by_sequence([said], 0.9))
+
+
 def test_results_keep_the_rows(tmp_path: Path) -> None:
-    """Written and read, NaN included; a file of another length is none, like other extras."""
+    """Written and read, NaN included."""
     truth = np.tile([50.0, 60, 40, 30], (3, 1))
     table = rows(truth, np.zeros((2, 4)), lost=None)
     write_result(tmp_path, "car", Result(truth, sureness=table))
     np.testing.assert_allclose(read_result(tmp_path, "car").sureness, table, rtol=1e-6)
-    path = tmp_path / "car_intervals.txt"
-    path.write_text(path.read_text().split("\n", 1)[1])
-    assert not len(read_result(tmp_path, "car").sureness) and "_intervals" in SIDE_FILES
+    assert "_intervals" in SIDE_FILES
+    (tmp_path / "car_intervals.txt").unlink()
+    assert not len(read_result(tmp_path, "car").sureness)
+
+
+@pytest.mark.parametrize(
+    "column, value, message",
+    [
+        (0, 7.5, "line 3: a lost-probability"),
+        (0, -0.1, "line 3: a lost-probability"),
+        (5, 0.0, "line 3: a scale"),
+        (8, -1.0, "line 3: a scale"),
+        (6, np.inf, "line 3: "),
+        (None, 0.0, "2 rows for 3 boxes"),
+    ],
+)
+def test_impossible_rows_are_refused(tmp_path: Path, column: int | None, value: float, message: str) -> None:
+    """File, line and what is wrong, in one line; a file of another length as well."""
+    truth = np.tile([50.0, 60, 40, 30], (3, 1))
+    table = rows(truth, np.zeros((2, 4)))
+    if column is not None:
+        table[2, column] = value
+    write_result(tmp_path, "car", Result(truth, sureness=table[: 2 if column is None else 3]))
+    with pytest.raises(ResultError, match=f"car_intervals.txt.*{message}") as caught:
+        read_result(tmp_path, "car")
+    assert "\n" not in str(caught.value)
+
+
+def test_sequences_without_intervals_and_lost_ones(tmp_path: Path) -> None:
+    """A target that is lost throughout counts for the lost-probability; a sequence without rows is told."""
+    make_sequences(tmp_path / "data", 3)
+    found = open_dataset("folder", tmp_path / "data")
+    for name, kind in zip(found.names, ("found", "lost", "none")):
+        truth = found.load(name).boxes_xywh
+        boxes = truth + np.array([500.0, 0, 0, 0]) * (np.arange(len(truth)) > 0)[:, None] * (kind == "lost")
+        said = rows(truth, np.zeros((len(truth) - 1, 4)), lost=0.8)
+        write_result(
+            tmp_path / "folder" / "sure_000", name, Result(boxes, sureness=said[: len(said) * (kind != "none")])
+        )
+    both = comparison.compare(found, {"sure": tmp_path / "folder" / "sure"})
+    whole = join(both.trackers[0].reliability)
+    assert len(whole.said) == 10 and whole.lost.mean() == 0.5 and len(whole.distance) == 5
+    assert "sure has intervals of 2 of 3 sequences." in report.render(both)
+    job = jobs.Job(found, tuple(jobs.Task("sure", 0, n) for n in found.names), StubFactory(), tmp_path, 0, 1, {})
+    evaluation, stream = scoring.collect(job, metrics.protocol("ope"), {}), io.StringIO()
+    scoring.print_table(evaluation, stream)
+    assert "intervals of 2 of 3 sequences and runs, 5 frames" in stream.getvalue()
+    assert "lost-probability, 10 frames, 50.0 % lost" in stream.getvalue()
 
 
 def test_a_page_has_a_section_only_with_intervals(tmp_path: Path) -> None:

@@ -281,6 +281,9 @@ def test_intervals_come_with_targets_while_they_are_wanted():
         session.show_intervals(wanted)
         session.step(picture(1))
         assert [target.sides is not None for target in session.targets()] == [wanted] * 2
+    session.show_intervals()
+    session.step(picture(1))
+    assert all(target.sides is not None for target in session.targets())
 
 
 def test_the_heat_map_is_highest_at_the_corner_and_covers_the_area_around_it():

@@ -134,7 +134,7 @@ def test_a_stroke_is_no_box(controls):
         ("\b", ("remove", 2)),
         ("c", ("clear",)),
         ("e", ("show_energy", True)),
-        ("i", ("show_intervals", True)),
+        ("i", ("show_intervals",)),
     ],
 )
 def test_keys_act_on_the_session(controls, key, asked):

@@ -54,6 +54,32 @@ def test_sequences_count_alike() -> None:
         assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
     wide = dataclasses.replace(short, errors=10 * short.errors)
     assert fit([wide, long])[0][0] > fit([short, long])[0][0]
+    kept = dataclasses.replace(short, errors=short.errors[:25], features=short.features[:25])
+    often_lost = dataclasses.replace(kept, scores=np.tile(short.scores, 10), lost=np.tile(short.lost, 10))
+    for a, b in zip(fit([kept, long]), fit([often_lost, long])):
+        assert a == pytest.approx(b, rel=1e-6)  # fewer errors than scores: the sequence weighs as much as before
+
+
+def lost_throughout(name: str, seed: int) -> Frames:
+    """Return frames of a sequence whose target is lost in each of them."""
+    part = frames(name, 60, seed)
+    none = {name: getattr(part, name)[:0] for name in ("errors", "features", "size_wh")}
+    return dataclasses.replace(part, **none, lost=np.ones(60, bool))
+
+
+def test_sequences_that_are_lost_throughout_count() -> None:
+    """They count for the lost-probability and change nothing of the intervals; alone they are too few."""
+    parts = [frames(f"ab{'cd'[k % 2]}_{k}", 60, k) for k in range(12)]
+    lost = [lost_throughout(f"z_{k}", 50 + k) for k in range(6)]
+    found, without = calibrate([*parts, *lost]), calibrate(parts)
+    assert found.interval_scale == without.interval_scale
+    assert np.dot(found.lost_logit, (1, 0.5)) > np.dot(without.lost_logit, (1, 0.5))  # at a middling score
+    whole = join(found.held_out)
+    assert len(found.held_out) == 18 and len(whole.said) == 18 * 60 and whole.lost.sum() >= 6 * 60
+    with pytest.raises(ResultError, match="11 sequences"):
+        calibrate([*parts[1:], *lost])
+    with pytest.raises(ResultError, match="one kind"):
+        calibrate([*(dataclasses.replace(part, sequence=f"a_{k}") for k, part in enumerate(parts)), *lost], True)
 
 
 @pytest.mark.parametrize("by_source", [False, True])

@@ -63,6 +63,17 @@ def test_intervals_can_be_switched_while_tracking(engine):
     assert np.array_equal([result.box_xywh for result in results], boxes_of(engine, BOXES[0], 0))
 
 
+def test_a_set_ups_own_intervals_are_switched_off_first_and_come_back(engine):
+    """One switch takes them away, the next brings the same number of samples back; without own ones there are 32."""
+    own = MultiTracker(engine, PARAMS.replace(interval_samples=16))
+    plain, found = MultiTracker(engine, PARAMS), []
+    for _ in range(3):
+        own.show_intervals()
+        plain.show_intervals()
+        found.append((own.params.interval_samples, plain.params.interval_samples))
+    assert found == [(0, 32), (16, 0), (0, 32)]
+
+
 def test_no_targets_no_results(engine):
     assert MultiTracker(engine, PARAMS).update(FRAMES[0]) == {}
 

@@ -12,7 +12,15 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
 from ebmtrack.tracking.uncertainty import BoxDensity
 from ebmtrack.viewers.follow import checked_span, frame_number, track
-from ebmtrack.viewers.results import COLUMNS, INTERVAL_COLUMNS, FrameResult, ResultInfo, layout_of, write_results
+from ebmtrack.viewers.results import (
+    COLUMNS,
+    INTERVAL_COLUMNS,
+    FrameResult,
+    ResultInfo,
+    check_interval,
+    layout_of,
+    write_results,
+)
 from ebmtrack.viewers.track_video import track as track_video
 
 ROWS = [
@@ -64,13 +72,20 @@ def test_csv_and_json_hold_intervals_if_asked(tmp_path):
     [
         ({"interval": 90.0, "boxes": "r.csv"}, "above 0 and below 1"),
         ({"interval": 0.9, "boxes": "r.txt"}, "--boxes OUT.csv or OUT.json"),
-        ({"interval": 0.9, "boxes": "r.txt", "save": "r.mp4"}, "--boxes OUT.csv or OUT.json"),
         ({"interval": 0.9}, "--boxes OUT.csv or OUT.json"),
     ],
 )
 def test_intervals_that_cannot_be_written_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         track_video("walk.mp4", lambda: None, "1,2,3,4", **options)
+
+
+@pytest.mark.parametrize(
+    "boxes, layout, noted", [("r.txt", None, True), ("r.csv", "mot", True), ("r.csv", None, False), (None, None, False)]
+)
+def test_drawn_intervals_that_a_file_cannot_hold_are_pointed_out(boxes, layout, noted, capsys):
+    check_interval(0.9, boxes, layout, True)
+    assert capsys.readouterr().out.startswith("note: r.") == noted
 
 
 def test_mot_counts_from_one_and_leaves_lost_targets_out(tmp_path):
