@@ -34,8 +34,8 @@ class AtomEngine(TorchEngine):
     classifier begins at the same random numbers for every target.
     """
 
-    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None):
-        super().__init__(net, trained_on)
+    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None, source_sha256: str = ""):
+        super().__init__(net, trained_on, source_sha256)
         self.classifier = AtomClassifier.create(net.backbone.channels[1])
 
     @property

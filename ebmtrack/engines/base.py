@@ -79,6 +79,8 @@ class EngineInfo:
     device: the device's name, for reports ("cpu", "cuda:0", "CPUExecutionProvider").
     precision: the network's precision, for reports ("float32", "bfloat16", "int8").
     trained_on: the search regions that it was trained on; None if its file does not say.
+    source_sha256: of the network's tensors as its file of weights holds them, the same for an export in any precision;
+        "" if the engine was made of no file.
     """
 
     classifier: str
@@ -87,6 +89,7 @@ class EngineInfo:
     device: str
     precision: str
     trained_on: TrainedOn | None = None
+    source_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Climb(NamedTuple):
 class Packed(TypedDict):
     """The arrays of a target's model and of one region's features, float32.
 
-    network: (512,) weights of the energy's last layer, which tell networks apart. vector8, vector16: (256,) modulation.
+    network: (512,) weights of the energy's last layer. vector8, vector16: (256,) modulation.
     filter: (c, k, k). samples: (capacity, c, h, w); boxes_xyxy: (capacity, 4), the target in each of them. layer2,
     layer3, classification: (c, h, w), the region's features.
     """

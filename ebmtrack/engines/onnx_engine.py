@@ -86,6 +86,7 @@ class OnnxEngine:
             network.description["precision"],
         )
         self.trained_on = read_trained_on(network.description.get("settings") or {})
+        self.source_sha256 = str(network.description.get("source_sha256") or "")
         try:
             self.filter_size = int(self.config["filter_size"])
             self.norm_scale = math.sqrt(1 / (self.config["classifier_channels"] * self.filter_size**2))
@@ -108,6 +109,7 @@ class OnnxEngine:
             device=short_name(self.sessions["look"].get_providers()[0]),
             precision=self.precision,
             trained_on=self.trained_on,
+            source_sha256=self.source_sha256,
         )
 
     def start(self, first: FirstFrame) -> tuple[OnnxTarget, OnnxRegion]:

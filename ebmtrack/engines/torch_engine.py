@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, resolve_weights
+from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, resolve_weights, tensors_sha256
 from ebmtrack.device import pick_device
 from ebmtrack.engines.base import (
     Ascent,
@@ -71,8 +71,8 @@ class TorchEngine:
     CPU.
     """
 
-    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None):
-        self.net, self.trained_on = net, trained_on
+    def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None, source_sha256: str = ""):
+        self.net, self.trained_on, self.source_sha256 = net, trained_on, source_sha256
 
     def __deepcopy__(self, memo: dict) -> TorchEngine:
         return self
@@ -88,6 +88,7 @@ class TorchEngine:
             device=str(self.net.device),
             precision=str(self.net.dtype).removeprefix("torch."),
             trained_on=self.trained_on,
+            source_sha256=self.source_sha256,
         )
 
     @torch.inference_mode()
@@ -209,8 +210,9 @@ def load_torch_engine(
 ) -> TorchEngine:
     """Return an engine of a `kind` for a file of weights; see `ebmtrack.engines.load_engine`."""
     path = resolve_weights(weights)
-    net = InferenceNet(load_checkpoint(path), check_device(device), precision)
-    return kind(net, read_trained_on(read_metadata(path)["settings"]))
+    source = load_checkpoint(path)
+    net = InferenceNet(source, check_device(device), precision)
+    return kind(net, read_trained_on(read_metadata(path)["settings"]), tensors_sha256(source.state_dict()))
 
 
 def _exp(values: np.ndarray) -> np.ndarray:

@@ -29,8 +29,10 @@ class RandomNumbers:
 
     @state.setter
     def state(self, state: tuple[np.ndarray, int]) -> None:
-        """Go on from a state."""
+        """Go on from a state. Raises ValueError on one that is none: NumPy would read beyond its words."""
         key, position = state
+        if key.shape != (624,) or key.dtype != np.uint32 or not 0 <= position <= 624:
+            raise ValueError(f"no state of a Mersenne twister: {key.dtype} {key.shape}, position {position}")
         self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": position}}
 
     def uniform(self, *shape: int) -> np.ndarray:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.engines.base import Engine
-from ebmtrack.errors import CheckpointError
+from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import as_json, write_bytes
+from ebmtrack.tracking.first_frame import MOST_EXCESS, start_target
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
@@ -27,27 +29,36 @@ FORMAT_VERSION = 1
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "is_calm")
 VECTORS = ("log_excess_hw", "position_yx", "size_hw", "box_xywh")
-FREE = ("seed", "weights", "interval_samples")  # parameters that may differ: they move no box of a later frame
+# parameters that may differ: they move no box of a later frame
+FREE = ("seed", "weights", "interval_samples", "interval_temperature", "interval_scale", "lost_logit")
+MOST_PIXELS = 1e7  # of a side or a coordinate, in the image
 
 
 def save_targets(path: str | os.PathLike, engine: Engine, states: Mapping[int, TargetState], next_id: int) -> None:
     """Write targets after a frame to a file, atomically.
 
     Args:
-        path: the file; 35 MB for each target of the default set-up.
+        path: the file; for each target 35 MB with the default set-up, 8 MB with lite_nce_plus.
         engine: the network that the targets belong to. It is not written.
         states: by id, at least one.
         next_id: the id of the next target.
+
+    Raises:
+        ConfigError: if the file cannot be written.
     """
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {"format_version": FORMAT_VERSION, "next_id": next_id, "targets": {}}
+    about["network"] = engine.info.source_sha256
     for target, state in states.items():
         about["params"] = as_json(state.params)
         about["targets"][str(target)], own = _packed(engine, state)
         arrays.update({f"{target}/{name}": values for name, values in own.items()})
     content = io.BytesIO()
     np.savez(content, **{ABOUT: np.array(json.dumps(about))}, **arrays)  # type: ignore[arg-type]  # as in export
-    write_bytes(path, content.getvalue())
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{path}: save_state() cannot write it ({error.strerror}); give another file") from error
 
 
 def restore_targets(
@@ -68,16 +79,18 @@ def restore_targets(
         found = about.get("format_version")
         raise CheckpointError(f"{path}: has format version {found!r}, this ebmtrack reads {FORMAT_VERSION}")
     try:
+        _check_kinds(about, {"next_id": 0, "targets": {}, "network": "", "params": {}})
         _check_params(about["params"], json.loads(json.dumps(as_json(params))))
+        _check_network(about["network"], engine.info.source_sha256)
+        _check_ids(list(about["targets"]), about["next_id"])
+        expected = _expected(engine, params)
         states = {
-            int(target): _unpacked(engine, params, facts, _of(target, arrays))
+            int(target): _unpacked(engine, params, facts, _of(target, arrays), expected, f"target {target}: ")
             for target, facts in about["targets"].items()
         }
-        return states, int(about["next_id"])
+        return states, about["next_id"]
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: is no complete file of save_state(): {error!r}; save it anew") from error
 
 
 def _packed(engine: Engine, state: TargetState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -95,10 +108,27 @@ def _packed(engine: Engine, state: TargetState) -> tuple[dict[str, Any], dict[st
 
 
 def _unpacked(
-    engine: Engine, params: TrackerParams, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    engine: Engine,
+    params: TrackerParams,
+    facts: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    expected: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
+    where: str,
 ) -> TargetState:
-    """Return a target from its numbers and arrays; the last frame's proposal is not kept."""
-    model, whole = engine.unpack(arrays)
+    """Return a target from its numbers and arrays, if they are sound; the last frame's proposal is not kept.
+
+    Args:
+        engine: the network.
+        params: the set-up.
+        facts: the target's numbers.
+        arrays: the target's arrays.
+        expected: both of another target of this network and set-up.
+        where: the beginning of messages.
+    """
+    _check_kinds(facts, expected[0], where)
+    _check_arrays(arrays, expected[1], where)
+    _check_values(facts, arrays, expected[0], MOST_EXCESS * params.calibration, where)
+    model, whole = engine.unpack({name: arrays[name] for name in expected[1]})
     random = RandomNumbers(facts["random"]["seed"])
     random.state = arrays["random"], facts["random"]["position"]
     return TargetState(
@@ -124,8 +154,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         about = json.loads(str(arrays.pop(ABOUT)))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file of a tracker's state") from error
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: is no file of save_state(), or damaged: {error}") from error
+    except Exception as error:  # those of zip, NumPy and JSON on damaged bytes have no common class besides Exception
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{path}: is no file of save_state(), or damaged ({reason:.200})") from error
     if not isinstance(about, dict):
         raise CheckpointError(f"{path}: is no file of save_state(): its JSON is no object")
     return about, arrays
@@ -137,9 +168,95 @@ def _of(target: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
 
 
+def _expected(engine: Engine, params: TrackerParams) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return numbers and arrays of some target with this network and set-up, as `_packed` does, for their kinds."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    quick = params.replace(initial_iterations=1, calibration=0.0)
+    facts, arrays = _packed(engine, start_target(engine, quick, image, np.array([16.0, 16.0, 32.0, 32.0]), 0))
+    return json.loads(json.dumps(facts)), arrays
+
+
 def _check_params(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if a set-up is not the one of the file."""
-    other = [name for name in own if name not in FREE and saved[name] != own[name]]
+    """Raise CheckpointError if a set-up is not the one of the file, in what moves boxes."""
+    other = [name for name in own if name not in FREE and (name not in saved or saved[name] != own[name])]
     if other:
-        differences = ", ".join(f"{name} {saved[name]} instead of {own[name]}" for name in other[:3])
-        raise CheckpointError(f"was saved with another set-up ({differences}); open the tracker with that one")
+        differences = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in other[:3])
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise CheckpointError(f"was saved with another set-up ({differences}{more}); open the tracker with that one")
+
+
+def _check_network(saved: str, own: str) -> None:
+    """Raise CheckpointError if two networks have other tensors; engines that were made of no file have no hash."""
+    if saved and own and saved != own:
+        raise CheckpointError("was saved with another network; open the tracker with the weights of that one")
+
+
+def _check_ids(targets: list[str], next_id: int) -> None:
+    """Raise CheckpointError unless targets are numbers below the next one's."""
+    if not targets or not all(re.fullmatch("0|[1-9][0-9]{0,17}", target) for target in targets):
+        raise CheckpointError(f"targets has the ids {targets[:3]!r:.60}; save it anew")
+    if next_id <= max(map(int, targets)):
+        raise CheckpointError(f"next_id is {next_id}, not above the targets' ids; save it anew")
+
+
+def _check_kinds(found: Any, expected: Mapping[str, Any], where: str = "") -> None:
+    """Raise CheckpointError unless JSON values have the expected ones' types, and floats are finite."""
+    for name, value in expected.items():
+        if not isinstance(found, dict) or name not in found:
+            raise CheckpointError(f"{where}lacks {name}; save it anew")
+        own = found[name]
+        if type(own) is not type(value) or (isinstance(own, float) and not math.isfinite(own)):
+            raise CheckpointError(f"{where}{name} is {own!r:.40}, expected {type(value).__name__}; save it anew")
+        if isinstance(value, dict):
+            _check_kinds(own, value, f"{where}{name}: ")
+
+
+def _check_arrays(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], where: str) -> None:
+    """Raise CheckpointError unless arrays have the expected ones' names, types and shapes, and are finite."""
+    for name, values in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{where}lacks the array {name}; save it anew")
+        own, kind = found[name], f"{values.dtype} {values.shape}"
+        if own.dtype != values.dtype or own.shape != values.shape:
+            raise CheckpointError(f"{where}{name} is {own.dtype} {own.shape}, expected {kind}; save it anew")
+        if not np.isfinite(own).all():
+            raise CheckpointError(f"{where}{name} holds numbers that are not finite; save it anew")
+
+
+def _check_values(
+    facts: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    expected: Mapping[str, Any],
+    most_excess: float,
+    where: str,
+) -> None:
+    """Raise CheckpointError on numbers, of the right kinds, that no tracker has.
+
+    Args:
+        facts: the target's numbers.
+        arrays: the target's arrays.
+        expected: the numbers of another target of this network and set-up.
+        most_excess: the largest log ratio of sizes.
+        where: the beginning of messages.
+    """
+    memory, weights, size_hw = facts["memory"], arrays["sample_weights"], arrays["size_hw"]
+    count, sizes = memory["count"], np.concatenate([size_hw, arrays["box_xywh"][2:]])
+    sound = {
+        "base_area": math.isclose(facts["base_area"], expected["base_area"], rel_tol=1e-6),
+        "phase": facts["phase"] >= 0,
+        "frame": facts["frame"] >= 1,
+        "lost_frames": 0 <= facts["lost_frames"] < facts["frame"],
+        "random: position": 0 <= facts["random"]["position"] <= len(arrays["random"]),
+        "memory: initial": memory["initial"] == expected["memory"]["initial"],
+        "memory: count": memory["initial"] <= count <= len(weights),
+        "memory: last": -1 <= memory["last"] < count,
+        "memory: least_weight": memory["least_weight"] == expected["memory"]["least_weight"],
+        "sample_weights": (weights >= 0).all() and weights[:count].sum() > 0 and not weights[count:].any(),
+        "log_excess_hw": np.abs(arrays["log_excess_hw"]).max() <= most_excess + 1e-6,
+        "position_yx": np.abs(arrays["position_yx"]).max() <= MOST_PIXELS,
+        "size_hw or box_xywh": (sizes > 0).all() and sizes.max() <= MOST_PIXELS,
+        "scale": math.isclose(facts["scale"] * facts["scale"] * expected["base_area"], size_hw.prod(), rel_tol=1e-4),
+    }
+    wrong = [name for name, is_sound in sound.items() if not is_sound]
+    if wrong:
+        raise CheckpointError(f"{where}{wrong[0]} is out of range; save it anew")

@@ -235,10 +235,11 @@ class Tracker:
         """Write what the tracker knows of its target to a file, without the network.
 
         Args:
-            path: a file of arrays and JSON (.npz), 35 MB with the default set-up. Reading it runs no code of it.
+            path: a file of arrays and JSON (.npz), 35 MB with the default set-up, 8 MB with lite_nce_plus. Reading it
+                runs no code of it.
 
         Raises:
-            ConfigError: before init().
+            ConfigError: before init(), or if the file cannot be written.
         """
         save_targets(path, self.engine, {0: self._running_states("save_state")[0]}, 1)
 
