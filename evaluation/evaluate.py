@@ -78,7 +78,8 @@ def facts_of(values: TrackerParams, weights: str | None = None, device: str = "a
 
     named = values.weights if weights is None else weights
     digest = hashlib.sha256(weights_file(named).read_bytes()).hexdigest()
-    return {"params": as_json(values), "weights": digest, "engine": choose_engine(named, device, classifier=values.classifier)}
+    engine = choose_engine(named, device, classifier=values.classifier)
+    return {"params": as_json(values), "weights": digest, "engine": engine}
 
 
 @dataclass(frozen=True)
