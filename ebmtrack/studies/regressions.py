@@ -83,7 +83,6 @@ def _settings(out: Path, task: str, method: str, seed: int, steps: int, noise: i
         seed=seed,
         steps=steps,
         noise=noise,
-        rate=3e-3,  # short trainings of a small network
         schedule="cosine",
         warmup=steps // 10,
         resume=False,
