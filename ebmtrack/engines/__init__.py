@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ebmtrack.device import multiplies_bfloat16, pick_device
 from ebmtrack.engines.base import Engine
-from ebmtrack.engines.onnx_files import DESCRIPTION, existing_exported, find_exported, is_exported
+from ebmtrack.engines.onnx_files import DESCRIPTION, PROVIDERS, existing_exported, find_exported, is_exported
 from ebmtrack.errors import ConfigError, missing_extra
 
 __all__ = ["ENGINES", "Engine", "choose_engine", "has_torch", "load_engine", "weights_file"]
@@ -76,9 +76,10 @@ def choose_engine(
 def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:
     """Return whether a network runs on ONNX Runtime if the user names no engine.
 
-    An exported network does, and any network if torch is not installed. A network that ships has both forms: on a CPU
-    the faster one is taken. PyTorch is 1.2 times as fast as ONNX Runtime if the CPU multiplies bfloat16, 0.8 times if
-    it does not, and 0.55 times at depthwise convolutions (docs/results.md, "Engines and networks side by side").
+    An exported network does, and any network if torch is not installed or does not know the device (openvino). A
+    network that ships has both forms: on a CPU the faster one is taken. PyTorch is 1.2 times as fast as ONNX Runtime if
+    the CPU multiplies bfloat16, 0.8 times if it does not, and 0.55 times at depthwise convolutions (docs/results.md,
+    "Engines and networks side by side").
 
     Args:
         weights: see `load_engine`.
@@ -88,7 +89,7 @@ def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str
     Raises:
         ConfigError: on a device that is not there.
     """
-    if is_exported(weights) or not has_torch():
+    if is_exported(weights) or not has_torch() or device in PROVIDERS.keys() - {"cpu", "cuda"}:
         return True
     shipped = find_exported(weights)
     if shipped is None or precision != "auto" or (weights is not None and Path(weights).is_file()):

@@ -335,6 +335,7 @@ def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
         ("ebm_lite", True, 0, {}, True),
         ("ebm_lite", True, 1, {}, False),
         ("ebm_lite", True, 1, {"device": "cpu"}, True),
+        (None, True, 1, {"device": "openvino"}, True),
         ("ebm_lite", True, 0, {"precision": "bfloat16"}, False),
         ("FILE", False, 0, {}, False),
     ],
