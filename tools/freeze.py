@@ -163,6 +163,8 @@ def first_losses(name: str, folder: Path) -> dict[str, list[str]]:
     if source := re.search(r"^source=(\w+)", shown, re.M):
         small += [f"source=drawn-{DRAWN[source[1]]}", "image_size=64"]
     backbone = folder / ("resnet50.pth" if "resnet50" in shown else "resnet18.pth")
+    if "efficientnet" in shown:  # goes on from the network that ships
+        small.append("start=ebm_lite")
     places = ("--data", folder / "data", "--backbone", backbone, "--out", folder / name, "--device", "cpu", "--float32")
     run("train", name, *places, *"--steps 2 --batch 2 --workers 0 --seed 0 --set".split(), *small, folder=folder)
     for path in (folder / name).glob("checkpoint*"):
