@@ -172,11 +172,8 @@ def open_training_folder(
     root = Path(root)
     if any((root / name).is_dir() for name in ("got10k", "coco", "cutouts")):
         return open_pool(root, part, decoded_limit)
-    return {
-        "video": _part_of(
-            VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit)), part, root
-        )
-    }
+    video = VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit))
+    return {"video": _part_of(video, part, root)}
 
 
 def _part_of(source: Source, part: str, root: Path) -> Selection:
