@@ -38,8 +38,8 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
     """Return the devices for the workers of an evaluation.
 
     Args:
-        devices: "cpu", "cuda" (all GPUs), "cuda:0,cuda:2", or "auto" (all GPUs if there are any, else the CPU).
-            Under torchrun "cuda" and "auto" mean the GPU of this process alone (LOCAL_RANK).
+        devices: "cpu", "openvino", "cuda" (all GPUs), "cuda:0,cuda:2", or "auto" (all GPUs if there are any,
+            else the CPU). Under torchrun "cuda" and "auto" mean the GPU of this process alone (LOCAL_RANK).
 
     Raises:
         ConfigError: If "cuda" is asked for without a GPU, and for anything that is no device.
@@ -53,9 +53,14 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
         return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
     names = tuple(part.strip() for part in devices.split(","))
     for name in names:
-        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-            raise ConfigError(f"unknown device {name!r}: use auto, cpu, mps, cuda or cuda:0,cuda:1")
+        if not re.fullmatch(r"cpu|openvino|mps|cuda(:\d+)?", name):
+            raise ConfigError(f"unknown device {name!r}: use auto, cpu, openvino, mps, cuda or cuda:0,cuda:1")
     return names
+
+
+def is_cpu(device: str) -> bool:
+    """Return whether a device, by name, is this machine's CPU, whichever library computes there."""
+    return device in ("cpu", "openvino")
 
 
 def count_gpus() -> int:

@@ -35,6 +35,7 @@ EXTRAS = {  # the extra of setup.cfg that brings a module of another project
     "h5py": "regression",
     "visdom": "live",
     "submitit": "cluster",
+    "openvino": "openvino",
 }
 
 

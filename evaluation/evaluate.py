@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ebmtrack._version import __version__
-from ebmtrack.device import pick_devices
+from ebmtrack.device import is_cpu, pick_devices
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
@@ -40,21 +40,23 @@ class ParamsFactory:
         weights: A file that replaces the one that the set-up names.
         intervals: Whether the trackers say how sure they are of each side.
         device: Where the trackers run, on which their engine depends.
+        precision: Of the network; see `ebmtrack.engines.load_engine`.
     """
 
     weights: str | None = None
     intervals: bool = False
     device: str = "auto"
+    precision: str = "auto"
 
     def __call__(self, params: str, device: str) -> TrackerLike:
         """Return a tracker of the named set-up on a device; ConfigError for an unknown set-up."""
         from ebmtrack.tracking.tracker import Tracker
 
-        return Tracker.from_pretrained(self._values(params), self.weights, device)
+        return Tracker.from_pretrained(self._values(params), self.weights, device, self.precision)
 
     def describe(self, params: str) -> dict[str, object]:
         """Return parameters, SHA-256 of the weights file and engine; CheckpointError if that file is missing."""
-        return facts_of(self._values(params), self.weights, self.device)
+        return facts_of(self._values(params), self.weights, self.device, self.precision)
 
     def _values(self, params: str) -> TrackerParams:
         from ebmtrack.tracking.params import INTERVAL_SAMPLES, load_params
@@ -63,23 +65,26 @@ class ParamsFactory:
         return values.replace(interval_samples=values.interval_samples or INTERVAL_SAMPLES * self.intervals)
 
 
-def facts_of(values: TrackerParams, weights: str | None = None, device: str = "auto") -> dict[str, object]:
-    """Return what results depend on: the parameters, the SHA-256 of the weights and the engine, as JSON values.
+def facts_of(
+    values: TrackerParams, weights: str | None = None, device: str = "auto", precision: str = "auto"
+) -> dict[str, object]:
+    """Return what results depend on: parameters, SHA-256 of the weights, engine and precision, as JSON values.
 
     Args:
         values: The parameters of a set-up.
         weights: A file that replaces the one that the set-up names.
         device: Where the tracker runs.
+        precision: Of the network.
 
     Raises:
         CheckpointError: The file of weights is missing.
     """
-    from ebmtrack.engines import choose_engine, weights_file
+    from ebmtrack.engines import engine_facts, weights_file
 
     named = values.weights if weights is None else weights
     digest = hashlib.sha256(weights_file(named).read_bytes()).hexdigest()
-    engine = choose_engine(named, device, classifier=values.classifier)
-    return {"params": as_json(values), "weights": digest, "engine": engine}
+    facts = engine_facts(named, device, precision, values.classifier)
+    return {"params": as_json(values), "weights": digest, **facts}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class EvaluateOptions:
             workers, and cores // workers beside a GPU.
         batch: Sequences that each worker tracks at once through one network, for GPUs; frames/s are then those of a
             shared device.
-        device: auto, cpu, cuda or cuda:0,cuda:1.
+        device: auto, cpu, openvino, cuda or cuda:0,cuda:1.
+        precision: Of the network: auto, float32 or bfloat16.
         out: Folder of results; what is finished there is not run again.
         overwrite: Run it again all the same; refused beside another runner.
         weights: A file that replaces the weights of the set-ups.
@@ -111,6 +117,7 @@ class EvaluateOptions:
     threads: int | None = None
     batch: int = 1
     device: str = "auto"
+    precision: str = "auto"
     out: str | os.PathLike = "results"
     overwrite: bool = False
     weights: str | os.PathLike | None = None
@@ -163,7 +170,7 @@ def evaluate(
     if not params_names:
         raise ConfigError("name at least one set of parameters")
     stream = stream or sys.stdout
-    devices = pick_devices("cpu" if chosen.elsewhere is not None else chosen.device)
+    devices = pick_devices(chosen.device if chosen.elsewhere is None or is_cpu(chosen.device) else "cpu")
     workers = _default_workers(devices) if chosen.workers is None else chosen.workers
     job = _job(params_names, dataset, root, chosen, devices, workers, factory)
     protocol = metrics.protocol(chosen.protocol or job.dataset.protocol)
@@ -196,7 +203,7 @@ def _job(
     names = found.select(chosen.sequences, chosen.allow_missing)
     check_names(names)
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
-    factory = factory or ParamsFactory(weights, chosen.intervals, devices[0])
+    factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision)
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
     threads = chosen.threads or _default_threads(devices, workers)
@@ -213,7 +220,7 @@ def versions(device: str, threads: int) -> dict[str, object]:
         threads: CPU threads of each worker.
     """
     numbers = {"numpy": np.__version__, "opencv": cv2.__version__}
-    for name in ("torch", "onnxruntime"):
+    for name in ("torch", "onnxruntime", "openvino"):
         try:
             numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -223,7 +230,7 @@ def versions(device: str, threads: int) -> dict[str, object]:
 
         device = torch.cuda.get_device_name(device)
     python = platform.python_version()
-    where = {"device": device, "threads": threads} if device == "cpu" else {"device": device}
+    where = {"device": device, "threads": threads} if is_cpu(device) else {"device": device}
     return {"ebmtrack": __version__, "python": python, **numbers, **where}
 
 
@@ -289,4 +296,4 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
 
     With one, results on a CPU do not depend on how many workers share the cores.
     """
-    return 1 if devices[0] == "cpu" else max(1, _cores() // max(1, workers))
+    return 1 if is_cpu(devices[0]) else max(1, _cores() // max(1, workers))

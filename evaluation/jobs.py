@@ -104,9 +104,10 @@ def is_done(job: Job, task: Task) -> bool:
     sequence = job.dataset.read(task.sequence)
     if sequence.early_rows and marker.get("frames") == len(sequence) + sequence.early_rows:
         return False  # made before the first frames were left out (OTB's Tiger1)
-    made_by = {"engine": "torch" if "torch" in marker["made_by"] else "onnx", **marker["made_by"]}  # before 0.2.0
+    engine = "torch" if "torch" in marker["made_by"] else "onnx"  # before 0.2.0
+    made_by = {"engine": engine, "precision": "auto", **marker["made_by"]}
     for key, value in job.made_by[task.params].items():
-        if key in ("params", "weights", "seed", "engine") and made_by.get(key) != value:
+        if key in ("params", "weights", "seed", "engine", "precision") and made_by.get(key) != value:
             raise ResultError(
                 f"{box_path(job.folder(task), task.sequence)}: made with other {key}; "
                 "choose another folder for results (--out), or --overwrite these"

@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ebmtrack.device import is_cpu
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.evaluation import locks
 from ebmtrack.evaluation.jobs import Job, Task, is_done, seed_of
@@ -194,7 +195,7 @@ def _settle(task: Task, trackers: _Trackers, send: Send) -> bool:
 
 def _attempt(task: Task, trackers: _Trackers, send: Send) -> None:
     """Compute and write one task; an exception is written beside the results and sent, not raised."""
-    job, on_cpu = trackers.job, trackers.device == "cpu"
+    job, on_cpu = trackers.job, is_cpu(trackers.device)
     try:
         with trackers.take(task.params) as tracker:
             sequence = job.dataset.load(task.sequence)

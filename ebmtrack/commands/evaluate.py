@@ -16,10 +16,12 @@ from ebmtrack.commands.options import (
     DatasetOptions,
     Flat,
     Names,
+    Precision,
     Repeated,
     VisdomOptions,
     flatten,
 )
+from ebmtrack.device import pick_devices
 from ebmtrack.errors import ConfigError
 
 
@@ -35,7 +37,8 @@ class Evaluate:
         workers: Processes (one per GPU or core by default).
         threads: CPU threads of each worker.
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
-        device: auto (all GPUs if there are any), cpu, cuda or cuda:N.
+        device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
+        precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
         weights: Network weights instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
@@ -55,6 +58,7 @@ class Evaluate:
     threads: int | None = None
     batch: int = 1
     device: str = "auto"
+    precision: Precision = "auto"
     weights: Path | None = None
     protocol: str | None = None
     seed: int = 0
@@ -81,6 +85,7 @@ class Evaluate:
             threads=self.threads,
             batch=self.batch,
             device=self.device,
+            precision=self.precision,
             weights=self.weights,
             protocol=self.protocol,
             seed=self.seed,
@@ -116,7 +121,8 @@ class Evaluate:
         from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
         from ebmtrack.viewers.visdom import VisdomPanel
 
-        inner = ParamsFactory(None if self.weights is None else str(self.weights.absolute()), self.intervals)
+        weights = None if self.weights is None else str(self.weights.absolute())
+        inner = ParamsFactory(weights, self.intervals, pick_devices(self.device)[0], self.precision)
         curves = ScoreCurves(VisdomPanel("ebmtrack_eval", self.panel.visdom_server))
         return {"factory": ShowingFactory(inner, self.panel.visdom_server), "on_score": curves}
 
@@ -131,7 +137,7 @@ class Stress:
         changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
         set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
         weights: Network weights (.safetensors) instead of those that come with ebmtrack.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, openvino, cuda or cuda:N.
         seed: Seed of the changes and the trackers.
         out: Folder of trials, which are not run again, and of the page stress.html.
     """
@@ -160,7 +166,8 @@ class Stress:
             chosen |= {f"{name} {' '.join(changes)}": override(one, changes) for name, one in chosen.items()}
         trackers = {name: Tracker.from_pretrained(one, self.weights, self.device) for name, one in chosen.items()}
         folder = self.root.resolve().name
-        store = Store(self.out / folder, {name: facts_of(one, self.weights) for name, one in chosen.items()})
+        facts = {name: facts_of(one, self.weights, self.device) for name, one in chosen.items()}
+        store = Store(self.out / folder, facts)
         trials = stress(trackers, open_dataset("folder", self.root), flatten(self.changes), self.seed, store=store)
         write_text(store.folder / "stress.html", stress_page(trials, f"Stress on the folder “{folder}”"))
         print(f"the page is {store.folder / 'stress.html'}")

@@ -6,7 +6,7 @@ heavy is imported inside `run`, so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 VISDOM_SERVER = "http://localhost:8097"
 DEFAULT_SET_UP = "dimp18_nce_plus"
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 T = TypeVar("T")
 Positional = Annotated[T, tyro.conf.Positional]
@@ -46,14 +48,17 @@ class TrackerOptions:
         params: Tracker set-up: a name in tracker_params, such as dimp18_nce_plus, or the path of a file like those.
         weights: Network weights (.safetensors), or the name of a network that comes with ebmtrack, instead of those
             of the set-up.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, openvino (the fastest on x86 CPUs; needs ebmtrack[openvino]), cuda or
+            cuda:N.
         engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
+        precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
     """
 
     params: str = DEFAULT_SET_UP
     weights: str | None = None
     device: str = "auto"
     engine: Literal["auto", "torch", "onnx"] = "auto"
+    precision: Precision = "auto"
 
     def load(self) -> Tracker:
         """Return a tracker of one target."""
@@ -69,7 +74,7 @@ class TrackerOptions:
 
     def _values(self) -> dict[str, Any]:
         """Return the options as arguments of from_pretrained."""
-        return {"params": self.params, "weights": self.weights, "device": self.device, "engine": self.engine}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ class Bench:
     """Compare engines, precisions and OpenCV's trackers on this machine: stages, frames/s, memory, import time.
 
     Attributes:
-        contenders: torch, torch:float32, torch:bfloat16, onnx, opencv:CSRT, opencv:KCF, opencv:MIL; a network of your
-            own comes after @: onnx@FOLDER. By default all that this machine can run.
+        contenders: torch, torch:float32, torch:bfloat16, onnx, openvino, openvino:float32, openvino:bfloat16,
+            opencv:CSRT, opencv:KCF, opencv:MIL; a network of your own comes after @: onnx@FOLDER. By default all that
+            this machine can run.
         params: Tracker set-up.
         device: Of PyTorch: auto (a GPU if there is one), cpu, cuda or cuda:N.
         threads: CPU threads of each contender (its own choice by default).

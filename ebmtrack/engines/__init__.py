@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
 from ebmtrack.device import multiplies_bfloat16, pick_device
 from ebmtrack.engines.base import Engine
-from ebmtrack.engines.onnx_files import DESCRIPTION, PROVIDERS, existing_exported, find_exported, is_exported
+from ebmtrack.engines.onnx_files import (
+    DESCRIPTION,
+    PROVIDERS,
+    existing_exported,
+    find_exported,
+    is_exported,
+    precisions,
+    read_description,
+)
+from ebmtrack.engines.openvino_session import OPENVINO
 from ebmtrack.errors import ConfigError, missing_extra
 
-__all__ = ["ENGINES", "Engine", "choose_engine", "has_torch", "load_engine", "weights_file"]
+__all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine", "weights_file"]
 
 ENGINES = ("auto", "torch", "onnx")
 CLASSIFIERS = ("network", "atom")
@@ -31,9 +39,9 @@ def load_engine(
     Args:
         weights: a .safetensors file, the folder of an exported network, the name of a network that ships, or None for
             the default one.
-        device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; on ONNX
-            Runtime also "openvino", "tensorrt", "coreml", "directml".
-        precision: "float32", "bfloat16" or "auto". An exported network has one of its own.
+        device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; of an exported
+            network also "openvino", and on ONNX Runtime "tensorrt", "coreml", "directml".
+        precision: "float32", "bfloat16" or "auto". On ONNX Runtime an exported network has one of its own.
         engine: "torch", "onnx" or "auto": the one that `choose_engine` names.
         classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
@@ -73,8 +81,22 @@ def choose_engine(
     return "onnx" if is_for_onnx(weights, device, precision) else "torch"
 
 
+def engine_facts(
+    weights: str | Path | None, device: str = "auto", precision: str = "auto", classifier: str = "network"
+) -> dict[str, str]:
+    """Return the engine, "torch", "onnx" or "openvino", and the precision that results depend on; see `load_engine`.
+
+    The precision is the one that OpenVINO computes in, and with the other engines the one that was asked for.
+    """
+    if device == OPENVINO:
+        folder = existing_exported(weights)
+        stored = read_description(folder / DESCRIPTION)["precision"]
+        return {"engine": OPENVINO, "precision": precisions(folder, stored, device, precision)[1]}
+    return {"engine": choose_engine(weights, device, precision, classifier), "precision": precision}
+
+
 def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:
-    """Return whether a network runs on ONNX Runtime if the user names no engine.
+    """Return whether a network runs as an exported one if the user names no engine.
 
     An exported network does, and any network if torch is not installed or does not know the device (openvino). A
     network that ships has both forms: on a CPU the faster one is taken. PyTorch is 1.2 times as fast as ONNX Runtime if
@@ -89,12 +111,12 @@ def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str
     Raises:
         ConfigError: on a device that is not there.
     """
-    if is_exported(weights) or not has_torch() or device in PROVIDERS.keys() - {"cpu", "cuda"}:
+    if is_exported(weights) or not has_torch() or device in {OPENVINO, *PROVIDERS} - {"cpu", "cuda"}:
         return True
     shipped = find_exported(weights)
     if shipped is None or precision != "auto" or (weights is not None and Path(weights).is_file()):
         return False
-    description = json.loads((shipped / DESCRIPTION).read_text(encoding="utf-8"))
+    description = read_description(shipped / DESCRIPTION)
     is_slow_on_torch = description["config"]["backbone"] in DEPTHWISE or not multiplies_bfloat16()
     return is_slow_on_torch and pick_device(device) == "cpu"
 

@@ -1,4 +1,4 @@
-"""The engine on NumPy and ONNX Runtime: an exported network, without torch."""
+"""The engine on NumPy and ONNX Runtime, or OpenVINO in its place: an exported network, without torch."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from ebmtrack.engines.onnx_files import (
     check_channels,
     existing_exported,
     open_sessions,
+    precisions,
     read_exported,
     short_name,
 )
@@ -71,20 +72,20 @@ class OnnxEngine:
     Each search region goes through the graphs alone: on a CPU several at once would be no faster.
     """
 
-    def __init__(self, network: ExportedNetwork, provider: str = "cpu", threads: int | None = None):
+    def __init__(
+        self, network: ExportedNetwork, provider: str = "cpu", threads: int | None = None, precision: str = "auto"
+    ):
         """Open the graphs of an exported network.
 
         Args:
             network: see `read_exported`.
             provider: where graphs run; see `open_sessions`.
             threads: of the graphs; None: OMP_NUM_THREADS, else one for each core.
+            precision: see `load_onnx_engine`.
         """
-        self.sessions = open_sessions(network, provider, threads)
-        self.config, self.arrays, self.precision = (
-            network.description["config"],
-            network.arrays,
-            network.description["precision"],
-        )
+        floating, self.precision = precisions(network.folder, network.description["precision"], provider, precision)
+        self.sessions = open_sessions(network, provider, threads, floating)
+        self.config, self.arrays = network.description["config"], network.arrays
         self.trained_on = read_trained_on(network.description.get("settings") or {})
         self.source_sha256 = str(network.description.get("source_sha256") or "")
         try:
@@ -236,18 +237,14 @@ def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", p
     Args:
         weights: its folder or network.json, the name of one that ships, or None for the default one.
         provider: "cpu", "openvino", "cuda" ...: see `open_sessions`.
-        precision: the one that the network was exported with, or "auto".
+        precision: on OpenVINO "float32", "bfloat16" or "auto" (see `choose_precision`), of what is not quantised;
+            elsewhere the one that the network was exported with, or "auto".
 
     Raises:
         CheckpointError: on a network that is not there or damaged.
         ConfigError: on a provider that is not there, or another precision.
     """
-    folder = existing_exported(weights)
-    network = read_exported(folder)
-    if precision not in ("auto", network.description["precision"]):
-        found = network.description["precision"]
-        raise ConfigError(f"{folder}: is a network in {found}, not {precision}; export it with --precision {precision}")
-    return OnnxEngine(network, provider)
+    return OnnxEngine(read_exported(existing_exported(weights)), provider, precision=precision)
 
 
 def _pad(maps: np.ndarray, cells: int) -> np.ndarray:

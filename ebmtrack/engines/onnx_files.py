@@ -13,13 +13,15 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ebmtrack import weights as packaged
+from ebmtrack.engines.openvino_session import OPENVINO, OpenVinoSession, choose_precision, openvino
 from ebmtrack.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
@@ -37,7 +39,6 @@ PROVIDERS = {  # ONNX Runtime's names by ours
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
     "rocm": "ROCMExecutionProvider",
@@ -104,7 +105,7 @@ def read_exported(folder: Path) -> ExportedNetwork:
     Raises:
         CheckpointError: on a file that is missing, damaged or of another version.
     """
-    description = _description(folder / DESCRIPTION)
+    description = read_description(folder / DESCRIPTION)
     contents = {name: _read_verified(folder / name, digest) for name, digest in description["files"].items()}
     missing = [name for name in (*INPUTS, ARRAYS) if name not in contents]
     if missing:
@@ -113,8 +114,12 @@ def read_exported(folder: Path) -> ExportedNetwork:
     return ExportedNetwork(folder, description, arrays, contents)
 
 
-def _description(path: Path) -> dict[str, Any]:
-    """Return what network.json says, checked for the parts that reading relies on."""
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what a network.json says.
+
+    Raises:
+        CheckpointError: if a part that reading relies on is missing.
+    """
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -154,34 +159,30 @@ def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: is no file of arrays: {error}; export the network anew") from error
 
 
-def open_sessions(network: ExportedNetwork, provider: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """Return an ONNX Runtime session for each graph, by file name without its ending.
+def open_sessions(
+    network: ExportedNetwork, provider: str = "cpu", threads: int | None = None, precision: str = "float32"
+) -> dict[str, Any]:
+    """Return a session of ONNX Runtime, or one of OpenVINO like it, for each graph, by file name without its ending.
 
     Args:
         network: the exported network.
-        provider: "cpu", "openvino", "cuda", "tensorrt", "coreml", "directml", "rocm", or ONNX Runtime's own name.
+        provider: "openvino"; of ONNX Runtime "cpu", "cuda", "tensorrt", "coreml", "directml", "rocm", or its own name.
         threads: of each session; None: OMP_NUM_THREADS if it is set, else one for each core.
+        precision: "float32" or, on OpenVINO, "bfloat16", of what is not quantised.
 
     Raises:
-        ConfigError: on a provider that the installed ONNX Runtime does not have.
-        CheckpointError: on a graph that ONNX Runtime cannot load, or that does not fit the description.
+        ConfigError: on a provider that the installed ONNX Runtime does not have, and without OpenVINO.
+        CheckpointError: on a graph that cannot be loaded, or that does not fit the description.
     """
-    import onnxruntime
-
-    providers = _providers(provider, onnxruntime.get_available_providers())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads or _default_threads(), 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
+    library, open_graph = _library(provider, threads or _default_threads(), precision)
     sessions = {}
     for name, inputs in INPUTS.items():
         try:
-            session = onnxruntime.InferenceSession(network.graphs[name], options, providers=providers)
+            session = open_graph(network.graphs[name])
         except Exception as error:  # ONNX Runtime's errors have no common class besides Exception
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{network.folder / name}: ONNX Runtime {onnxruntime.__version__} cannot load it ({reason}); "
-                "upgrade onnxruntime or export the network anew"
+                f"{network.folder / name}: {library} cannot load it ({reason}); upgrade that or export the network anew"
             ) from error
         found = tuple(one.name for one in session.get_inputs())
         if found != inputs:
@@ -191,6 +192,42 @@ def open_sessions(network: ExportedNetwork, provider: str = "cpu", threads: int 
             )
         sessions[Path(name).stem] = session
     return sessions
+
+
+def precisions(folder: Path, stored: str, provider: str, wanted: str) -> tuple[str, str]:
+    """Return what a network's floating point is computed in, and the whole network's precision for reports.
+
+    Args:
+        folder: of the network.
+        stored: the precision that it was exported with.
+        provider: see `open_sessions`.
+        wanted: see `load_onnx_engine`.
+
+    Raises:
+        ConfigError: on a precision that the network or the provider does not have.
+    """
+    if provider == OPENVINO:
+        floating = choose_precision(wanted)
+        return floating, f"int8+{floating}" if stored == "int8" else floating
+    if wanted in ("auto", stored):
+        return "float32", stored
+    advice = f"export it with --precision {wanted}" if wanted != "bfloat16" else "give --device openvino"
+    raise ConfigError(f"{folder}: is a network in {stored}, not {wanted}; {advice}")
+
+
+def _library(provider: str, threads: int, precision: str) -> tuple[str, Callable[[bytes], Any]]:
+    """Return the name and version of the library that computes on a device, and how it opens a graph."""
+    if provider == OPENVINO:
+        return f"OpenVINO {openvino().__version__}", partial(OpenVinoSession, precision=precision, threads=threads)
+    import onnxruntime
+
+    providers = _providers(provider, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
+    opened = partial(onnxruntime.InferenceSession, sess_options=options, providers=providers)
+    return f"ONNX Runtime {onnxruntime.__version__}", opened
 
 
 def check_channels(network: ExportedNetwork, sessions: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ the machine disturbs all of them alike.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -59,28 +60,31 @@ class BenchOptions:
 
 
 def parse_contender(text: str) -> dict[str, Any]:
-    """Return engine, precision and weights of a contender.
+    """Return engine, precision and weights of a contender, and the device if its name says that.
 
     Raises:
         ConfigError: if it is none, or one of OpenCV's trackers that the installed OpenCV does not have.
 
     >>> parse_contender("onnx@exported/int8")
-    {'engine': 'onnx', 'precision': 'auto', 'weights': 'exported/int8'}
+    {'engine': 'onnx', 'precision': 'auto', 'weights': 'exported/int8', 'device': 'cpu'}
     """
-    match = re.fullmatch(r"(torch|onnx|opencv)(?::(\w+))?(?:@(.+))?", text)
+    match = re.fullmatch(r"(torch|onnx|openvino|opencv)(?::(\w+))?(?:@(.+))?", text)
     if match is None or (match[1] == "opencv") != (match[2] is not None and match[2].isupper()):
         raise ConfigError(
-            f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, opencv:CSRT ..., with a network of "
-            "your own after @, as in onnx@FOLDER"
+            f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, openvino, openvino:float32, "
+            "openvino:bfloat16, opencv:CSRT ..., with a network of your own after @, as in onnx@FOLDER"
         )
     if match[1] == "opencv" and opencv_tracker(match[2]) is None:
         raise ConfigError(f"{text}: the installed OpenCV has no such tracker; opencv-contrib-python has CSRT and KCF")
-    return {"engine": match[1], "precision": match[2] or "auto", "weights": match[3]}
+    engine = "onnx" if match[1] == "openvino" else match[1]
+    devices = {"onnx": {"device": "cpu"}, "openvino": {"device": "openvino"}}
+    return {"engine": engine, "precision": match[2] or "auto", "weights": match[3], **devices.get(match[1], {})}
 
 
 def default_contenders() -> list[str]:
     """Return all contenders that this machine can run with the default network."""
     ours = ["torch:bfloat16", "torch:float32"] * has_torch() + ["onnx"]
+    ours += ["openvino"] * (importlib.util.find_spec("openvino") is not None)
     return ours + [f"opencv:{kind}" for kind in OPENCV if opencv_tracker(kind)]
 
 
@@ -89,9 +93,8 @@ class Contender:
 
     def __init__(self, text: str, options: BenchOptions, clip: tuple[str, list[float]]):
         """Start the process; `open` makes it load the tracker, for a clip and the target's box."""
-        request = {**parse_contender(text), "params": options.params, "threads": options.threads or 0}
-        request |= {"device": "cpu" if request["engine"] == "onnx" else options.device}
-        request |= {"source": clip[0], "box_xywh": clip[1]}
+        request = {"device": options.device, **parse_contender(text), "params": options.params}
+        request |= {"threads": options.threads or 0, "source": clip[0], "box_xywh": clip[1]}
         self.name, self.rounds = text, list[dict[str, Any]]()
         program = [sys.executable, "-m", "ebmtrack.studies.bench_worker"]
         environment = os.environ | ({"OMP_NUM_THREADS": str(options.threads)} if options.threads else {})
@@ -194,7 +197,7 @@ def bench_targets(options: BenchOptions, targets: int) -> dict[str, Any]:
 
         limit_threads(options.threads)
     chosen = parse_contender(options.contenders[0]) if options.contenders else {}
-    tracker = Tracker.from_pretrained(options.params, device=options.device, **chosen)
+    tracker = Tracker.from_pretrained(options.params, **{"device": options.device, **chosen})
     size = (640, 480)
     rows = [
         measure_targets(tracker.engine, tracker.params, targets, size[1] // part, options.frames, size)
@@ -296,7 +299,7 @@ def as_table(report: dict[str, Any]) -> str:
 
 def _columns(report: dict[str, Any]) -> list[str]:
     """Return a column for each contender."""
-    rows, names = report["rows"], [Path(row["name"]).name for row in report["rows"]]
+    rows, names = report["rows"], [re.sub(r"@.*[/\\]", "@", row["name"]) for row in report["rows"]]
     width = max(16, *(len(name) + 2 for name in names))
     lines = [
         f"{report['frames']} frames of {Path(report['clip']).name}",

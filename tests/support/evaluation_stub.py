@@ -54,6 +54,7 @@ class StubFactory:
     weights: str = "none"
     gate: str = ""
     engine: str = ""
+    precision: str = ""
 
     def __call__(self, params: str, device: str) -> Walker:
         """A new walker."""
@@ -61,8 +62,9 @@ class StubFactory:
 
     def describe(self, params: str) -> dict[str, object]:
         """What results depend on."""
-        engine = {"engine": self.engine} if self.engine else {}
-        return {"params": {"name": params}, "weights": self.weights, **engine}
+        facts = {"engine": self.engine, "precision": self.precision}
+        known = {name: value for name, value in facts.items() if value}
+        return {"params": {"name": params}, "weights": self.weights, **known}
 
 
 def make_sequences(root: Path, count: int = 4, frames: int = 6) -> Path:

@@ -89,6 +89,7 @@ SMALL_MODULES = (
     "engines",
     "engines.base",
     "engines.onnx_engine",
+    "engines.openvino_session",
     "studies.bench_tracker",
     "studies.bench_worker",
     "studies.stress",

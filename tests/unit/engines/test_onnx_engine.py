@@ -17,11 +17,10 @@ from ebmtrack.checkpoints.native import (
     load_checkpoint,
     read_metadata,
     resolve_weights,
-    save_checkpoint,
     tensors_sha256,
 )
 from ebmtrack.engines import is_for_onnx, load_engine, weights_file
-from ebmtrack.engines.base import Ascent, AspectPrior, FirstFrame, InnerLook, WholeLook
+from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.onnx_energy import BoxMaps
 from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
@@ -32,18 +31,17 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.tracking.params import load_params
 from ebmtrack.weights import DEFAULT_WEIGHTS
-from tests.support.golden import arrays, dimp18, fill, image
-
-BOX = np.array([100.0, 120, 180, 180], np.float32)
-NO_COPIES = (np.zeros((0, 256), np.float32), 1, 1)
-STEPS = Ascent(10, 2.5e-3, 2.5e-3, True)
-
-
-def exported(net: TrackerNet, folder) -> OnnxEngine:
-    """Return the engine of a network that was written and read again."""
-    save_checkpoint(folder / "net.safetensors", net, run={})
-    export_network(folder / "net.safetensors", folder / "out", note=lambda line: None)
-    return load_onnx_engine(folder / "out")
+from tests.support.engine_runs import (
+    BOX,
+    STEPS,
+    assert_close,
+    candidates,
+    check_golden_climb,
+    first_frame,
+    run_through,
+    write_exported,
+)
+from tests.support.golden import dimp18, fill, image
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    return exported(dimp18(), folder)
+    return load_onnx_engine(write_exported(dimp18(), folder))
 
 
 @pytest.fixture(scope="module")
@@ -61,66 +59,8 @@ def reference():
     return TorchEngine(InferenceNet(dimp18(), precision="float32"))
 
 
-def first_frame(side: int = 288, channels: int = 256) -> FirstFrame:
-    """Return a first frame with two views and a copy whose even channels are dropped."""
-    factors = np.tile(np.array([0, 2], np.float32), (1, channels // 2))
-    views = np.stack([image(name, side, side) for name in ("train0", "train1")]).astype(np.float32)
-    return FirstFrame(views, np.stack([BOX, BOX + 4]), factors, 3, 5)
-
-
-def candidates(count: int = 10) -> np.ndarray:
-    """Return boxes (1, count, 4) around the target."""
-    rng = np.random.default_rng(0)
-    low, size = BOX[:2] + rng.uniform(-12, 12, (count, 2)), rng.uniform(40, 90, (count, 2))
-    return np.concatenate([low, size], axis=1)[None].astype(np.float32)
-
-
 def test_the_climb_equals_golden_numbers(engine):
-    """Ten relative steps of 2.5e-3 from the golden boxes, and the energies before the last step."""
-    golden = arrays("dimp18")
-    model, _ = engine.start(FirstFrame(image("train0", 288, 288)[None].astype(np.float32), BOX[None], *NO_COPIES))
-    (sight,) = engine.look([WholeLook(model, image("test0", 288, 288))])
-    boxes = golden["energy/boxes_xywh"].numpy()
-    climb = engine.climb([sight.features], boxes[None], STEPS)
-    assert climb.boxes_xywh.dtype == climb.energies.dtype == np.float32
-    expected, values = golden["energy/ascent10_boxes_xywh"], golden["energy/ascent10_values_before_last_step"]
-    assert np.allclose(climb.boxes_xywh[0], expected, rtol=1e-4, atol=1e-2)
-    assert np.allclose(climb.energies[0], values, rtol=1e-4, atol=1e-4)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    assert np.allclose(engine.energies(sight.features, corners), golden["energy/values"], rtol=1e-4, atol=1e-4)
-
-
-def run_through(engine, side: int = 288, channels: int = 256) -> dict[str, np.ndarray]:
-    """Return what an engine answers: first frame, looks of both kinds, climbs in both spaces, a sample, learning."""
-    margin, first = 3, first_frame(side, channels)
-    edge = 16 * margin
-    model, region = engine.start(first)
-    patch = image("walk", side, side)
-    (whole,) = engine.look([WholeLook(model, patch)])
-    (inner,) = engine.look([InnerLook(model, patch[edge:-edge, edge:-edge], margin, whole.features)])
-    found = {"whole": whole.scores, "inner": inner.scores}
-    for name, space in (("relative", True), ("default", False)):
-        for sight in ("whole", "inner"):
-            features = {"whole": whole, "inner": inner}[sight].features
-            climb = engine.climb([features], candidates(), Ascent(10, 1e-3, 1e-3, space))
-            found[f"boxes {name} {sight}"], found[f"energies {name} {sight}"] = climb
-    engine.remember(model, 3, whole.features, BOX + 8)
-    engine.learn(model, np.array([0.4, 0.1, 0.2, 0.3]), 2)
-    found["learned"] = engine.look([WholeLook(model, patch)])[0].scores
-    far = np.array([[-300, -200, -250, -150], [0, 0, side, side], [-40, -40, 20, 30], [10, 10, 10, 50]], np.float32)
-    found["far energies"] = engine.energies(region, far)
-    return found
-
-
-def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the largest difference of each answer."""
-    return {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
-
-
-def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """Scores and energies agree to 1e-3, boxes to 0.05 pixels."""
-    gaps = differences(found, expected)
-    assert all(gap < (0.05 if name.startswith("boxes") else 1e-3) for name, gap in gaps.items()), gaps
+    check_golden_climb(engine)
 
 
 def test_answers_are_those_of_pytorch(engine, reference):
@@ -133,9 +73,10 @@ def test_other_architectures_answer_as_in_pytorch(architecture, tmp_path):
     net = TrackerNet(architecture)
     fill(net, {name: value for name, value in net.state_dict().items() if ".filter_optimizer." in name})
     channels = net.config.classifier_channels
-    engine, reference = exported(net, tmp_path), TorchEngine(InferenceNet(net, precision="float32"))
+    engine = load_onnx_engine(write_exported(net, tmp_path))
+    reference = TorchEngine(InferenceNet(net, precision="float32"))
     assert engine.info.classifier == net.config.filter_optimizer and engine.info.channels == channels
-    found, expected = (run_through(one, channels=channels) for one in (engine, reference))
+    found, expected = (run_through(one) for one in (engine, reference))
     assert_close(found, expected)
 
 

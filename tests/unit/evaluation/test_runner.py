@@ -125,6 +125,16 @@ def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> Non
         assert "[" not in run(root, tmp_path / folder, factory=StubFactory(engine=engine))[1]  # nothing is run again
 
 
+def test_results_of_two_precisions_are_not_mixed(root: Path, tmp_path: Path) -> None:
+    """Results from before precisions were written down are of the engine's own choice."""
+    run(root, tmp_path / "old", factory=StubFactory(engine="onnx"))
+    run(root, tmp_path / "new", factory=StubFactory(engine="openvino", precision="bfloat16"))
+    for folder, engine, precision in (("old", "onnx", "float32"), ("new", "openvino", "float32")):
+        with pytest.raises(ResultError, match="made with other precision"):
+            run(root, tmp_path / folder, factory=StubFactory(engine=engine, precision=precision))
+    assert "[" not in run(root, tmp_path / "old", factory=StubFactory(engine="onnx", precision="auto"))[1]
+
+
 def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:
     """New weights fail at one of four sequences: neither boxes nor side files of the old ones pass for the new."""
     run(root, tmp_path, factory=StubFactory(weights="old"))
@@ -255,7 +265,7 @@ def test_the_marker_says_what_made_the_result(root: Path, tmp_path: Path) -> Non
     marker = json.loads((tmp_path / "folder" / "stub_000" / "seq0.json").read_text())
     assert set(marker) == {"frames", "made_by", "sha256"}
     keys = {"params", "weights", "seed", "ebmtrack", "python", "numpy", "opencv", "device", "threads"}
-    assert set(marker["made_by"]) - {"torch", "onnxruntime"} == keys
+    assert set(marker["made_by"]) - {"torch", "onnxruntime", "openvino"} == keys
 
 
 def test_deaths_between_sequences_do_not_count(tmp_path: Path) -> None:
@@ -287,7 +297,7 @@ def test_times_cover_every_frame(root: Path, tmp_path: Path) -> None:
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are taken as given; `cuda` means all GPUs, or under torchrun the one of this process."""
     torch = pytest.importorskip("torch")
-    assert pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    assert pick_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2") and pick_devices("openvino") == ("openvino",)
     for name in ("tpu", "cuda:", "cpu,", ""):
         with pytest.raises(ConfigError, match="unknown device"):
             pick_devices(name)

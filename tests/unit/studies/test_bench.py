@@ -30,6 +30,10 @@ def test_what_is_no_contender(text: str) -> None:
         parse_contender(text)
 
 
+def test_openvino_runs_what_onnx_runtime_runs() -> None:
+    assert parse_contender("openvino:bfloat16@F") == {**parse_contender("onnx:bfloat16@F"), "device": "openvino"}
+
+
 def test_a_contender_that_cannot_start_says_why() -> None:
     with pytest.raises(ConfigError, match="onnx@nowhere: no exported network 'nowhere'"):
         bench(BenchOptions(("onnx@nowhere",), frames=1))
