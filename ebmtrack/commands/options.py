@@ -48,8 +48,8 @@ class TrackerOptions:
         params: Tracker set-up: a name in tracker_params, such as dimp18_nce_plus, or the path of a file like those.
         weights: Network weights (.safetensors), or the name of a network that comes with ebmtrack, instead of those
             of the set-up.
-        device: auto (a GPU if there is one), cpu, openvino (the fastest on x86 CPUs; needs ebmtrack[openvino]), cuda or
-            cuda:N.
+        device: auto (a GPU if there is one), cpu, openvino (the fastest on CPUs that multiply bfloat16; needs
+            ebmtrack[openvino]), cuda or cuda:N.
         engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
         precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
     """

@@ -178,8 +178,7 @@ class Tracker:
         Args:
             params: a set-up in tracker_params by name, or one as a value.
             weights: a file, an exported network's folder or the name of a network that ships, instead of the set-up's.
-            device: "auto" (a GPU if there is one), "cpu", "openvino" (the fastest on x86 CPUs), "cuda", "cuda:1" or
-                "mps".
+            device: "auto" (a GPU if there is one), "cpu", "openvino" (docs/engines.md), "cuda", "cuda:1" or "mps".
             precision: "float32", "bfloat16" or "auto".
             engine: "torch", "onnx", or "auto": ONNX Runtime for an exported network, if torch is not installed, and
                 where it is faster (docs/engines.md).
