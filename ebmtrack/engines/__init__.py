@@ -61,6 +61,8 @@ def load_engine(
         if classifier == "atom":
             raise ConfigError("ATOM's classifier learns in torch: give a .safetensors file and `--engine torch`")
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
+    if device == OPENVINO:
+        raise ConfigError("OpenVINO runs exported networks: leave out --engine torch, or ATOM's classifier")
     if not has_torch():
         raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine

@@ -172,6 +172,12 @@ def test_graphs_that_cannot_run_are_refused_in_one_line(folder):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", [{"engine": "torch"}, {"classifier": "atom"}])
+def test_what_learns_in_torch_is_not_for_openvino(options):
+    with pytest.raises(ConfigError, match="OpenVINO runs exported networks"):
+        load_engine(None, "openvino", **options)
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     openvino_session._core.cache_clear()
