@@ -7,14 +7,22 @@ K Z with its pooling kernel K, and the gradient in the boxes is one more product
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ebmtrack.engines.onnx_filter import pool_box
-from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, PoolingKernel, bin_edges
+from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, BinWeights
 
-POOL = ((5, np.float32(1 / 8)), (3, np.float32(1 / 16)))  # bins per axis and cells per crop pixel of the two levels
+LEVELS = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and cells per crop pixel
+SLOTS = (slice(0, 5), slice(5, 8))  # the bins of both levels side by side, along each axis
+BINS = np.repeat([np.float32(bins) for bins, _ in LEVELS], [bins for bins, _ in LEVELS])
+SCALE = np.repeat([np.float32(scale) for _, scale in LEVELS], [bins for bins, _ in LEVELS])
+LOW = np.concatenate([np.arange(bins, dtype=np.float32) / bins for bins, _ in LEVELS])  # where bins begin in a box of 1
+HIGH = np.concatenate([np.arange(1, bins + 1, dtype=np.float32) / bins for bins, _ in LEVELS])
+TABLES = (SCALE, LOW, HIGH, BINS / SCALE)
+LOW_TO_SIDES = np.stack([SCALE * (1 - LOW), SCALE * LOW], axis=1)  # (8, 2): of bins' ends by a box's low and high side
+HIGH_TO_SIDES = np.stack([SCALE * (1 - HIGH), SCALE * HIGH], axis=1)
 
 Convolve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Box features (n, n, 256) of a cut (c, n + 4, n + 4) and the mask (n + 2, n + 2) of its cells inside the map."""
@@ -45,12 +53,12 @@ class ModulatedWeights:
         """Take two modulation vectors (256,) and "energy/..." of the exported network."""
         self.vectors = tuple(vectors)
         self.weights = [arrays[f"energy/w{n}"] * vector[:, None] for n, vector in zip(("8", "16"), vectors)]
-        self.biases = [arrays["energy/b8"], arrays["energy/b16"]]
-        self.out, self.bias = arrays["energy/out"].reshape(2, -1), arrays["energy/out_bias"][0]
+        self.biases = np.stack([arrays["energy/b8"], arrays["energy/b16"]])[:, None]  # (2, 1, 256)
+        self.out, self.bias = arrays["energy/out"].reshape(2, 1, -1), arrays["energy/out_bias"][0]
 
 
 class BoxMaps:
-    """Box features of one search region, computed where boxes look: first a window around them, later all of it.
+    """Box features of one search region, computed where boxes look: in a window, in a larger one when boxes leave it.
 
     Maps are square, (side, side, 256).
     """
@@ -89,10 +97,10 @@ class BoxMaps:
         return bool((corner <= first).all() and (end <= corner + len(known[2])).all())
 
     def _window(self, level: int, first: np.ndarray, end: np.ndarray) -> tuple[int, int, np.ndarray]:
-        """Compute a window around the wished cells, or the whole map if a window is known already or none fits."""
-        total, length = self.side(level), int((end - first).max())
-        fits = [side for side in WINDOWS[level] if length <= side < total]
-        side = total if self.parts[level] is not None or not fits else fits[0]
+        """Compute a window around the wished cells, larger than the known one; the whole map if no window will do."""
+        total, length, known = self.side(level), int((end - first).max()), self.parts[level]
+        least = length if known is None else max(length, len(known[2]) + 1)
+        side = next((side for side in WINDOWS[level] if least <= side < total), total)
         x, y = (int(min(max(f - (side - length) // 2, 0), total - side)) for f in first)
         return x, y, self.convolve[level](*self._cut(level, x, y, side))
 
@@ -112,53 +120,122 @@ class BoxMaps:
 
 
 class NumpyProjection:
-    """Z = W F: what cells contribute to the hidden units, for each bin those of a window of a feature map."""
+    """Z = W F: what the cells of a feature map contribute to the hidden units, for each bin those that it can touch."""
 
     def __init__(
         self, part: np.ndarray, corner: np.ndarray, weight: np.ndarray, low_xy: np.ndarray, high_xy: np.ndarray
     ):
         """Project part (h, w, c), whose first cell is `corner` (x, y), by weight (s s, c, 256).
 
-        The windows of all bins are `length` cells wide and begin at first_xy (2, s); the bins may move within
-        low_xy to high_xy (2, s). z is (s length s length, 256): bin and cell in y, bin and cell in x.
+        Bins may move within low_xy to high_xy (2, s): in x and y, their cells go from first_xy to last_xy (2, s). z is
+        (rows columns, 256): the cells in y of one bin after the other, and those in x.
         """
-        corner, bins, size = corner[:, None], low_xy.shape[1], np.array(part.shape[1::-1])[:, None]
-        first = np.floor(low_xy).astype(int).clip(corner, corner + size - 1)
-        last = np.ceil(high_xy).astype(int).clip(first, corner + size - 1)
-        self.length = min(int((last - first).max()) + 1, int(size.min()))
-        self.first_xy = np.minimum(first, corner + size - self.length)
-        self.cells = (self.first_xy[None, ..., None] + np.arange(self.length)).astype(low_xy.dtype)
-        x, y = (self.first_xy - corner)[..., None] + np.arange(self.length)
-        cells = part[y[:, None, :, None], x[None, :, None, :]]  # (s, s, length, length, c)
-        z = cells.reshape(bins * bins, -1, part.shape[-1]) @ weight
-        z = z.reshape(bins, bins, self.length, self.length, -1).transpose(0, 2, 1, 3, 4)
-        self.z = np.ascontiguousarray(z.reshape(-1, z.shape[-1]))
+        corner, size = corner[:, None], np.array(part.shape[1::-1])[:, None]
+        self.first_xy = np.floor(low_xy).astype(int).clip(corner, corner + size - 1)
+        self.last_xy = np.ceil(high_xy).astype(int).clip(self.first_xy, corner + size - 1)
+        self.lengths = self.last_xy - self.first_xy + 1
+        self.shape = (int(self.lengths[1].sum()), int(self.lengths[0].sum()))
+        z = np.empty((*self.shape, weight.shape[-1]), np.float32)
+        columns, rows = (list(zip(*spans)) for spans in zip(self._spans_of_z(), self._spans_of(self.first_xy - corner)))
+        for i, (z_rows, part_rows) in enumerate(rows):
+            for j, (z_columns, part_columns) in enumerate(columns):
+                cells = part[part_rows, part_columns]
+                products = cells.reshape(-1, part.shape[-1]) @ weight[i * len(columns) + j]
+                z[z_rows, z_columns] = products.reshape(*cells.shape[:2], -1)
+        self.z = z.reshape(-1, z.shape[-1])
+
+    def _spans_of_z(self) -> list[list[slice]]:
+        """Return the columns and the rows of z that belong to each bin."""
+        return self._spans_of(self.lengths.cumsum(axis=1) - self.lengths)
+
+    def _spans_of(self, starts: np.ndarray) -> list[list[slice]]:
+        """Return for x and y the spans of the bins' cells from starts (2, s) on."""
+        return [[slice(a, a + n) for a, n in zip(*axis)] for axis in zip(starts.tolist(), self.lengths.tolist())]
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
         """Return whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
-        end_xy = self.first_xy + self.length
-        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) < end_xy).all())
+        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) <= self.last_xy).all())
 
 
-class NumpyHiddenUnits:
-    """The hidden units of boxes at one level, with the energies and gradients that follow from them."""
+class Windows:
+    """The projected features of both levels, and the cells of all bins side by side, P along each axis.
 
-    def __init__(
-        self, projection: NumpyProjection, edges: np.ndarray, bias: np.ndarray, out: np.ndarray, scale: np.float32
-    ):
-        """Pool the features of boxes whose bins have `edges` (R, 2, s + 1) in cells, and apply the linear layer."""
-        self.z, self.out, self.scale = projection.z, out, scale
-        self.pool = PoolingKernel(edges, projection.cells)
-        self.values = self.pool.kernel.reshape(len(edges), -1) @ self.z + bias  # (R, 256), before the ReLU
+    The shorter axis is filled up with cells so far away that no bin has weight there. All tables are (2, 1, P), for x
+    and y.
+    """
 
-    def energies(self) -> np.ndarray:
-        """Return the level's part of the energies (R,)."""
-        return np.maximum(self.values, 0) @ self.out
+    def __init__(self, projections: Sequence[NumpyProjection], sides: Sequence[int]):
+        """Take the projections of the levels, and the number of cells along each side of their maps."""
+        first, last, lengths = (
+            np.concatenate([getattr(one, name) for one in projections], axis=1)
+            for name in ("first_xy", "last_xy", "lengths")
+        )
+        counts = lengths.sum(axis=1)
+        bins, cells = np.zeros((2, 1, counts.max()), int), np.full((2, 1, counts.max()), 2 * FAR, np.float32)
+        for axis, n in enumerate(counts):
+            bins[axis, 0, :n] = np.repeat(np.arange(8), lengths[axis])
+            to_cells = first[axis] - (lengths[axis].cumsum() - lengths[axis])
+            cells[axis, 0, :n] = np.arange(n) + to_cells[bins[axis, 0, :n]]
+        self.cells, self.scale, self.low, self.high, self.per_size = cells, *(table[bins] for table in TABLES)
+        self.low_to_sides, self.high_to_sides = LOW_TO_SIDES[bins[:, 0]], HIGH_TO_SIDES[bins[:, 0]]  # (2, P, 2)
+        axes = np.arange(2)[:, None, None]
+        self.least = np.where(first == 0, -math.inf, first).astype(np.float32)[axes, bins]
+        self.most = np.where(last == np.repeat(sides, (5, 3)) - 1, math.inf, last).astype(np.float32)[axes, bins]
+        self.projections, at = projections, np.cumsum([[0, 0], *(one.shape for one in projections)], axis=0).tolist()
+        self.spans = [(slice(a[1], b[1]), slice(a[0], b[0])) for a, b in zip(at, at[1:])]  # in x, in y
 
-    def gradients(self) -> np.ndarray:
-        """Return the gradients (R, 4) of that part, in crop pixels."""
-        of_kernel = self.z @ ((self.values > 0) * self.out).T  # (cells, R): a third faster than its transpose
-        return self.scale * self.pool.gradient(of_kernel.T)
+    def ends(self, low_xy: np.ndarray, high_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the bins of all cells begin and end (2, R, P), for low and high sides (2, R, 1) of boxes."""
+        start = low_xy * self.scale
+        size = high_xy * self.scale - start
+        return start + size * self.low, start + size * self.high
+
+    def hold(self, low: np.ndarray, high: np.ndarray) -> bool:
+        """Return whether all cells of the maps that bins from low to high (2, R, P) touch are here."""
+        return bool((low >= self.least).all() and (high <= self.most).all())
+
+
+class HiddenUnits:
+    """The hidden units of boxes at both levels, with the energies and gradients that follow from them."""
+
+    def __init__(self, windows: Windows, ends: tuple[np.ndarray, np.ndarray], size: np.ndarray, biases: np.ndarray):
+        """Pool the features of boxes and apply the linear layers.
+
+        Args:
+            windows: they hold all cells that the bins touch.
+            ends: where the bins of all cells begin and end, (2, R, P) each, in cells.
+            size: (2, R, 1), of the boxes in crop pixels.
+            biases: (2, 1, 256) of the linear layers.
+        """
+        self.per_size = np.divide(1, size, out=np.zeros_like(size), where=(size > 0).all(axis=0))
+        self.windows, self.per_bin = windows, self.per_size * windows.per_size
+        self.bins = BinWeights(*ends, windows.cells, self.per_bin)
+        self.values = np.empty((2, size.shape[1], biases.shape[-1]), np.float32)  # before the ReLU
+        for one, (across, down), values in zip(windows.projections, self._along_axes(self.bins.values), self.values):
+            kernel = down[:, :, None] * across[:, None, :]
+            np.matmul(kernel.reshape(len(kernel), -1), one.z, out=values)
+        self.values += biases
+
+    def _along_axes(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return for each level the parts (R, columns) and (R, rows) of values (2, R, P) of all cells."""
+        return [(cells[0, :, columns], cells[1, :, rows]) for columns, rows in self.windows.spans]
+
+    def energies(self, out: np.ndarray) -> np.ndarray:
+        """Return the energies (R,), up to the last layer's bias, with its weights (2, 1, 256)."""
+        return (np.maximum(self.values, 0) * out).sum((0, 2))
+
+    def gradients(self, out: np.ndarray) -> np.ndarray:
+        """Return the energies' gradients (R, 4) in crop pixels."""
+        slopes, of_weights = (self.values > 0) * out, np.zeros_like(self.bins.values)
+        weights, of = self._along_axes(self.bins.values), self._along_axes(of_weights)
+        for one, (across, down), (of_across, of_down), slope in zip(self.windows.projections, weights, of, slopes):
+            of_kernel = (one.z @ slope.T).T.reshape(-1, *one.shape)  # a third faster than slope @ z.T
+            of_across[...] = np.matmul(down[:, None], of_kernel)[:, 0]
+            of_down[...] = np.matmul(of_kernel, across[..., None])[..., 0]
+        of_low, of_high = self.bins.hat * (of_weights * self.per_bin)  # (2, R, P) each
+        of_sides = of_high @ self.windows.high_to_sides - of_low @ self.windows.low_to_sides  # (2, R, 2)
+        of_size = (of_weights * self.bins.values).sum(-1) * self.per_size[..., 0]
+        return np.stack([*(of_sides[..., 0] + of_size), *(of_sides[..., 1] - of_size)], axis=1)
 
 
 class RegionEnergy:
@@ -166,55 +243,71 @@ class RegionEnergy:
 
     def __init__(self, target: ModulatedWeights, maps: BoxMaps):
         self.target, self.maps = target, maps
-        self.projections: list[NumpyProjection | None] = [None, None]
+        self.windows: Windows | None = None
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (R, 4) will need."""
         boxes, _ = _in_sight(boxes_xyxy)
-        for level, (bins, scale) in enumerate(POOL):
-            self._projection(level, bin_edges(boxes * scale, bins))
+        low_xy, high_xy = sides(boxes)
+        if self.windows is None or not self.windows.hold(*self.windows.ends(low_xy, high_xy)):
+            self._project(low_xy, high_xy)
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return energies (R,) of boxes (R, 4)."""
-        return sum((part.energies() for part in self._parts(boxes_xyxy)), np.full(len(boxes_xyxy), self.target.bias))
+        return self._pool(boxes_xyxy).energies(self.target.out) + self.target.bias
 
     def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return gradients (1, R, 4) at boxes (1, R, 4); NaN for boxes out of sight."""
         boxes, lost = _in_sight(boxes_xyxy[0])
-        gradients = sum((part.gradients() for part in self._parts(boxes)), np.zeros_like(boxes))
+        gradients = self._pool(boxes).gradients(self.target.out)
         gradients[lost] = math.nan
         return gradients[None]
 
     def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (1, R) and gradients (1, R, 4) at boxes (1, R, 4); NaN for boxes out of sight."""
         boxes, lost = _in_sight(boxes_xyxy[0])
-        energies, gradients = np.full(len(boxes), self.target.bias), np.zeros_like(boxes)
-        for part in self._parts(boxes):
-            energies, gradients = energies + part.energies(), gradients + part.gradients()
+        hidden = self._pool(boxes)
+        energies, gradients = hidden.energies(self.target.out) + self.target.bias, hidden.gradients(self.target.out)
         energies[lost], gradients[lost] = math.nan, math.nan
         return energies[None], gradients[None]
 
-    def _parts(self, boxes: np.ndarray) -> Iterator[NumpyHiddenUnits]:
-        """Return the hidden units of boxes (R, 4), level by level."""
-        for level, (bins, scale) in enumerate(POOL):
-            edges = bin_edges(boxes * scale, bins)
-            yield NumpyHiddenUnits(
-                self._projection(level, edges), edges, self.target.biases[level], self.target.out[level], scale
-            )
+    def _pool(self, boxes_xyxy: np.ndarray) -> HiddenUnits:
+        """Return the hidden units of boxes (R, 4)."""
+        low_xy, high_xy = sides(boxes_xyxy)
+        windows = self.windows or self._project(low_xy, high_xy)
+        ends = windows.ends(low_xy, high_xy)
+        if not windows.hold(*ends):
+            windows = self._project(low_xy, high_xy)
+            ends = windows.ends(low_xy, high_xy)
+        return HiddenUnits(windows, ends, high_xy - low_xy, self.target.biases)
 
-    def _projection(self, level: int, edges: np.ndarray) -> NumpyProjection:
-        """Return the projected features around bins (R, 2, s + 1), computed anew and larger if bins have left them."""
+    def _project(self, low_xy: np.ndarray, high_xy: np.ndarray) -> Windows:
+        """Project the features around the bins of boxes with sides (2, R, 1), besides those that are projected."""
+        start = low_xy * SCALE
+        size = high_xy * SCALE - start
+        low, high = (start + size * LOW).min(axis=1), (start + size * HIGH).max(axis=1)  # (2, 8)
+        made = [self._projection(level, low[:, bins], high[:, bins]) for level, bins in enumerate(SLOTS)]
+        self.windows = Windows(made, [self.maps.side(level) for level in range(len(LEVELS))])
+        return self.windows
+
+    def _projection(self, level: int, low: np.ndarray, high: np.ndarray) -> NumpyProjection:
+        """Return a level's projected features around bins from low to high (2, s)."""
         last = self.maps.side(level) - 1
-        low, high = edges[..., :-1].min(axis=0).clip(0, last), edges[..., 1:].max(axis=0).clip(0, last)
-        known = self.projections[level]
-        if known is not None and known.holds(low, high):
-            return known
-        if known is not None:
-            low, high = np.minimum(low, known.first_xy), np.maximum(high, known.first_xy + known.length - 1)
+        low, high = low.clip(0, last), high.clip(0, last)
+        if self.windows is not None:
+            known = self.windows.projections[level]
+            if known.holds(low, high):
+                return known
+            low, high = np.minimum(low, known.first_xy), np.maximum(high, known.last_xy)
         low, high = low - np.float32(SLACK), high + np.float32(SLACK)
         part, corner = self.maps.part(level, low.min(axis=1), high.max(axis=1))
-        made = self.projections[level] = NumpyProjection(part, corner, self.target.weights[level], low, high)
-        return made
+        return NumpyProjection(part, corner, self.target.weights[level], low, high)
+
+
+def sides(boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the low and the high sides (2, R, 1), in x and y, of boxes (R, 4)."""
+    by_axis = np.ascontiguousarray(boxes_xyxy.T)[..., None]
+    return by_axis[:2], by_axis[2:]
 
 
 def _in_sight(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

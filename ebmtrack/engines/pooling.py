@@ -21,6 +21,36 @@ def bin_edges(boxes_cells: np.ndarray, bins: int) -> np.ndarray:
     return low + size * (np.arange(bins + 1, dtype=boxes_cells.dtype) / bins)
 
 
+class BinWeights:
+    """The weights of cells in bins along an axis, and the chain rule to the bins' edges."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, cells: np.ndarray, per_bin: np.ndarray):
+        """Compute `values`, the weight of each cell in its bin, and `hat`: how they change with low and high ends.
+
+        At fixed width the derivative of a weight by the bin's high end is hat[1] per_bin, by its low end -hat[0] per_bin.
+        All arrays have the same shape after broadcasting.
+
+        Args:
+            low: where bins begin, in cells.
+            high: where they end.
+            cells: positions of cells.
+            per_bin: 1 / bin width; 0 for boxes without area.
+        """
+        shape = np.broadcast_shapes(low.shape, cells.shape)
+        distance = np.empty((2, *shape), low.dtype)  # of both ends
+        np.subtract(low, cells, out=distance[0])
+        np.subtract(high, cells, out=distance[1])
+        np.minimum(distance, 1, out=distance)
+        np.maximum(distance, -1, out=distance)
+        reach = np.abs(distance)
+        self.hat = 1 - reach
+        reach *= 0.5
+        np.subtract(1, reach, out=reach)
+        reach *= distance  # the integral of the hat, up to a constant
+        self.values = reach[1] - reach[0]
+        self.values *= per_bin
+
+
 class PoolingKernel:
     """The weight of every cell of a bin's window in the bin, K = D x A, and the chain rule from K to the box."""
 
@@ -35,18 +65,8 @@ class PoolingKernel:
         has_area = (size > 0).all(axis=1, keepdims=True)
         bins = edges.shape[-1] - 1
         self.per_bin = np.divide(bins, size, out=np.zeros_like(size), where=has_area)  # 1 / bin width, (R, 2)
-        distance = np.empty((len(edges), 2, *cells.shape[1:]), edges.dtype)
-        np.subtract(edges[..., :-1, None], cells, out=distance[:, 0])  # (R, 2 ends, 2, s, length)
-        np.subtract(edges[..., 1:, None], cells, out=distance[:, 1])
-        np.minimum(distance, 1, out=distance)
-        np.maximum(distance, -1, out=distance)
-        reach = np.abs(distance)
-        self.hat = 1 - reach
-        reach *= 0.5
-        np.subtract(1, reach, out=reach)
-        reach *= distance  # the integral of the hat, up to a constant
-        self.weights = reach[:, 1] - reach[:, 0]
-        self.weights *= self.per_bin[..., None, None]  # (R, 2, s, length)
+        self.bins = BinWeights(edges[..., :-1, None], edges[..., 1:, None], cells, self.per_bin[..., None, None])
+        self.weights = self.bins.values  # (R, 2, s, length)
         self.across, self.down = (self.weights[:, axis].reshape(len(size), -1) for axis in (0, 1))
         self.kernel = self.down[:, :, None] * self.across[:, None, :]
 
@@ -61,12 +81,13 @@ class PoolingKernel:
         of_weights = np.empty_like(self.weights)
         np.matmul(self.down[:, None], of_kernel, out=of_weights[:, 0].reshape(r, 1, bins * length))
         np.matmul(of_kernel, self.across[:, :, None], out=of_weights[:, 1].reshape(r, bins * length, 1))
-        of_ends = (self.hat * of_weights[:, None]).sum(-1)
-        of_ends *= self.per_bin[:, None, :, None]  # (R, 2 ends, 2, s)
+        of_ends = (self.bins.hat * of_weights).sum(-1)
+        of_ends *= self.per_bin[..., None]
+        of_low_ends, of_high_ends = of_ends  # (R, 2, s) each
         of_weights *= self.weights
         of_width = of_weights.sum((2, 3)) * self.per_bin / bins
-        fraction = np.arange(bins + 1, dtype=of_ends.dtype) / bins
+        fraction = np.arange(bins + 1, dtype=of_weights.dtype) / bins
         low, high = fraction[:-1], fraction[1:]
-        of_low = of_ends[:, 1] @ (1 - high) - of_ends[:, 0] @ (1 - low)
-        of_high = of_ends[:, 1] @ high - of_ends[:, 0] @ low
+        of_low = of_high_ends @ (1 - high) - of_low_ends @ (1 - low)
+        of_high = of_high_ends @ high - of_low_ends @ low
         return np.concatenate([of_low + of_width, of_high - of_width], axis=1)

@@ -26,7 +26,7 @@ from ebmtrack.nets.box_energy import POOL, BoxEnergy
 
 
 class BoxFeatures:
-    """Box features of one search region: first of a window around the boxes, of the whole map if boxes leave it.
+    """Box features of one search region: of a window around the boxes, of a larger one when boxes leave it.
 
     Values do not depend on earlier queries. Maps are square, [side, side, 256], float32.
     """
@@ -75,12 +75,11 @@ class BoxFeatures:
         return self.branches[level][2].shape[-1]
 
     def _compute(self, level: int, first: list[int], length: int) -> Tensor:
-        """Return the part of `length` cells from `first`; compute a window or the whole map if it is not there yet."""
+        """Return the part of `length` cells from `first`; compute a larger window if it is not in the known one."""
         known = self.parts[level]
         if known is None or not self._holds((*known[:2], len(known[2])), first, length):
-            known = self.parts[level] = self._window(level, first, length) if known is None else self._whole(level)
-            if not self._holds((*known[:2], len(known[2])), first, length):
-                known = self.parts[level] = self._whole(level)
+            known_side = 0 if known is None else len(known[2])
+            known = self.parts[level] = self._window(level, first, length, known_side + 1)
         x, y, values = known
         return values[first[1] - y : first[1] - y + length, first[0] - x : first[0] - x + length]
 
@@ -90,21 +89,21 @@ class BoxFeatures:
         x, y, side = known
         return x <= first[0] and y <= first[1] and max(first[0] - x, first[1] - y) + length <= side
 
-    def _window(self, level: int, first: list[int], length: int) -> tuple[int, int, Tensor]:
-        """Return a window around a part, or the whole map if no window can hold the part."""
-        place = self._place(level, first, length)
+    def _window(self, level: int, first: list[int], length: int, least: int) -> tuple[int, int, Tensor]:
+        """Return a window of at least `least` cells around a part, or the whole map if no window can hold the part."""
+        place = self._place(level, first, length, least)
         if place is None:
             return self._whole(level)
         x, y, side = place
         return x, y, _channels_last(self._convolve(level, self._cut(level, x, y, side)))
 
-    def _place(self, level: int, first: list[int], length: int) -> tuple[int, int, int] | None:
+    def _place(self, level: int, first: list[int], length: int, least: int = 1) -> tuple[int, int, int] | None:
         """Return first cell (x, y) and side of a window around a part, moved into the map; None if none fits.
 
         Few different sides, because convolutions are prepared once for each shape.
         """
         features = self.branches[level][2]
-        window = next((side for side in WINDOWS[level] if side >= length), features.shape[-1])
+        window = next((side for side in WINDOWS[level] if side >= max(length, least)), features.shape[-1])
         last = features.shape[-1] - window - MARGIN
         x, y = (max(MARGIN, min(f - (window - length) // 2, last)) for f in first)
         return None if last < MARGIN or not self._holds((x, y, window), first, length) else (x, y, window)
