@@ -169,12 +169,19 @@ class AspectPrior:
     log_aspect: np.ndarray
     scale: float
 
-    def value_and_gradient(self, boxes_xywh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log density (T, R) of boxes (T, R, 4), up to a constant, and its derivative by log(w / h)."""
-        ratio = np.log(boxes_xywh[..., 2] / boxes_xywh[..., 3]) - self.log_aspect[:, None].astype(boxes_xywh.dtype)
-        change = ratio / self.scale
-        spread = 1 + change**2 / 2
-        return -1.5 * np.log(spread), -1.5 / self.scale * change / spread
+    def value(self, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Return the log density (T, R) of boxes (T, R, 4), up to a constant."""
+        return -1.5 * np.log(1 + self._change(boxes_xywh) ** 2 / 2)
+
+    def gradient(self, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Return its derivative (T, R) by log(w / h)."""
+        change = self._change(boxes_xywh)
+        return -1.5 / self.scale * change / (1 + change**2 / 2)
+
+    def _change(self, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Return how much log(w / h) has changed (T, R), in units of the scale."""
+        ratio = np.log(boxes_xywh[..., 2] / boxes_xywh[..., 3])
+        return (ratio - self.log_aspect[:, None].astype(boxes_xywh.dtype)) / self.scale
 
 
 @dataclasses.dataclass(frozen=True)

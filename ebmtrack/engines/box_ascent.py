@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
 from ebmtrack.engines.base import Ascent, AspectPrior, Climb
-
-Energies = TypeVar("Energies", np.ndarray, None)
 
 
 class BoxEnergies(Protocol):
@@ -94,32 +92,30 @@ def climb_boxes(
     with np.errstate(all="ignore"):  # boxes may climb out of sight or to no size; their energies become NaN
         for _ in range(ascent.steps - 1):
             boxes = space.boxes(y)
-            slope = space.gradient(energies.gradient(corners(boxes)), boxes)
-            y = y + step * add_prior(None, slope, boxes, ascent.prior)[1]
+            y = y + step * prior_slope(space.gradient(energies.gradient(corners(boxes)), boxes), boxes, ascent.prior)
         boxes = space.boxes(y)
         values, gradient = energies.value_and_gradient(corners(boxes))
-        values, slope = add_prior(values, space.gradient(gradient, boxes), boxes, ascent.prior)
+        if ascent.prior is not None:
+            values = values + ascent.prior.value(boxes)
         if ascent.steps:
-            y = y + step * slope
+            y = y + step * prior_slope(space.gradient(gradient, boxes), boxes, ascent.prior)
         return Climb(space.boxes(y), values)
 
 
-def add_prior(
-    values: Energies, slope: np.ndarray, boxes_xywh: np.ndarray, prior: AspectPrior | None
-) -> tuple[Energies, np.ndarray]:
-    """Add the log density of the boxes' aspect ratios.
+def prior_slope(slope: np.ndarray, boxes_xywh: np.ndarray, prior: AspectPrior | None) -> np.ndarray:
+    """Add the slope of the log density of the boxes' aspect ratios, in place, and return the sum.
 
     Args:
-        values: energies (T, R), or None if they are not needed.
-        slope: their gradient (T, R, 4) in either space, whose last two coordinates are derivatives by log w and log h.
+        slope: the energies' gradient (T, R, 4) in either space, whose last two coordinates are derivatives by log w and
+            log h.
         boxes_xywh: (T, R, 4).
-        prior: the density; None changes nothing.
+        prior: the density; None adds nothing.
     """
-    if prior is None:
-        return values, slope
-    log_density, by_ratio = prior.value_and_gradient(boxes_xywh)
-    slope = slope + np.stack([np.zeros_like(by_ratio)] * 2 + [by_ratio, -by_ratio], axis=-1)
-    return None if values is None else values + log_density, slope
+    if prior is not None:
+        by_ratio = prior.gradient(boxes_xywh)
+        slope[..., 2] += by_ratio
+        slope[..., 3] -= by_ratio
+    return slope
 
 
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:

@@ -130,31 +130,34 @@ class NumpyProjection:
         Bins may move within low_xy to high_xy (2, s): in x and y, their cells go from first_xy to last_xy (2, s). z is
         (rows columns, 256): the cells in y of one bin after the other, and those in x.
         """
-        corner, size = corner[:, None], np.array(part.shape[1::-1])[:, None]
-        self.first_xy = np.floor(low_xy).astype(int).clip(corner, corner + size - 1)
-        self.last_xy = np.ceil(high_xy).astype(int).clip(self.first_xy, corner + size - 1)
+        corner, end = corner[:, None], corner[:, None] + np.array(part.shape[1::-1])[:, None] - 1
+        self.first_xy = np.floor(low_xy).astype(int).clip(corner, end)
+        self.last_xy = np.ceil(high_xy).astype(int).clip(self.first_xy, end)
         self.lengths = self.last_xy - self.first_xy + 1
-        self.shape = (int(self.lengths[1].sum()), int(self.lengths[0].sum()))
-        z = np.empty((*self.shape, weight.shape[-1]), np.float32)
-        columns, rows = (list(zip(*spans)) for spans in zip(self._spans_of_z(), self._spans_of(self.first_xy - corner)))
-        for i, (z_rows, part_rows) in enumerate(rows):
-            for j, (z_columns, part_columns) in enumerate(columns):
-                cells = part[part_rows, part_columns]
-                products = cells.reshape(-1, part.shape[-1]) @ weight[i * len(columns) + j]
-                z[z_rows, z_columns] = products.reshape(*cells.shape[:2], -1)
-        self.z = z.reshape(-1, z.shape[-1])
-
-    def _spans_of_z(self) -> list[list[slice]]:
-        """Return the columns and the rows of z that belong to each bin."""
-        return self._spans_of(self.lengths.cumsum(axis=1) - self.lengths)
-
-    def _spans_of(self, starts: np.ndarray) -> list[list[slice]]:
-        """Return for x and y the spans of the bins' cells from starts (2, s) on."""
-        return [[slice(a, a + n) for a, n in zip(*axis)] for axis in zip(starts.tolist(), self.lengths.tolist())]
+        bins, length = weight.shape[0], int(self.lengths.max())
+        x, y = np.minimum(self.first_xy[..., None] + np.arange(length), end[..., None]) - corner[..., None]
+        cells = part[y[:, None, :, None], x[:, None, :]]  # (s, s, length, length, c): too many where a bin has fewer
+        products = (cells.reshape(bins, length**2, -1) @ weight).reshape(bins * length**2, -1)
+        in_x, in_y = number_cells(self.lengths)
+        s = len(x)
+        rows, columns = in_y[0] * s * length**2 + in_y[1] * length, in_x[0] * length**2 + in_x[1]
+        self.shape = (len(rows), len(columns))
+        self.z = products[(rows[:, None] + columns).reshape(-1)]
 
     def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
         """Return whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
         return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) <= self.last_xy).all())
+
+
+def number_cells(lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for x and y, for one bin's cells after the other, the bin's number and the cell's number in the bin.
+
+    >>> number_cells(np.array([[1, 2], [2, 1]]))[0]
+    (array([0, 1, 1]), array([0, 0, 1]))
+    """
+    bins = [np.repeat(np.arange(len(axis)), axis) for axis in lengths]
+    starts = lengths.cumsum(axis=1) - lengths
+    return [(of, np.arange(len(of)) - start[of]) for of, start in zip(bins, starts)]
 
 
 class Windows:
@@ -172,15 +175,13 @@ class Windows:
         )
         counts = lengths.sum(axis=1)
         bins, cells = np.zeros((2, 1, counts.max()), int), np.full((2, 1, counts.max()), 2 * FAR, np.float32)
-        for axis, n in enumerate(counts):
-            bins[axis, 0, :n] = np.repeat(np.arange(8), lengths[axis])
-            to_cells = first[axis] - (lengths[axis].cumsum() - lengths[axis])
-            cells[axis, 0, :n] = np.arange(n) + to_cells[bins[axis, 0, :n]]
+        for axis, (of, cell) in enumerate(number_cells(lengths)):
+            bins[axis, 0, : len(of)], cells[axis, 0, : len(of)] = of, first[axis, of] + cell
         self.cells, self.scale, self.low, self.high, self.per_size = cells, *(table[bins] for table in TABLES)
         self.low_to_sides, self.high_to_sides = LOW_TO_SIDES[bins[:, 0]], HIGH_TO_SIDES[bins[:, 0]]  # (2, P, 2)
         axes = np.arange(2)[:, None, None]
-        self.least = np.where(first == 0, -math.inf, first).astype(np.float32)[axes, bins]
-        self.most = np.where(last == np.repeat(sides, (5, 3)) - 1, math.inf, last).astype(np.float32)[axes, bins]
+        self.least = np.where(first == 0, -FAR * SCALE, first).astype(np.float32)[axes, bins]
+        self.most = np.where(last == np.repeat(sides, (5, 3)) - 1, FAR * SCALE, last).astype(np.float32)[axes, bins]
         self.projections, at = projections, np.cumsum([[0, 0], *(one.shape for one in projections)], axis=0).tolist()
         self.spans = [(slice(a[1], b[1]), slice(a[0], b[0])) for a, b in zip(at, at[1:])]  # in x, in y
 
@@ -191,7 +192,10 @@ class Windows:
         return start + size * self.low, start + size * self.high
 
     def hold(self, low: np.ndarray, high: np.ndarray) -> bool:
-        """Return whether all cells of the maps that bins from low to high (2, R, P) touch are here."""
+        """Return whether all cells of the maps that bins from low to high (2, R, P) touch are here.
+
+        They are not if a box is out of sight.
+        """
         return bool((low >= self.least).all() and (high <= self.most).all())
 
 
@@ -247,42 +251,43 @@ class RegionEnergy:
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (R, 4) will need."""
-        boxes, _ = _in_sight(boxes_xyxy)
-        low_xy, high_xy = sides(boxes)
-        if self.windows is None or not self.windows.hold(*self.windows.ends(low_xy, high_xy)):
-            self._project(low_xy, high_xy)
+        self._windows(*sides(_in_sight(boxes_xyxy)[0]))
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Return energies (R,) of boxes (R, 4)."""
-        return self._pool(boxes_xyxy).energies(self.target.out) + self.target.bias
+        """Return energies (R,) of boxes (R, 4); NaN for boxes out of sight."""
+        hidden, lost = self._pool(boxes_xyxy)
+        energies = hidden.energies(self.target.out) + self.target.bias
+        energies[lost] = math.nan
+        return energies
 
     def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return gradients (1, R, 4) at boxes (1, R, 4); NaN for boxes out of sight."""
-        boxes, lost = _in_sight(boxes_xyxy[0])
-        gradients = self._pool(boxes).gradients(self.target.out)
+        hidden, lost = self._pool(boxes_xyxy[0])
+        gradients = hidden.gradients(self.target.out)
         gradients[lost] = math.nan
         return gradients[None]
 
     def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (1, R) and gradients (1, R, 4) at boxes (1, R, 4); NaN for boxes out of sight."""
-        boxes, lost = _in_sight(boxes_xyxy[0])
-        hidden = self._pool(boxes)
+        hidden, lost = self._pool(boxes_xyxy[0])
         energies, gradients = hidden.energies(self.target.out) + self.target.bias, hidden.gradients(self.target.out)
         energies[lost], gradients[lost] = math.nan, math.nan
         return energies[None], gradients[None]
 
-    def _pool(self, boxes_xyxy: np.ndarray) -> HiddenUnits:
-        """Return the hidden units of boxes (R, 4)."""
-        low_xy, high_xy = sides(boxes_xyxy)
-        windows = self.windows or self._project(low_xy, high_xy)
-        ends = windows.ends(low_xy, high_xy)
-        if not windows.hold(*ends):
-            windows = self._project(low_xy, high_xy)
-            ends = windows.ends(low_xy, high_xy)
-        return HiddenUnits(windows, ends, high_xy - low_xy, self.target.biases)
+    def _pool(self, boxes_xyxy: np.ndarray) -> tuple[HiddenUnits, np.ndarray | slice]:
+        """Return the hidden units of boxes (R, 4), and which of the boxes are out of sight and have none."""
+        windows, (low_xy, high_xy) = self.windows, sides(boxes_xyxy)
+        if windows is not None and windows.hold(*(ends := windows.ends(low_xy, high_xy))):
+            return HiddenUnits(windows, ends, high_xy - low_xy, self.target.biases), slice(0)
+        boxes, lost = _in_sight(boxes_xyxy)
+        low_xy, high_xy = sides(boxes)
+        windows = self._windows(low_xy, high_xy)
+        return HiddenUnits(windows, windows.ends(low_xy, high_xy), high_xy - low_xy, self.target.biases), lost
 
-    def _project(self, low_xy: np.ndarray, high_xy: np.ndarray) -> Windows:
-        """Project the features around the bins of boxes with sides (2, R, 1), besides those that are projected."""
+    def _windows(self, low_xy: np.ndarray, high_xy: np.ndarray) -> Windows:
+        """Return the projected features around boxes with sides (2, R, 1), a larger part if boxes have left the known."""
+        if self.windows is not None and self.windows.hold(*self.windows.ends(low_xy, high_xy)):
+            return self.windows
         start = low_xy * SCALE
         size = high_xy * SCALE - start
         low, high = (start + size * LOW).min(axis=1), (start + size * HIGH).max(axis=1)  # (2, 8)
@@ -311,6 +316,9 @@ def sides(boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_sight(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes (R, 4), zeros in place of those that are not finite or too far away, and which these are (R,)."""
+    """Return boxes (R, 4), others in place of those that are not finite or too far away, and which these are (R,)."""
     lost = ~(np.abs(boxes) < FAR).all(axis=-1)
-    return (np.where(lost[:, None], np.float32(0), boxes) if lost.any() else boxes), lost
+    if not lost.any():
+        return boxes, lost
+    seen = boxes[~lost][:1] if not lost.all() else np.zeros((1, 4), boxes.dtype)
+    return np.where(lost[:, None], seen, boxes), lost

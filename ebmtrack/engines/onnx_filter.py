@@ -98,11 +98,12 @@ class NumpyFilterDescent:
         distance = distance_maps(boxes_xyxy, k, (h + 1 - k % 2, w + 1 - k % 2))
         model = self._newton if self.is_newton else self._gauss_newton
         targets = self._targets(distance, importance[:, None, None])
+        scores = apply_filter(samples, weights)
         for _ in range(iterations):
-            g, curvature = model(weights, samples, targets)
+            g, scores_of_g, curvature = model(weights, scores, samples, targets)
             g2 = np.square(g).sum()
-            alpha = g2 / max(curvature + self.damping * g2, np.float32(1e-8))
-            weights = weights - (self.step * alpha) * g
+            length = self.step * (g2 / max(curvature + self.damping * g2, np.float32(1e-8)))
+            weights, scores = weights - length * g, scores - length * scores_of_g  # scores are linear in the filter
         return weights
 
     def _targets(self, distance: np.ndarray, importance: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -123,25 +124,26 @@ class NumpyFilterDescent:
         return knots[low] + (position - low.astype(np.float32)) * (knots[low + 1] - knots[low])
 
     def _gauss_newton(
-        self, w: np.ndarray, x: np.ndarray, targets: tuple[np.ndarray, ...]
-    ) -> tuple[np.ndarray, np.float32]:
-        """Return gradient and curvature of DiMP's robust squared error (DiMP, equations 1 to 6)."""
+        self, w: np.ndarray, s: np.ndarray, x: np.ndarray, targets: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.float32]:
+        """Return gradient, its scores and curvature of DiMP's robust squared error (DiMP, equations 1 to 6)."""
         y, m, v = targets
-        s = apply_filter(x, w)
         slope = 0.5 * (1 - m) * np.sign(s) + 0.5 * (1 + m)  # a'(s); a(s) = a'(s) s
         g = filter_gradient(x, slope * v * v * (slope * s - y), w.shape[-1]) + self.regularization * w
-        return g, np.square(slope * v * apply_filter(x, g)).sum()
+        xg = apply_filter(x, g)
+        return g, xg, np.square(slope * v * xg).sum()
 
-    def _newton(self, w: np.ndarray, x: np.ndarray, targets: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.float32]:
-        """Return gradient and curvature of PrDiMP's KL divergence (PrDiMP, equations 8 to 12)."""
+    def _newton(
+        self, w: np.ndarray, s: np.ndarray, x: np.ndarray, targets: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.float32]:
+        """Return gradient, its scores and curvature of PrDiMP's KL divergence (PrDiMP, equations 8 to 12)."""
         y, v = targets
-        s = apply_filter(x, w)
         p = np.exp(s - s.max(axis=(1, 2), keepdims=True))
         p /= p.sum(axis=(1, 2), keepdims=True)
         g = filter_gradient(x, v * (p - y), w.shape[-1]) + self.regularization * w
         xg = apply_filter(x, g)
         q = p * xg - p * (p * xg).sum(axis=(1, 2), keepdims=True)
-        return g, (v[:, 0, 0] * (xg * q).sum(axis=(1, 2)).clip(0)).sum()
+        return g, xg, (v[:, 0, 0] * (xg * q).sum(axis=(1, 2)).clip(0)).sum()
 
 
 def distance_maps(boxes_xyxy: np.ndarray, k: int, size: tuple[int, int]) -> np.ndarray:

@@ -27,7 +27,7 @@ class BinWeights:
     def __init__(self, low: np.ndarray, high: np.ndarray, cells: np.ndarray, per_bin: np.ndarray):
         """Compute `values`, the weight of each cell in its bin, and `hat`: how they change with low and high ends.
 
-        At fixed width the derivative of a weight by the bin's high end is hat[1] per_bin, by its low end -hat[0] per_bin.
+        At fixed width a weight's derivative by the bin's high end is hat[1] per_bin, by its low end -hat[0] per_bin.
         All arrays have the same shape after broadcasting.
 
         Args:

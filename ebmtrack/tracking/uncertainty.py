@@ -125,7 +125,7 @@ def box_density(engine: Engine, state: TargetState, proposal: Proposal, score: f
     boxes = displaced_boxes(box, offsets)
     energies = engine.energies(proposal.view.features, corners(boxes).astype(np.float32)).astype(np.float64)
     prior = ascent_of(params, [state.climbed_log_aspect]).prior
-    log_p = energies if prior is None else energies + prior.value_and_gradient(boxes[None])[0][0]
+    log_p = energies if prior is None else energies + prior.value(boxes[None])[0]
     weights = importance_weights(log_p / params.interval_temperature, log_q)
     sides, own = corners(state.boxes_in_image(proposal, boxes)), np.array(state.box_xywh)
     mean = weights @ sides
