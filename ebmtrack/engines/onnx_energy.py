@@ -285,7 +285,7 @@ class RegionEnergy:
         return HiddenUnits(windows, windows.ends(low_xy, high_xy), high_xy - low_xy, self.target.biases), lost
 
     def _windows(self, low_xy: np.ndarray, high_xy: np.ndarray) -> Windows:
-        """Return the projected features around boxes with sides (2, R, 1), a larger part if boxes have left the known."""
+        """Return the projected features around boxes with sides (2, R, 1), more if boxes have left the known."""
         if self.windows is not None and self.windows.hold(*self.windows.ends(low_xy, high_xy)):
             return self.windows
         start = low_xy * SCALE
