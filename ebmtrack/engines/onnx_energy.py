@@ -13,6 +13,7 @@ import numpy as np
 
 from ebmtrack.engines.onnx_filter import pool_box
 from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, BinWeights
+from ebmtrack.engines.products import multiply
 
 LEVELS = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and cells per crop pixel
 SLOTS = (slice(0, 5), slice(5, 8))  # the bins of both levels side by side, along each axis
@@ -137,7 +138,7 @@ class NumpyProjection:
         bins, length = weight.shape[0], int(self.lengths.max())
         x, y = np.minimum(self.first_xy[..., None] + np.arange(length), end[..., None]) - corner[..., None]
         cells = part[y[:, None, :, None], x[:, None, :]]  # (s, s, length, length, c): too many where a bin has fewer
-        products = (cells.reshape(bins, length**2, -1) @ weight).reshape(bins * length**2, -1)
+        products = multiply(cells.reshape(bins, length**2, -1), weight).reshape(bins * length**2, -1)
         in_x, in_y = number_cells(self.lengths)
         s = len(x)
         rows, columns = in_y[0] * s * length**2 + in_y[1] * length, in_x[0] * length**2 + in_x[1]
@@ -214,11 +215,10 @@ class HiddenUnits:
         self.per_size = np.divide(1, size, out=np.zeros_like(size), where=(size > 0).all(axis=0))
         self.windows, self.per_bin = windows, self.per_size * windows.per_size
         self.bins = BinWeights(*ends, windows.cells, self.per_bin)
-        self.values = np.empty((2, size.shape[1], biases.shape[-1]), np.float32)  # before the ReLU
-        for one, (across, down), values in zip(windows.projections, self._along_axes(self.bins.values), self.values):
-            kernel = down[:, :, None] * across[:, None, :]
-            np.matmul(kernel.reshape(len(kernel), -1), one.z, out=values)
-        self.values += biases
+        axes = self._along_axes(self.bins.values)
+        kernels = [(down[:, :, None] * across[:, None, :]).reshape(len(down), -1) for across, down in axes]
+        hidden = np.stack([multiply(kernel, one.z) for kernel, one in zip(kernels, windows.projections)])
+        self.values = hidden + biases  # (2, R, 256), before the ReLU
 
     def _along_axes(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return for each level the parts (R, columns) and (R, rows) of values (2, R, P) of all cells."""
@@ -233,7 +233,7 @@ class HiddenUnits:
         slopes, of_weights = (self.values > 0) * out, np.zeros_like(self.bins.values)
         weights, of = self._along_axes(self.bins.values), self._along_axes(of_weights)
         for one, (across, down), (of_across, of_down), slope in zip(self.windows.projections, weights, of, slopes):
-            of_kernel = (one.z @ slope.T).T.reshape(-1, *one.shape)  # a third faster than slope @ z.T
+            of_kernel = multiply(one.z, np.ascontiguousarray(slope.T)).T.reshape(-1, *one.shape)
             of_across[...] = np.matmul(down[:, None], of_kernel)[:, 0]
             of_down[...] = np.matmul(of_kernel, across[..., None])[..., 0]
         of_low, of_high = self.bins.hat * (of_weights * self.per_bin)  # (2, R, P) each

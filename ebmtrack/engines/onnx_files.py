@@ -22,6 +22,7 @@ import numpy as np
 
 from ebmtrack import weights as packaged
 from ebmtrack.engines.openvino_session import OPENVINO, OpenVinoSession, choose_precision, openvino
+from ebmtrack.engines.products import default_threads, session_options
 from ebmtrack.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
@@ -174,7 +175,7 @@ def open_sessions(
         ConfigError: on a provider that the installed ONNX Runtime does not have, and without OpenVINO.
         CheckpointError: on a graph that cannot be loaded, or that does not fit the description.
     """
-    library, open_graph = _library(provider, threads or _default_threads(), precision)
+    library, open_graph = _library(provider, threads or default_threads(), precision)
     sessions = {}
     for name, inputs in INPUTS.items():
         try:
@@ -222,11 +223,7 @@ def _library(provider: str, threads: int, precision: str) -> tuple[str, Callable
     import onnxruntime
 
     providers = _providers(provider, onnxruntime.get_available_providers())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
-    opened = partial(onnxruntime.InferenceSession, sess_options=options, providers=providers)
+    opened = partial(onnxruntime.InferenceSession, sess_options=session_options(threads), providers=providers)
     return f"ONNX Runtime {onnxruntime.__version__}", opened
 
 
@@ -265,11 +262,3 @@ def _providers(name: str, available: list[str]) -> list[str]:
 def short_name(provider: str) -> str:
     """Return our name of a provider, such as "cpu", or ONNX Runtime's if we have none."""
     return next((ours for ours, theirs in PROVIDERS.items() if theirs == provider), provider)
-
-
-def _default_threads() -> int:
-    """Return OMP_NUM_THREADS, or the number of cores that this process may use."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    if text.isdecimal() and int(text):
-        return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.engines.pooling import PoolingKernel, bin_edges
+from ebmtrack.engines.products import multiply
 
 STRIDE = 16  # crop pixels per cell of the classification features
 
@@ -27,8 +28,8 @@ def apply_filter(samples: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return scores (n, h', w') of samples (c, n, h, w) for a filter (c, k, k); h' is h + 1 for even k, else h."""
     c, n, h, w = samples.shape
     k = weights.shape[-1]
-    taps = weights[:, ::-1, ::-1].reshape(c, k * k).T
-    maps = (taps @ samples.reshape(c, n * h * w)).reshape(k, k, n, h, w)
+    taps = np.ascontiguousarray(weights[:, ::-1, ::-1].reshape(c, k * k).T)
+    maps = multiply(taps, samples.reshape(c, n * h * w)).reshape(k, k, n, h, w)
     padding = k - 1 - k // 2
     sums = np.zeros((n, h + k - 1, w + k - 1), np.float32)
     for i in range(k):
@@ -43,7 +44,8 @@ def filter_gradient(samples: np.ndarray, residuals: np.ndarray, k: int) -> np.nd
     padding = k - 1 - k // 2
     padded = np.pad(residuals, ((0, 0), (padding, padding), (padding, padding)))
     taps = np.stack([padded[:, i : i + h, j : j + w] for i in range(k) for j in range(k)]).reshape(k * k, -1)
-    return (samples.reshape(c, n * h * w) @ taps.T).reshape(c, k, k)[:, ::-1, ::-1]
+    products = multiply(samples.reshape(c, n * h * w), np.ascontiguousarray(taps.T))
+    return products.reshape(c, k, k)[:, ::-1, ::-1]
 
 
 def pool_box(features: np.ndarray, box_xyxy: np.ndarray, bins: int, scale: float) -> np.ndarray:
