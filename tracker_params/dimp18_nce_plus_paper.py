@@ -1,6 +1,6 @@
 """dimp18_nce_plus with nothing but the papers: DiMP-18's search region, BMVC 2020's steps. For networks of your own.
 
-Those of the default set-up, its calibration and its looks around were chosen for the network that ships.
+The default set-up's steps, candidates, averages, thresholds and looks around were chosen for the network that ships.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ def parameters() -> TrackerParams:
     return dimp18_nce_plus.parameters().replace(
         position_step=2.5e-3,  # BMVC 2020, supplement D.1
         size_step=2.5e-3,
+        position_jitter=0.1,
+        average_temperature=0.0,
+        between_cells=False,
+        weak_score=0.0,
         calibration=0.0,
         aspect_scale=0.0,
         looks_around=0,

@@ -15,7 +15,7 @@ from ebmtrack.engines.base import Engine, FirstFrame, RegionFeatures
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
-from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
+from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes
 from ebmtrack.tracking.state import TargetState
 
 EXPANSION = 2  # side of the patch that the views are cut from, in search regions
@@ -93,8 +93,8 @@ def size_excess(
     random, box = RandomNumbers(seed), box_xywh
     for _ in range(CALIBRATION_ROUNDS):
         climb = engine.climb([whole], candidate_boxes(box, params, random)[None], ascent_of(params))
-        best = best_boxes(climb.boxes_xywh[0], climb.energies[0], params)
-        box = best.mean(axis=0) if len(best) else box
+        average = average_box(climb.boxes_xywh[0], climb.energies[0], params)
+        box = box if average is None else average
     excess_wh = np.log((box[2:] / box_xywh[2:]).astype(np.float64))
     return excess_wh.astype(np.float32).clip(-MOST_EXCESS, MOST_EXCESS).astype(np.float64)[::-1]
 

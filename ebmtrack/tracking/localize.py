@@ -38,13 +38,14 @@ def localize(
     """
     centre = (np.array(scores.shape) - 1) / 2
     peak, score = _peak(scores)
-    first = peak - centre
+    first = peak - centre + _shift(scores, peak, params)
     if score < params.not_found_threshold:
         return Localization(first, score, "not_found")
     second_peak, second_score = _peak(_without_neighbourhood(scores, peak, params.neighbourhood_scale * target_size_yx))
     if second_score > params.distractor_threshold * score:
         reach = params.displacement_scale * math.sqrt(scores.size) / 2
-        return _settle_rivals(first, second_peak - centre, previous_yx, reach, score)
+        second = second_peak - centre + _shift(scores, second_peak, params)
+        return _settle_rivals(first, second, previous_yx, reach, score)
     if second_score > params.hard_negative_threshold * score and second_score > params.not_found_threshold:
         return Localization(first, score, "hard_negative")
     return Localization(first, score, "normal")
@@ -65,6 +66,24 @@ def _peak(scores: np.ndarray) -> tuple[np.ndarray, float]:
     """Return position (y, x) and height of the highest score, the first in reading order among equals."""
     position = np.unravel_index(int(scores.argmax()), scores.shape)
     return np.array(position, dtype=np.float64), float(scores[position])
+
+
+def _shift(scores: np.ndarray, peak: np.ndarray, params: TrackerParams) -> np.ndarray:
+    """Return how far (y, x) the maximum is from a peak's cell, at most half a cell; zeros without `between_cells`.
+
+    In each direction it is that of the parabola through the scores of the cell and its two neighbours; at the map's
+    edge, and if the cell is not above its neighbours, there is no shift.
+    """
+    shift = np.zeros(2)
+    if not params.between_cells:
+        return shift
+    y, x = peak.astype(int)
+    for axis, (line, k) in enumerate(((scores[:, x], y), (scores[y], x))):
+        if 0 < k < len(line) - 1:
+            low, here, high = line[k - 1 : k + 2].astype(np.float64)
+            if max(low, high) <= here and low + high < 2 * here:
+                shift[axis] = (high - low) / (2 * here - low - high) / 2
+    return shift
 
 
 def _without_neighbourhood(scores: np.ndarray, peak: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -54,10 +54,12 @@ class TrackerParams:
     # localisation
     softmax_scores: bool = False  # PrDiMP
     not_found_threshold: float = 0.25
+    weak_score: float = 0.0  # if above 0: the box of a target that is not found goes to a peak of at least this score
     distractor_threshold: float = 0.8
     hard_negative_threshold: float = 0.5
     neighbourhood_scale: float = 2.2
     displacement_scale: float = 0.8
+    between_cells: bool = False  # a peak is placed between cells, by parabolas through it and its neighbours
     inside_frac: float = 0.2  # of the target that stays inside the image
     looks_around: int = 0  # more search regions in a frame while the target is lost; see regions.py
     clear_score: float = 0.4  # least classifier score there for a target to be found
@@ -71,6 +73,7 @@ class TrackerParams:
     relative_space: bool = True  # False: DiMP's default space, steps scaled by the box's size
     half_pixel_late: bool = True  # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3
+    average_temperature: float = 0.0  # T > 0: all climbed boxes are averaged, with weights exp(f / T)
     calibration: float = 0.0  # share of the first frame's error of size that is undone (0 in the papers)
     aspect_scale: float = 0.0  # of the density of log(w / h) around the first frame's; 0: none, as in the papers
     max_aspect: float = 6.0

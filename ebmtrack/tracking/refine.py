@@ -1,4 +1,4 @@
-"""Candidate boxes around a position, and the best of those that climbed."""
+"""Candidate boxes around a position, and the box that those which climbed stand for."""
 
 from __future__ import annotations
 
@@ -40,21 +40,42 @@ def candidate_boxes(box_xywh: np.ndarray, params: TrackerParams, random: RandomN
     return np.concatenate([box_xywh[None], np.concatenate([centre - new_size / 2, new_size], axis=1)])
 
 
-def best_boxes(boxes_xywh: np.ndarray, energies: np.ndarray, params: TrackerParams) -> np.ndarray:
-    """Return the boxes that are averaged: the best `average_best` of those that are neither thin nor infinite.
+def average_box(boxes_xywh: np.ndarray, energies: np.ndarray, params: TrackerParams) -> np.ndarray | None:
+    """Return the box (4,) that climbed boxes stand for, or None if none of them will do.
+
+    With `average_temperature` T it is the mean of the boxes weighted by exp(f / T), which estimates the mean of the
+    density p(y|x) ~ exp(f / T) by its maxima. Without, it is the plain mean of the best `average_best`, as in DiMP.
 
     Args:
         boxes_xywh: (R, 4) after the climb, in crop pixels.
         energies: (R,).
-        params: how many are averaged and how thin they may be.
+        params: how the boxes are averaged and how thin they may be.
+    """
+    boxes, energies = usable_boxes(boxes_xywh, energies, params.max_aspect)
+    if not len(boxes):
+        return None
+    if not params.average_temperature:
+        return boxes[: params.average_best].mean(axis=0)
+    weights = np.exp((energies - energies[0]) / params.average_temperature)
+    return weights / weights.sum() @ boxes
+
+
+def usable_boxes(boxes_xywh: np.ndarray, energies: np.ndarray, max_aspect: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes (n, 4) that are neither thin nor infinite, and their energies (n,), by falling energy.
+
+    Args:
+        boxes_xywh: (R, 4) after the climb, in crop pixels.
+        energies: (R,).
+        max_aspect: the ratio of the sides is below it.
 
     Returns:
-        Boxes (n, 4) with sides of at least a pixel, by falling energy; n is 0 if no box will do.
+        Boxes with sides of at least a pixel, and energies; n is 0 if no box will do.
     """
     sides = np.maximum(boxes_xywh[:, 2:], 1)
     with np.errstate(invalid="ignore"):
         aspect = sides[:, 0] / sides[:, 1]
-    good = (aspect < params.max_aspect) & (aspect > 1 / params.max_aspect)
+    good = (aspect < max_aspect) & (aspect > 1 / max_aspect)
     good &= np.isfinite(boxes_xywh).all(axis=1) & np.isfinite(energies)
     boxes = np.concatenate([boxes_xywh[:, :2], sides], axis=1)[good]
-    return boxes[np.argsort(-energies[good], kind="stable")[: params.average_best]]
+    order = np.argsort(-energies[good], kind="stable")
+    return boxes[order], energies[good][order]

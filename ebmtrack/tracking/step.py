@@ -14,7 +14,7 @@ import numpy as np
 from ebmtrack.engines.base import Engine, Mark, no_mark
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.localize import Localization, localize
-from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
+from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes
 from ebmtrack.tracking.regions import is_calm, look_at, search_regions
 from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
 from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability, student_reach
@@ -24,7 +24,8 @@ from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probabil
 class TrackResult:
     """The tracker's answer for one target in one frame.
 
-    box_xywh: the target's box in image pixels (the last one if the target was not found).
+    box_xywh: the target's box in image pixels. If the target was not found it is the last one, or, with `weak_score`,
+        that at a weak peak of the scores.
     score: the highest classifier score.
     verdict: "normal", "hard_negative", "uncertain" or "not_found".
     search_xywh: the search region in the image.
@@ -81,6 +82,12 @@ class Located:
         return self.found.verdict != "not_found"
 
     @property
+    def is_followed(self) -> bool:
+        """Return whether the box follows the peak: the target is found, or the peak is at least a weak one."""
+        weak_score = self.state.params.weak_score
+        return self.is_found or (weak_score > 0 and self.found.score >= weak_score)
+
+    @property
     def is_sure(self) -> bool:
         """Return whether the frame may be learned."""
         return self.found.verdict in ("normal", "hard_negative")
@@ -116,7 +123,7 @@ def track_frame(
         learn(engine, state, one)
     if sure:
         mark("learning")
-    densities = [density_of(engine, state, one.found.score) for one, state in zip(located, answers)]
+    densities = [density_of(engine, state, one) for one, state in zip(located, answers)]
     if states[0].params.interval_samples:
         mark("intervals")
     return [
@@ -138,14 +145,14 @@ def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], st
     if found.verdict == "not_found":
         view, found = take_clear_view(state, views, found, stride)
     whole = state.whole if views[0].region.is_inner else views[0].features
-    state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=())
-    if found.verdict == "not_found":
-        return Located(dataclasses.replace(state, lost_frames=state.lost_frames + 1), view, found)
+    lost_frames = state.lost_frames + 1 if found.verdict == "not_found" else 0
+    state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
+    one = Located(state, view, found)
+    if not one.is_followed:
+        return one
     crop_map = view.region.map
     position = crop_map.centre_yx + found.displacement_yx * (stride * crop_map.scale)
-    return Located(
-        dataclasses.replace(state, lost_frames=0, position_yx=clamp_inside(position, state, shape)), view, found
-    )
+    return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=clamp_inside(position, state, shape)))
 
 
 def judge(state: TargetState, view: View, stride: int) -> Localization:
@@ -195,9 +202,9 @@ def propose(one: Located) -> Proposal:
 
 
 def answer_together(engine: Engine, located: Sequence[Located], mark: Mark) -> list[TargetState]:
-    """Return the states of all targets after the candidates of those that were found have climbed together."""
+    """Return the states of all targets after the candidates of those that are followed have climbed together."""
     states = [one.state for one in located]
-    proposals = {k: propose(one) for k, one in enumerate(located) if one.is_found}
+    proposals = {k: propose(one) for k, one in enumerate(located) if one.is_followed}
     if not proposals:
         return states
     regions = [proposal.view.features for proposal in proposals.values()]
@@ -205,23 +212,23 @@ def answer_together(engine: Engine, located: Sequence[Located], mark: Mark) -> l
     ascent = ascent_of(states[0].params, [states[k].climbed_log_aspect for k in proposals])
     climb = engine.climb(regions, candidates, ascent, mark)
     for (k, proposal), boxes, energies in zip(proposals.items(), *climb):
-        states[k] = answer(states[k], proposal, best_boxes(boxes, energies, states[k].params))
+        states[k] = answer(states[k], proposal, average_box(boxes, energies, states[k].params))
     mark("refinement")
     return states
 
 
-def answer(state: TargetState, proposal: Proposal, best_xywh: np.ndarray) -> TargetState:
-    """Return the state moved to the mean of the best boxes; without any the size stays as it was.
+def answer(state: TargetState, proposal: Proposal, box_xywh: np.ndarray | None) -> TargetState:
+    """Return the state moved to a box; without one the size stays as it was.
 
     Args:
         state: the target at the score's peak.
         proposal: the frame's view and candidates.
-        best_xywh: (n, 4) float32, in crop pixels.
+        box_xywh: (4,) in crop pixels, of those that climbed, or None.
     """
     state = dataclasses.replace(state, proposals=(proposal,))
-    if not len(best_xywh):
+    if box_xywh is None:
         return dataclasses.replace(state, box_xywh=centred_box(state.position_yx, state.size_hw))
-    position, size = proposal.view.region.map.to_image(best_xywh.mean(axis=0))
+    position, size = proposal.view.region.map.to_image(box_xywh)
     return state.move(position, state.own_size(size))
 
 
@@ -243,11 +250,11 @@ def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 
 
-def density_of(engine: Engine, state: TargetState, score: float) -> BoxDensity | None:
+def density_of(engine: Engine, state: TargetState, one: Located) -> BoxDensity | None:
     """Return the density of a target's sides after a frame, if the set-up asks for it and the target was found."""
-    if not (state.params.interval_samples and state.proposals):
+    if not (state.params.interval_samples and one.is_found and state.proposals):
         return None
-    return box_density(engine, state, state.proposals[0], score)
+    return box_density(engine, state, state.proposals[0], one.found.score)
 
 
 def result_of(state: TargetState, one: Located, density: BoxDensity | None) -> TrackResult:

@@ -10,7 +10,7 @@ import torch
 
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
-from ebmtrack.tracking.refine import ascent_of, best_boxes, candidate_boxes
+from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes, usable_boxes
 
 PARAMS = TrackerParams()
 BOXES = np.array(
@@ -65,14 +65,36 @@ def test_random_numbers_are_drawn_as_pytracking_draws_them():
     ],
     ids=str,
 )
-def test_the_best_boxes_are_taken(energies, count, chosen):
-    best = best_boxes(BOXES, np.array(energies, np.float32), PARAMS.replace(average_best=count))
-    assert np.array_equal(best, BOXES[chosen])
+def test_the_best_boxes_are_averaged(energies, count, chosen):
+    energies = np.array(energies, np.float32)
+    best, own = usable_boxes(BOXES, energies, PARAMS.max_aspect)
+    assert np.array_equal(best[:count], BOXES[chosen]) and np.array_equal(own[:count], energies[chosen])
+    average = average_box(BOXES, energies, PARAMS.replace(average_best=count))
+    assert np.array_equal(average, BOXES[chosen].mean(axis=0)) if chosen else average is None
 
 
 def test_boxes_that_are_not_finite_are_never_taken_and_sides_are_at_least_a_pixel():
     boxes = np.array([[0, 0, np.inf, np.inf], [np.nan, 0, 5, 5], [1, 2, 0.1, 3], [0, 0, 5, np.inf]], np.float32)
-    assert best_boxes(boxes, np.zeros(4, np.float32), PARAMS).tolist() == [[1, 2, 1, 3]]
+    assert usable_boxes(boxes, np.zeros(4, np.float32), PARAMS.max_aspect)[0].tolist() == [[1, 2, 1, 3]]
+
+
+def averaged(energies: list[float], temperature: float) -> np.ndarray:
+    """Return the average of the first boxes at a temperature."""
+    params = PARAMS.replace(average_temperature=temperature)
+    average = average_box(BOXES[: len(energies)], np.array(energies, np.float32), params)
+    assert average is not None
+    return average
+
+
+def test_boxes_are_averaged_with_weights_exp_f_over_t():
+    """A constant added to f changes nothing; at low T the best box is left, at high T all of them count alike."""
+    energies = [5.0, 1, 4, 6]
+    weights = np.exp(np.array(energies) / 2)
+    assert averaged(energies, 2.0) == pytest.approx(weights / weights.sum() @ BOXES[:4], rel=1e-5)
+    assert averaged([e + 900 for e in energies], 2.0) == pytest.approx(averaged(energies, 2.0), rel=1e-5)
+    assert averaged(energies, 1e-3) == pytest.approx(BOXES[3], rel=1e-5)
+    assert averaged(energies, 1e6) == pytest.approx(BOXES[:4].mean(axis=0), rel=1e-5)
+    assert averaged([np.nan, 1, np.inf, -1e30], 1.0) == pytest.approx(BOXES[1], rel=1e-5)
 
 
 def test_the_climb_is_that_of_the_set_up():

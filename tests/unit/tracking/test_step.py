@@ -62,9 +62,10 @@ def view(centre_yx=(100.5, 110.5), scale=1.0, maps=HERE, shift=0.0) -> View:
     return View(region, None, maps)
 
 
-def answered(state: TargetState, seen: View, *boxes: tuple[float, ...]) -> TargetState:
-    """Return the state after the best boxes were found in a view."""
-    return answer(state, Proposal(seen, np.zeros((10, 4), np.float32)), np.array(boxes, np.float32).reshape(-1, 4))
+def answered(state: TargetState, seen: View, box: tuple[float, ...] | None = None) -> TargetState:
+    """Return the state after a box was found in a view."""
+    average = None if box is None else np.array(box, np.float32)
+    return answer(state, Proposal(seen, np.zeros((10, 4), np.float32)), average)
 
 
 # Learning.
@@ -239,8 +240,8 @@ def test_no_box_keeps_size_and_scale_and_takes_the_position():
     assert state.box_xywh == (60 - 17.5, 50 - 31.5, 36, 64) and state.scale == 1
 
 
-def test_the_best_boxes_are_averaged():
-    state = answered(Run().state, view((144.0, 144.0)), (10, 20, 30, 40), (14, 20, 32, 46))
+def test_the_target_is_moved_to_the_box():
+    state = answered(Run().state, view((144.0, 144.0)), (12, 20, 31, 43))
     assert state.box_xywh == pytest.approx((12 - 0.5 + 0.5, 20, 31, 43), abs=1)
     assert state.size_hw.tolist() == [43, 31]
     assert state.position_yx.tolist() == [20 + 21.5, 12 + 15.5]
@@ -277,6 +278,25 @@ def test_frames_without_the_target_are_counted_until_it_is_found():
         regions.append(len(run.engine.looks))
     assert counts == [0, 1, 2, 3, 0, 0, 1, 0, 1, 0, 0]
     assert regions == [1, 1, 3, 3, 3, 1, 1, 3, 1, 3, 1]
+
+
+def test_the_box_follows_a_weak_peak_and_the_target_stays_lost():
+    """Two cells to the right. The frame is not learned, the search goes on, and there is no density of the box."""
+    run = lost(weak_score=0.1, interval_samples=8)
+    run.engine.arrive = lambda boxes: boxes
+    weak = scores((9, 11, 0.15))
+    result = run.frame(weak, NOWHERE, NOWHERE)
+    assert not result.found and result.verdict == "not_found" and result.density is None
+    assert run.state.lost_frames == 2 and run.engine.stored == {} and run.engine.learned == []
+    assert abs(run.state.position_yx - [100.5, 110.5 + 2 * 16]).max() < 5  # the mean of candidates around it
+
+
+def test_below_the_weak_score_the_box_stays():
+    run = lost(weak_score=0.1)
+    before, climbs = run.state, len(run.engine.climbed)
+    result = run.frame(scores((9, 11, 0.09)), NOWHERE, NOWHERE)
+    assert result.box_xywh == before.box_xywh and run.state.position_yx.tolist() == before.position_yx.tolist()
+    assert run.state.proposals == () and len(run.engine.climbed) == climbs
 
 
 def test_without_looking_around_one_region_is_seen():

@@ -226,7 +226,7 @@ def test_the_way_to_the_energys_size_and_back(engine):
     x, y, w, h = proposal.candidates_xywh[0].tolist()
     assert (w, h) == pytest.approx((plain[2] / 2, 2 * plain[3]), rel=1e-5)
     assert (x + w / 2, y + h / 2) == pytest.approx((plain[:2] + plain[2:] / 2).tolist(), abs=1e-3)
-    after = answer(state, proposal, proposal.candidates_xywh[:1])
+    after = answer(state, proposal, proposal.candidates_xywh[0])
     assert np.allclose(after.size_hw, state.size_hw, rtol=1e-5)
 
 
