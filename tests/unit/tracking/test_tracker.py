@@ -61,12 +61,13 @@ def test_views_of_an_image_are_as_good_as_copies(engine):
     assert np.array_equal(boxes_of(tracker, frames=views, box=box), boxes_of(tracker, frames=copies, box=box))
 
 
-def test_not_found_repeats_the_box_and_learns_nothing(engine):
-    tracker = Tracker(engine, SMALL.replace(not_found_threshold=1e9))
+@pytest.mark.parametrize("weak_score, repeats", [(0.0, True), (1e9, True), (0.01, False)])
+def test_not_found_repeats_the_box_or_follows_a_weak_peak_and_learns_nothing(engine, weak_score, repeats):
+    tracker = Tracker(engine, SMALL.replace(not_found_threshold=1e9, weak_score=weak_score))
     tracker.init(FRAMES[0], BOX)
     weights = tracker._states[0].memory.weights.copy()
     result = tracker.update(FRAMES[1])
-    assert result.verdict == "not_found" and not result.found and result.box_xywh == BOX
+    assert result.verdict == "not_found" and not result.found and (result.box_xywh == BOX) == repeats
     assert np.array_equal(tracker._states[0].memory.weights, weights)
 
 

@@ -214,7 +214,7 @@ def test_candidates_before_and_after_their_climb():
     After a frame without the target there are none.
     """
     params = load_params("dimp18_nce_plus").replace(
-        sample_size=144, not_found_threshold=-10.0, average_best=10, max_aspect=1e9, aspect_scale=0.0
+        sample_size=144, not_found_threshold=-10.0, max_aspect=1e9, aspect_scale=0.0, average_temperature=1e9
     )
     frames = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(3)]
     tracker = Tracker(TorchEngine(InferenceNet(dimp18(), precision="float32")), params)
