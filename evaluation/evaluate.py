@@ -41,22 +41,24 @@ class ParamsFactory:
         intervals: Whether the trackers say how sure they are of each side.
         device: Where the trackers run, on which their engine depends.
         precision: Of the network; see `ebmtrack.engines.load_engine`.
+        engine: torch, onnx or auto.
     """
 
     weights: str | None = None
     intervals: bool = False
     device: str = "auto"
     precision: str = "auto"
+    engine: str = "auto"
 
     def __call__(self, params: str, device: str) -> TrackerLike:
         """Return a tracker of the named set-up on a device; ConfigError for an unknown set-up."""
         from ebmtrack.tracking.tracker import Tracker
 
-        return Tracker.from_pretrained(self._values(params), self.weights, device, self.precision)
+        return Tracker.from_pretrained(self._values(params), self.weights, device, self.precision, self.engine)
 
     def describe(self, params: str) -> dict[str, object]:
         """Return parameters, SHA-256 of the weights file and engine; CheckpointError if that file is missing."""
-        return facts_of(self._values(params), self.weights, self.device, self.precision)
+        return facts_of(self._values(params), self.weights, self.device, self.precision, self.engine)
 
     def _values(self, params: str) -> TrackerParams:
         from ebmtrack.tracking.params import INTERVAL_SAMPLES, load_params
@@ -66,7 +68,11 @@ class ParamsFactory:
 
 
 def facts_of(
-    values: TrackerParams, weights: str | None = None, device: str = "auto", precision: str = "auto"
+    values: TrackerParams,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
 ) -> dict[str, object]:
     """Return what results depend on: parameters, SHA-256 of the weights, engine and precision, as JSON values.
 
@@ -75,6 +81,7 @@ def facts_of(
         weights: A file that replaces the one that the set-up names.
         device: Where the tracker runs.
         precision: Of the network.
+        engine: torch, onnx or auto.
 
     Raises:
         CheckpointError: The file of weights is missing.
@@ -83,7 +90,7 @@ def facts_of(
 
     named = values.weights if weights is None else weights
     digest = hashlib.sha256(weights_file(named).read_bytes()).hexdigest()
-    facts = engine_facts(named, device, precision, values.classifier)
+    facts = engine_facts(named, device, precision, engine, values.classifier)
     return {"params": as_json(values), "weights": digest, **facts}
 
 
@@ -101,6 +108,7 @@ class EvaluateOptions:
             shared device.
         device: auto, cpu, openvino, cuda or cuda:0,cuda:1.
         precision: Of the network: auto, float32 or bfloat16.
+        engine: auto, torch or onnx.
         out: Folder of results; what is finished there is not run again.
         overwrite: Run it again all the same; refused beside another runner.
         weights: A file that replaces the weights of the set-ups.
@@ -118,6 +126,7 @@ class EvaluateOptions:
     batch: int = 1
     device: str = "auto"
     precision: str = "auto"
+    engine: str = "auto"
     out: str | os.PathLike = "results"
     overwrite: bool = False
     weights: str | os.PathLike | None = None
@@ -203,7 +212,7 @@ def _job(
     names = found.select(chosen.sequences, chosen.allow_missing)
     check_names(names)
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
-    factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision)
+    factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
     threads = chosen.threads or _default_threads(devices, workers)

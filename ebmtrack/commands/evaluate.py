@@ -14,6 +14,7 @@ from ebmtrack.commands.options import (
     DEFAULT_SET_UP,
     Changes,
     DatasetOptions,
+    EngineName,
     Flat,
     Names,
     Precision,
@@ -39,6 +40,7 @@ class Evaluate:
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
         device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
         precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
+        engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
         weights: Network weights instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
@@ -59,6 +61,7 @@ class Evaluate:
     batch: int = 1
     device: str = "auto"
     precision: Precision = "auto"
+    engine: EngineName = "auto"
     weights: Path | None = None
     protocol: str | None = None
     seed: int = 0
@@ -86,6 +89,7 @@ class Evaluate:
             batch=self.batch,
             device=self.device,
             precision=self.precision,
+            engine=self.engine,
             weights=self.weights,
             protocol=self.protocol,
             seed=self.seed,
@@ -122,7 +126,7 @@ class Evaluate:
         from ebmtrack.viewers.visdom import VisdomPanel
 
         weights = None if self.weights is None else str(self.weights.absolute())
-        inner = ParamsFactory(weights, self.intervals, pick_devices(self.device)[0], self.precision)
+        inner = ParamsFactory(weights, self.intervals, pick_devices(self.device)[0], self.precision, self.engine)
         curves = ScoreCurves(VisdomPanel("ebmtrack_eval", self.panel.visdom_server))
         return {"factory": ShowingFactory(inner, self.panel.visdom_server), "on_score": curves}
 

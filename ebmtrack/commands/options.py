@@ -19,6 +19,7 @@ VISDOM_SERVER = "http://localhost:8097"
 DEFAULT_SET_UP = "dimp18_nce_plus"
 
 Precision = Literal["auto", "float32", "bfloat16"]
+EngineName = Literal["auto", "torch", "onnx"]
 
 T = TypeVar("T")
 Positional = Annotated[T, tyro.conf.Positional]
@@ -57,7 +58,7 @@ class TrackerOptions:
     params: str = DEFAULT_SET_UP
     weights: str | None = None
     device: str = "auto"
-    engine: Literal["auto", "torch", "onnx"] = "auto"
+    engine: EngineName = "auto"
     precision: Precision = "auto"
 
     def load(self) -> Tracker:

@@ -84,7 +84,11 @@ def choose_engine(
 
 
 def engine_facts(
-    weights: str | Path | None, device: str = "auto", precision: str = "auto", classifier: str = "network"
+    weights: str | Path | None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    classifier: str = "network",
 ) -> dict[str, str]:
     """Return the engine, "torch", "onnx" or "openvino", and the precision that results depend on; see `load_engine`.
 
@@ -94,7 +98,8 @@ def engine_facts(
         folder = existing_exported(weights)
         stored = read_description(folder / DESCRIPTION)["precision"]
         return {"engine": OPENVINO, "precision": precisions(folder, stored, device, precision)[1]}
-    return {"engine": choose_engine(weights, device, precision, classifier), "precision": precision}
+    chosen = choose_engine(weights, device, precision, classifier) if engine == "auto" else engine
+    return {"engine": chosen, "precision": precision}
 
 
 def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:
