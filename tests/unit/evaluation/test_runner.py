@@ -372,3 +372,11 @@ def test_defaults_keep_to_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> 
     assert evaluate._default_threads(("cuda:0",), 1) == 2 and evaluate._default_threads(("cuda:0",), 8) == 1
     monkeypatch.delattr(os, "sched_getaffinity")
     assert evaluate._default_workers(("cpu",)) == 64 and evaluate._default_threads(("cuda:0",), 8) == 8
+
+
+@pytest.mark.parametrize("engine, kind", [("torch", "TorchEngine"), ("onnx", "OnnxEngine")])
+def test_the_engine_that_is_asked_for_runs_and_is_written_down(engine: str, kind: str) -> None:
+    pytest.importorskip("torch")
+    factory = ParamsFactory(engine=engine)
+    assert factory.describe("dimp18_nce_plus")["engine"] == engine
+    assert type(factory("dimp18_nce_plus", "cpu").engine).__name__ == kind
