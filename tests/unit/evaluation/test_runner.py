@@ -377,6 +377,6 @@ def test_defaults_keep_to_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("engine, kind", [("torch", "TorchEngine"), ("onnx", "OnnxEngine")])
 def test_the_engine_that_is_asked_for_runs_and_is_written_down(engine: str, kind: str) -> None:
     pytest.importorskip("torch")
-    factory = ParamsFactory(engine=engine)
+    factory = evaluate.ParamsFactory(engine=engine)
     assert factory.describe("dimp18_nce_plus")["engine"] == engine
     assert type(factory("dimp18_nce_plus", "cpu").engine).__name__ == kind
