@@ -16,6 +16,7 @@ from ebmtrack.errors import ConfigError
 
 BORDERS = ("replicate", "inside_major")  # of crops while tracking
 WINDOW_BORDERS = ("replicate", "inside", "inside_major")  # of training crops
+OPENCV_SIDE = 2**15  # from which on warpAffine refuses images
 RULES = ("head", "pre2022")  # how pytracking divides when it cuts: as float since May 2022, as integer before
 
 
@@ -111,19 +112,31 @@ def crop_around(
         image, centre, side = _reduce(image, centre, side, stride, rule)
     low, high = _window(centre, np.maximum(2, np.round(side)), rule)
     if border == "inside_major":
-        low, high = _move_inside(low, high, np.asarray(image.shape[:2]))
-    patch = _cut(image, low, high)
+        low, high = _move_inside(low, high, -(-np.asarray(image.shape[:2]) // stride))
+    patch = _cut(image, low, high, stride)
     if patch.shape[:2] != tuple(output_yx):
         patch = cv2.resize(patch, (output_yx[1], output_yx[0]), interpolation=cv2.INTER_LINEAR)
     return Crop(np.ascontiguousarray(patch), tuple(stride * low), tuple(stride * high))
 
 
 def _reduce(image, centre, side, stride: int, rule: str):
-    """Take every stride-th row and column, in step with the centre; the last one if that meets none."""
+    """Leave out rows and columns before those in step with the centre; the last one if that leaves none."""
     offset = (centre % stride).astype(int)
     centre = (centre - offset) / stride if rule == "head" else (centre - offset) // stride
     top, left = np.minimum(offset, np.subtract(image.shape[:2], 1))
-    return image[top::stride, left::stride], centre, side / stride
+    return image[top:, left:], centre, side / stride
+
+
+def take_every(image: np.ndarray, stride: int) -> np.ndarray:
+    """Return every stride-th row and column of an image (h, w, 3), from the first on: image[::stride, ::stride].
+
+    OpenCV does that in a third of NumPy's time, for images of less than 2^15 pixels a side.
+    """
+    if max(image.shape[:2]) >= OPENCV_SIDE or image.dtype != np.uint8:
+        return image[::stride, ::stride]
+    size = (-(-image.shape[1] // stride), -(-image.shape[0] // stride))
+    every = np.array([[stride, 0, 0], [0, stride, 0]], np.float64)
+    return cv2.warpAffine(image, every, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
 
 
 def _window(centre: np.ndarray, side: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
@@ -142,14 +155,19 @@ def _move_inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> tuple[n
     return low + shift, high + shift
 
 
-def _cut(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Cut the window with whole coordinates (truncated towards zero), the image's edge repeated outside of it."""
+def _cut(image: np.ndarray, low: np.ndarray, high: np.ndarray, stride: int = 1) -> np.ndarray:
+    """Cut the window with whole coordinates (truncated towards zero), the image's edge repeated outside of it.
+
+    Coordinates count every stride-th row and column of the image.
+    """
     (y0, x0), (y1, x1) = low.astype(int), high.astype(int)
-    h, w = image.shape[:2]
-    if y0 >= 0 and x0 >= 0 and y1 <= h and x1 <= w:
-        return image[y0:y1, x0:x1]
+    h, w = (-(-side // stride) for side in image.shape[:2])
     top, left = min(max(y0, 0), h - 1), min(max(x0, 0), w - 1)
-    inside = image[top : max(min(y1, h), top + 1), left : max(min(x1, w), left + 1)]
+    bottom, right = max(min(y1, h), top + 1), max(min(x1, w), left + 1)
+    inside = image[top * stride : (bottom - 1) * stride + 1, left * stride : (right - 1) * stride + 1]
+    inside = inside if stride == 1 else take_every(inside, stride)
+    if y0 >= 0 and x0 >= 0 and y1 <= h and x1 <= w:
+        return inside
     above, before = min(max(-y0, 0), y1 - y0 - 1), min(max(-x0, 0), x1 - x0 - 1)
     below, after = y1 - y0 - above - inside.shape[0], x1 - x0 - before - inside.shape[1]
     return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)

@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ebmtrack.data.crops import box_in_window, crop_around, crop_window, search_side
+from ebmtrack.data.crops import box_in_window, crop_around, crop_window, search_side, take_every
 from ebmtrack.errors import ConfigError
 from tests.support.golden import DATA, image
 
@@ -116,3 +118,16 @@ def test_a_crop_of_skipped_rows_moves_with_its_centre(rule):
 
 def test_the_search_side_is_rounded_up():
     assert [search_side(size, 5.0) for size in ((4.0, 4.0), (3.0, 3.5))] == [20, 17]
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 9), st.integers(0, 5), st.integers(0, 5))
+def test_every_nth_pixel_is_taken(height, width, stride, top, left):
+    """Also of a part of an image, whose rows are not side by side in memory."""
+    image = np.random.default_rng(0).integers(0, 256, (height + top, width + left, 3), dtype=np.uint8)[top:, left:]
+    assert np.array_equal(take_every(image, stride), image[::stride, ::stride])
+
+
+@pytest.mark.parametrize("side", [2**15 - 1, 2**15, 40_000])
+def test_every_nth_pixel_of_a_wide_image_is_taken(side):
+    image = np.random.default_rng(0).integers(0, 256, (3, side, 3), dtype=np.uint8)
+    assert np.array_equal(take_every(image, 7), image[::7, ::7])
