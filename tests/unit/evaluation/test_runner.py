@@ -379,4 +379,5 @@ def test_the_engine_that_is_asked_for_runs_and_is_written_down(engine: str, kind
     pytest.importorskip("torch")
     factory = evaluate.ParamsFactory(engine=engine)
     assert factory.describe("dimp18_nce_plus")["engine"] == engine
-    assert type(factory("dimp18_nce_plus", "cpu").engine).__name__ == kind
+    tracker: Any = factory("dimp18_nce_plus", "cpu")
+    assert type(tracker.engine).__name__ == kind
