@@ -65,7 +65,7 @@ class TargetState:
     lost_frames: number of frames since the target was last found.
     is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
     whole: the features of the last whole look at the first search region.
-    proposals: the last frame's proposal, or nothing if the target was not found.
+    proposals: the last frame's proposal, or nothing if the target was not found, nor a weak peak followed.
     """
 
     params: TrackerParams

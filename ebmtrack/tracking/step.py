@@ -270,7 +270,8 @@ def result_of(state: TargetState, one: Located, density: BoxDensity | None) -> T
 def climbed_candidates(engine: Engine, state: TargetState) -> tuple[np.ndarray, np.ndarray]:
     """Return the candidate boxes (R, 4) of the last frame in image pixels, before and after their climb.
 
-    Both hold no boxes if the target was not found. The climb is computed anew.
+    Both hold no boxes if no box climbed: the target was not found, nor a weak peak followed. The climb is
+    computed anew.
     """
     if not state.proposals:
         return np.empty((0, 4)), np.empty((0, 4))

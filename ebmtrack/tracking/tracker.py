@@ -216,7 +216,8 @@ class Tracker:
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the candidate boxes (R, 4) of the last frame in image pixels, before and after their climb.
 
-        Both hold no boxes if the target was not found. The climb is computed anew.
+        Both hold no boxes if no box climbed: the target was not found, nor a weak peak followed. The climb is
+        computed anew.
         """
         return climbed_candidates(self.engine, self._running_states("candidates")[0])
 

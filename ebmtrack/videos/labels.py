@@ -21,7 +21,7 @@ from ebmtrack.images import read_rgb
 from ebmtrack.videos.sequence import Frames, Sequence
 from ebmtrack.videos.text import read_text, split_lines
 
-LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is only the last one known
+LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
 
 Tracks = dict[int, dict[int, list[float]]]  # target -> frame -> x, y, w, h

@@ -24,7 +24,7 @@ ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking",
 SIDES = ("left", "top", "right", "bottom")
 INTERVAL_COLUMNS = (*(f"{side}_{end}" for side in SIDES for end in ("low", "high")), "lost_probability")
 INTERVAL_LAYOUTS = ("csv", "json")
-LOST = ("not_found", "unreadable")  # verdicts under which the box is only the last one known
+LOST = ("not_found", "unreadable")  # verdicts under which the box is a guess or the last one known
 
 Box = tuple[float, float, float, float]
 
@@ -36,7 +36,7 @@ class FrameResult:
     Attributes:
         frame: Number of the frame, from 0.
         id: Number of the target, from 1.
-        box_xywh: Its box in pixels; if it is lost, the last one known.
+        box_xywh: Its box in pixels; if it is lost, a guess or the last one known.
         score: Confidence; None in the frame in which tracking starts and for frames that cannot be read.
         verdict: "start", "normal", "uncertain", "hard_negative", "not_found" or "unreadable".
         density: How sure the tracker is of each side, with a method `interval`; None if it does not say.
