@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ebmtrack.errors import ConfigError
 
-KNOWN = "auto, cpu, mps, cuda or cuda:N"
+KNOWN = "auto, cpu, mps, cuda or cuda:N, or openvino for a network that ships or was exported"
 
 
 def pick_device(device: str = "auto") -> str:
@@ -42,7 +42,8 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
             else the CPU). Under torchrun "cuda" and "auto" mean the GPU of this process alone (LOCAL_RANK).
 
     Raises:
-        ConfigError: If "cuda" is asked for without a GPU, and for anything that is no device.
+        ConfigError: If "cuda" is asked for without a GPU, for anything that is no device, and for "openvino" beside
+            other devices, whose results would be taken for its own.
     """
     if devices in ("auto", "cuda"):
         count = count_gpus()
@@ -55,6 +56,8 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"cpu|openvino|mps|cuda(:\d+)?", name):
             raise ConfigError(f"unknown device {name!r}: use auto, cpu, openvino, mps, cuda or cuda:0,cuda:1")
+    if "openvino" in names and set(names) != {"openvino"}:
+        raise ConfigError(f"devices {devices!r}: results of openvino are not mixed with others; name it alone")
     return names
 
 

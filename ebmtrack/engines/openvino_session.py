@@ -6,6 +6,7 @@ Search regions have one or two sizes, windows of box features five at each level
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ class OpenVinoSession:
 
     def run(self, names: None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return all outputs, in order, for inputs by name; `names` is that argument of ONNX Runtime's sessions."""
+        _core()  # refuses forked processes
         with self.lock:
             shapes = tuple(value.shape for value in feeds.values())
             if shapes not in self.requests:
@@ -123,10 +125,26 @@ def openvino() -> Any:
     return module
 
 
-@cache
 def _core() -> Any:
-    """Return OpenVINO's devices, opened once."""
-    return openvino().Core()
+    """Return OpenVINO's devices, opened once.
+
+    Raises:
+        ConfigError: in a process that was forked after they were opened: it has none of the threads that compute, and
+            would wait for them for ever.
+    """
+    core, process = _opened()
+    if process != os.getpid():
+        raise ConfigError(
+            "OpenVINO does not survive a fork of the process that has used it: start processes by "
+            "multiprocessing.get_context('spawn')"
+        )
+    return core
+
+
+@cache
+def _opened() -> tuple[Any, int]:
+    """Return OpenVINO's devices and the process that has opened them."""
+    return openvino().Core(), os.getpid()
 
 
 def _ports(found: Sequence[Any]) -> list[Port]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ebmtrack.device import pick_device
+from ebmtrack.device import pick_device, pick_devices
 from ebmtrack.errors import ConfigError
 
 torch = pytest.importorskip("torch")
@@ -39,3 +39,10 @@ def test_the_cpu_is_picked_without_torch():
     code += "import importlib.util as u; u.find_spec = lambda name: None; print(pick_device('auto'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout.split() == ["False", "cpu"], done.stderr
+
+
+def test_openvino_is_alone_among_the_devices_of_an_evaluation():
+    """The markers of results name one engine for all workers."""
+    assert pick_devices("openvino") == ("openvino",)
+    with pytest.raises(ConfigError, match="results of openvino are not mixed with others"):
+        pick_devices("cpu,openvino")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +181,7 @@ def test_what_learns_in_torch_is_not_for_openvino(options):
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    openvino_session._core.cache_clear()
+    openvino_session._opened.cache_clear()
     with pytest.raises(ConfigError, match=r"device 'openvino' needs 'openvino'.*pip install 'ebmtrack\[openvino\]'"):
         load_engine(None, "openvino")
     with pytest.raises(CheckpointError, match="no exported network 'nowhere'"):
@@ -220,3 +221,24 @@ def test_no_one_is_told_that_openvino_was_imported():
     """Its converter, which tells Google Analytics, is neither imported nor hidden from a program that wants it."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=100)
     assert done.stdout.splitlines() == ["[]", "False"], done.stderr
+
+
+FORKS = """
+import multiprocessing
+
+from ebmtrack.engines import load_engine
+
+load_engine("ebm_lite", "openvino")
+child = multiprocessing.get_context("fork").Process(target=load_engine, args=("ebm_lite", "openvino"))
+child.start()
+child.join(30)
+print(child.exitcode)
+child.kill()
+"""
+
+
+@with_openvino
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_is_told_so_instead_of_waiting_for_ever():
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines() == ["1"] and "OpenVINO does not survive a fork" in done.stderr
