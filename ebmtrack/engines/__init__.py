@@ -107,8 +107,8 @@ def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str
 
     An exported network does, and any network if torch is not installed or does not know the device (openvino). A
     network that ships has both forms: on a CPU the faster one is taken. PyTorch is about as fast as ONNX Runtime if the
-    CPU multiplies bfloat16, 0.7 times as fast if it does not, and 0.55 times at depthwise convolutions (docs/results.md,
-    "Engines and networks side by side").
+    CPU multiplies bfloat16, 0.7 times as fast if it does not, and 0.55 times at depthwise convolutions
+    (docs/results.md, "Engines and networks side by side").
 
     Args:
         weights: see `load_engine`.
