@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ebmtrack.errors import ConfigError
 
-KNOWN = "auto, cpu, mps, cuda or cuda:N, or openvino for a network that ships or was exported"
+KNOWN = "auto, cpu, mps, cuda or cuda:N"
 
 
 def pick_device(device: str = "auto") -> str:
@@ -27,8 +27,10 @@ def pick_device(device: str = "auto") -> str:
     if device == "auto":
         device = "cuda" if count_gpus() else "cpu"
     match = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", str(device))
+    if device == "openvino":
+        raise ConfigError(f"openvino runs nothing but trackers of exported networks: use {KNOWN}")
     if match is None:
-        raise ConfigError(f"unknown device {str(device)!r}: use {KNOWN}")
+        raise ConfigError(f"unknown device {str(device)!r}: use {KNOWN}, or, for exported networks, openvino")
     if int(match[2] or 0) >= _count(match[1]):
         raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
     return str(device)

@@ -46,3 +46,12 @@ def test_openvino_is_alone_among_the_devices_of_an_evaluation():
     assert pick_devices("openvino") == ("openvino",)
     with pytest.raises(ConfigError, match="results of openvino are not mixed with others"):
         pick_devices("cpu,openvino")
+
+
+def test_openvino_is_named_where_it_may_be_meant_and_not_where_it_is_refused():
+    with pytest.raises(ConfigError, match="unknown device 'OpenVINO'.* for exported networks, openvino"):
+        pick_device("OpenVINO")
+    with pytest.raises(
+        ConfigError, match="nothing but trackers of exported networks: use auto, cpu, mps, cuda or cuda:N$"
+    ):
+        pick_device("openvino")
