@@ -156,6 +156,7 @@ class OnnxEngine:
 
     def energies(self, region: OnnxRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the energies (n,) of boxes (n, 4) in a search region."""
+        boxes_xyxy = boxes_xyxy.astype(np.float32, copy=False)
         with np.errstate(all="ignore"):
             parts = [region.energy.value(boxes_xyxy[k : k + 128]) for k in range(0, len(boxes_xyxy), 128)]
         return np.concatenate([np.zeros(0, np.float32), *parts])

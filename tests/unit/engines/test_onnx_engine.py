@@ -117,6 +117,12 @@ def test_boxes_out_of_sight_have_no_energy(engine):
     assert np.array_equal(alone.boxes_xywh, boxes[:, 2:3]) and np.isfinite(alone.energies).all()
 
 
+def test_energies_take_boxes_in_float64(engine):
+    _, region = engine.start(first_frame())
+    boxes = candidates()[0] + [0, 0, 40, 40]
+    assert np.array_equal(engine.energies(region, boxes.astype(np.float64)), engine.energies(region, boxes))
+
+
 def test_windows_of_box_features_equal_the_whole_map(engine):
     """Every window, at the edges of the map as well, holds the values that the whole map has there."""
     rng = np.random.default_rng(0)
