@@ -15,12 +15,11 @@ from ebmtrack.engines.onnx_filter import pool_box
 from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, BinWeights
 from ebmtrack.engines.products import multiply
 
-LEVELS = ((5, 1 / 8), (3, 1 / 16))  # bins per axis and cells per crop pixel
-SLOTS = (slice(0, 5), slice(5, 8))  # the bins of both levels side by side, along each axis
-BINS = np.repeat([np.float32(bins) for bins, _ in LEVELS], [bins for bins, _ in LEVELS])
-SCALE = np.repeat([np.float32(scale) for _, scale in LEVELS], [bins for bins, _ in LEVELS])
-LOW = np.concatenate([np.arange(bins, dtype=np.float32) / bins for bins, _ in LEVELS])  # where bins begin in a box of 1
-HIGH = np.concatenate([np.arange(1, bins + 1, dtype=np.float32) / bins for bins, _ in LEVELS])
+COUNTS, SCALES = (5, 3), (1 / 8, 1 / 16)  # of both levels: bins per axis, and cells per crop pixel
+SLOTS = (slice(0, COUNTS[0]), slice(COUNTS[0], None))  # the bins of both levels side by side, along each axis
+BINS, SCALE = (np.repeat(np.array(each, np.float32), COUNTS) for each in (COUNTS, SCALES))
+LOW = np.concatenate([np.arange(bins, dtype=np.float32) / bins for bins in COUNTS])  # where bins begin in a box of 1
+HIGH = np.concatenate([np.arange(1, bins + 1, dtype=np.float32) / bins for bins in COUNTS])
 TABLES = (SCALE, LOW, HIGH, BINS / SCALE)
 LOW_TO_SIDES = np.stack([SCALE * (1 - LOW), SCALE * LOW], axis=1)  # (8, 2): of bins' ends by a box's low and high side
 HIGH_TO_SIDES = np.stack([SCALE * (1 - HIGH), SCALE * HIGH], axis=1)
@@ -182,7 +181,7 @@ class Windows:
         self.low_to_sides, self.high_to_sides = LOW_TO_SIDES[bins[:, 0]], HIGH_TO_SIDES[bins[:, 0]]  # (2, P, 2)
         axes = np.arange(2)[:, None, None]
         self.least = np.where(first == 0, -FAR * SCALE, first).astype(np.float32)[axes, bins]
-        self.most = np.where(last == np.repeat(sides, (5, 3)) - 1, FAR * SCALE, last).astype(np.float32)[axes, bins]
+        self.most = np.where(last == np.repeat(sides, COUNTS) - 1, FAR * SCALE, last).astype(np.float32)[axes, bins]
         self.projections, at = projections, np.cumsum([[0, 0], *(one.shape for one in projections)], axis=0).tolist()
         self.spans = [(slice(a[1], b[1]), slice(a[0], b[0])) for a, b in zip(at, at[1:])]  # in x, in y
 
@@ -292,7 +291,7 @@ class RegionEnergy:
         size = high_xy * SCALE - start
         low, high = (start + size * LOW).min(axis=1), (start + size * HIGH).max(axis=1)  # (2, 8)
         made = [self._projection(level, low[:, bins], high[:, bins]) for level, bins in enumerate(SLOTS)]
-        self.windows = Windows(made, [self.maps.side(level) for level in range(len(LEVELS))])
+        self.windows = Windows(made, [self.maps.side(level) for level in range(len(COUNTS))])
         return self.windows
 
     def _projection(self, level: int, low: np.ndarray, high: np.ndarray) -> NumpyProjection:
