@@ -1,10 +1,12 @@
-"""The device that computes, by name. torch is imported only if a GPU is asked for."""
+"""The device that computes, by name. torch is imported only if this machine may have a GPU that is asked for."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
@@ -91,8 +93,19 @@ def _count(kind: str) -> int:
     """Return how many devices of a kind this machine has."""
     if kind == "cpu":
         return 1
-    if importlib.util.find_spec("torch") is None:
+    if "torch" not in sys.modules and not (importlib.util.find_spec("torch") and _may_have(kind)):
         return 0
     import torch
 
     return torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+
+
+def _may_have(kind: str) -> bool:
+    """Return whether this machine has the driver that PyTorch needs for a kind of GPU; importing that takes seconds."""
+    if kind == "mps":
+        return sys.platform == "darwin"
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()  # AMD's
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -57,7 +56,7 @@ class ParamsFactory:
         return Tracker.from_pretrained(self._values(params), self.weights, device, self.precision, self.engine)
 
     def describe(self, params: str) -> dict[str, object]:
-        """Return parameters, SHA-256 of the weights file and engine; CheckpointError if that file is missing."""
+        """Return parameters, engine and weights; see `facts_of`."""
         return facts_of(self._values(params), self.weights, self.device, self.precision, self.engine)
 
     def _values(self, params: str) -> TrackerParams:
@@ -74,7 +73,7 @@ def facts_of(
     precision: str = "auto",
     engine: str = "auto",
 ) -> dict[str, object]:
-    """Return what results depend on: parameters, SHA-256 of the weights, engine and precision, as JSON values.
+    """Return what results depend on: parameters, engine, precision and SHA-256 of the weights, as JSON values.
 
     Args:
         values: The parameters of a set-up.
@@ -85,13 +84,12 @@ def facts_of(
 
     Raises:
         CheckpointError: The file of weights is missing.
+        ConfigError: Device, precision or engine do not fit the network.
     """
-    from ebmtrack.engines import engine_facts, weights_file
+    from ebmtrack.engines import engine_facts
 
     named = values.weights if weights is None else weights
-    digest = hashlib.sha256(weights_file(named).read_bytes()).hexdigest()
-    facts = engine_facts(named, device, precision, engine, values.classifier)
-    return {"params": as_json(values), "weights": digest, **facts}
+    return {"params": as_json(values), **engine_facts(named, device, precision, engine, values.classifier)}
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,12 @@ def is_done(job: Job, task: Task) -> bool:
     sequence = job.dataset.read(task.sequence)
     if sequence.early_rows and marker.get("frames") == len(sequence) + sequence.early_rows:
         return False  # made before the first frames were left out (OTB's Tiger1)
-    engine = "torch" if "torch" in marker["made_by"] else "onnx"  # before 0.2.0
-    made_by = {"engine": engine, "precision": "auto", **marker["made_by"]}
-    for key, value in job.made_by[task.params].items():
-        if key in ("params", "weights", "seed", "engine", "precision") and made_by.get(key) != value:
+    old, new = marker["made_by"], job.made_by[task.params]
+    for key in ("params", "engine", "precision", "weights", "seed"):
+        if key in new and old.get(key) != new[key]:
+            change = f" ({old.get(key, 'unknown')}, now {new[key]})" if key in ("engine", "precision") else ""
             raise ResultError(
-                f"{box_path(job.folder(task), task.sequence)}: made with other {key}; "
+                f"{box_path(job.folder(task), task.sequence)}: made with other {key}{change}; "
                 "choose another folder for results (--out), or --overwrite these"
             )
     return True

@@ -39,8 +39,8 @@ class Evaluate:
         threads: CPU threads of each worker.
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
         device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
-        precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
-        engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
+        precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
+        engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
         weights: Network weights instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.

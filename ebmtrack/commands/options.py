@@ -51,8 +51,8 @@ class TrackerOptions:
             of the set-up.
         device: auto (a GPU if there is one), cpu, openvino (the fastest on CPUs that multiply bfloat16; needs
             ebmtrack[openvino]), cuda or cuda:N.
-        engine: torch, onnx (no torch needed), or auto: the faster one for a network that ships.
-        precision: auto, float32 or bfloat16, on PyTorch and OpenVINO.
+        engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
+        precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
     """
 
     params: str = DEFAULT_SET_UP

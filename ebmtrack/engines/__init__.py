@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 
-from ebmtrack.device import multiplies_bfloat16, pick_device
+from ebmtrack.device import pick_device
 from ebmtrack.engines.base import Engine
 from ebmtrack.engines.onnx_files import (
     DESCRIPTION,
@@ -20,11 +21,10 @@ from ebmtrack.engines.onnx_files import (
 from ebmtrack.engines.openvino_session import OPENVINO
 from ebmtrack.errors import ConfigError, missing_extra
 
-__all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine", "weights_file"]
+__all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine"]
 
 ENGINES = ("auto", "torch", "onnx")
 CLASSIFIERS = ("network", "atom")
-DEPTHWISE = ("efficientnet_lite0",)  # backbones of depthwise convolutions, at which PyTorch is slow on CPUs
 
 
 def load_engine(
@@ -39,32 +39,20 @@ def load_engine(
     Args:
         weights: a .safetensors file, the folder of an exported network, the name of a network that ships, or None for
             the default one.
-        device: "auto" (torch: a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps"; of an exported
-            network also "openvino", and on ONNX Runtime "tensorrt", "coreml", "directml".
-        precision: "float32", "bfloat16" or "auto". On ONNX Runtime an exported network has one of its own.
+        device: "auto" (a GPU if PyTorch sees one), "cpu", "cuda", "cuda:1" or "mps"; of an exported network also
+            "openvino", and on ONNX Runtime "tensorrt", "coreml", "directml".
+        precision: what floating point is computed in: "float32", "bfloat16" or "auto" (ONNX Runtime: float32).
         engine: "torch", "onnx" or "auto": the one that `choose_engine` names.
         classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
     Raises:
-        ConfigError: on an unknown engine, device or precision.
+        ConfigError: on an unknown engine, device or precision, or those that do not go together.
         CheckpointError: on a network that is missing or damaged.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if classifier not in CLASSIFIERS:
-        raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier!r}")
-    if engine == "auto":
-        engine = choose_engine(weights, device, precision, classifier)
-    if engine == "onnx":
+    if choose_engine(weights, device, precision, engine, classifier) == "onnx":
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 
-        if classifier == "atom":
-            raise ConfigError("ATOM's classifier learns in torch: give a .safetensors file and `--engine torch`")
         return load_onnx_engine(weights, "cpu" if device == "auto" else device, precision)
-    if device == OPENVINO:
-        raise ConfigError("OpenVINO runs exported networks: leave out --engine torch, or ATOM's classifier")
-    if not has_torch():
-        raise missing_extra("torch", "the engine 'torch'")
     from ebmtrack.engines.torch_engine import load_torch_engine
 
     if classifier == "atom":
@@ -75,12 +63,52 @@ def load_engine(
 
 
 def choose_engine(
-    weights: str | Path | None, device: str = "auto", precision: str = "auto", classifier: str = "network"
+    weights: str | Path | None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    classifier: str = "network",
 ) -> str:
-    """Return the engine, "torch" or "onnx", of a network if the user names none; see `load_engine`."""
-    if classifier == "atom" and not is_exported(weights):
-        return "torch"
-    return "onnx" if is_for_onnx(weights, device, precision) else "torch"
+    """Return the engine of a network, "torch" or "onnx".
+
+    Networks in exported form, which are those that ship and those that `export-network` makes, run on ONNX Runtime.
+    PyTorch, if it is installed, runs the rest: .safetensors files, and what only it can do, which is a network that
+    ships on a GPU, in bfloat16, or with ATOM's classifier.
+
+    Args:
+        weights: see `load_engine`, as the others.
+        device: "openvino" and devices that only ONNX Runtime knows mean its engine.
+        precision: "bfloat16" means PyTorch.
+        engine: "auto", or the one to take.
+        classifier: "atom" means PyTorch.
+
+    Raises:
+        ConfigError: on an unknown name, on a device that is not there, and on a choice that the engine does not have.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if classifier not in CLASSIFIERS:
+        raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier!r}")
+    if engine == "auto":
+        engine = "torch" if _is_for_torch(weights, device, precision, classifier) else "onnx"
+    if engine == "onnx" and classifier == "atom":
+        raise ConfigError("ATOM's classifier learns in torch: give a .safetensors file and `--engine torch`")
+    if engine == "torch" and device == OPENVINO:
+        raise ConfigError("OpenVINO runs exported networks: leave out --engine torch, or ATOM's classifier")
+    if engine == "torch" and not has_torch():
+        raise missing_extra("torch", "the engine 'torch'")
+    return engine
+
+
+def _is_for_torch(weights: str | Path | None, device: str, precision: str, classifier: str) -> bool:
+    """Return whether PyTorch runs a network if the user names no engine; see `choose_engine`."""
+    if is_exported(weights):
+        return False
+    if classifier == "atom":
+        return True
+    if not has_torch() or device in {OPENVINO, *PROVIDERS} - {"cpu", "cuda"}:
+        return False
+    return precision == "bfloat16" or find_exported(weights) is None or pick_device(device) != "cpu"
 
 
 def engine_facts(
@@ -90,55 +118,27 @@ def engine_facts(
     engine: str = "auto",
     classifier: str = "network",
 ) -> dict[str, str]:
-    """Return the engine, "torch", "onnx" or "openvino", and the precision that results depend on; see `load_engine`.
+    """Return what results depend on besides the set-up, without loading the network; see `load_engine`.
 
-    The precision is the one that OpenVINO computes in, and with the other engines the one that was asked for.
-    """
-    if device == OPENVINO:
-        folder = existing_exported(weights)
-        stored = read_description(folder / DESCRIPTION)["precision"]
-        return {"engine": OPENVINO, "precision": precisions(folder, stored, device, precision)[1]}
-    chosen = choose_engine(weights, device, precision, classifier) if engine == "auto" else engine
-    return {"engine": chosen, "precision": precision}
-
-
-def is_for_onnx(weights: str | Path | None, device: str = "auto", precision: str = "auto") -> bool:
-    """Return whether a network runs as an exported one if the user names no engine.
-
-    An exported network does, and any network if torch is not installed or does not know the device (openvino). A
-    network that ships has both forms: on a CPU the faster one is taken. PyTorch is about as fast as ONNX Runtime if the
-    CPU multiplies bfloat16, 0.7 times as fast if it does not, and 0.55 times at depthwise convolutions
-    (docs/results.md, "Engines and networks side by side").
-
-    Args:
-        weights: see `load_engine`.
-        device: see `load_engine`.
-        precision: one for PyTorch, or "auto".
+    Returns:
+        engine ("torch", "onnx" or "openvino"), precision (what is computed in, as `EngineInfo` says it) and weights
+        (SHA-256 of the network's file: .safetensors, or an exported network's network.json).
 
     Raises:
-        ConfigError: on a device that is not there.
-    """
-    if is_exported(weights) or not has_torch() or device in {OPENVINO, *PROVIDERS} - {"cpu", "cuda"}:
-        return True
-    shipped = find_exported(weights)
-    if shipped is None or precision != "auto" or (weights is not None and Path(weights).is_file()):
-        return False
-    description = read_description(shipped / DESCRIPTION)
-    is_slow_on_torch = description["config"]["backbone"] in DEPTHWISE or not multiplies_bfloat16()
-    return is_slow_on_torch and pick_device(device) == "cpu"
-
-
-def weights_file(weights: str | Path | None) -> Path:
-    """Return the file that identifies a network: its .safetensors file, or an exported network's network.json.
-
-    Raises:
+        ConfigError: on what `load_engine` refuses.
         CheckpointError: if there is no such network.
     """
-    if is_exported(weights) or not has_torch():
-        return existing_exported(weights) / DESCRIPTION
-    from ebmtrack.checkpoints.native import resolve_weights
+    if choose_engine(weights, device, precision, engine, classifier) == "onnx":
+        file = existing_exported(weights) / DESCRIPTION
+        computed = precisions(read_description(file)["precision"], device, precision)[1]
+        name = OPENVINO if device == OPENVINO else "onnx"
+    else:
+        from ebmtrack.checkpoints.native import resolve_weights
+        from ebmtrack.nets.inference import choose_dtype
 
-    return resolve_weights(weights)
+        file, name = resolve_weights(weights), "torch"
+        computed = str(choose_dtype(pick_device(device), precision)).removeprefix("torch.")
+    return {"engine": name, "precision": computed, "weights": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def has_torch() -> bool:

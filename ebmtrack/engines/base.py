@@ -77,8 +77,8 @@ class EngineInfo:
     channels: number of channels of the classification features.
     stride: crop pixels per cell of the classification features.
     device: the device's name, for reports ("cpu", "cuda:0", "openvino").
-    precision: the network's precision, for reports ("float32", "bfloat16", "int8"; "int8+bfloat16": the layers that are
-        not quantised are in bfloat16).
+    precision: what it computes in, for reports ("float32", "bfloat16"; "int8+float32": the layers that are not
+        quantised are in float32).
     trained_on: the search regions that it was trained on; None if its file does not say.
     source_sha256: of the network's tensors as its file of weights holds them, the same for an export in any precision;
         "" if the engine was made of no file.

@@ -83,7 +83,7 @@ class OnnxEngine:
             threads: of the graphs; None: OMP_NUM_THREADS, else one for each core.
             precision: see `load_onnx_engine`.
         """
-        floating, self.precision = precisions(network.folder, network.description["precision"], provider, precision)
+        floating, self.precision = precisions(network.description["precision"], provider, precision)
         self.sessions = open_sessions(network, provider, threads, floating)
         self.config, self.arrays = network.description["config"], network.arrays
         self.trained_on = read_trained_on(network.description.get("settings") or {})
@@ -238,8 +238,8 @@ def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", p
     Args:
         weights: its folder or network.json, the name of one that ships, or None for the default one.
         provider: "cpu", "openvino", "cuda" ...: see `open_sessions`.
-        precision: on OpenVINO "float32", "bfloat16" or "auto" (see `choose_precision`), of what is not quantised;
-            elsewhere the one that the network was exported with, or "auto".
+        precision: of what is not quantised: "float32" or "auto", on OpenVINO also "bfloat16" (see `choose_precision`).
+            Values that are stored in float16 are computed with in this precision.
 
     Raises:
         CheckpointError: on a network that is not there or damaged.

@@ -72,6 +72,8 @@ def find_exported(weights: str | os.PathLike | None) -> Path | None:
     """
     if weights is None:
         weights = packaged.DEFAULT_WEIGHTS
+    elif Path(weights).is_file() and Path(weights).name != DESCRIPTION:
+        return None  # a file for PyTorch, whatever its name
     path, shipped = Path(weights), Path(packaged.__file__).parent / f"{weights}{FOLDER_SUFFIX}"
     folders = (path.parent if path.name == DESCRIPTION else path, shipped)
     return next((folder for folder in folders if (folder / DESCRIPTION).is_file()), None)
@@ -195,25 +197,26 @@ def open_sessions(
     return sessions
 
 
-def precisions(folder: Path, stored: str, provider: str, wanted: str) -> tuple[str, str]:
+def precisions(stored: str, provider: str, wanted: str) -> tuple[str, str]:
     """Return what a network's floating point is computed in, and the whole network's precision for reports.
 
+    It does not matter whether the values are stored in float32 or float16.
+
     Args:
-        folder: of the network.
         stored: the precision that it was exported with.
         provider: see `open_sessions`.
         wanted: see `load_onnx_engine`.
 
     Raises:
-        ConfigError: on a precision that the network or the provider does not have.
+        ConfigError: on a precision that the provider does not have.
     """
-    if provider == OPENVINO:
-        floating = choose_precision(wanted)
-        return floating, f"int8+{floating}" if stored == "int8" else floating
-    if wanted in ("auto", stored):
-        return "float32", stored
-    advice = f"export it with --precision {wanted}" if wanted != "bfloat16" else "give --device openvino"
-    raise ConfigError(f"{folder}: is a network in {stored}, not {wanted}; {advice}")
+    floating = choose_precision(wanted) if provider == OPENVINO else "float32"
+    if wanted not in ("auto", floating):
+        raise ConfigError(
+            f"ONNX Runtime computes in float32, not in {wanted}: leave out --precision, or name what has it "
+            "(--device openvino, --engine torch); int8 networks are made by `ebmtrack export-network`"
+        )
+    return floating, f"int8+{floating}" if stored == "int8" else floating
 
 
 def _library(provider: str, threads: int, precision: str) -> tuple[str, Callable[[bytes], Any]]:

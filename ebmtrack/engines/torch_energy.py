@@ -215,15 +215,19 @@ class JointEnergy:
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute the features that boxes (T, R, 4) in the crop pixels of T search regions will need."""
+        boxes, _ = _in_sight(boxes_xyxy)
         for level, (bins, scale) in enumerate(POOL):
-            self._group_boxes(level, bin_edges(boxes_xyxy * scale, bins))
+            self._group_boxes(level, bin_edges(boxes * scale, bins))
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Return the energies (T, R) of boxes (T, R, 4) in the crop pixels of T search regions."""
-        energies = self.bias.repeat(boxes_xyxy.shape[:2])
-        for part in self._parts(boxes_xyxy):
+        """Return the energies (T, R) of boxes (T, R, 4) in T search regions; NaN for boxes that are out of sight."""
+        boxes, lost = _in_sight(boxes_xyxy)
+        energies = self.bias.repeat(boxes.shape[:2])
+        for part in self._parts(boxes):
             energies[part.group.members] += part.energies()
-        return _numpy(energies)
+        values = _numpy(energies)
+        values[lost] = math.nan
+        return values
 
     def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the energies' gradients (T, R, 4) at boxes (T, R, 4); NaN for boxes that climbed out of sight."""

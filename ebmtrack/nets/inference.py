@@ -42,11 +42,9 @@ class InferenceNet:
     """
 
     def __init__(self, net: TrackerNet, device: str | torch.device = "cpu", precision: str = "auto"):
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.config = net.config
         self.device = torch.device(device)
-        self.dtype = _dtype(self.device, precision)
+        self.dtype = choose_dtype(self.device, precision)
         net = fold_batch_norm(copy.deepcopy(net).to(self.device).float().eval()).requires_grad_(False)
         self.backbone, self.classifier, self.box_energy = net.feature_extractor, net.classifier, net.bb_regressor
         box = self.box_energy
@@ -80,8 +78,11 @@ class InferenceNet:
         return instance_l2_norm(features, self.classifier.norm_scale).contiguous()
 
 
-def _dtype(device: torch.device, precision: str) -> torch.dtype:
-    """Return the dtype that `precision` names on a device."""
+def choose_dtype(device: str | torch.device, precision: str) -> torch.dtype:
+    """Return the dtype that a precision of `InferenceNet` names on a device. Raises ConfigError if there is none."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    device = torch.device(device)
     if precision == "auto":
         fast = cpu_has_bfloat16() if device.type == "cpu" else device.type == "cuda" and gpu_has_bfloat16(device)
         return torch.bfloat16 if fast else torch.float32

@@ -12,6 +12,7 @@ from typing import Any
 
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.names import check_name
+from ebmtrack.tracking.limits import check_numbers
 
 INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
 
@@ -23,6 +24,9 @@ class TrackerParams:
     The defaults are SuperDiMP's, with DiMP-NCE+'s box refinement. Sizes are in pixels of the search region's patch
     unless named otherwise. Source of the values: pytracking's parameter files for super_dimp, dimp18/50 and
     prdimp18/50; for the refinement BMVC 2020, supplement D.
+
+    Raises:
+        ConfigError: on a number that makes no sense; see `limits.LIMITS`.
     """
 
     weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
@@ -84,6 +88,9 @@ class TrackerParams:
     lost_logit: tuple[float, float] | None = None  # of the probability that the target is lost: constant, by score
     # running
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def replace(self, **changes: Any) -> TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""

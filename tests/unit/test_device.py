@@ -41,6 +41,24 @@ def test_the_cpu_is_picked_without_torch():
     assert done.stdout.split() == ["False", "cpu"], done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the drivers of Linux")
+@pytest.mark.parametrize("found", [False, True])
+def test_torch_is_asked_for_gpus_only_where_a_driver_is(found):
+    """Importing it takes seconds."""
+    code = f"""
+import ctypes, sys
+from types import SimpleNamespace
+from ebmtrack import device
+def load(name, *rest, known=ctypes.CDLL, **more):
+    if name != "libcuda.so.1": return known(name, *rest, **more)
+    if not {found}: raise OSError(name)
+ctypes.CDLL, device.Path = load, lambda path: SimpleNamespace(exists=lambda: False)
+print(device.pick_devices(), device.pick_device(), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout.split()[-1] == str(found), done.stderr
+
+
 def test_openvino_is_alone_among_the_devices_of_an_evaluation():
     """The markers of results name one engine for all workers."""
     assert pick_devices("openvino") == ("openvino",)

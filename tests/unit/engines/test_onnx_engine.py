@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 from contextlib import nullcontext
 
@@ -19,7 +20,7 @@ from ebmtrack.checkpoints.native import (
     resolve_weights,
     tensors_sha256,
 )
-from ebmtrack.engines import is_for_onnx, load_engine, weights_file
+from ebmtrack.engines import choose_engine, engine_facts, load_engine
 from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.onnx_energy import BoxMaps
@@ -243,7 +244,7 @@ def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, ca
         assert capfd.readouterr() == ("", "")  # what the tools print is in their log
         assert any(line.startswith("largest differences from PyTorch in float32, your regions") for line in lines)
         other = load_onnx_engine(tmp_path / precision)
-        assert other.info.precision == precision
+        assert other.info.precision == {"float16": "float32", "int8": "int8+float32"}[precision]
         model, _ = other.start(first_frame())
         found[precision] = other.look([WholeLook(model, patch)])[0].scores
         sizes[precision] = sum(file.stat().st_size for file in (tmp_path / precision).iterdir())
@@ -252,8 +253,8 @@ def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, ca
     for precision, limit in (("float16", 0.01), ("int8", 0.1)):
         assert 0 < np.abs(found[precision] - expected).max() < limit * np.abs(expected).max()
     assert sizes["int8"] < 0.85 * sizes["float16"] < 0.45 * sum(f.stat().st_size for f in (folder / "out").iterdir())
-    with pytest.raises(ConfigError, match="float16, not float32; export it with --precision float32"):
-        load_onnx_engine(tmp_path / "float16", precision="float32")
+    with pytest.raises(ConfigError, match="computes in float32, not in bfloat16: leave out --precision"):
+        load_onnx_engine(tmp_path / "float16", precision="bfloat16")
 
 
 def test_int8_needs_pictures_and_precisions_are_known(folder, engine, tmp_path):
@@ -267,32 +268,69 @@ def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
     assert isinstance(load_engine(folder / "out"), OnnxEngine)
     assert isinstance(load_engine(None, engine="onnx"), OnnxEngine)
     assert isinstance(load_engine(folder / "net.safetensors"), TorchEngine)
-    assert weights_file(folder / "out") == folder / "out" / "network.json"
-    assert weights_file(folder / "net.safetensors") == folder / "net.safetensors"
+    for network, file in (("out", "out/network.json"), ("net.safetensors", "net.safetensors")):
+        assert engine_facts(folder / network)["weights"] == hashlib.sha256((folder / file).read_bytes()).hexdigest()
     with pytest.raises(ConfigError, match="engine must be one of auto, torch, onnx"):
         load_engine(None, engine="tensorflow")
 
 
 @pytest.mark.parametrize(
-    "weights, bfloat16, gpus, options, expected",
+    "weights, gpus, options, expected",
     [
-        (None, True, 0, {}, False),
-        (None, False, 0, {}, True),
-        ("ebm18_small", False, 0, {"precision": "float32"}, False),
-        ("ebm_lite", True, 0, {}, True),
-        ("ebm_lite", True, 1, {}, False),
-        ("ebm_lite", True, 1, {"device": "cpu"}, True),
-        (None, True, 1, {"device": "openvino"}, True),
-        ("ebm_lite", True, 0, {"precision": "bfloat16"}, False),
-        ("FILE", False, 0, {}, False),
+        (None, 0, {}, "onnx"),
+        ("ebm18_small", 0, {"precision": "float32"}, "onnx"),
+        ("ebm_lite", 1, {"device": "cpu"}, "onnx"),
+        (None, 1, {"device": "openvino"}, "onnx"),
+        (None, 1, {"device": "coreml"}, "onnx"),
+        ("FOLDER", 1, {}, "onnx"),
+        ("FOLDER", 0, {"precision": "bfloat16"}, "onnx"),
+        ("FILE", 0, {}, "torch"),
+        ("FILE", 0, {"engine": "onnx"}, "onnx"),
+        ("nowhere", 0, {}, "torch"),
+        (None, 1, {}, "torch"),
+        (None, 2, {"device": "cuda:1"}, "torch"),
+        (None, 0, {"precision": "bfloat16"}, "torch"),
+        (None, 0, {"classifier": "atom"}, "torch"),
+        (None, 0, {"engine": "torch"}, "torch"),
     ],
 )
-def test_the_faster_engine_is_taken_for_a_network_that_ships(monkeypatch, weights, bfloat16, gpus, options, expected):
-    """PyTorch is faster in bfloat16 and on GPUs, ONNX Runtime in float32 and at depthwise convolutions."""
-    monkeypatch.setattr("ebmtrack.engines.multiplies_bfloat16", lambda: bfloat16)
+def test_exported_networks_run_on_onnx_runtime_and_the_rest_on_pytorch(
+    monkeypatch, folder, weights, gpus, options, expected
+):
+    """Neither the CPU nor what is installed decides."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    weights = resolve_weights("ebm_lite") if weights == "FILE" else weights
-    assert is_for_onnx(weights, **options) == expected
+    known = {"FILE": resolve_weights("ebm_lite"), "FOLDER": folder / "out"}
+    assert choose_engine(known.get(weights, weights), **options) == expected
+
+
+@pytest.mark.parametrize("weights", [None, "ebm_lite"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "float32"},
+        {"precision": "bfloat16"},
+        {"engine": "torch"},
+        {"engine": "torch", "device": "cpu"},
+    ],
+)
+def test_results_say_what_the_engine_computes_in(weights, options):
+    """What is written into markers without loading the network is what the network then computes in."""
+    engine, facts = load_engine(weights, **options), engine_facts(weights, **options)
+    assert facts["precision"] == engine.info.precision
+    assert isinstance(engine, {"onnx": OnnxEngine, "torch": TorchEngine}[facts["engine"]])
+    explicit = {"engine": facts["engine"], "precision": facts["precision"]}
+    assert engine_facts(weights, **options | explicit) == facts  # auto mixes with what it means
+
+
+def test_weights_stored_in_float16_are_computed_with_in_float32():
+    """Asking for float32 changes nothing."""
+    assert engine_facts(None, "cpu", "float32") == engine_facts(None, "cpu")
+    patch, first, found = image("test0", 288, 288), first_frame(channels=112), []
+    for precision in ("auto", "float32"):
+        engine = load_engine("ebm_lite", "cpu", precision)
+        found.append(engine.look([WholeLook(engine.start(first)[0], patch)])[0].scores)
+    assert np.array_equal(*found)
 
 
 def test_the_network_for_cpus_runs_on_either_engine():

@@ -176,6 +176,9 @@ def test_boxes_out_of_sight_have_no_energy_and_leave_the_others_alone(patches):
     assert np.isnan(values[0]).tolist() == [False, True, True, True]
     assert np.isnan(gradients[0]).all(axis=-1).tolist() == [False, True, True, True]
     assert np.array_equal(JointEnergy([energy]).gradient(boxes), gradients, equal_nan=True)
+    ahead = JointEnergy([energy])
+    ahead.look_at(boxes)
+    assert np.array_equal(ahead.value(boxes), values, equal_nan=True)
     value, gradient = energy.value_and_gradient(boxes[0, :1])
     assert np.allclose(values[0, 0], value[0], rtol=1e-4) and np.allclose(gradients[0, 0], gradient[0], rtol=1e-3)
 

@@ -115,24 +115,22 @@ def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> 
 
 
 def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> None:
-    """Results from before engines were written down are PyTorch's where it was installed."""
-    run(root, tmp_path / "old")
-    run(root, tmp_path / "new", factory=StubFactory(engine="onnx"))
-    for folder, engine in (("old", "onnx"), ("new", "torch")):
-        with pytest.raises(ResultError, match="made with other engine"):
-            run(root, tmp_path / folder, factory=StubFactory(engine=engine))
-    for folder, engine in (("old", "torch"), ("new", "onnx")):
-        assert "[" not in run(root, tmp_path / folder, factory=StubFactory(engine=engine))[1]  # nothing is run again
+    """Neither are those from before engines were written down."""
+    run(root, tmp_path / "unknown")
+    run(root, tmp_path / "torch", factory=StubFactory(engine="torch", weights="torch's file"))
+    for engine in ("unknown", "torch"):
+        with pytest.raises(ResultError, match=rf"made with other engine \({engine}, now onnx\); choose another folder"):
+            run(root, tmp_path / engine, factory=StubFactory(engine="onnx", weights="exported"))
+    again = run(root, tmp_path / "torch", factory=StubFactory(engine="torch", weights="torch's file"))
+    assert "[" not in again[1]  # nothing is run again
 
 
 def test_results_of_two_precisions_are_not_mixed(root: Path, tmp_path: Path) -> None:
-    """Results from before precisions were written down are of the engine's own choice."""
-    run(root, tmp_path / "old", factory=StubFactory(engine="onnx"))
-    run(root, tmp_path / "new", factory=StubFactory(engine="openvino", precision="bfloat16"))
-    for folder, engine, precision in (("old", "onnx", "float32"), ("new", "openvino", "float32")):
-        with pytest.raises(ResultError, match="made with other precision"):
-            run(root, tmp_path / folder, factory=StubFactory(engine=engine, precision=precision))
-    assert "[" not in run(root, tmp_path / "old", factory=StubFactory(engine="onnx", precision="auto"))[1]
+    """Nor are those of "auto", which was written down before it was what it meant."""
+    for precision in ("auto", "bfloat16"):
+        run(root, tmp_path / precision, factory=StubFactory(engine="torch", precision=precision))
+        with pytest.raises(ResultError, match=rf"made with other precision \({precision}, now float32\)"):
+            run(root, tmp_path / precision, factory=StubFactory(engine="torch", precision="float32"))
 
 
 def test_nothing_old_is_left_where_overwriting_fails(root: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_bfloat16_is_chosen_where_the_given_gpu_has_it(monkeypatch, device, expe
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[torch.device(device).index])
-    assert inference._dtype(torch.device(device), "auto") == getattr(torch, expected)
-    assert inference._dtype(torch.device(device), "float32") == torch.float32
+    assert inference.choose_dtype(torch.device(device), "auto") == getattr(torch, expected)
+    assert inference.choose_dtype(torch.device(device), "float32") == torch.float32
     monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert inference._dtype(torch.device(device), "auto") == torch.bfloat16
+    assert inference.choose_dtype(torch.device(device), "auto") == torch.bfloat16
