@@ -28,6 +28,7 @@ from ebmtrack.videos import open_dataset
 if TYPE_CHECKING:
     from ebmtrack.tracking.params import TrackerParams
 
+FACTS_OF_DEVICES = ("engine", "precision", "weights")  # facts that this machine does not know of a cluster's GPUs
 OnScore = Callable[[jobs.Task, float], None]
 
 
@@ -215,7 +216,8 @@ def _job(
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
     threads = chosen.threads or _default_threads(devices, workers)
     fixed = {"seed": chosen.seed, **versions(devices[0], threads)}
-    made_by = {p: {**factory.describe(p), **fixed} for p in params_names}
+    unknown = FACTS_OF_DEVICES if chosen.elsewhere is not None and not is_cpu(chosen.device) else ()
+    made_by = {p: {k: v for k, v in factory.describe(p).items() if k not in unknown} | fixed for p in params_names}
     return jobs.Job(found, tasks, factory, Path(chosen.out), chosen.seed, threads, made_by, batch=chosen.batch)
 
 

@@ -31,7 +31,7 @@ def run(root: Path, out: Path, workers: int = 0, **changes: Any) -> tuple[evalua
         "folder",
         root,
         workers=workers,
-        device="cpu",
+        device=changes.pop("device", "cpu"),
         out=out,
         factory=factory,
         stream=stream,
@@ -123,6 +123,20 @@ def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> Non
             run(root, tmp_path / engine, factory=StubFactory(engine="onnx", weights="exported"))
     again = run(root, tmp_path / "torch", factory=StubFactory(engine="torch", weights="torch's file"))
     assert "[" not in again[1]  # nothing is run again
+
+
+def test_results_of_other_machines_have_the_engine_of_their_devices(root: Path, tmp_path: Path) -> None:
+    """A cluster's jobs may have GPUs, which the machine that waits for them has not; on CPUs it knows the engine."""
+    there, here = StubFactory(engine="torch", precision="bfloat16", weights="a"), StubFactory(engine="onnx")
+
+    def compute(left: Any) -> list[str]:
+        run(root, tmp_path, factory=there)
+        return []
+
+    for _ in range(2):
+        assert run(root, tmp_path, factory=here, elsewhere=compute, device="auto")[0].complete
+    with pytest.raises(ResultError, match=r"made with other engine \(torch, now onnx\)"):
+        run(root, tmp_path, factory=here, elsewhere=compute, device="cpu")
 
 
 def test_results_of_two_precisions_are_not_mixed(root: Path, tmp_path: Path) -> None:
