@@ -27,9 +27,10 @@ def test_the_file_says_what_it_is():
     assert resolve_weights().with_suffix(".md").exists()
 
 
-def test_it_follows_the_built_in_sequence():
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_it_follows_the_built_in_sequence(engine):
     """Forty frames of motion, then eleven that the cup grows in: every box overlaps, the mean is over 0.7."""
-    sequence, tracker = demo_sequence(), Tracker.from_pretrained()
+    sequence, tracker = demo_sequence(), Tracker.from_pretrained(engine=engine)
     tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
     boxes = [tracker.update(sequence.frames[t]).box_xywh for t in range(1, 52)]
     iou = overlaps(boxes, sequence.boxes_xywh[1:52])
@@ -37,13 +38,13 @@ def test_it_follows_the_built_in_sequence():
 
 
 def test_precision_changes_no_more_than_noise():
-    """float32 and bfloat16 follow the same target: boxes overlap by more than 0.8 after twelve frames."""
+    """Both engines, in float32 and bfloat16, follow the same target: boxes overlap by more than 0.8 in twelve frames."""
     sequence, boxes = demo_sequence(), []
-    for precision in ("float32", "bfloat16"):
-        tracker = Tracker.from_pretrained(precision=precision)
+    for engine, precision in (("onnx", "float32"), ("torch", "float32"), ("torch", "bfloat16")):
+        tracker = Tracker.from_pretrained(engine=engine, precision=precision)
         tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
         boxes.append([tracker.update(sequence.frames[t]).box_xywh for t in range(1, 13)])
-    assert overlaps(*boxes).min() > 0.8
+    assert min(overlaps(boxes[0], other).min() for other in boxes[1:]) > 0.8
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_a_tracking_run_scores_the_beginning_of_each_sequence(tmp_path, shipped)
 
 
 def test_the_score_is_that_of_eval(tmp_path, shipped):
-    """Tracker and protocol are those of `ebmtrack eval folder`."""
+    """Tracker and protocol are those of `ebmtrack eval folder --engine torch`."""
     from ebmtrack.evaluation.metrics import score_sequence
     from ebmtrack.evaluation.worker import track_sequence
     from ebmtrack.tracking.tracker import Tracker
@@ -149,7 +149,7 @@ def test_the_score_is_that_of_eval(tmp_path, shipped):
 
     write_sequence(tmp_path / "a", 3, 9)
     sequence = open_dataset("folder", tmp_path).load("a")
-    boxes = track_sequence(Tracker.from_pretrained(), sequence, seed=0).boxes_xywh
+    boxes = track_sequence(Tracker.from_pretrained(engine="torch"), sequence, seed=0).boxes_xywh
     expected = score_sequence(boxes, sequence.boxes_xywh, "ope").success.mean()
     assert TrackingRun(tmp_path)(shipped)["track_auc"] == pytest.approx(float(expected), abs=1e-12)
 
