@@ -38,7 +38,7 @@ def test_it_follows_the_built_in_sequence(engine):
 
 
 def test_precision_changes_no_more_than_noise():
-    """Both engines, in float32 and bfloat16, follow the same target: boxes overlap by more than 0.8 in twelve frames."""
+    """Both engines, in float32 and bfloat16, follow the same target: boxes overlap by over 0.8 in twelve frames."""
     sequence, boxes = demo_sequence(), []
     for engine, precision in (("onnx", "float32"), ("torch", "float32"), ("torch", "bfloat16")):
         tracker = Tracker.from_pretrained(engine=engine, precision=precision)
