@@ -108,6 +108,15 @@ MUTANTS = [
         ("& np.isfinite(energies)", ""),
     ),
     *mutants_of(
+        "ebmtrack.tracking.limits",
+        ("tracking/test_limits.py",),
+        ("(numbers >= least).all()", "(numbers > least).all()"),
+        ("(numbers <= most).all()", "True"),
+        ("if not is_whole or", "if True or"),
+        ("numbers.ndim == len(shape) and", ""),
+        ("np.isfinite(numbers).all() and", ""),
+    ),
+    *mutants_of(
         "ebmtrack.engines.box_ascent",
         ("engines/test_box_ascent.py",),
         ("high * size], axis=-1)", "high], axis=-1)"),
@@ -140,7 +149,7 @@ MUTANTS = [
         "ebmtrack.evaluation.jobs",
         ("evaluation/test_runner.py -k seeds or something_else or overwriting",),
         ('f"{seed}/{run}/{sequence}"', 'f"{seed}/{sequence}"'),
-        ("made_by.get(key) != value", "False"),
+        ("old.get(key) != new[key]", "False"),
     ),
     *mutants_of(
         "ebmtrack.evaluation.runner",

@@ -23,6 +23,8 @@ LIMITS = {  # least and most value; the numbers that are not listed may be 0 or 
     "initial_samples_least_weight": (0, 1),
     "update_every": (1, math.inf),
     "not_found_threshold": (-math.inf, math.inf),
+    "distractor_threshold": (-math.inf, math.inf),
+    "hard_negative_threshold": (-math.inf, math.inf),
     "clear_score": (-math.inf, math.inf),
     "inside_frac": (0, 1),
     "candidates": (1, math.inf),

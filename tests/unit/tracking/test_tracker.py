@@ -259,7 +259,7 @@ def test_boxes_climb_to_the_first_frames_aspect_ratio_if_nothing_else_is_allowed
         assert np.allclose(np.log(boxes[:, 2] / boxes[:, 3]), first, atol=0.03)
 
 
-@pytest.mark.parametrize("step", [1e3, 1e9, math.inf])
+@pytest.mark.parametrize("step", [1e3, 1e9, 1e30])
 def test_a_climb_that_diverges_leaves_the_box_as_it_is(engine, step):
     tracker = Tracker(engine, ALWAYS.replace(position_step=step, size_step=step))
     tracker.init(GOOD, BOX)
