@@ -126,8 +126,11 @@ MUTANTS = [
     *mutants_of(
         "ebmtrack.engines.onnx_energy",
         ("engines/test_onnx_energy.py",),
-        ("of_sides[..., 1] - of_size", "of_sides[..., 1] + of_size"),
-        ("(1 - LOW), SCALE * LOW]", "(1 - HIGH), SCALE * HIGH]"),
+        ("gradients[:, 2:] -= of_size", "gradients[:, 2:] += of_size"),
+        ("1 - low, high - 1", "1 - low, low - 1"),
+        ("distances >= self.bound", "distances >= -9"),
+        ("np.ceil(high) <= self.last", "np.ceil(high) <= self.last + 1"),
+        ("self.per_size = (size > 0) /", "self.per_size = 1 /"),
         ("length if known is None else max(length, len(known[2]) + 1)", "length if known is None else total"),
         ("seen = boxes[~lost][:1] if not lost.all() else", "seen ="),
     ),

@@ -12,17 +12,32 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ebmtrack.engines.onnx_filter import pool_box
-from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, BinWeights
-from ebmtrack.engines.products import multiply
+from ebmtrack.engines.pooling import FAR, MARGIN, WINDOWS
+from ebmtrack.engines.products import multiply, multiply_pairs
 
+SLACK = 0.3  # cells by which edges of bins may wander, to each side, before more cells are projected
+CUT_SLACK = 0.2  # the same, before another part of what is projected is needed
 COUNTS, SCALES = (5, 3), (1 / 8, 1 / 16)  # of both levels: bins per axis, and cells per crop pixel
-SLOTS = (slice(0, COUNTS[0]), slice(COUNTS[0], None))  # the bins of both levels side by side, along each axis
-BINS, SCALE = (np.repeat(np.array(each, np.float32), COUNTS) for each in (COUNTS, SCALES))
-LOW = np.concatenate([np.arange(bins, dtype=np.float32) / bins for bins in COUNTS])  # where bins begin in a box of 1
-HIGH = np.concatenate([np.arange(1, bins + 1, dtype=np.float32) / bins for bins in COUNTS])
-TABLES = (SCALE, LOW, HIGH, BINS / SCALE)
-LOW_TO_SIDES = np.stack([SCALE * (1 - LOW), SCALE * LOW], axis=1)  # (8, 2): of bins' ends by a box's low and high side
-HIGH_TO_SIDES = np.stack([SCALE * (1 - HIGH), SCALE * HIGH], axis=1)
+PARTS = (slice(0, 5), slice(5, 8), slice(8, 13), slice(13, 16))  # all bins: in x of both levels, then in y
+BINS = PARTS[-1].stop
+LEVEL_OF = np.tile(np.repeat([0, 1], COUNTS), 2)  # of each bin
+SCALE = np.array(SCALES, np.float32)[LEVEL_OF]
+
+
+def corners_to_ends() -> np.ndarray:
+    """Return the matrix (4, 2, BINS) from a box x0, y0, x1, y1 to where its bins begin and, negated, end, in cells."""
+    low = np.concatenate([np.arange(bins) / bins for bins in COUNTS])
+    high = np.concatenate([np.arange(1, bins + 1) / bins for bins in COUNTS])
+    to_ends = np.zeros((4, 2, BINS))
+    for axis, bins in ((0, slice(0, BINS // 2)), (1, slice(BINS // 2, BINS))):
+        to_ends[axis, :, bins] = 1 - low, high - 1
+        to_ends[axis + 2, :, bins] = low, -high
+    return (to_ends * SCALE).astype(np.float32)
+
+
+CORNERS_TO_ENDS = corners_to_ends()
+FACTORS = [np.float32((bins / scale / 2) ** 2) for bins, scale in zip(COUNTS, SCALES)]  # see HiddenUnits
+TINY = np.float32(1e-30)  # pixels
 
 Convolve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Box features (n, n, 256) of a cut (c, n + 4, n + 4) and the mask (n + 2, n + 2) of its cells inside the map."""
@@ -52,9 +67,12 @@ class ModulatedWeights:
     def __init__(self, vectors: Sequence[np.ndarray], arrays: Mapping[str, np.ndarray]):
         """Take two modulation vectors (256,) and "energy/..." of the exported network."""
         self.vectors = tuple(vectors)
-        self.weights = [arrays[f"energy/w{n}"] * vector[:, None] for n, vector in zip(("8", "16"), vectors)]
-        self.biases = np.stack([arrays["energy/b8"], arrays["energy/b16"]])[:, None]  # (2, 1, 256)
-        self.out, self.bias = arrays["energy/out"].reshape(2, 1, -1), arrays["energy/out_bias"][0]
+        self.weights = [
+            arrays[f"energy/w{n}"] * (vector * factor)[:, None]
+            for n, vector, factor in zip(("8", "16"), vectors, FACTORS)
+        ]
+        self.biases = arrays["energy/b8"], arrays["energy/b16"]
+        self.out, self.bias = arrays["energy/out"].reshape(2, -1), arrays["energy/out_bias"][0]
 
 
 class BoxMaps:
@@ -120,125 +138,153 @@ class BoxMaps:
 
 
 class NumpyProjection:
-    """Z = W F: what the cells of a feature map contribute to the hidden units, for each bin those that it can touch."""
+    """Z = W F: what the cells of a feature map contribute to the hidden units, for each bin those that it can touch.
 
-    def __init__(
-        self, part: np.ndarray, corner: np.ndarray, weight: np.ndarray, low_xy: np.ndarray, high_xy: np.ndarray
-    ):
-        """Project part (h, w, c), whose first cell is `corner` (x, y), by weight (s s, c, 256).
+    Along an axis all bins have equally many cells, so that one batch of products does it.
 
-        Bins may move within low_xy to high_xy (2, s): in x and y, their cells go from first_xy to last_xy (2, s). z is
-        (rows columns, 256): the cells in y of one bin after the other, and those in x.
-        """
-        corner, end = corner[:, None], corner[:, None] + np.array(part.shape[1::-1])[:, None] - 1
-        self.first_xy = np.floor(low_xy).astype(int).clip(corner, end)
-        self.last_xy = np.ceil(high_xy).astype(int).clip(self.first_xy, end)
-        self.lengths = self.last_xy - self.first_xy + 1
-        bins, length = weight.shape[0], int(self.lengths.max())
-        x, y = np.minimum(self.first_xy[..., None] + np.arange(length), end[..., None]) - corner[..., None]
-        cells = part[y[:, None, :, None], x[:, None, :]]  # (s, s, length, length, c): too many where a bin has fewer
-        products = multiply(cells.reshape(bins, length**2, -1), weight).reshape(bins * length**2, -1)
-        in_x, in_y = number_cells(self.lengths)
-        s = len(x)
-        rows, columns = in_y[0] * s * length**2 + in_y[1] * length, in_x[0] * length**2 + in_x[1]
-        self.shape = (len(rows), len(columns))
-        self.z = products[(rows[:, None] + columns).reshape(-1)]
-
-    def holds(self, low_xy: np.ndarray, high_xy: np.ndarray) -> bool:
-        """Return whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
-        return bool((np.floor(low_xy) >= self.first_xy).all() and (np.ceil(high_xy) <= self.last_xy).all())
-
-
-def number_cells(lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for x and y, for one bin's cells after the other, the bin's number and the cell's number in the bin.
-
-    >>> number_cells(np.array([[1, 2], [2, 1]]))[0]
-    (array([0, 1, 1]), array([0, 0, 1]))
+    first, last: (2, s) the bins' first and last cells in x and in y.
+    products: one row of 256 for each bin in y, bin in x, cell in y and cell in x.
+    base, stride: (2, s); the row of a cell (x, y) in a bin is base + stride x, plus base + stride y.
     """
-    bins = [np.repeat(np.arange(len(axis)), axis) for axis in lengths]
-    starts = lengths.cumsum(axis=1) - lengths
-    return [(of, np.arange(len(of)) - start[of]) for of, start in zip(bins, starts)]
+
+    def __init__(self, maps: BoxMaps, level: int, weight: np.ndarray, low: np.ndarray, high: np.ndarray):
+        """Project the cells of a map by weight (s s, c, 256) for bins from low to high (2, s), in cells of the map."""
+        s, side = low.shape[1], maps.side(level)
+        first = np.floor(low - np.float32(SLACK)).clip(0, side - 1).astype(int)
+        last = np.ceil(high + np.float32(SLACK)).clip(first, side - 1).astype(int)
+        lengths = (last - first).max(axis=1, keepdims=True) + 1
+        first = (first - (lengths - 1 - last + first) // 2).clip(0, side - lengths)
+        self.first, self.last = first, first + (lengths - 1)
+        part, corner = maps.part(level, first.min(axis=1), first.max(axis=1) + lengths[:, 0] - 1)
+        (across,), (down,) = lengths.tolist()
+        x, y = first - corner[:, None]
+        x, y = x[:, None] + np.arange(across), y[:, None] + np.arange(down)
+        cells = part[y[:, None, :, None], x[:, None, :]]  # (s, s, down, across, c)
+        products = multiply(cells.reshape(s * s, down * across, -1), weight)
+        self.products = products.reshape(-1, products.shape[-1])
+        numbers = np.arange(s) * (down * across)
+        self.base = np.stack([numbers - first[0], numbers * s - first[1] * across])
+        self.stride = np.repeat([[1], [across]], s, axis=1)
+
+    def holds(self, low: np.ndarray, high: np.ndarray) -> bool:
+        """Return whether all cells touched by bins with intervals (2, s) from low to high (within the map) are here."""
+        return bool((np.floor(low) >= self.first).all() and (np.ceil(high) <= self.last).all())
 
 
 class Windows:
-    """The projected features of both levels, and the cells of all bins side by side, P along each axis.
+    """The projected features of both levels around some boxes, and the cells of all bins side by side.
 
-    The shorter axis is filled up with cells so far away that no bin has weight there. All tables are (2, 1, P), for x
-    and y.
+    There are P cells: in x those of level 8 and of level 16, then those in y.
     """
 
-    def __init__(self, projections: Sequence[NumpyProjection], sides: Sequence[int]):
-        """Take the projections of the levels, and the number of cells along each side of their maps."""
-        first, last, lengths = (
-            np.concatenate([getattr(one, name) for one in projections], axis=1)
-            for name in ("first_xy", "last_xy", "lengths")
+    def __init__(self, projections: Sequence[NumpyProjection], sides: Sequence[int], low: np.ndarray, high: np.ndarray):
+        """Cut what bins within low to high (BINS,) need from the projections of both levels.
+
+        Args:
+            projections: of the levels.
+            sides: the number of cells along each side of their maps.
+            low: where bins begin, at the least, in cells.
+            high: where they end, at the most.
+        """
+        self.projections = projections
+        known_first, known_last, base, stride = (
+            np.concatenate([getattr(one, name)[axis] for axis in (0, 1) for one in projections])
+            for name in ("first", "last", "base", "stride")
         )
-        counts = lengths.sum(axis=1)
-        bins, cells = np.zeros((2, 1, counts.max()), int), np.full((2, 1, counts.max()), 2 * FAR, np.float32)
-        for axis, (of, cell) in enumerate(number_cells(lengths)):
-            bins[axis, 0, : len(of)], cells[axis, 0, : len(of)] = of, first[axis, of] + cell
-        self.cells, self.scale, self.low, self.high, self.per_size = cells, *(table[bins] for table in TABLES)
-        self.low_to_sides, self.high_to_sides = LOW_TO_SIDES[bins[:, 0]], HIGH_TO_SIDES[bins[:, 0]]  # (2, P, 2)
-        axes = np.arange(2)[:, None, None]
-        self.least = np.where(first == 0, -FAR * SCALE, first).astype(np.float32)[axes, bins]
-        self.most = np.where(last == np.repeat(sides, COUNTS) - 1, FAR * SCALE, last).astype(np.float32)[axes, bins]
-        self.projections, at = projections, np.cumsum([[0, 0], *(one.shape for one in projections)], axis=0).tolist()
-        self.spans = [(slice(a[1], b[1]), slice(a[0], b[0])) for a, b in zip(at, at[1:])]  # in x, in y
+        first = np.floor(low - np.float32(CUT_SLACK)).clip(known_first, known_last)
+        last = np.ceil(high + np.float32(CUT_SLACK)).clip(first, known_last)
+        first, counts = first.astype(int), (last - first).astype(int) + 1
+        ends = counts.cumsum()
+        bins = np.repeat(np.arange(BINS), counts)
+        cells = np.arange(len(bins)) + (first - ends + counts)[bins]
+        self.tables = CORNERS_TO_ENDS[..., bins].reshape(4, -1)
+        self.slopes = 2 * self.tables.T
+        self.shift = np.concatenate([-cells, cells]).astype(np.float32)
+        least = np.where(first == 0, -FAR * SCALE, first)
+        most = np.where(last == np.array(sides)[LEVEL_OF] - 1, FAR * SCALE, last)
+        self.bound = np.concatenate([least[bins], -most[bins]]).astype(np.float32) + self.shift
+        rows = base[bins] + stride[bins] * cells
+        a, b, c, d = (int(ends[part.stop - 1]) for part in PARTS)
+        self.across, self.down = (slice(0, a), slice(a, b)), (slice(b, c), slice(c, d))
+        self.in_x, self.in_y = slice(0, b), slice(b, d)
+        self.z = [
+            one.products.take((rows[down, None] + rows[across]).reshape(-1), axis=0)
+            for one, across, down in zip(projections, self.across, self.down)
+        ]
 
-    def ends(self, low_xy: np.ndarray, high_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the bins of all cells begin and end (2, R, P), for low and high sides (2, R, 1) of boxes."""
-        start = low_xy * self.scale
-        size = high_xy * self.scale - start
-        return start + size * self.low, start + size * self.high
+    def distances(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return by how much bins of boxes (R, 4) begin after each cell, and end before it, side by side (R, 2 P)."""
+        distances = boxes_xyxy @ self.tables
+        distances += self.shift
+        return distances
 
-    def hold(self, low: np.ndarray, high: np.ndarray) -> bool:
-        """Return whether all cells of the maps that bins from low to high (2, R, P) touch are here.
+    def hold(self, distances: np.ndarray) -> bool:
+        """Return whether all cells of the maps that bins at distances (R, 2 P) touch are here.
 
         They are not if a box is out of sight.
         """
-        return bool((low >= self.least).all() and (high <= self.most).all())
+        return bool((distances >= self.bound).all())
 
 
 class HiddenUnits:
-    """The hidden units of boxes at both levels, with the energies and gradients that follow from them."""
+    """The hidden units of boxes at both levels, with the energies and gradients that follow from them.
 
-    def __init__(self, windows: Windows, ends: tuple[np.ndarray, np.ndarray], size: np.ndarray, biases: np.ndarray):
+    A cell at distances a and b (from a bin's low end to the cell, from the cell to its high end, both within -1 and 1)
+    has the weight -(I(a) + I(b)) / width in the bin, with I(t) = t - t |t| / 2, the integral of the hat 1 - |t|. The
+    sums 2 I(a) + 2 I(b) are kept; what is left of widths and signs is in the weights and 1 / area.
+    """
+
+    def __init__(self, windows: Windows, distances: np.ndarray, boxes_xyxy: np.ndarray, biases: Sequence[np.ndarray]):
         """Pool the features of boxes and apply the linear layers.
 
         Args:
             windows: they hold all cells that the bins touch.
-            ends: where the bins of all cells begin and end, (2, R, P) each, in cells.
-            size: (2, R, 1), of the boxes in crop pixels.
-            biases: (2, 1, 256) of the linear layers.
+            distances: of the boxes in these windows, (R, 2 P); overwritten.
+            boxes_xyxy: (R, 4) in crop pixels.
+            biases: (256,) of the linear layer of each level.
         """
-        self.per_size = np.divide(1, size, out=np.zeros_like(size), where=(size > 0).all(axis=0))
-        self.windows, self.per_bin = windows, self.per_size * windows.per_size
-        self.bins = BinWeights(*ends, windows.cells, self.per_bin)
-        axes = self._along_axes(self.bins.values)
-        kernels = [(down[:, :, None] * across[:, None, :]).reshape(len(down), -1) for across, down in axes]
-        hidden = np.stack([multiply(kernel, one.z) for kernel, one in zip(kernels, windows.projections)])
-        self.values = hidden + biases  # (2, R, 256), before the ReLU
-
-    def _along_axes(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return for each level the parts (R, columns) and (R, rows) of values (2, R, P) of all cells."""
-        return [(cells[0, :, columns], cells[1, :, rows]) for columns, rows in self.windows.spans]
+        self.windows = windows
+        size = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        self.per_size = (size > 0) / np.maximum(size, TINY)
+        self.per_area = (self.per_size[:, 0] * self.per_size[:, 1])[:, None]
+        np.minimum(distances, 1, out=distances)
+        np.maximum(distances, -1, out=distances)
+        self.hat = 1 - np.abs(distances)
+        distances += distances * self.hat
+        cells = distances.shape[1] // 2
+        self.cells = distances[:, :cells] + distances[:, cells:]
+        self.cells[:, windows.in_x] *= self.per_area
+        kernels = [
+            (self.cells[:, down, None] * self.cells[:, None, across]).reshape(len(size), -1)
+            for down, across in zip(windows.down, windows.across)
+        ]
+        self.values = multiply_pairs(kernels, windows.z)  # (R, 256) of each level, before the ReLU
+        for values, bias in zip(self.values, biases):
+            values += bias
 
     def energies(self, out: np.ndarray) -> np.ndarray:
-        """Return the energies (R,), up to the last layer's bias, with its weights (2, 1, 256)."""
-        return (np.maximum(self.values, 0) * out).sum((0, 2))
+        """Return the energies (R,), up to the last layer's bias, with its weights (2, 256)."""
+        level8, level16 = (np.maximum(values, 0) @ weights for values, weights in zip(self.values, out))
+        return level8 + level16
 
     def gradients(self, out: np.ndarray) -> np.ndarray:
         """Return the energies' gradients (R, 4) in crop pixels."""
-        slopes, of_weights = (self.values > 0) * out, np.zeros_like(self.bins.values)
-        weights, of = self._along_axes(self.bins.values), self._along_axes(of_weights)
-        for one, (across, down), (of_across, of_down), slope in zip(self.windows.projections, weights, of, slopes):
-            of_kernel = multiply(one.z, np.ascontiguousarray(slope.T)).T.reshape(-1, *one.shape)
-            of_across[...] = np.matmul(down[:, None], of_kernel)[:, 0]
-            of_down[...] = np.matmul(of_kernel, across[..., None])[..., 0]
-        of_low, of_high = self.bins.hat * (of_weights * self.per_bin)  # (2, R, P) each
-        of_sides = of_high @ self.windows.high_to_sides - of_low @ self.windows.low_to_sides  # (2, R, 2)
-        of_size = (of_weights * self.bins.values).sum(-1) * self.per_size[..., 0]
-        return np.stack([*(of_sides[..., 0] + of_size), *(of_sides[..., 1] - of_size)], axis=1)
+        windows, of_cells = self.windows, np.empty_like(self.cells)
+        slopes = [(values > 0) * weights for values, weights in zip(self.values, out)]
+        products = multiply_pairs(slopes, windows.z, transposed=True)
+        for of_kernel, down, across in zip(products, windows.down, windows.across):
+            in_y, in_x = self.cells[:, None, down], self.cells[:, across, None]
+            of_kernel = of_kernel.reshape(len(of_kernel), in_y.shape[2], in_x.shape[1])
+            np.matmul(in_y, of_kernel, out=of_cells[:, None, across])
+            np.matmul(of_kernel, in_x, out=of_cells[:, down, None])
+        of_area = np.einsum("rp,rp->r", of_cells[:, windows.in_y], self.cells[:, windows.in_y])
+        of_cells[:, windows.in_x] *= self.per_area
+        r, cells = of_cells.shape
+        gradients = (self.hat.reshape(r, 2, cells) * of_cells[:, None]).reshape(r, -1) @ windows.slopes
+        of_size = of_area[:, None] * self.per_size
+        gradients[:, :2] += of_size
+        gradients[:, 2:] -= of_size
+        return gradients
 
 
 class RegionEnergy:
@@ -250,7 +296,7 @@ class RegionEnergy:
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (R, 4) will need."""
-        self._windows(*sides(_in_sight(boxes_xyxy)[0]))
+        self._windows(_in_sight(boxes_xyxy)[0])
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return energies (R,) of boxes (R, 4); NaN for boxes out of sight."""
@@ -275,43 +321,30 @@ class RegionEnergy:
 
     def _pool(self, boxes_xyxy: np.ndarray) -> tuple[HiddenUnits, np.ndarray | slice]:
         """Return the hidden units of boxes (R, 4), and which of the boxes are out of sight and have none."""
-        windows, (low_xy, high_xy) = self.windows, sides(boxes_xyxy)
-        if windows is not None and windows.hold(*(ends := windows.ends(low_xy, high_xy))):
-            return HiddenUnits(windows, ends, high_xy - low_xy, self.target.biases), slice(0)
+        windows = self.windows
+        if windows is not None and windows.hold(distances := windows.distances(boxes_xyxy)):
+            return HiddenUnits(windows, distances, boxes_xyxy, self.target.biases), slice(0)
         boxes, lost = _in_sight(boxes_xyxy)
-        low_xy, high_xy = sides(boxes)
-        windows = self._windows(low_xy, high_xy)
-        return HiddenUnits(windows, windows.ends(low_xy, high_xy), high_xy - low_xy, self.target.biases), lost
+        windows = self._windows(boxes)
+        return HiddenUnits(windows, windows.distances(boxes), boxes, self.target.biases), lost
 
-    def _windows(self, low_xy: np.ndarray, high_xy: np.ndarray) -> Windows:
-        """Return the projected features around boxes with sides (2, R, 1), more if boxes have left the known."""
-        if self.windows is not None and self.windows.hold(*self.windows.ends(low_xy, high_xy)):
+    def _windows(self, boxes_xyxy: np.ndarray) -> Windows:
+        """Return the projected features around boxes (R, 4)."""
+        if self.windows is not None and self.windows.hold(self.windows.distances(boxes_xyxy)):
             return self.windows
-        start = low_xy * SCALE
-        size = high_xy * SCALE - start
-        low, high = (start + size * LOW).min(axis=1), (start + size * HIGH).max(axis=1)  # (2, 8)
-        made = [self._projection(level, low[:, bins], high[:, bins]) for level, bins in enumerate(SLOTS)]
-        self.windows = Windows(made, [self.maps.side(level) for level in range(len(COUNTS))])
+        least = (boxes_xyxy @ CORNERS_TO_ENDS.reshape(4, -1)).min(axis=0)
+        low, high = least[:BINS], -least[BINS:]
+        made = [self._projection(level, low, high) for level in range(len(COUNTS))]
+        self.windows = Windows(made, [self.maps.side(level) for level in range(len(COUNTS))], low, high)
         return self.windows
 
     def _projection(self, level: int, low: np.ndarray, high: np.ndarray) -> NumpyProjection:
-        """Return a level's projected features around bins from low to high (2, s)."""
+        """Return a level's projected features around bins from low to high (BINS,)."""
         last = self.maps.side(level) - 1
-        low, high = low.clip(0, last), high.clip(0, last)
-        if self.windows is not None:
-            known = self.windows.projections[level]
-            if known.holds(low, high):
-                return known
-            low, high = np.minimum(low, known.first_xy), np.maximum(high, known.last_xy)
-        low, high = low - np.float32(SLACK), high + np.float32(SLACK)
-        part, corner = self.maps.part(level, low.min(axis=1), high.max(axis=1))
-        return NumpyProjection(part, corner, self.target.weights[level], low, high)
-
-
-def sides(boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the low and the high sides (2, R, 1), in x and y, of boxes (R, 4)."""
-    by_axis = np.ascontiguousarray(boxes_xyxy.T)[..., None]
-    return by_axis[:2], by_axis[2:]
+        low, high = (np.stack([ends[PARTS[level]], ends[PARTS[level + 2]]]).clip(0, last) for ends in (low, high))
+        if self.windows is not None and (known := self.windows.projections[level]).holds(low, high):
+            return known
+        return NumpyProjection(self.maps, level, self.target.weights[level], low, high)
 
 
 def _in_sight(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy
+from ebmtrack.engines.onnx_energy import CORNERS_TO_ENDS, BoxMaps, ModulatedWeights, RegionEnergy, Windows
 from ebmtrack.nets.roi_pool import precise_roi_pool
 
 CHANNELS, HIDDEN = 3, 5
@@ -107,14 +107,42 @@ def test_answers_do_not_depend_on_what_was_asked_before(places):
         check(energy, (BOXES - BOXES[0]) / 9 + np.float32([x, y, x + w, y + h]))
 
 
+def test_what_boxes_have_left_is_not_multiplied():
+    """Once boxes have moved, only cells around where they are now count; nothing is projected or convolved anew."""
+    energy, sides = region()
+    spread = BOXES[:1] + np.float32([[0, 0, 0, 0], [12, 12, 12, 12], [-8, -8, -8, -8]])
+    energy.look_at(spread)
+    many, projections = [len(z) for z in energy.windows.z], energy.windows.projections
+    energy.windows = Windows(projections, [36, 18], *ends_of(spread[:1]))
+    few = [len(z) for z in energy.windows.z]
+    assert few[0] < many[0] / 2 and few[1] < many[1]
+    check(energy, spread[:1])
+    check(energy, spread)
+    assert [len(z) for z in energy.windows.z] == many
+    assert energy.windows.projections == projections and sides == [16, 10]
+
+
+@pytest.mark.parametrize("way", [(1, 1), (-1, 1), (-1, -1)])
+def test_boxes_that_leave_a_little_at_a_time_miss_no_cell(way):
+    energy, _ = region()
+    for pixels in range(0, 40, 2):
+        check(energy, BOXES + np.float32(way * 2) * pixels)
+
+
+def ends_of(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where bins of boxes (R, 4) begin, at the least, and end, at the most."""
+    ends = boxes @ CORNERS_TO_ENDS.transpose(1, 0, 2)
+    return ends[0].min(axis=0), -ends[1].min(axis=0)
+
+
 def test_windows_grow_by_steps():
     """Boxes that leave a window cost a somewhat larger one, not the whole map."""
     energy, sides = region()
     energy.look_at(BOXES[:1])
     assert sides == [12, 8]
-    energy.look_at(BOXES[:1] + np.float32([24, 0, 24, 0]))
+    energy.look_at(BOXES[:1] + np.float32([32, 0, 32, 0]))
     assert sides == [12, 8, 16, 10]
-    energy.look_at(BOXES[:1] + np.float32([24, 0, 24, 0]))
+    energy.look_at(BOXES[:1] + np.float32([32, 0, 32, 0]))
     assert sides == [12, 8, 16, 10]
     energy.look_at(np.float32([[4, 4, 280, 280]]))
     assert sides[4:] == [36, 18]
@@ -126,5 +154,7 @@ def test_lost_boxes_do_not_enlarge_the_windows():
     values, gradients = energy.value_and_gradient(np.concatenate([lost, BOXES])[None])
     assert np.isnan(values[0, :3]).all() and np.isnan(gradients[0, :3]).all()
     assert np.allclose(values[0, 3:], region()[0].value(BOXES), rtol=1e-5)
-    assert sides == [16, 8]
+    seen, expected = region()
+    seen.look_at(BOXES)
+    assert sides == expected
     assert np.isnan(region()[0].value(lost)).all()

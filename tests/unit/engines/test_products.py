@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ebmtrack.engines.products import GRAPH, SMALL, multiply
+from ebmtrack.engines.products import GRAPH, PAIR, PAIR_TRANSPOSED, SMALL, multiply, multiply_pairs
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,31 @@ def test_products_do_not_depend_on_the_number_of_threads(monkeypatch):
     assert np.array_equal(*answers)
 
 
-def test_the_graph_is_what_it_says():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_pairs_of_products_are_those_of_numpy(transposed):
+    rng = np.random.default_rng(0)
+    a, b = (
+        [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        for shapes in (((3, 5), (2, 7)), ((5, 2), (7, 4)))
+    )
+    products = multiply_pairs(a, [one.T.copy() for one in b] if transposed else b, transposed)
+    assert all(np.allclose(product, x @ y, atol=1e-5) for product, x, y in zip(products, a, b))
+
+
+@pytest.mark.parametrize(
+    "graph, nodes",
+    [
+        (GRAPH, ["MatMul a b > c"]),
+        (PAIR, ["MatMul a b > c", "MatMul d e > f"]),
+        (PAIR_TRANSPOSED, ["Gemm a b > c transB=1", "Gemm d e > f transB=1"]),
+    ],
+)
+def test_graphs_are_what_they_say(graph, nodes):
     onnx = pytest.importorskip("onnx")
-    model = onnx.ModelProto.FromString(GRAPH)
-    (node,) = model.graph.node
-    assert node.op_type == "MatMul" and list(node.input) == ["a", "b"] and list(node.output) == ["c"]
+    model = onnx.ModelProto.FromString(graph)
+    found = [
+        " ".join([one.op_type, *one.input, ">", *one.output, *(f"{a.name}={a.i}" for a in one.attribute)])
+        for one in model.graph.node
+    ]
+    assert found == nodes
     assert [one.version for one in model.opset_import] == [17]
