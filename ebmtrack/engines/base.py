@@ -171,17 +171,17 @@ class AspectPrior:
 
     def value(self, boxes_xywh: np.ndarray) -> np.ndarray:
         """Return the log density (T, R) of boxes (T, R, 4), up to a constant."""
-        return -1.5 * np.log(1 + self._change(boxes_xywh) ** 2 / 2)
+        change = self._change(np.log(boxes_xywh[..., 2] / boxes_xywh[..., 3]))
+        return -1.5 * np.log(1 + change**2 / 2)
 
-    def gradient(self, boxes_xywh: np.ndarray) -> np.ndarray:
-        """Return its derivative (T, R) by log(w / h)."""
-        change = self._change(boxes_xywh)
+    def gradient(self, log_aspect: np.ndarray) -> np.ndarray:
+        """Return its derivative (T, R) by log(w / h), for boxes of log(w / h) (T, R)."""
+        change = self._change(log_aspect)
         return -1.5 / self.scale * change / (1 + change**2 / 2)
 
-    def _change(self, boxes_xywh: np.ndarray) -> np.ndarray:
+    def _change(self, log_aspect: np.ndarray) -> np.ndarray:
         """Return how much log(w / h) has changed (T, R), in units of the scale."""
-        ratio = np.log(boxes_xywh[..., 2] / boxes_xywh[..., 3])
-        return (ratio - self.log_aspect[:, None].astype(boxes_xywh.dtype)) / self.scale
+        return (log_aspect - self.log_aspect[:, None].astype(log_aspect.dtype)) / self.scale
 
 
 @dataclasses.dataclass(frozen=True)

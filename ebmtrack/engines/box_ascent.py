@@ -7,7 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, AspectPrior, Climb
+from ebmtrack.engines.base import Ascent, Climb
+
+Function = Callable[[np.ndarray], np.ndarray]
 
 
 class BoxEnergies(Protocol):
@@ -23,56 +25,72 @@ class BoxEnergies(Protocol):
 
 
 class RelativeSpace:
-    """The papers' y: (cx / w0, cy / h0, log w, log h), for the size (w0, h0) of each region's first box at first."""
+    """The papers' y: (cx / w0, cy / h0, log w, log h), for the size (w0, h0) of each region's first box at the start.
 
-    def __init__(self, boxes_xywh: np.ndarray, exp: Callable[[np.ndarray], np.ndarray]):
-        """Take the sizes of boxes (T, R, 4) at the start, and the exponential function of a kind of arithmetic."""
-        self.size_wh, self.exp = boxes_xywh[:, :1, 2:], exp
+    Centres are kept in pixels: a step of the relative position is one of the position times (w0, h0) squared.
+    """
 
-    def start(self, boxes_xywh: np.ndarray, log: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return the coordinates (T, R, 4) of boxes (T, R, 4)."""
+    def __init__(self, boxes_xywh: np.ndarray, ascent: Ascent, exp: Function, log: Function):
+        """Take boxes (T, R, 4) at the start, steps, and exponential function and logarithm of a kind of arithmetic."""
+        number, self.prior, self.exp = boxes_xywh.dtype.type, ascent.prior, exp
         size = boxes_xywh[..., 2:]
-        return np.concatenate([(boxes_xywh[..., :2] + size / 2) / self.size_wh, log(size)], axis=-1)
+        self.centre, self.log_size = boxes_xywh[..., :2] + size / 2, log(size)
+        self.position_step = number(ascent.position_step) * np.square(size[:, :1])
+        self.size_step = number(ascent.size_step)
 
-    def boxes(self, y: np.ndarray) -> np.ndarray:
-        """Return the boxes x, y, w, h (T, R, 4) at coordinates (T, R, 4)."""
-        boxes = np.empty_like(y)
-        boxes[..., 2:] = self.exp(y[..., 2:])
-        boxes[..., :2] = y[..., :2] * self.size_wh - boxes[..., 2:] / 2
+    def boxes(self) -> np.ndarray:
+        """Return the present boxes x, y, w, h (T, R, 4)."""
+        size = self.exp(self.log_size)
+        return np.concatenate([self.centre - size / 2, size], axis=-1)
+
+    def corners(self) -> np.ndarray:
+        """Return the present boxes x0, y0, x1, y1 (T, R, 4)."""
+        self.size = self.exp(self.log_size)
+        boxes = np.empty((*self.size.shape[:-1], 4), self.size.dtype)
+        low = np.subtract(self.centre, self.size / 2, out=boxes[..., :2])
+        np.add(low, self.size, out=boxes[..., 2:])
         return boxes
 
-    def gradient(self, of_corners: np.ndarray, boxes_xywh: np.ndarray) -> np.ndarray:
-        """Return the gradient in y from the gradient in x0, y0, x1, y1, both (T, R, 4)."""
-        low, high, of_y = of_corners[..., :2], of_corners[..., 2:], np.empty_like(of_corners)
-        np.multiply(low + high, self.size_wh, out=of_y[..., :2])
-        np.multiply(high - low, boxes_xywh[..., 2:], out=of_y[..., 2:])
-        of_y[..., 2:] /= 2
-        return of_y
+    def move(self, of_corners: np.ndarray) -> None:
+        """Make a step from the corners that were asked for last, by the energies' gradient there, (T, R, 4)."""
+        low, high = of_corners[..., :2], of_corners[..., 2:]
+        of_log_size = high - low
+        of_log_size *= self.size
+        of_log_size /= 2
+        if self.prior is not None:
+            add_slope(of_log_size, self.prior.gradient(self.log_size[..., 0] - self.log_size[..., 1]))
+        of_log_size *= self.size_step
+        self.log_size = self.log_size + of_log_size
+        self.centre = self.centre + (low + high) * self.position_step
 
 
 class DefaultSpace:
     """DiMP's default space: y = (x, y, w, h), with the gradient multiplied by the box's present size."""
 
-    def start(self, boxes_xywh: np.ndarray, log: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return the boxes as they are."""
-        return boxes_xywh
+    def __init__(self, boxes_xywh: np.ndarray, ascent: Ascent, exp: Function, log: Function):
+        """Take boxes (T, R, 4) at the start and steps; this space needs no functions."""
+        self.y, self.prior = boxes_xywh, ascent.prior
+        self.step = np.array([ascent.position_step] * 2 + [ascent.size_step] * 2, boxes_xywh.dtype)
 
-    def boxes(self, y: np.ndarray) -> np.ndarray:
-        """Return the boxes as they are."""
-        return y
+    def boxes(self) -> np.ndarray:
+        """Return the present boxes x, y, w, h (T, R, 4)."""
+        return self.y
 
-    def gradient(self, of_corners: np.ndarray, boxes_xywh: np.ndarray) -> np.ndarray:
-        """Return the gradient in x, y, w, h times the size, from that in x0, y0, x1, y1, both (T, R, 4)."""
-        low, high, size = of_corners[..., :2], of_corners[..., 2:], boxes_xywh[..., 2:]
-        return np.concatenate([(low + high) * size, high * size], axis=-1)
+    def corners(self) -> np.ndarray:
+        """Return the present boxes x0, y0, x1, y1 (T, R, 4)."""
+        return corners(self.y)
+
+    def move(self, of_corners: np.ndarray) -> None:
+        """Make a step by the energies' gradient in x0, y0, x1, y1 (T, R, 4) at the present boxes."""
+        low, high, size = of_corners[..., :2], of_corners[..., 2:], self.y[..., 2:]
+        slope = np.concatenate([(low + high) * size, high * size], axis=-1)
+        if self.prior is not None:
+            add_slope(slope[..., 2:], self.prior.gradient(np.log(size[..., 0] / size[..., 1])))
+        self.y = self.y + self.step * slope
 
 
 def climb_boxes(
-    energies: BoxEnergies,
-    boxes_xywh: np.ndarray,
-    ascent: Ascent,
-    exp: Callable[[np.ndarray], np.ndarray] = np.exp,
-    log: Callable[[np.ndarray], np.ndarray] = np.log,
+    energies: BoxEnergies, boxes_xywh: np.ndarray, ascent: Ascent, exp: Function = np.exp, log: Function = np.log
 ) -> Climb:
     """Let boxes climb.
 
@@ -86,36 +104,22 @@ def climb_boxes(
     Returns:
         The boxes after the climb and their energies before its last step.
     """
-    space = RelativeSpace(boxes_xywh, exp) if ascent.relative_space else DefaultSpace()
-    step = np.array([ascent.position_step] * 2 + [ascent.size_step] * 2, boxes_xywh.dtype)
-    y = space.start(boxes_xywh, log)
     with np.errstate(all="ignore"):  # boxes may climb out of sight or to no size; their energies become NaN
+        space = (RelativeSpace if ascent.relative_space else DefaultSpace)(boxes_xywh, ascent, exp, log)
         for _ in range(ascent.steps - 1):
-            boxes = space.boxes(y)
-            y = y + step * prior_slope(space.gradient(energies.gradient(corners(boxes)), boxes), boxes, ascent.prior)
-        boxes = space.boxes(y)
-        values, gradient = energies.value_and_gradient(corners(boxes))
+            space.move(energies.gradient(space.corners()))
+        values, gradient = energies.value_and_gradient(space.corners())
         if ascent.prior is not None:
-            values = values + ascent.prior.value(boxes)
+            values = values + ascent.prior.value(space.boxes())
         if ascent.steps:
-            y = y + step * prior_slope(space.gradient(gradient, boxes), boxes, ascent.prior)
-        return Climb(space.boxes(y), values)
+            space.move(gradient)
+        return Climb(space.boxes(), values)
 
 
-def prior_slope(slope: np.ndarray, boxes_xywh: np.ndarray, prior: AspectPrior | None) -> np.ndarray:
-    """Add the slope of the log density of the boxes' aspect ratios, in place, and return the sum.
-
-    Args:
-        slope: the energies' gradient (T, R, 4) in either space, whose last two coordinates are derivatives by log w and
-            log h.
-        boxes_xywh: (T, R, 4).
-        prior: the density; None adds nothing.
-    """
-    if prior is not None:
-        by_ratio = prior.gradient(boxes_xywh)
-        slope[..., 2] += by_ratio
-        slope[..., 3] -= by_ratio
-    return slope
+def add_slope(of_log_size: np.ndarray, by_ratio: np.ndarray) -> None:
+    """Add a derivative (T, R) by log(w / h) to derivatives (T, R, 2) by log w and log h."""
+    of_log_size[..., 0] += by_ratio
+    of_log_size[..., 1] -= by_ratio
 
 
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:

@@ -37,22 +37,28 @@ def test_energies_are_those_before_the_last_step(steps, arrived, before):
     assert climb.energies.tolist() == [[before, 2]]
 
 
-def test_gradients_follow_the_chain_rule_in_both_spaces():
+def test_steps_follow_the_chain_rule_in_both_spaces():
     """df/dx = gx0 + gx1 and df/dw = gx1 for x, y, w, h, times the size in DiMP's space; in relative coordinates
-    df/dv = w0 (gx0 + gx1) and df/dlog w = w (gx1 - gx0) / 2."""
-    of_corners, box = np.array([[[1.0, 2.0, 10.0, 20.0]]]), np.array([[[5.0, 6.0, 3.0, 4.0]]])
-    assert DefaultSpace().gradient(of_corners, box).tolist() == [[[11 * 3, 22 * 4, 10 * 3, 20 * 4]]]
-    space = RelativeSpace(np.array([[[0.0, 0.0, 7.0, 8.0]]]), np.exp)
-    assert space.gradient(of_corners, box).tolist() == [[[11 * 7, 22 * 8, 3 * 9 / 2, 4 * 18 / 2]]]
+    df/dv = w0 (gx0 + gx1) with x + w / 2 = w0 v, and df/dlog w = w (gx1 - gx0) / 2."""
+    of_corners, boxes = np.array([[[0.0] * 4, [1.0, 2.0, 10.0, 20.0]]]), np.array([[[0, 0, 7, 8], [5.0, 6, 3, 4]]])
+    space = DefaultSpace(boxes, Ascent(1, 0.1, 0.01, False), np.exp, np.log)
+    space.move(of_corners)
+    assert (space.boxes() - boxes)[0, 1] == pytest.approx([11 * 0.3, 22 * 0.4, 10 * 0.03, 20 * 0.04])
+    relative = RelativeSpace(boxes, Ascent(1, 0.1, 0.01, True), np.exp, np.log)
+    relative.corners()
+    relative.move(of_corners)
+    moved = relative.boxes()[0]
+    assert moved[0] == pytest.approx(boxes[0, 0])
+    assert moved[1, 2:] == pytest.approx([3 * np.exp(0.01 * 3 * 9 / 2), 4 * np.exp(0.01 * 4 * 18 / 2)])
+    assert moved[1, :2] + moved[1, 2:] / 2 == pytest.approx([6.5 + 0.1 * 7 * 7 * 11, 8 + 0.1 * 8 * 8 * 22])
 
 
-def test_relative_coordinates_there_and_back():
-    """Positions are relative to the size of the first box."""
+@pytest.mark.parametrize("space", [RelativeSpace, DefaultSpace])
+def test_coordinates_there_and_back(space):
     boxes = np.array([[[5.0, 6.0, 4.0, 8.0], [1.0, 2.0, 10.0, 20.0]]])
-    space = RelativeSpace(boxes, np.exp)
-    y = space.start(boxes, np.log)
-    assert y[0, 1] == pytest.approx([6 / 4, 12 / 8, np.log(10), np.log(20)])
-    assert np.allclose(space.boxes(y), boxes)
+    made = space(boxes, Ascent(1, 0.1, 0.1, True), np.exp, np.log)
+    assert np.allclose(made.boxes(), boxes)
+    assert np.allclose(made.corners(), corners(boxes))
     assert corners(boxes)[0, 0].tolist() == [5, 6, 9, 14]
 
 
@@ -60,7 +66,7 @@ def test_the_aspect_prior_is_student_t_and_its_gradient_is_its_slope():
     """Against SciPy's closed form for two degrees of freedom, (1 + t^2 / 2)^(-3/2), and central differences."""
     prior = AspectPrior(np.array([0.2, -1.0]), 0.5)
     boxes = np.abs(np.random.default_rng(0).normal(30, 9, (2, 5, 4))) + 1
-    value, slope = prior.value(boxes), prior.gradient(boxes)
+    value, slope = prior.value(boxes), prior.gradient(np.log(boxes[..., 2] / boxes[..., 3]))
     change = (np.log(boxes[..., 2] / boxes[..., 3]) - [[0.2], [-1.0]]) / 0.5
     assert np.allclose(np.exp(value), (1 + change**2 / 2) ** -1.5)
     wider, higher = (boxes * [1, 1, np.exp(a), np.exp(-a)] for a in (5e-5, -5e-5))

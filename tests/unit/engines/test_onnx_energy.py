@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebmtrack.engines.onnx_energy import CORNERS_TO_ENDS, BoxMaps, ModulatedWeights, RegionEnergy, Windows
+from ebmtrack.engines.onnx_energy import CUT_ANEW, BoxMaps, ModulatedWeights, RegionEnergy
 from ebmtrack.nets.roi_pool import precise_roi_pool
 
 CHANNELS, HIDDEN = 3, 5
@@ -108,18 +108,24 @@ def test_answers_do_not_depend_on_what_was_asked_before(places):
 
 
 def test_what_boxes_have_left_is_not_multiplied():
-    """Once boxes have moved, only cells around where they are now count; nothing is projected or convolved anew."""
+    """When boxes have drawn together only cells around them count; nothing is projected or convolved anew."""
     energy, sides = region()
     spread = BOXES[:1] + np.float32([[0, 0, 0, 0], [12, 12, 12, 12], [-8, -8, -8, -8]])
     energy.look_at(spread)
-    many, projections = [len(z) for z in energy.windows.z], energy.windows.projections
-    energy.windows = Windows(projections, [36, 18], *ends_of(spread[:1]))
-    few = [len(z) for z in energy.windows.z]
-    assert few[0] < many[0] / 2 and few[1] < many[1]
-    check(energy, spread[:1])
+    cells, projections = [[len(z) for z in energy.windows.z]], energy.windows.projections
+    for _ in range(CUT_ANEW):
+        check_gradient(energy, spread[:1])
+        cells.append([len(z) for z in energy.windows.z])
+    assert cells[:-1] == cells[:1] * CUT_ANEW
+    assert cells[-1][0] < cells[0][0] / 2 and cells[-1][1] < cells[0][1]
     check(energy, spread)
-    assert [len(z) for z in energy.windows.z] == many
+    assert [len(z) for z in energy.windows.z] == cells[0]
     assert energy.windows.projections == projections and sides == [16, 10]
+
+
+def check_gradient(energy: RegionEnergy, boxes: np.ndarray) -> None:
+    slope = definition(boxes)[1]
+    assert np.allclose(energy.gradient(boxes[None])[0], slope, atol=2e-3 * np.abs(slope).max())
 
 
 @pytest.mark.parametrize("way", [(1, 1), (-1, 1), (-1, -1)])
@@ -127,12 +133,6 @@ def test_boxes_that_leave_a_little_at_a_time_miss_no_cell(way):
     energy, _ = region()
     for pixels in range(0, 40, 2):
         check(energy, BOXES + np.float32(way * 2) * pixels)
-
-
-def ends_of(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where bins of boxes (R, 4) begin, at the least, and end, at the most."""
-    ends = boxes @ CORNERS_TO_ENDS.transpose(1, 0, 2)
-    return ends[0].min(axis=0), -ends[1].min(axis=0)
 
 
 def test_windows_grow_by_steps():
