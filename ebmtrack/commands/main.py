@@ -18,7 +18,7 @@ import tyro
 
 from ebmtrack import share_the_cores
 from ebmtrack._version import __version__
-from ebmtrack.commands.data import Datasets, Pack, Paths
+from ebmtrack.commands.data import CutOuts, Datasets, Pack, Paths
 from ebmtrack.commands.detect import Detect
 from ebmtrack.commands.evaluate import Evaluate, Export, Report, Stress
 from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
@@ -48,6 +48,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "datasets": Datasets,
     "paths": Paths,
     "pack": Pack,
+    "cut-outs": CutOuts,
     "study": Study,
     "regress": Regress,
     "detect": Detect,

@@ -32,6 +32,10 @@ class Source(ABC):
     def target_name(self, index: int) -> str:
         """Return a name that stays the same when files are added; validation targets are chosen by it."""
 
+    def category(self, index: int) -> str:
+        """Return the kind of object of target `index`, or "" if the annotation does not say it."""
+        return ""
+
     @abstractmethod
     def boxes_xywh(self, index: int) -> np.ndarray:
         """Return the boxes (n, 4) float64 of target `index` in its n frames, in pixels. Photographs have n = 1."""
@@ -95,6 +99,9 @@ class Selection(Source):
 
     def target_name(self, index: int) -> str:
         return self._source.target_name(int(self._indices[index]))
+
+    def category(self, index: int) -> str:
+        return self._source.category(int(self._indices[index]))
 
     def boxes_xywh(self, index: int) -> np.ndarray:
         return self._source.boxes_xywh(int(self._indices[index]))

@@ -1,0 +1,118 @@
+"""Cutting objects out by their boxes: outlines are right or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ebmtrack.data.cutouts import cut_out, write_cutouts
+from ebmtrack.errors import ConfigError
+from ebmtrack.videos.source import Source
+from ebmtrack.videos.synthetic import SyntheticSource
+
+BOX = (60, 50, 60, 80)
+
+
+def picture(*ellipses_xywh, seed: int = 0) -> np.ndarray:
+    """Return (200, 220, 3) RGB: red ellipses that touch the sides of their boxes, on mottled green."""
+    rng = np.random.default_rng(seed)
+    image = np.dstack(
+        [rng.integers(20, 60, (200, 220)), rng.integers(120, 200, (200, 220)), rng.integers(20, 60, (200, 220))]
+    )
+    image = image.astype(np.uint8)
+    for x, y, w, h in ellipses_xywh:
+        cv2.ellipse(image, (int(x + w / 2), int(y + h / 2)), (w // 2, h // 2), 0, 0, 360, (210, 40, 30), cv2.FILLED)
+    return image
+
+
+class Targets(Source):
+    """Three ellipses of two sizes: a video of four frames and two photographs."""
+
+    name, is_video = "targets", True
+
+    def __len__(self):
+        return 3
+
+    def target_name(self, index):
+        return ("Ball_07", "web_cars_0012#34", "web_cars_0013#35")[index]
+
+    def category(self, index):
+        return ("", "red car", "red car")[index]
+
+    def boxes_xywh(self, index):
+        return np.array([BOX, BOX, BOX, BOX] if index == 0 else [BOX if index == 1 else (60, 50, 20, 30)], np.float64)
+
+    def visible(self, index):
+        return np.array([False, True, True, True]) if index == 0 else np.ones(1, bool)
+
+    def frame(self, index, frame):
+        return picture(self.boxes_xywh(index)[frame].astype(int), seed=frame)
+
+
+def test_the_outline_is_that_of_the_object():
+    piece = cut_out(picture(BOX), BOX)
+    assert piece is not None and piece.dtype == np.uint8
+    assert abs(piece.shape[1] - BOX[2]) <= 2 and abs(piece.shape[0] - BOX[3]) <= 2
+    truth = np.zeros(piece.shape[:2], np.uint8)
+    height, width = truth.shape
+    cv2.ellipse(truth, (width // 2, height // 2), (BOX[2] // 2, BOX[3] // 2), 0, 0, 360, 1, cv2.FILLED)
+    solid = piece[..., 3] > 127
+    assert (solid & (truth > 0)).sum() / (solid | (truth > 0)).sum() > 0.95
+    inside = piece[solid & (cv2.erode(truth, np.ones((5, 5))) > 0)][:, :3]
+    assert np.all(np.abs(inside.astype(int) - (210, 40, 30)) < 12)  # RGB, not BGR
+
+
+def test_a_large_object_is_made_smaller_and_keeps_its_shape():
+    image, box = cv2.resize(picture(BOX), None, fx=4, fy=4), tuple(4 * side for side in BOX)
+    piece = cut_out(image, box)
+    assert max(piece.shape[:2]) < 160
+    assert piece.shape[1] / piece.shape[0] == pytest.approx(BOX[2] / BOX[3], rel=0.06)
+
+
+@pytest.mark.parametrize(
+    "image, box",
+    [
+        (picture((-10, 50, 60, 80)), (0, 50, 50, 80)),  # the image's edge cuts the object
+        (picture((60, 50, 26, 80), (94, 50, 26, 80)), BOX),  # two pieces
+        (picture((60, 50, 30, 80)), BOX),  # the object reaches three sides only
+        (picture((60, 50, 12, 18)), (60, 50, 12, 18)),  # too small
+        (picture(), BOX),  # nothing there
+    ],
+)
+def test_an_outline_that_is_not_believable_is_refused(image, box):
+    assert cut_out(image, box) is None
+
+
+def test_a_box_that_is_all_object_is_refused():
+    image = picture()
+    image[50:130, 60:120] = (210, 40, 30)
+    assert cut_out(image, BOX) is None
+
+
+def test_files_are_written_once_and_named_by_kind(tmp_path: Path):
+    first = [file for file in write_cutouts(Targets(), tmp_path) if file is not None]
+    assert len(first) == 3  # two frames of the video, one photograph; the other is too small
+    assert sorted(file.name.rpartition("_")[0] for file in first) == ["cut-Ball", "cut-Ball", "cut-web-cars-redcar"]
+    assert sorted(tmp_path.iterdir()) == sorted(first)
+    first[0].write_bytes(b"mine")
+    assert list(write_cutouts(Targets(), tmp_path)) == first
+    assert first[0].read_bytes() == b"mine"
+
+
+def test_compositions_take_them(tmp_path: Path):
+    (tmp_path / "backgrounds").mkdir()
+    cv2.imwrite(str(tmp_path / "backgrounds" / "green.jpg"), cv2.resize(picture(), (400, 360)))
+    assert len(list(write_cutouts(Targets(), tmp_path / "cutouts"))) == 3
+    source = SyntheticSource(tmp_path / "cutouts", tmp_path / "backgrounds", clip_length=2, length=4)
+    assert source.material == (3, 1)
+    assert source.draw_cutout(np.random.default_rng(0)).shape[2] == 4
+    assert source.frame(0, 0).ndim == 3
+
+
+@pytest.mark.parametrize("wrong", [{"least_side": 0}, {"least_side": float("nan")}, {"frames": 0}])
+def test_wrong_limits_are_refused(tmp_path, wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        list(write_cutouts(Targets(), tmp_path, **wrong))
