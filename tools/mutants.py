@@ -139,8 +139,10 @@ MUTANTS = [
     *mutants_of(
         "ebmtrack.data.crops",
         ("data/test_crops.py",),
-        ("-(-image.shape[1] // stride)", "image.shape[1] // stride"),
-        ("(bottom - 1) * stride + 1", "(bottom - 1) * stride"),
+        ("top * stride : bottom * stride", "top * stride : (bottom - 1) * stride"),
+        ("1 / (1 / stride) >= stride", "True"),
+        ("if whole.shape == taken.shape:", "if True:"),
+        ("every[:h, w:] = whole, taken[h:], taken[:h, w:]", "every[:h, w:] = whole, taken[h:], taken[:h, :1]"),
     ),
     *mutants_of(
         "ebmtrack.evaluation.worker",

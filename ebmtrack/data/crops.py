@@ -130,13 +130,19 @@ def _reduce(image, centre, side, stride: int, rule: str):
 def take_every(image: np.ndarray, stride: int) -> np.ndarray:
     """Return every stride-th row and column of an image (h, w, 3), from the first on: image[::stride, ::stride].
 
-    OpenCV does that in a third of NumPy's time, for images of less than 2^15 pixels a side.
+    OpenCV's resize does that in a quarter of NumPy's time, for images of less than 2^15 pixels a side. It does not wake
+    OpenCV's threads, as warpAffine does, which go on spinning for half a millisecond and take a core from the network.
     """
-    if max(image.shape[:2]) >= OPENCV_SIDE or image.dtype != np.uint8:
-        return image[::stride, ::stride]
-    size = (-(-image.shape[1] // stride), -(-image.shape[0] // stride))
-    every = np.array([[stride, 0, 0], [0, stride, 0]], np.float64)
-    return cv2.warpAffine(image, every, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    taken, (h, w) = image[::stride, ::stride], (side // stride for side in image.shape[:2])
+    is_exact = 1 / (1 / stride) >= stride  # how OpenCV rounds a scale: it must not come before the pixel
+    if max(image.shape[:2]) >= OPENCV_SIDE or image.dtype != np.uint8 or not (h and w and is_exact):
+        return taken
+    whole = cv2.resize(image[: h * stride, : w * stride], (w, h), interpolation=cv2.INTER_NEAREST)
+    if whole.shape == taken.shape:
+        return whole
+    every = np.empty(taken.shape, np.uint8)
+    every[:h, :w], every[h:], every[:h, w:] = whole, taken[h:], taken[:h, w:]
+    return every
 
 
 def _window(centre: np.ndarray, side: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +170,7 @@ def _cut(image: np.ndarray, low: np.ndarray, high: np.ndarray, stride: int = 1) 
     h, w = (-(-side // stride) for side in image.shape[:2])
     top, left = min(max(y0, 0), h - 1), min(max(x0, 0), w - 1)
     bottom, right = max(min(y1, h), top + 1), max(min(x1, w), left + 1)
-    inside = image[top * stride : (bottom - 1) * stride + 1, left * stride : (right - 1) * stride + 1]
+    inside = image[top * stride : bottom * stride, left * stride : right * stride]
     inside = inside if stride == 1 else take_every(inside, stride)
     if y0 >= 0 and x0 >= 0 and y1 <= h and x1 <= w:
         return inside

@@ -131,3 +131,9 @@ def test_every_nth_pixel_is_taken(height, width, stride, top, left):
 def test_every_nth_pixel_of_a_wide_image_is_taken(side):
     image = np.random.default_rng(0).integers(0, 256, (3, side, 3), dtype=np.uint8)
     assert np.array_equal(take_every(image, 7), image[::7, ::7])
+
+
+@pytest.mark.parametrize("stride", [2, 3, 7, 49, 93, 123])
+def test_every_nth_pixel_of_whole_multiples_is_taken(stride):
+    image = np.random.default_rng(0).integers(0, 256, (5 * stride, 57 * stride, 3), dtype=np.uint8)
+    assert np.array_equal(take_every(image, stride), image[::stride, ::stride])
