@@ -25,6 +25,7 @@ __all__ = ["INNER_LOOKS", "MultiTracker", "TrackResult", "Tracker", "check_box",
 
 INNER_LOOKS = 4  # at each of several calm targets, after each look at the whole search region
 DEFAULT_SET_UP = "dimp18_nce_plus"
+MOST_UNLIKE_TRAINING = 1.15  # times the size of targets, or of what is seen around them, in training
 
 
 class MultiTracker:
@@ -281,8 +282,18 @@ def engine_and_params(
 
 
 def warn_of_other_regions(params: TrackerParams, trained: TrainedOn | None) -> None:
-    """Warn, in one line, if a set-up's search regions are not those that the network was trained on."""
-    if trained is None or (trained.sample_size, trained.search_factor) == (params.sample_size, params.search_factor):
+    """Warn, in one line, if targets or their surroundings are of another size than in training.
+
+    A difference of 15 % is none: regions of 4.5 target sizes for a network that was trained on 5 change nothing
+    (docs/results.md).
+    """
+    if trained is None:
+        return
+    ratios = (
+        params.search_factor / trained.search_factor,
+        params.sample_size / params.search_factor / (trained.sample_size / trained.search_factor),
+    )
+    if all(1 / MOST_UNLIKE_TRAINING <= ratio <= MOST_UNLIKE_TRAINING for ratio in ratios):
         return
     ours = f"{params.sample_size} pixels at {params.search_factor:g} target sizes"
     theirs = f"{trained.sample_size} pixels at {trained.search_factor:g}"

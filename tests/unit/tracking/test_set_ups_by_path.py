@@ -70,7 +70,9 @@ def test_other_search_regions_than_in_training_are_warned_of():
     assert warned(fits, trained) == warned(fits, None) == []
     [line] = warned(load_params("super_dimp"), trained)
     assert "352 pixels at 6 target sizes" in line and "288 pixels at 5:" in line and "\n" not in line
-    assert warned(fits.replace(sample_size=352), trained) and warned(fits.replace(search_factor=4.0), trained)
+    assert warned(fits.replace(sample_size=352, search_factor=5.0), trained)  # larger targets
+    assert warned(fits.replace(sample_size=230, search_factor=4.0), trained)  # as large, less around them
+    assert warned(fits.replace(sample_size=256, search_factor=4.5), trained) == []  # as large, a tenth less around them
 
 
 @pytest.mark.parametrize(
