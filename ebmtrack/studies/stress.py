@@ -238,7 +238,8 @@ def _trial(tracker: TrackerLike, sequence: Sequence, change: str, seed: int, nam
     if store is not None and path is not None and (known := store.read(path, facts)) is not None:
         return known
     seed = seed_of(seed, 0, sequence.name)
-    plain = ((read_rgb(path), box.copy()) for path, box in zip(sequence.frame_paths(), sequence.boxes_xywh))
+    true = np.where((sequence.boxes_xywh[:, 2:] > 0).all(axis=1, keepdims=True), sequence.boxes_xywh, np.nan)
+    plain = ((read_rgb(path), box) for path, box in zip(sequence.frame_paths(), true))  # 0 or -1 means out of sight
     truth: list[Array] = []
 
     def images() -> Iterator[Array]:

@@ -110,6 +110,19 @@ def test_scores_and_what_is_said(folder):
     assert rows[1].split() == ["none", "still", "0.952", "1.000", "0.050"]
 
 
+@pytest.mark.parametrize("absent", ["-1,-1,-1,-1", "0,0,0,0", "NaN,NaN,NaN,NaN"])
+def test_a_target_out_of_sight_is_left_alone_however_it_is_written(folder, absent):
+    """Frames 10 to 20 are out of sight, where the picture jumps or, in the third part, is covered."""
+    for number in range(21, 60):
+        cv2.imwrite(str(folder / f"walk/img/{number:04d}.png"), PICTURE)
+    rows = ["70,50,20,16"] * 10 + [absent] * 11 + ["70,50,20,16"] * 14 + [absent] * 5 + ["70,50,20,16"] * 20
+    (folder / "walk/groundtruth_rect.txt").write_text("\n".join(rows) + "\n")
+    for change in set(stress.CHANGES) - {"gaps"}:  # which leaves frames out
+        score = stress.stress({"still": Standing()}, open_dataset("folder", folder), [change])[change, "still"][0].score
+        assert (score.overlap[10:21] == -1).all() and (score.overlap[35:40] == -1).all(), change
+        assert (score.overlap[21:30] >= 0).all(), change
+
+
 def test_what_is_stored_is_not_tracked_again(folder, tmp_path):
     """Rows and scores are the same; another making, seed or damaged file is tracked anew."""
     found, rows = open_dataset("folder", folder), []
