@@ -133,6 +133,7 @@ class Contender:
         row = {"name": self.name, **self.about, "frame_ms": float(np.median(frame_ms))}
         row["cpu_ms"] = 1000 * sum(one["cpu_s"] for one in self.rounds) / len(frame_ms)
         row["frames_per_s"] = 1000 / float(np.mean(frame_ms))
+        row["median_frames_per_s"] = 1000 / float(np.median(frame_ms))
         for stage in STAGES:
             spent = [value for one in self.rounds for value in one["stages_ms"].get(stage, ())]
             if spent:
@@ -310,6 +311,7 @@ def _columns(report: dict[str, Any]) -> list[str]:
         "frame_ms": "frame, ms (median)",
         "cpu_ms": "processor time, ms (mean)",
         "frames_per_s": "frames/s (mean)",
+        "median_frames_per_s": "frames/s (median frame)",
         "overlap": "overlap with the truth",
         "peak_mb": "peak memory, MB",
         "import_s": "import, s",

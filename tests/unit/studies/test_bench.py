@@ -6,7 +6,7 @@ import pytest
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.studies import bench_tracker as study
-from ebmtrack.studies.bench_tracker import STAGES, BenchOptions, bench, parse_contender
+from ebmtrack.studies.bench_tracker import STAGES, BenchOptions, Contender, bench, parse_contender
 
 
 def test_contenders_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +19,21 @@ def test_contenders_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < sum(ours["stages_ms"].values()) < 3 * ours["frame_ms"]
     for row in (ours, theirs):
         assert min(row["import_s"], row["init_s"], row["frame_ms"], row["frames_per_s"], row["cpu_ms"]) > 0
+        assert row["median_frames_per_s"] == pytest.approx(1000 / row["frame_ms"], rel=1e-3)
         assert 30 < row["peak_mb"] < 5000 and 0.3 < row["overlap"] <= 1
     lines = study.as_table(report).splitlines()
+    assert {"frames/s (mean)", "frames/s (median frame)"} <= {line[2:28].rstrip() for line in lines}
     assert "onnx" in lines[2] and "opencv:MIL" in lines[2] and any("refinement" in line for line in lines)
+
+
+def test_one_slow_frame_lowers_the_mean_rate_and_leaves_the_median_frame_alone() -> None:
+    """Three frames of 10 ms and one of 70: 40 frames/s over all, 100 of the median frame."""
+    contender = Contender.__new__(Contender)
+    contender.name, contender.about = "onnx", {}
+    one = {"frame_ms": [10.0, 70.0], "cpu_s": 0.04, "stages_ms": {}, "peak_mb": 100.0}
+    contender.rounds = [one, one | {"frame_ms": [10.0, 10.0]}]
+    row = contender.row(None)
+    assert (row["frames_per_s"], row["median_frames_per_s"], row["frame_ms"], row["cpu_ms"]) == (40, 100, 10, 20)
 
 
 @pytest.mark.parametrize("text", ["tensorflow", "opencv", "opencv:kcf", "torch:MIL", "opencv:NONE", ""])
