@@ -30,6 +30,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 DEEP = 65535  # the largest value of a 16-bit picture
 MARGIN_FRAC = 0.125  # of the first frame's range is added on either side, so that later frames may be a little brighter
 LAST_ZEROS = 16  # zeros at the end of a JPEG that has no end mark before them: the rest of it was never written
+PIXELS_OF_ONE_THREAD = 2**16  # up to which OpenCV converts a picture's colours without waking a second thread
 TAILS = (0.1, 99.9)  # percentiles that give the range: a few dead or hot pixels do not decide it
 
 
@@ -67,7 +68,20 @@ class SequenceReader:
                 self._range = value_range(picture_bgr)
                 self.note = _range_note(picture_bgr, self._range)
             picture_bgr = self._range.to_uint8(picture_bgr)
-        return cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2RGB)
+        return bgr_to_rgb(picture_bgr)
+
+
+def bgr_to_rgb(picture_bgr: np.ndarray) -> np.ndarray:
+    """Return a picture (h, w, 3) of uint8 with red and blue exchanged.
+
+    In bands of rows: for more pixels at once OpenCV wakes its threads, which go on spinning for half a millisecond and
+    take a core from the network.
+    """
+    picture_rgb, rows = np.empty(picture_bgr.shape, np.uint8), max(1, PIXELS_OF_ONE_THREAD // picture_bgr.shape[1])
+    for top in range(0, len(picture_bgr), rows):
+        band = slice(top, top + rows)
+        cv2.cvtColor(picture_bgr[band], cv2.COLOR_BGR2RGB, dst=picture_rgb[band])
+    return picture_rgb
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

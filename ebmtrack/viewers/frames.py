@@ -13,7 +13,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import in_frame_order
-from ebmtrack.images import PICTURES, SequenceReader, quiet_opencv, read_pages
+from ebmtrack.images import PICTURES, SequenceReader, bgr_to_rgb, quiet_opencv, read_pages
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
@@ -297,4 +297,4 @@ def _next_rgb(capture: cv2.VideoCapture) -> np.ndarray | None:
         return None
     if not there or frame is None or frame.size == 0:
         return None
-    return cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB) if frame.ndim == 2 else bgr_to_rgb(frame)

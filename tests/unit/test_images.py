@@ -15,7 +15,9 @@ import pytest
 from ebmtrack import images
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import (
+    PIXELS_OF_ONE_THREAD,
     SequenceReader,
+    bgr_to_rgb,
     decode_rgb,
     decode_rgba,
     encode_picture,
@@ -42,6 +44,21 @@ def test_a_picture_is_read_as_it_was_written_under_a_name_in_any_script(suffix, 
     read = read_rgb(path)
     assert read.shape == soft.shape and read.dtype == np.uint8
     assert np.abs(read.astype(int) - soft).mean() <= (4 if suffix.lower() in (".jpg", ".webp") else 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (211, 640), (480, 640), (3, PIXELS_OF_ONE_THREAD + 5)])
+def test_colours_are_exchanged_in_bands_that_one_thread_converts(shape, monkeypatch):
+    """Every pixel once, whatever is left over; a picture wider than a band goes row by row."""
+    picture, bands, convert = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8), [], cv2.cvtColor
+
+    def spy(band: np.ndarray, code: int, dst: np.ndarray) -> np.ndarray:
+        bands.append(band.shape[:2])
+        return convert(band, code, dst=dst)
+
+    monkeypatch.setattr(cv2, "cvtColor", spy)
+    np.testing.assert_array_equal(bgr_to_rgb(picture), picture[..., ::-1])
+    assert all(h == 1 or h * w <= PIXELS_OF_ONE_THREAD for h, w in bands)
+    assert sum(h for h, _ in bands) == shape[0]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp", ".ppm"])
