@@ -145,6 +145,17 @@ MUTANTS = [
         ("every[:h, w:] = whole, taken[h:], taken[:h, w:]", "every[:h, w:] = whole, taken[h:], taken[:h, :1]"),
     ),
     *mutants_of(
+        "ebmtrack.images",
+        ("test_images.py -k bands",),
+        ("slice(top, top + rows)", "slice(top, top + 1)"),
+        ("max(1, PIXELS_OF_ONE_THREAD // picture_bgr.shape[1])", "len(picture_bgr)"),
+    ),
+    *mutants_of(
+        "ebmtrack.studies.bench_tracker",
+        ("studies/test_bench.py -k median_frame",),
+        ("1000 / float(np.median(frame_ms))", "1000 / float(np.mean(frame_ms))"),
+    ),
+    *mutants_of(
         "ebmtrack.evaluation.worker",
         ("evaluation/test_runner.py -k anew or meanwhile or fails or leftover or resuming",),
         ("            del self.made[params]", "            pass"),
