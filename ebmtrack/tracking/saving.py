@@ -25,10 +25,10 @@ from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.state import TargetState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "is_calm")
-VECTORS = ("log_excess_hw", "position_yx", "size_hw", "box_xywh")
+VECTORS = ("log_excess_hw", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
 # parameters that may differ: they move no box of a later frame
 FREE = ("seed", "weights", "interval_samples", "interval_temperature", "interval_scale", "lost_logit")
 MOST_PIXELS = 1e7  # of a side or a coordinate, in the image
@@ -140,6 +140,8 @@ def _unpacked(
         log_excess_hw=arrays["log_excess_hw"],
         position_yx=arrays["position_yx"],
         size_hw=arrays["size_hw"],
+        found_yx=arrays["found_yx"],
+        found_hw=arrays["found_hw"],
         box_xywh=tuple(arrays["box_xywh"].tolist()),
         whole=whole,
         proposals=(),
@@ -240,7 +242,7 @@ def _check_values(
         where: the beginning of messages.
     """
     memory, weights, size_hw = facts["memory"], arrays["sample_weights"], arrays["size_hw"]
-    count, sizes = memory["count"], np.concatenate([size_hw, arrays["box_xywh"][2:]])
+    count, sizes = memory["count"], np.concatenate([size_hw, arrays["box_xywh"][2:], arrays["found_hw"]])
     sound = {
         "base_area": math.isclose(facts["base_area"], expected["base_area"], rel_tol=1e-6),
         "phase": facts["phase"] >= 0,
@@ -254,7 +256,8 @@ def _check_values(
         "sample_weights": (weights >= 0).all() and weights[:count].sum() > 0 and not weights[count:].any(),
         "log_excess_hw": np.abs(arrays["log_excess_hw"]).max() <= most_excess + 1e-6,
         "position_yx": np.abs(arrays["position_yx"]).max() <= MOST_PIXELS,
-        "size_hw or box_xywh": (sizes > 0).all() and sizes.max() <= MOST_PIXELS,
+        "found_yx": np.abs(arrays["found_yx"]).max() <= MOST_PIXELS,
+        "size_hw, box_xywh or found_hw": (sizes > 0).all() and sizes.max() <= MOST_PIXELS,
         "scale": math.isclose(facts["scale"] * facts["scale"] * expected["base_area"], size_hw.prod(), rel_tol=1e-4),
     }
     wrong = [name for name, is_sound in sound.items() if not is_sound]

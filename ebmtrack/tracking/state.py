@@ -63,6 +63,7 @@ class TargetState:
     scale: image pixels per pixel of the search region.
     box_xywh: the same box as the user sees it.
     lost_frames: number of frames since the target was last found.
+    found_yx, found_hw: its position and size then; the same as those above if it is not lost.
     is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
     whole: the features of the last whole look at the first search region.
     proposals: the last frame's proposal, or nothing if the target was not found, nor a weak peak followed.
@@ -82,6 +83,8 @@ class TargetState:
     scale: float
     box_xywh: tuple[float, float, float, float]
     lost_frames: int
+    found_yx: np.ndarray
+    found_hw: np.ndarray
     is_calm: bool
     whole: RegionFeatures
     proposals: tuple[Proposal, ...]

@@ -83,9 +83,13 @@ class Located:
 
     @property
     def is_followed(self) -> bool:
-        """Return whether the box follows the peak: the target is found, or the peak is at least a weak one."""
-        weak_score = self.state.params.weak_score
-        return self.is_found or (weak_score > 0 and self.found.score >= weak_score)
+        """Return whether the box follows the peak: the target is found, or the peak is at least a weak one.
+
+        Weak ones are followed in the first frames without the target: what is weak for longer is something else.
+        """
+        params = self.state.params
+        is_weak = params.weak_score > 0 and self.found.score >= params.weak_score
+        return self.is_found or (is_weak and self.state.lost_frames <= params.weak_frames)
 
     @property
     def is_sure(self) -> bool:
@@ -147,6 +151,8 @@ def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], st
     whole = state.whole if views[0].region.is_inner else views[0].features
     lost_frames = state.lost_frames + 1 if found.verdict == "not_found" else 0
     state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
+    if lost_frames == state.params.weak_frames + 1:  # away from what was weak and followed
+        state = state.move(state.found_yx, state.found_hw)
     one = Located(state, view, found)
     if not one.is_followed:
         return one
@@ -247,6 +253,8 @@ def learn(engine: Engine, state: TargetState, one: Located) -> None:
 
 def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     """Return the state that the next frame begins with."""
+    if one.is_found:
+        state = dataclasses.replace(state, found_yx=state.position_yx, found_hw=state.size_hw)
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 
 

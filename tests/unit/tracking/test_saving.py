@@ -183,7 +183,7 @@ def array(name, values_of):
         (array("position_yx", lambda values: values[:1]), r"position_yx is float64 \(1,\)"),
         (array("position_yx", lambda values: values * np.nan), "position_yx holds numbers that are not finite"),
         (array("position_yx", lambda values: values + 1e30), "position_yx is out of range"),
-        (array("size_hw", lambda values: values * 0), "size_hw or box_xywh is out of range"),
+        (array("size_hw", lambda values: values * 0), "size_hw, box_xywh or found_hw is out of range"),
         (array("log_excess_hw", lambda values: values - 1e5), "log_excess_hw is out of range"),
         (array("sample_weights", lambda values: -values), "sample_weights is out of range"),
     ],

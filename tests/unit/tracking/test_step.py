@@ -299,6 +299,25 @@ def test_below_the_weak_score_the_box_stays():
     assert run.state.proposals == () and len(run.engine.climbed) == climbs
 
 
+def test_weak_peaks_are_followed_for_a_few_frames_only():
+    """Then the box goes back to where the target was last found, and waits there."""
+    run = Run(looks_around=2, weak_score=0.1, weak_frames=3)
+    run.frame(HERE)
+    found = run.state
+    run.frame(NOWHERE)  # a weak peak of 0.2 in the middle
+    weak, places = scores((9, 11, 0.15)), []
+    run.engine.arrive = lambda boxes: boxes
+    for _ in range(4):
+        run.frame(weak, NOWHERE, NOWHERE)
+        places.append(run.state.position_yx.copy())
+    assert places[0][1] > found.position_yx[1] + 20 and places[1][1] > places[0][1] + 20  # the second and third frame
+    assert places[2].tolist() == places[3].tolist() == found.position_yx.tolist()
+    assert run.state.size_hw.tolist() == found.size_hw.tolist() and run.state.box_xywh == found.box_xywh
+    assert run.state.lost_frames == 5 and run.state.scale == found.scale
+    run.frame(HERE, NOWHERE, NOWHERE)
+    assert run.state.lost_frames == 0 and run.state.found_yx.tolist() == run.state.position_yx.tolist()
+
+
 def test_without_looking_around_one_region_is_seen():
     run = lost(looks_around=0)
     run.frame(NOWHERE)
