@@ -56,7 +56,7 @@ def write_cutouts(source: Source, out: Path, least_side: float = 48.0, frames: i
 
     Args:
         source: targets, such as a part of `open_training_folder`.
-        out: folder of the cut-outs.
+        out: folder of the cut-outs; made with the first one, since training refuses a pool's if it is empty.
         least_side: of a box, in pixels.
         frames: number of frames of a video that are tried, evenly spread.
 
@@ -64,12 +64,13 @@ def write_cutouts(source: Source, out: Path, least_side: float = 48.0, frames: i
         For each frame that is tried the file of its cut-out, or None if there is none.
 
     Raises:
-        ConfigError: if `least_side` or `frames` is not positive.
+        ConfigError: if `least_side` or `frames` is not positive, or `out` is a file.
         DatasetError: if an image cannot be read.
     """
     if not (least_side > 0 and frames > 0):
         raise ConfigError(f"least_side={least_side}, frames={frames}: both must be above 0")
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: cut-outs go to a folder, and this is none; choose another")
     for index in range(len(source)):
         boxes = source.boxes_xywh(index)
         able = np.flatnonzero(source.visible(index) & (boxes[:, 2:].min(axis=1) >= least_side))

@@ -123,7 +123,7 @@ def open_pool(
 ) -> dict[str, Source]:
     """Open the pool under `root` (got10k/, coco/, cutouts/, backgrounds/): {"video", "stills", "synthetic"}.
 
-    Kinds whose folder is missing are left out. Encoded files stay in memory (130 MB).
+    Kinds whose folder is missing are left out; compositions need both of theirs. Encoded files stay in memory (130 MB).
 
     Args:
         root: The pool's folder.
@@ -142,7 +142,7 @@ def open_pool(
     found: dict[str, Source] = {}
     if (root / "coco").is_dir():
         found["stills"] = _part_of(CocoSource(root / "coco", name="stills", store=store, **STILLS), part, root)
-    if (root / "cutouts").is_dir():
+    if _has_material(root):
         material = (root / "cutouts", root / "backgrounds")
         found["synthetic"] = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
     if found and not (root / "got10k").is_dir():
@@ -170,10 +170,15 @@ def open_training_folder(
         DatasetError: If data are missing or malformed.
     """
     root = Path(root)
-    if any((root / name).is_dir() for name in ("got10k", "coco", "cutouts")):
+    if any((root / name).is_dir() for name in ("got10k", "coco")) or _has_material(root):
         return open_pool(root, part, decoded_limit)
     video = VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit))
     return {"video": _part_of(video, part, root)}
+
+
+def _has_material(root: Path) -> bool:
+    """Return whether a folder has both folders of compositions; `ebmtrack cut-outs` makes one of them anywhere."""
+    return (root / "cutouts").is_dir() and (root / "backgrounds").is_dir()
 
 
 def _part_of(source: Source, part: str, root: Path) -> Selection:

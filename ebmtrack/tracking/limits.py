@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ LIMITS = {  # least and most value; the numbers that are not listed may be 0 or 
     "blur_sigmas": (0.01, math.inf),
     "rotations_deg": (-math.inf, math.inf),
     "dropout": (0, 0.99),
-    "learning_rate": (0, 1),
-    "hard_negative_learning_rate": (0, 1),
+    "learning_rate": (0, 0.99),  # 1 leaves no weight for what was learned before, and the memory divides by that
+    "hard_negative_learning_rate": (0, 0.99),
     "initial_samples_least_weight": (0, 1),
     "update_every": (1, math.inf),
     "not_found_threshold": (-math.inf, math.inf),
@@ -61,7 +62,7 @@ def check_numbers(params: Any) -> None:
         least, most = LIMITS.get(field.name, (0, math.inf))
         fits = _has_shape(numbers, SHAPES.get(field.name, ()))
         if fits and np.isfinite(numbers).all() and (numbers >= least).all() and (numbers <= most).all():
-            if not is_whole or (numbers == np.floor(numbers)).all():
+            if not is_whole or isinstance(value, Integral):  # 2.0 would end in an error where things are counted
                 continue
         raise ConfigError(f"tracker parameter {field.name}={value!r}: {_allowed(field.name, is_whole, least, most)}")
 

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ebmtrack.commands.data import CutOuts
 from ebmtrack.data.cutouts import cut_out, write_cutouts
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.errors import ConfigError
 from ebmtrack.videos.source import Source
 from ebmtrack.videos.synthetic import SyntheticSource
@@ -112,7 +114,28 @@ def test_compositions_take_them(tmp_path: Path):
     assert source.frame(0, 0).ndim == 3
 
 
+def test_own_sequences_stay_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Their cut-outs are no pool: the folder can be opened, and cut out of, again."""
+    for name in ("ball1", "ball2", "ball3"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), picture(BOX)[..., ::-1])
+        (tmp_path / name / "groundtruth_rect.txt").write_text("60,50,60,80\n")
+    for _ in range(2):
+        CutOuts(path=tmp_path, least_side=100).run()
+        assert "0 cut-outs of 0 boxes" in capsys.readouterr().out and not (tmp_path / "cutouts").exists()
+    for _ in range(2):
+        CutOuts(path=tmp_path).run()
+        assert "2 cut-outs of 2 boxes" in capsys.readouterr().out
+    assert {*open_training_folder(tmp_path)} == {"video"}
+
+
 @pytest.mark.parametrize("wrong", [{"least_side": 0}, {"least_side": float("nan")}, {"frames": 0}])
 def test_wrong_limits_are_refused(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         list(write_cutouts(Targets(), tmp_path, **wrong))
+
+
+def test_a_file_is_no_folder_of_cut_outs(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="this is none; choose another"):
+        list(write_cutouts(Targets(), tmp_path / "file"))

@@ -23,6 +23,8 @@ WHOLE = [f.name for f in dataclasses.fields(TrackerParams) if type(f.default) is
         ("sample_size", 0, "must be a whole number, at least 16"),
         ("ascent_steps", -1, "must be a whole number, at least 0"),
         ("ascent_steps", 2.5, "must be a whole number, at least 0"),
+        ("candidates", 2.0, "must be a whole number, at least 1"),
+        ("learning_rate", 1, "must be a finite number, 0 to 0.99"),
         ("position_step", math.nan, "must be a finite number, at least 0"),
         ("size_step", math.inf, "must be a finite number, at least 0"),
         ("search_factor", 0.5, "must be a finite number, at least 1"),
@@ -55,7 +57,7 @@ def test_a_number_without_sense_is_refused_in_one_line(name, value, allowed):
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_number_has_limits(name):
     """Nothing that is not finite passes; whole numbers stay whole; the ends of the limits are allowed."""
-    for value in (math.nan, math.inf, -math.inf, "1", None, (1, 2)) + ((1.5,) if name in WHOLE else ()):
+    for value in (math.nan, math.inf, -math.inf, "1", None, (1, 2)) + ((1.5, 20.0) if name in WHOLE else ()):
         with pytest.raises(ConfigError, match=f"^tracker parameter {name}="):
             TrackerParams(**{name: value})
     for end in filter(math.isfinite, LIMITS.get(name, (0, math.inf))):
