@@ -258,7 +258,8 @@ def _providers(name: str, available: list[str]) -> list[str]:
     wanted = PROVIDERS.get(name.lower(), name)
     if wanted not in available:
         known = ", ".join(map(short_name, available))
-        raise ConfigError(f"the installed ONNX Runtime has no provider {name!r}; it has {known}")
+        advice = "; PyTorch knows GPUs: pip install 'ebmtrack[train]'" if name.startswith("cuda") else ""
+        raise ConfigError(f"the installed ONNX Runtime has no provider {name!r}; it has {known}{advice}")
     return list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
 
 

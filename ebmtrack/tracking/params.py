@@ -136,8 +136,10 @@ def _from_file(path: Path) -> TrackerParams:
     try:
         make = runpy.run_path(str(path)).get("parameters")
         if make is None:
-            raise ConfigError(f"{path}: defines no function parameters(); see docs/extending.md")
+            raise ConfigError("defines no function parameters(); see docs/extending.md")
         params = make()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except EbmtrackError:
         raise
     except Exception as error:  # whatever a user's file may do

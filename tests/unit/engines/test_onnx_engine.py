@@ -223,6 +223,8 @@ def test_graphs_and_arrays_that_do_not_fit_the_description_are_refused(copied):
 def test_a_provider_that_is_not_there_is_refused(copied):
     with pytest.raises(ConfigError, match="has no provider 'directml'; it has .*cpu"):
         load_onnx_engine(copied, "directml")
+    with pytest.raises(ConfigError, match=r"has no provider 'cuda'; .*pip install 'ebmtrack\[train\]'$"):
+        load_onnx_engine(copied, "cuda")
     assert load_onnx_engine(copied / "network.json", "CPUExecutionProvider").info.device == "cpu"
 
 

@@ -42,13 +42,18 @@ def test_a_file_gives_its_set_up_and_its_name(tmp_path):
         ("def parameters(): return {}['a']", "KeyError: 'a'"),
         ("from ebmtrack.tracking.params import load_params as p\ndef parameters(): return p('dimp81')", "dimp18"),
         ("def parameters(:", "SyntaxError"),
+        (
+            "from ebmtrack.tracking.params import TrackerParams\ndef parameters(): return TrackerParams(candidates=0)",
+            "candidates=0: must be a whole number",
+        ),
     ],
 )
 def test_files_that_give_none_are_refused_in_one_line(tmp_path, text, what):
     path = tmp_path / "mine.py"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=what):
+    with pytest.raises(ConfigError, match=what) as caught:
         load_params(str(path))
+    assert str(caught.value).startswith(f"{path}: ") and str(caught.value).count(str(path)) == 1
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
