@@ -202,4 +202,4 @@ class CutOuts:
             if name != "synthetic":
                 for file in tqdm(write_cutouts(source, out, self.least_side, self.frames), desc=name, unit=" boxes"):
                     tried, kept = tried + 1, kept + (file is not None)
-        print(f"{kept} cut-outs of {tried} boxes are in {out}")
+        print(f"{kept} cut-outs of {tried} boxes" + (f" are in {out}" if kept else ": nothing was written"))

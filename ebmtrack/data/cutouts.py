@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import write_bytes
 from ebmtrack.videos.source import Source
 
@@ -52,7 +53,8 @@ def cut_out(image: np.ndarray, box_xywh: Sequence[float] | np.ndarray) -> np.nda
 def write_cutouts(source: Source, out: Path, least_side: float = 48.0, frames: int = 2) -> Iterator[Path | None]:
     """Write the cut-outs of a source's targets into a folder; those that are there are left as they are.
 
-    A file's name is cut-FAMILY-KIND_NUMBER.webp: compositions take its beginning for the kind of object.
+    An image that cannot be read is left out, with a warning. A file's name is cut-FAMILY-KIND_NUMBER.webp: compositions
+    take its beginning for the kind of object.
 
     Args:
         source: targets, such as a part of `open_training_folder`.
@@ -65,7 +67,6 @@ def write_cutouts(source: Source, out: Path, least_side: float = 48.0, frames: i
 
     Raises:
         ConfigError: if `least_side` or `frames` is not positive, or `out` is a file.
-        DatasetError: if an image cannot be read.
     """
     if not (least_side > 0 and frames > 0):
         raise ConfigError(f"least_side={least_side}, frames={frames}: both must be above 0")
@@ -79,7 +80,13 @@ def write_cutouts(source: Source, out: Path, least_side: float = 48.0, frames: i
             if file.exists():
                 yield file
                 continue
-            piece = cut_out(source.frame(index, int(frame)), boxes[frame])
+            try:
+                image = source.frame(index, int(frame))
+            except DatasetError as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+                yield None
+                continue
+            piece = cut_out(image, boxes[frame])
             if piece is not None:
                 write_bytes(file, _webp(piece))
             yield None if piece is None else file

@@ -77,7 +77,9 @@ def restore_targets(
     about, arrays = _read(Path(path))
     if about.get("format_version") != FORMAT_VERSION:
         found = about.get("format_version")
-        raise CheckpointError(f"{path}: has format version {found!r}, this ebmtrack reads {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"{path}: has format version {found!r}, this ebmtrack reads {FORMAT_VERSION}; save it anew"
+        )
     try:
         _check_kinds(about, {"next_id": 0, "targets": {}, "network": "", "params": {}})
         _check_params(about["params"], json.loads(json.dumps(as_json(params))))

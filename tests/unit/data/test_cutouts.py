@@ -11,7 +11,7 @@ import pytest
 from ebmtrack.commands.data import CutOuts
 from ebmtrack.data.cutouts import cut_out, write_cutouts
 from ebmtrack.data.pool import open_training_folder
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos.source import Source
 from ebmtrack.videos.synthetic import SyntheticSource
 
@@ -102,6 +102,18 @@ def test_files_are_written_once_and_named_by_kind(tmp_path: Path):
     first[0].write_bytes(b"mine")
     assert list(write_cutouts(Targets(), tmp_path)) == first
     assert first[0].read_bytes() == b"mine"
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path):
+    class Damaged(Targets):
+        def frame(self, index, frame):
+            if index == 1:
+                raise DatasetError("0012.jpg: not a readable image")
+            return super().frame(index, frame)
+
+    with pytest.warns(UserWarning, match=r"left out: 0012\.jpg: not a readable image"):
+        files = list(write_cutouts(Damaged(), tmp_path))
+    assert [file is not None for file in files] == [True, True, False]
 
 
 def test_compositions_take_them(tmp_path: Path):
