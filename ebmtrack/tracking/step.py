@@ -151,7 +151,7 @@ def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], st
     whole = state.whole if views[0].region.is_inner else views[0].features
     lost_frames = state.lost_frames + 1 if found.verdict == "not_found" else 0
     state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
-    if lost_frames == state.params.weak_frames + 1:  # away from what was weak and followed
+    if state.params.weak_score > 0 and lost_frames == state.params.weak_frames + 1:  # away from what was followed
         state = state.move(state.found_yx, state.found_hw)
     one = Located(state, view, found)
     if not one.is_followed:

@@ -318,6 +318,13 @@ def test_weak_peaks_are_followed_for_a_few_frames_only():
     assert run.state.lost_frames == 0 and run.state.found_yx.tolist() == run.state.position_yx.tolist()
 
 
+def test_without_a_weak_score_a_lost_box_stays_to_the_bit():
+    run = Run(looks_around=0, weak_score=0.0, weak_frames=1)
+    box = run.state.box_xywh
+    for _ in range(4):
+        assert run.frame(NOWHERE).box_xywh is box
+
+
 def test_without_looking_around_one_region_is_seen():
     run = lost(looks_around=0)
     run.frame(NOWHERE)
