@@ -39,21 +39,21 @@ def engine():
     return TorchEngine(InferenceNet(dimp18(), precision="float32"))
 
 
-def follow(tracker, frames, seed) -> np.ndarray:
-    """The boxes of a tracker over a video."""
+def follow(tracker, frames, seed, started=lambda: None) -> np.ndarray:
+    """The boxes of a tracker over a video; `started` is called after the first frame."""
     tracker.init(frames[0], BOX, seed=seed)
+    started()
     return np.array([tracker.update(frame).box_xywh for frame in frames[1:]])
 
 
-def follow_all(shared: Lockstep, videos, before=lambda number: None) -> dict:
+def follow_all(shared: Lockstep, videos, started=lambda: None) -> dict:
     """Boxes, or the exception, by number of video, each in a thread of its own."""
     answers: dict = {}
 
     def one(number: int) -> None:
         try:
-            before(number)
             with shared.lane() as lane:
-                answers[number] = follow(lane, videos[number], number)
+                answers[number] = follow(lane, videos[number], number, started)
         except Exception as error:
             answers[number] = error
 
@@ -77,8 +77,8 @@ def test_boxes_are_those_of_one_video_at_a_time(engine):
             looks.append(len(requests))
             return engine.look(requests, mark)
 
-    started = threading.Barrier(len(VIDEOS))
-    together = follow_all(Lockstep(Counting(), PARAMS), VIDEOS, lambda number: started.wait())
+    started = threading.Barrier(len(VIDEOS))  # else a lane may be done before the next one has started
+    together = follow_all(Lockstep(Counting(), PARAMS), VIDEOS, started.wait)
     for number, frames in enumerate(VIDEOS):
         assert np.array_equal(together[number], follow(Tracker(engine, PARAMS), frames, number))
     assert sum(looks) == sum(len(frames) - 1 for frames in VIDEOS) and max(looks) > 1
