@@ -159,6 +159,7 @@ def open_training_folder(
     """Open a folder of training data: the kinds of the pool that are there, or own sequences as {"video"}.
 
     Of own sequences every tenth, chosen by a checksum of its name, is held back for validation, and at least one.
+    Beside them the folder may hold `cutouts/` and `backgrounds/`, which make {"video", "synthetic"}.
 
     Args:
         root: A pool's folder, or a folder of NAME/{img, groundtruth_rect.txt or labels (`videos.labels`)}.
@@ -170,10 +171,12 @@ def open_training_folder(
         DatasetError: If data are missing or malformed.
     """
     root = Path(root)
-    if any((root / name).is_dir() for name in ("got10k", "coco")) or _has_material(root):
+    has_material = _has_material(root)
+    if any((root / name).is_dir() for name in ("got10k", "coco")) or (has_material and not folder.has_sequences(root)):
         return open_pool(root, part, decoded_limit)
     video = VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit))
-    return {"video": _part_of(video, part, root)}
+    compositions = open_pool(root, part, decoded_limit) if has_material else {}
+    return {"video": _part_of(video, part, root), **compositions}
 
 
 def _has_material(root: Path) -> bool:

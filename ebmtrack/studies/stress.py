@@ -120,6 +120,7 @@ def noise(frames: Frames, rng: np.random.Generator) -> Frames:
         yield np.clip(np.rint(noisy), 0, 255).astype(np.uint8), box
 
 
+FIRST_CHANGED = {"jump": JUMP_EVERY, "hidden": HIDDEN_FROM}  # frames before the first one that these two change
 CHANGES: dict[str, tuple[Change, str]] = {  # what a change does, and what happens, for people
     "none": (lambda frames, rng: frames, "nothing is changed"),
     "jump": (jumping, "every 15 frames the picture moves by 2.5 target sizes in some direction"),
@@ -170,10 +171,14 @@ def stress(
     """
     chosen = [check_name("change", change, CHANGES) for change in changes or CHANGES]
     width, trials = max(map(len, trackers)), {}
+    sequences = [dataset.load(one) for one in dataset.select()]
     say(f"{'change':8}  {'tracker':{width}}    AUC   OP50   lost")
     for change in chosen:
+        first = FIRST_CHANGED.get(change, 0)
+        if short := sum(len(sequence) <= first for sequence in sequences):
+            say(f"{change}: {short} of {len(sequences)} sequences end before frame {first}, where it begins")
         for name, tracker in trackers.items():
-            found = [_trial(tracker, dataset.load(one), change, seed, name, store) for one in dataset.select()]
+            found = [_trial(tracker, one, change, seed, name, store) for one in sequences]
             trials[change, name] = found
             summary, lost = summarise([trial.score for trial in found]), np.mean([trial.lost for trial in found])
             say(f"{change:8}  {name:{width}}  {summary.auc:.3f}  {summary.op50:.3f}  {lost:.3f}")

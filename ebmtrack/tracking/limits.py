@@ -11,10 +11,10 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 
-LIMITS = {  # least and most value; the numbers that are not listed may be 0 or more
-    "sample_size": (16, math.inf),
-    "search_factor": (1, math.inf),
-    "max_scale_change": (1, math.inf),
+LIMITS = {  # least and most value, far beyond what is of use; the numbers that are not listed may be 0 or more
+    "sample_size": (16, 4096),  # larger ones do not fit into memory
+    "search_factor": (1, 1000),
+    "max_scale_change": (1, 1000),
     "shift_fracs": (-math.inf, math.inf),
     "blur_sigmas": (0.01, math.inf),
     "rotations_deg": (-math.inf, math.inf),
@@ -28,10 +28,16 @@ LIMITS = {  # least and most value; the numbers that are not listed may be 0 or 
     "hard_negative_threshold": (-math.inf, math.inf),
     "clear_score": (-math.inf, math.inf),
     "inside_frac": (0, 1),
-    "candidates": (1, math.inf),
+    "dropout_copies": (0, 1000),
+    "memory_size": (0, 10_000),
+    "candidates": (1, 10_000),
+    "position_jitter": (0, 100),  # of the target's size
+    "size_jitter": (0, 100),
+    "ascent_steps": (0, 10_000),
     "average_best": (1, math.inf),
     "calibration": (0, 1),
     "max_aspect": (1, math.inf),
+    "interval_samples": (0, 100_000),
     "interval_temperature": (0.01, math.inf),
     "interval_scale": (-math.inf, math.inf),
     "lost_logit": (-math.inf, math.inf),
@@ -91,4 +97,4 @@ def _allowed(name: str, is_whole: bool, least: float, most: float) -> str:
     kind = kinds.get(shape) or f"{shape[0]} finite numbers"
     if math.isinf(most):
         return f"must be {kind}" + (f", at least {least:g}" if math.isfinite(least) else "")
-    return f"must be {kind}, {least:g} to {most:g}"
+    return f"must be {kind}, {least} to {most}"

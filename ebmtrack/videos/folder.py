@@ -43,11 +43,21 @@ def places(root: Path) -> dict[str, Path]:
     root = existing_folder(Path(root))
     if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
         root = root.resolve()
-    below = [root] if _is_labelled(root) else visible_paths(root.iterdir())
-    found = [path for path in below if path.is_dir() and _is_labelled(path)]
+    found = _labelled(root)
     if not found:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} or labels in them; see docs/data.md")
     return {path.name: path for path in found}
+
+
+def has_sequences(root: Path) -> bool:
+    """Return whether there are sequences below `root`, or it is one."""
+    return root.is_dir() and bool(_labelled(root))
+
+
+def _labelled(root: Path) -> list[Path]:
+    """Return the folders of the sequences below `root`, or `root` itself."""
+    below = [root] if _is_labelled(root) else visible_paths(root.iterdir())
+    return [path for path in below if path.is_dir() and _is_labelled(path)]
 
 
 def _is_labelled(place: Path) -> bool:

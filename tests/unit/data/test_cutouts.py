@@ -39,7 +39,7 @@ class Targets(Source):
         return 3
 
     def target_name(self, index):
-        return ("Ball_07", "web_cars_0012#34", "web_cars_0013#35")[index]
+        return ("Ball_Court_07", "web_cars_0012#34", "web_cars_0013#35")[index]
 
     def category(self, index):
         return ("", "red car", "red car")[index]
@@ -51,7 +51,22 @@ class Targets(Source):
         return np.array([False, True, True, True]) if index == 0 else np.ones(1, bool)
 
     def frame(self, index, frame):
+        assert self.visible(index)[frame], "nothing is to be cut where the target cannot be seen"
         return picture(self.boxes_xywh(index)[frame].astype(int), seed=frame)
+
+
+def shape(*bars_xywh) -> np.ndarray:
+    """Return (200, 220, 3) RGB: red bars on mottled green; their places are relative to BOX."""
+    image = picture()
+    for x, y, w, h in bars_xywh:
+        image[BOX[1] + y : BOX[1] + y + h, BOX[0] + x : BOX[0] + x + w] = (210, 40, 30)
+    return image
+
+
+CROSS = ((22, 0, 16, 80), (0, 32, 60, 16))
+CORNERS = ((0, 0, 13, 13), (47, 0, 13, 13), (0, 67, 13, 13), (47, 67, 13, 13))
+COMB = ((0, 0, 60, 16), *((x, 0, 8, 80) for x in (0, 17, 35, 52)))  # its outline is 2.4 times its hull's
+CLAMP = ((0, 0, 11, 80), (0, 0, 60, 11), (0, 69, 60, 11))  # 0.4 of its hull's area
 
 
 def test_the_outline_is_that_of_the_object():
@@ -78,14 +93,33 @@ def test_a_large_object_is_made_smaller_and_keeps_its_shape():
     "image, box",
     [
         (picture((-10, 50, 60, 80)), (0, 50, 50, 80)),  # the image's edge cuts the object
+        (picture((180, 50, 60, 80)), (180, 50, 40, 80)),
+        (picture((60, -10, 60, 80)), (60, 0, 60, 70)),
+        (picture((60, 140, 60, 80)), (60, 140, 60, 60)),
         (picture((60, 50, 26, 80), (94, 50, 26, 80)), BOX),  # two pieces
         (picture((60, 50, 30, 80)), BOX),  # the object reaches three sides only
         (picture((60, 50, 12, 18)), (60, 50, 12, 18)),  # too small
+        (picture((60, 50, 60, 20)), (60, 50, 60, 20)),  # too thin
+        (shape(*CROSS, *CORNERS), BOX),  # 0.75 of it in its largest piece, which is all of CROSS
+        (shape(*COMB), BOX),
+        (shape(*CLAMP), BOX),
         (picture(), BOX),  # nothing there
     ],
 )
 def test_an_outline_that_is_not_believable_is_refused(image, box):
     assert cut_out(image, box) is None
+
+
+def test_a_cross_is_believed():
+    """Its outline is 1.3 times its hull's, and it fills 0.6 of it."""
+    piece = cut_out(shape(*CROSS), BOX)
+    assert piece is not None and abs((piece[..., 3] > 127).sum() - (16 * 80 + 60 * 16 - 16 * 16)) < 100
+
+
+def test_the_shorter_side_counts(tmp_path: Path):
+    """BOX is 60 x 80: with 61 pixels asked for it is not tried, with 60 it is."""
+    assert list(write_cutouts(Targets(), tmp_path, least_side=61)) == []
+    assert len(list(write_cutouts(Targets(), tmp_path, least_side=60))) == 3
 
 
 def test_a_box_that_is_all_object_is_refused():
@@ -139,6 +173,22 @@ def test_own_sequences_stay_what_they_are(tmp_path: Path, capsys: pytest.Capture
         CutOuts(path=tmp_path).run()
         assert "2 cut-outs of 2 boxes" in capsys.readouterr().out
     assert {*open_training_folder(tmp_path)} == {"video"}
+
+
+def test_own_sequences_train_beside_compositions(tmp_path: Path):
+    """Backgrounds beside cut-outs make compositions; the sequences stay."""
+    for name in ("ball1", "ball2", "ball3"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), picture(BOX)[..., ::-1])
+        (tmp_path / name / "groundtruth_rect.txt").write_text("60,50,60,80\n")
+    for folder in ("cutouts", "backgrounds"):
+        (tmp_path / folder).mkdir()
+    assert len(list(write_cutouts(Targets(), tmp_path / "cutouts"))) == 3
+    for number in range(20):  # about one in fifteen is held back, by its name
+        cv2.imwrite(str(tmp_path / "backgrounds" / f"{number}.jpg"), cv2.resize(picture(), (400, 360)))
+    sources = open_training_folder(tmp_path, "all")
+    assert {name: len(sources[name]) > 0 for name in sources} == {"video": True, "synthetic": True}
+    assert len(sources["video"]) == 3 and len(open_training_folder(tmp_path)["video"]) == 2
 
 
 @pytest.mark.parametrize("wrong", [{"least_side": 0}, {"least_side": float("nan")}, {"frames": 0}])

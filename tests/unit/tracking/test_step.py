@@ -299,6 +299,14 @@ def test_below_the_weak_score_the_box_stays():
     assert run.state.proposals == () and len(run.engine.climbed) == climbs
 
 
+def test_a_peak_of_the_weak_score_itself_is_followed():
+    run = lost(weak_score=0.125)
+    run.engine.arrive = lambda boxes: boxes
+    before = run.state.position_yx.copy()
+    run.frame(scores((9, 11, 0.125)), NOWHERE, NOWHERE)
+    assert run.state.position_yx[1] > before[1] + 20
+
+
 def test_weak_peaks_are_followed_for_a_few_frames_only():
     """Then the box goes back to where the target was last found, and waits there."""
     run = Run(looks_around=2, weak_score=0.1, weak_frames=3)
