@@ -72,11 +72,11 @@ def quantize_graphs(
     regions: list[np.ndarray],
     note: Callable[[str], None],
 ) -> dict[str, onnx.ModelProto]:
-    """Return the graphs with the convolutions of every frame in 8 bits, but for the stem and layer1.
+    """Return the graphs with the convolutions of every frame in 8 bits, but for those at stride 2, which lose most.
 
-    Those two lose most. Calibrated on training video, judged in search regions of 21 held-back sequences: boxes end
-    0.11 pixels (median) from those in float32 with them in 8 bits, 0.07 without. Ranges up to the 99.999th percentile
-    of activations instead of their extremes bring that to 0.05; entropy changes nothing (ebm18_small, 2026-11-28).
+    Ranges of activations reach up to their 99.999th percentile: boxes end 0.05 pixels (median) from those in float32,
+    with extremes 0.07 (21 held-back sequences, layer1 in float32 too; ebm18_small, 2026-11-28). layer1 in 8 bits loses
+    nothing on held-back video that can be measured (docs/results.md, 2026-11-29).
 
     Args:
         graphs: in float32, by file name.
@@ -108,14 +108,10 @@ def quantize_graphs(
 
 
 def first_layers(look: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes before the first convolution of stride 2 after the stem: the stem and layer1."""
-    names = [node.name for node in look.graph.node]
-    strided = [
-        node.name
-        for node in look.graph.node
-        if any(one.name == "strides" and list(one.ints) == [2, 2] for one in node.attribute) and node.op_type == "Conv"
-    ]
-    return names[: names.index(strided[1])]
+    """Return the names of the nodes at stride 2: those before the second node that halves both sides."""
+    nodes = look.graph.node
+    halves = [any(one.name == "strides" and list(one.ints) == [2, 2] for one in node.attribute) for node in nodes]
+    return [node.name for node in nodes[: halves.index(True, halves.index(True) + 1)]]
 
 
 def quantize(

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from contextlib import nullcontext
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,12 +23,15 @@ from ebmtrack.checkpoints.native import (
 )
 from ebmtrack.engines import choose_engine, engine_facts, load_engine
 from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
+from ebmtrack.engines.export.graphs import look_graph
 from ebmtrack.engines.export.network import export_network
+from ebmtrack.engines.export.quantize import first_layers
 from ebmtrack.engines.onnx_energy import BoxMaps
 from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
 from ebmtrack.engines.onnx_files import find_exported, open_sessions, read_exported
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.nets.backbone import fold_batch_norm
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.tracking.params import load_params
@@ -235,7 +239,9 @@ def test_a_network_that_is_not_there_is_named():
 
 
 def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, caplog, capfd):
-    """Weights in half precision; convolutions in 8 bits but for the stem and layer1."""
+    """Weights in half precision; convolutions in 8 bits but for those at stride 2."""
+    import onnx
+
     regions = [image(name, 288, 288) for name in ("walk", "train0", "test0")]
     patch, found, sizes = image("walk", 288, 288), {}, {}
     for precision in ("float16", "int8"):
@@ -257,6 +263,18 @@ def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, ca
     assert sizes["int8"] < 0.85 * sizes["float16"] < 0.45 * sum(f.stat().st_size for f in (folder / "out").iterdir())
     with pytest.raises(ConfigError, match="computes in float32, not in bfloat16: leave out --precision"):
         load_onnx_engine(tmp_path / "float16", precision="bfloat16")
+    convolutions = [node for node in onnx.load(tmp_path / "int8" / "look.onnx").graph.node if node.op_type == "Conv"]
+    in_8_bits = [node.input[0].endswith("DequantizeLinear_Output") for node in convolutions]
+    assert in_8_bits == [False] + [True] * (len(convolutions) - 1)  # the stem alone is at stride 2
+
+
+def test_what_is_at_stride_2_stays_out_of_8_bits():
+    """Of a ResNet the stem; of EfficientNet-Lite0 also its first block and the expansion of the second one."""
+    for arch, expected in (("dimp18", 1), ("ebm_lite", 4)):
+        net = cast(TrackerNet, fold_batch_norm(TrackerNet(arch).eval().requires_grad_(False)))
+        look = look_graph(net)
+        kept = first_layers(look)
+        assert sum(node.op_type == "Conv" for node in look.graph.node if node.name in kept) == expected
 
 
 def test_int8_needs_pictures_and_precisions_are_known(folder, engine, tmp_path):
