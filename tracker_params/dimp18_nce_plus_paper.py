@@ -12,6 +12,8 @@ from ebmtrack.tracking.params import TrackerParams
 def parameters() -> TrackerParams:
     """Return the set-up as a value."""
     return dimp18_nce_plus.parameters().replace(
+        sample_size=288,  # DiMP-18 (pytracking)
+        search_factor=5.0,
         position_step=2.5e-3,  # BMVC 2020, supplement D.1
         size_step=2.5e-3,
         position_jitter=0.1,

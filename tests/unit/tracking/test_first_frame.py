@@ -12,7 +12,7 @@ from ebmtrack.tracking.random_numbers import RandomNumbers
 from tests.support.golden import image
 from tests.support.scripted_engine import ScriptedEngine
 
-PARAMS = load_params("dimp18_nce_plus")
+PARAMS = load_params("dimp18")
 PICTURE = image("walk", 200, 260)
 PLAIN = TrackerParams(sample_size=288, shift_fracs=(), flip=False, blur_sigmas=(), rotations_deg=())
 BOX = np.array([92.5, 68.5, 36.0, 64.0])  # 288 pixels are six times the root of its area

@@ -167,8 +167,8 @@ def test_boxes_stay_near_those_without_inner_looks(shipped, monkeypatch):
     assert any(taken[: len(taken) // 2]) and not any(taken[len(taken) // 2 :])
     for some, others in zip(*found):
         for one, other in zip(some, others):
-            assert one.found and one.score_map.shape == other.score_map.shape == (19, 19)
-            assert one.score == pytest.approx(other.score, rel=0.3)
+            assert one.found and one.score_map.shape == other.score_map.shape == (18, 18)
+            assert one.score == pytest.approx(other.score, rel=0.4)
             assert iou_xywh(torch.tensor(one.box_xywh), torch.tensor(other.box_xywh)) > 0.7
 
 

@@ -18,7 +18,7 @@ from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.state import TargetState
 from tests.support.scripted_engine import ScriptedEngine
 
-PARAMS = load_params("dimp18_nce_plus")
+PARAMS = load_params("dimp18_nce_plus").replace(sample_size=288, search_factor=5.0)
 IMAGE = np.zeros((400, 400, 3), np.uint8)
 
 

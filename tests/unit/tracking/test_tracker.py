@@ -77,7 +77,7 @@ def test_result_lies_in_its_search_region(engine):
     result = tracker.update(FRAMES[1])
     assert result.score_map.shape == (10, 10) and result.score == pytest.approx(result.score_map.max())
     x, y, w, h = result.search_xywh
-    assert w == h == pytest.approx(5 * math.sqrt(44 * 52), abs=1.5)
+    assert w == h == pytest.approx(ALWAYS.search_factor * math.sqrt(44 * 52), abs=1.5)
     assert x < result.box_xywh[0] + result.box_xywh[2] / 2 < x + w
 
 
