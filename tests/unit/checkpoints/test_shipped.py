@@ -8,6 +8,7 @@ import torch
 
 from ebmtrack.boxes import iou_xywh
 from ebmtrack.checkpoints.native import read_metadata, resolve_weights
+from ebmtrack.engines.base import read_trained_on
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
@@ -22,7 +23,10 @@ def test_the_file_says_what_it_is():
     metadata = read_metadata(resolve_weights())
     assert metadata["architecture"] == "dimp18" and metadata["dtype"] == "float16"
     assert sum(part["share"] for part in metadata["run"]["mean of"]) == pytest.approx(1)
-    assert metadata["settings"]["search_factor"] == load_params("dimp18_nce_plus").search_factor
+    trained, params = read_trained_on(metadata["settings"]), load_params("dimp18_nce_plus")
+    assert trained is not None and trained.search_factor == 5
+    size = trained.sample_size / trained.search_factor  # of a target, in pixels of the patch
+    assert params.sample_size / params.search_factor == pytest.approx(size, rel=0.01)
     assert resolve_weights().stat().st_size < 23e6
     assert resolve_weights().with_suffix(".md").exists()
 
