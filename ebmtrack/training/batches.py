@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.training.distributed import Team
 from ebmtrack.training.plan import Batch, BatchMaker
+
+T = TypeVar("T")
 
 
 class Shard(Dataset):
@@ -71,7 +73,17 @@ def batches(shard: Shard, needed: int, workers: int, seed: int) -> Iterator[Batc
         pin_memory=shard.team.device.type == "cuda",
         generator=torch.Generator().manual_seed(seed),
     )
-    return iter(loader)
+    return plain_errors(iter(loader))
+
+
+def plain_errors(stream: Iterator[T]) -> Iterator[T]:
+    """Yield what a loader reads; raise errors of its workers with their own message, without the worker's traceback."""
+    try:
+        yield from stream
+    except EbmtrackError as error:
+        kind = type(error)
+        message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+        raise kind(message) from error
 
 
 def _whole_batches(shard: Shard, maker: BatchMaker) -> Iterator[Batch]:

@@ -22,6 +22,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.batches import plain_errors
 from ebmtrack.training.objective import Objective
 from ebmtrack.training.plan import Batch
 
@@ -187,7 +188,8 @@ class FrozenPairs:
         first = number * self.rounds.samples
         part = Subset(self.samples, range(first, first + self.rounds.samples))
         loader = DataLoader(part, None, num_workers=self.workers, generator=torch.Generator().manual_seed(0))
-        with contextlib.closing(tqdm(loader, desc=f"features, round {number + 1}", unit="sample", leave=False)) as bar:
+        bar = tqdm(plain_errors(iter(loader)), f"features, round {number + 1}", len(part), unit="sample", leave=False)
+        with contextlib.closing(bar):
             yield from bar
 
 

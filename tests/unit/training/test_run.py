@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
+from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError
 from ebmtrack.training.plan import Plan
 from ebmtrack.training.resuming import random_state, read_checkpoint, set_random_state
 from ebmtrack.training.run import train
@@ -97,6 +98,28 @@ def test_workers_give_the_same_batches(tmp_path):
     """Two processes that read ahead, and none."""
     runs = [train(tiny_plan(), settings_in(tmp_path / str(n), steps=6, workers=n)) for n in (0, 2)]
     assert torch.equal(weights_of(runs[0]), weights_of(runs[1]))
+
+
+class Damaged(Dataset):
+    """Samples of which the one with number 5 cannot be read."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        if number == 5:
+            raise DatasetError("cat/7.jpg: cannot be read (no such file); is the data set complete?")
+        return tiny_plan().data.train[number]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_ends_the_run_with_its_own_message(tmp_path, workers):
+    """One line, also from another process, whose traceback torch puts into the message."""
+    plan = tiny_plan()
+    plan.data.train = Damaged()
+    with pytest.raises(DatasetError) as caught:
+        train(plan, settings_in(tmp_path, steps=6, workers=workers))
+    assert str(caught.value) == "cat/7.jpg: cannot be read (no such file); is the data set complete?"
 
 
 def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):
