@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ebmtrack.errors import EbmtrackError
+from ebmtrack.errors import DatasetError, EbmtrackError
 from ebmtrack.evaluation.jobs import seed_of
 from ebmtrack.evaluation.metrics import SequenceScore, score_sequence, summarise
 from ebmtrack.evaluation.page import fill
@@ -144,7 +144,7 @@ class Trial:
     lost: float
 
 
-Trials = dict[tuple[str, str], list[Trial]]  # (change, tracker) -> a trial for each sequence
+Trials = dict[tuple[str, str], list[Trial]]  # (change, tracker) -> a trial for each sequence that has a frame to judge
 
 
 def stress(
@@ -167,21 +167,29 @@ def stress(
 
     Raises:
         ConfigError: Unknown change.
-        DatasetError: Frames cannot be read.
+        DatasetError: Frames cannot be read, or none can be judged.
     """
     chosen = [check_name("change", change, CHANGES) for change in changes or CHANGES]
     width, trials = max(map(len, trackers)), {}
     sequences = [dataset.load(one) for one in dataset.select()]
+    count = len(sequences)
     say(f"{'change':8}  {'tracker':{width}}    AUC   OP50   lost")
     for change in chosen:
         first = FIRST_CHANGED.get(change, 0)
         if short := sum(len(sequence) <= first for sequence in sequences):
-            say(f"{change}: {short} of {len(sequences)} sequences end before frame {first}, where it begins")
-        for name, tracker in trackers.items():
+            say(f"{change}: sequences that end before frame {first} (from 0), where it begins: {short} of {count}")
+        for number, (name, tracker) in enumerate(trackers.items()):
             found = [_trial(tracker, one, change, seed, name, store) for one in sequences]
-            trials[change, name] = found
-            summary, lost = summarise([trial.score for trial in found]), np.mean([trial.lost for trial in found])
-            say(f"{change:8}  {name:{width}}  {summary.auc:.3f}  {summary.op50:.3f}  {lost:.3f}")
+            judged = [trial for trial in found if trial.score.denominator]
+            if not number and (left_out := count - len(judged)):  # the same ones for every tracker
+                say(f"{change}: sequences without a frame to judge, which are left out: {left_out} of {count}")
+            if judged:
+                trials[change, name] = judged
+                summary, lost = summarise([one.score for one in judged]), np.mean([one.lost for one in judged])
+                say(f"{change:8}  {name:{width}}  {summary.auc:.3f}  {summary.op50:.3f}  {lost:.3f}")
+    if not trials:
+        under = ", ".join(chosen)
+        raise DatasetError(f"{dataset.root}: no sequence has a frame to judge under {under}; give longer sequences")
     return trials
 
 

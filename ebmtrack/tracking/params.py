@@ -12,7 +12,7 @@ from typing import Any
 
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.names import check_name
-from ebmtrack.tracking.limits import check_numbers
+from ebmtrack.tracking.limits import check_values
 
 INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
 
@@ -26,7 +26,7 @@ class TrackerParams:
     prdimp18/50; for the refinement BMVC 2020, supplement D.
 
     Raises:
-        ConfigError: on a number that makes no sense; see `limits.LIMITS`.
+        ConfigError: on a value that makes no sense; see `limits.LIMITS`.
     """
 
     weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
@@ -91,7 +91,7 @@ class TrackerParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_values(self)
 
     def replace(self, **changes: Any) -> TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""

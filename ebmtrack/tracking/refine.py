@@ -56,7 +56,7 @@ def average_box(boxes_xywh: np.ndarray, energies: np.ndarray, params: TrackerPar
         return None
     if not params.average_temperature:
         return boxes[: params.average_best].mean(axis=0)
-    weights = np.exp((energies - energies[0]) / params.average_temperature)
+    weights = np.exp((energies - energies[0]) / max(params.average_temperature, 1e-30))  # less is 0 in float32
     return weights / weights.sum() @ boxes
 
 

@@ -25,6 +25,7 @@ __all__ = ["INNER_LOOKS", "MultiTracker", "TrackResult", "Tracker", "check_box",
 
 INNER_LOOKS = 4  # at each of several calm targets, after each look at the whole search region
 DEFAULT_SET_UP = "dimp18_nce_plus"
+MOST_SIDE = 2**20  # pixels; OpenCV reads no larger images
 MOST_UNLIKE_TRAINING = 1.15  # times the size of targets, or of what is seen around them, in training
 
 
@@ -81,7 +82,7 @@ class MultiTracker:
         Args:
             image_rgb: the target's first frame.
             box_xywh: the target in it.
-            seed: of its random numbers, instead of the set-up's.
+            seed: of its random numbers, instead of the set-up's; its lowest 32 bits count.
 
         Returns:
             The target's id, which is never used again.
@@ -198,7 +199,7 @@ class Tracker:
         Args:
             image: the target's first frame.
             box_xywh: the target in it.
-            seed: of its random numbers, instead of the set-up's.
+            seed: of its random numbers, instead of the set-up's; its lowest 32 bits count.
 
         Raises:
             ConfigError: on a bad image or box.
@@ -272,8 +273,9 @@ def engine_and_params(
     params: str | TrackerParams, weights: str | Path | None, device: str, precision: str, engine: str = "auto"
 ) -> tuple[Engine, TrackerParams]:
     """Return the network and the set-up of a tracker; see Tracker.from_pretrained."""
-    params = load_params(params) if isinstance(params, str) else params
-    loaded = load_engine(params.weights if weights is None else weights, device, precision, engine, params.classifier)
+    params = params if isinstance(params, TrackerParams) else load_params(params)
+    chosen = params if weights is None else params.replace(weights=weights)  # which checks the weights' type
+    loaded = load_engine(chosen.weights, device, precision, engine, params.classifier)
     if params.softmax_scores != (loaded.info.classifier == "prdimp"):
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
@@ -319,13 +321,13 @@ def check_box(box_xywh: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return the box as four floats if at least a pixel of it is inside an image of `shape`, else raise ConfigError."""
     try:
         box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"a box must be four numbers x, y, w, h, got {box_xywh!r}") from error
     if box.shape != (4,) or not np.isfinite(box).all():
         raise ConfigError(f"a box must be four finite numbers x, y, w, h, got {box_xywh!r}")
     text = ", ".join(f"{v:g}" for v in box)
-    if min(box[2:]) < 1:
-        raise ConfigError(f"box ({text}) must be at least one pixel wide and high")
+    if min(box[2:]) < 1 or max(box[2:]) > MOST_SIDE:
+        raise ConfigError(f"box ({text}) must be at least one pixel and at most {MOST_SIDE} pixels wide and high")
     h, w = shape[:2]
     if box[0] >= w or box[1] >= h or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         raise ConfigError(f"box ({text}) is outside of the image, which is {w} x {h}")

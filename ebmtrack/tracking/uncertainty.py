@@ -28,6 +28,7 @@ from ebmtrack.tracking.state import Proposal, TargetState
 
 SPREAD = 0.1  # standard deviation of q before it is cut off, in relative coordinates
 LEAST_SAMPLES = 8  # with fewer, a deviation means nothing
+MOST_LOG_SCALE = 10.0  # of the true side's distribution; e^10 box sizes say nothing, and e^710 are infinite
 REACH = 0.1  # largest distance of a sample's sides from the box's, in the box's size
 
 
@@ -134,4 +135,5 @@ def box_density(engine: Engine, state: TargetState, proposal: Proposal, score: f
     base, by_deviation, by_energy, by_score = params.interval_scale
     log_scale = base + by_deviation * np.log(deviation / size + 1e-3) + by_energy * energy + by_score * score
     effective_frac = float(1 / (weights**2).sum() / len(weights))
-    return BoxDensity(corners(own), mean, deviation, size * np.exp(log_scale), energy, effective_frac)
+    scale = size * np.exp(np.clip(log_scale, -MOST_LOG_SCALE, MOST_LOG_SCALE))
+    return BoxDensity(corners(own), mean, deviation, scale, energy, effective_frac)

@@ -94,7 +94,7 @@ def _arguments(settings: Any, change: str) -> list[str]:
         return [f"--{key}", "None"]
     if kind is bool:
         return [f"--{key}", BOOLEANS.get(text.lower(), text)]
-    if typing.get_origin(kind) is tuple:
+    if any(typing.get_origin(one) is tuple for one in (kind, *typing.get_args(kind)[:1])):  # a tuple, or None
         return [f"--{key}", *(part.strip() for part in text.strip("()").split(",") if part.strip())]
     return [f"--{key}={text}"]
 
@@ -107,8 +107,8 @@ def _refuse_key(key: str, known: Mapping[str, Any]) -> typing.NoReturn:
     tails = {name.rpartition(".")[2]: name for name in reversed(list(known))}
     last = nearest(key.rpartition(".")[2], tails, cutoff=0.7)
     near = nearest(key, known) or (tails[last] if last else None)
-    hint = f", did you mean {near!r}" if near else ""
-    raise ConfigError(f"unknown setting {key!r}{hint}; --show lists all of them")
+    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+    raise ConfigError(f"unknown setting {key!r}; {hint}")
 
 
 def leaf_type(settings: Any, key: str) -> Any:
@@ -164,6 +164,14 @@ def _kind_name(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return f"{_kind_name(arguments[0])}, or none"
     if typing.get_origin(kind) is tuple:
-        return f"{_kind_name(arguments[0])} or more, with commas between them"
+        return f"{_several(kind)}, with commas between them"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
     return names.get(kind, str(kind).replace("typing.", ""))
+
+
+def _several(kind: Any) -> str:
+    """Return the values of a tuple in words, as in "4 numbers" or "groups of 2 numbers"."""
+    first, *others = typing.get_args(kind)
+    is_nested = typing.get_origin(first) is tuple
+    values = f"groups of {_several(first)}" if is_nested else f"{_kind_name(first).removeprefix('a ')}s"
+    return values if ... in others else f"{1 + len(others)} {values}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.commands import main as cli
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.studies import stress
 from ebmtrack.videos import open_dataset
 from tests.support.golden import image
@@ -122,11 +122,36 @@ def test_sequences_too_short_to_change_are_named(tmp_path, change, first):
     for name, frames in (("short", first), ("long", first + 1)):
         write_still_sequence(tmp_path / name, frames)
     found = stress.stress({"still": Standing()}, open_dataset("folder", tmp_path), ["none", change], say=rows.append)
-    assert [row for row in rows if "sequences end" in row] == [
-        f"{change}: 1 of 2 sequences end before frame {first}, where it begins"
+    assert [row for row in rows if "sequences" in row] == [
+        f"{change}: sequences that end before frame {first} (from 0), where it begins: 1 of 2"
     ]
     pairs = zip(found["none", "still"], found[change, "still"])
     assert [np.array_equal(a.score.overlap, b.score.overlap) for a, b in pairs] == [False, True]  # long, short
+
+
+def test_sequences_without_a_frame_to_judge_are_left_out_of_that_change_alone(tmp_path):
+    """Of two frames a gap leaves the first, which counts for nothing; the averages are those of the long one alone."""
+    rows: list[str] = []
+    write_still_sequence(tmp_path / "all/short", 2)
+    write_still_sequence(tmp_path / "long/walk", 21)
+    trackers = {"a": Standing(), "b": Standing()}
+    found = stress.stress(trackers, open_dataset("folder", tmp_path / "all"), ["gaps", "none"], say=rows.append)
+    assert [*found] == [("none", "a"), ("none", "b")] and "gaps" not in stress.stress_page(found, "Stress")
+    assert rows[1] == "gaps: sequences without a frame to judge, which are left out: 1 of 1"
+    assert [row.split()[:2] for row in rows[2:]] == [["none", "a"], ["none", "b"]]
+    write_still_sequence(tmp_path / "all/walk", 21)
+    long, both = (
+        stress.stress({"a": Standing()}, open_dataset("folder", tmp_path / name), ["gaps"], say=rows.append)
+        for name in ("long", "all")
+    )
+    assert rows[-2].endswith("1 of 2") and rows[-1] == rows[-4]
+    assert [trial.lost for trial in both["gaps", "a"]] == [trial.lost for trial in long["gaps", "a"]]
+
+
+def test_nothing_to_judge_at_all_is_an_error(tmp_path):
+    write_still_sequence(tmp_path / "short", 2)
+    with pytest.raises(DatasetError, match=f"^{tmp_path}: no sequence has a frame to judge under gaps; "):
+        stress.stress({"still": Standing()}, open_dataset("folder", tmp_path), ["gaps"])
 
 
 @pytest.mark.parametrize("absent", ["-1,-1,-1,-1", "0,0,0,0", "NaN,NaN,NaN,NaN"])

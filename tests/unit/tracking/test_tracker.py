@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,12 @@ def test_every_set_up_is_valid(name):
     assert isinstance(params, TrackerParams) and params.softmax_scores == name.startswith("prdimp")
 
 
+@pytest.mark.parametrize("wrong", [{"params": 3}, {"weights": 3}, {"params": Path("mine.py")}])
+def test_what_is_neither_set_up_nor_network_is_refused(wrong):
+    with pytest.raises(ConfigError, match="set-up '3'|weights=3|mine.py: no such file"):
+        Tracker.from_pretrained(**wrong)
+
+
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'dimp18_nce_plus'"):
         load_params("dimp18_nceplus")
@@ -139,6 +146,9 @@ BAD_BOXES: list[Any] = [
     (-20, 5, 20, 5),
     (5, -9, 5, 9),
     ((1, 2), (3,)),
+    (0, 0, 1e300, 10),
+    (0, 0, 10, 2**20 + 1),
+    (0, 0, 10**400, 10),
     {},
 ]
 
@@ -158,12 +168,14 @@ def test_bad_boxes_are_refused(engine, bad):
         (-20, -20, 30, 30),
         (250, 190, 200, 100),
         (5, 5, 250, 2),
+        (-(2**20) + 1, 5, 2**20, 1),
+        (0, -(2**19), 2**20, 2**20),
         [10, 10, 20, 20],
         np.array([10, 10, 20, 20]),
     ],
 )
 def test_extreme_boxes_are_tracked(engine, box):
-    """One pixel, larger than the image, all of it, mostly outside, very flat: finite boxes come out."""
+    """One pixel, larger than the image, all of it, mostly outside, very flat, huge: finite boxes come out."""
     tracker = Tracker(engine, ALWAYS)
     boxes = boxes_of(tracker, frames=FRAMES[:3], box=box)
     assert np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()
@@ -259,7 +271,7 @@ def test_boxes_climb_to_the_first_frames_aspect_ratio_if_nothing_else_is_allowed
         assert np.allclose(np.log(boxes[:, 2] / boxes[:, 3]), first, atol=0.03)
 
 
-@pytest.mark.parametrize("step", [1e3, 1e9, 1e30])
+@pytest.mark.parametrize("step", [1e3, 1e6, 1e9])
 def test_a_climb_that_diverges_leaves_the_box_as_it_is(engine, step):
     tracker = Tracker(engine, ALWAYS.replace(position_step=step, size_step=step))
     tracker.init(GOOD, BOX)

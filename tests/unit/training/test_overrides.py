@@ -46,6 +46,8 @@ class Outer:
     limit: float | None = None
     folder: Path | None = None
     size: tuple[int, int] = (3, 4)
+    span: tuple[float, float] | None = None
+    pairs: tuple[tuple[float, float], ...] = ()
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: {"box": 1e-3, "layer3": 2e-5})
     middle: Middle = Middle()
 
@@ -65,6 +67,8 @@ class Outer:
         ("folder=data/x", "folder", Path("data/x")),
         ("size=7,8", "size", (7, 8)),
         ("size=(7, 8)", "size", (7, 8)),
+        ("span=-7,8", "span", (-7.0, 8.0)),
+        ("pairs=1,2,3,4", "pairs", ((1.0, 2.0), (3.0, 4.0))),
         ("rates.layer3=0.5", "rates.layer3", 0.5),
         ("middle.kind=any", "middle.kind", "any"),
         ("middle.inner.width=3", "middle.inner.width", 3.0),
@@ -83,7 +87,8 @@ def test_values_are_read_by_their_field_and_nothing_else_changes(change, key, va
 @pytest.mark.parametrize(
     "change, why",
     [
-        ("step=3", "unknown setting 'step', did you mean 'steps'"),
+        ("step=3", "unknown setting 'step'; did you mean 'steps'[?]$"),
+        ("xyz=3", "unknown setting 'xyz'; known are steps, rate, .*, middle.kind$"),
         ("middle.inner.widht=3", "did you mean 'middle.inner.width'"),
         ("widht=3", "did you mean 'middle.inner.width'"),
         ("rates.layer4=3", "did you mean 'rates.layer3'"),
@@ -94,9 +99,11 @@ def test_values_are_read_by_their_field_and_nothing_else_changes(change, key, va
         ("steps=", "expected a whole number"),
         ("rate=fast", "expected a number"),
         ("fast=maybe", "expected true or false"),
-        ("size=1,2,3", "size=1,2,3: expected a whole number or more"),
+        ("size=1,2,3", "size=1,2,3: expected 2 whole numbers, with commas between them$"),
+        ("span=1", "span=1: expected 2 numbers, with commas between them, or none$"),
+        ("pairs=1", "pairs=1: expected groups of 2 numbers, with commas between them$"),
         ("size=1.5,2", "expected"),
-        ("middle.inner.sigmas=a,b", "expected a number or more, with commas"),
+        ("middle.inner.sigmas=a,b", "expected numbers, with commas between them$"),
         ("middle.inner.sigmas=__import__('os')", "expected"),
         ("middle.kind=dim", "expected one of dimp, any"),
         ("middle.inner=3", "group of settings: set one of middle.inner.width, middle.inner.sigmas"),
@@ -114,7 +121,7 @@ def test_the_last_of_several_changes_wins():
 
 def test_what_is_shown_can_be_set():
     """describe -> override is the identity: other settings with all the lines shown are the settings shown."""
-    changes = ["steps=3", "fast=true", "limit=1.5", "size=7,8", "rates.box=9"]
+    changes = ["steps=3", "fast=true", "limit=1.5", "size=7,8", "span=1,-2", "rates.box=9"]
     shown = override(Outer(), changes)
     assert override(Outer(), describe(shown).splitlines()) == shown
     assert override(shown, describe(Outer()).splitlines()) == Outer()
