@@ -50,7 +50,7 @@ def search_regions(root: Path, params: TrackerParams, count: int = REGIONS) -> l
             index = len(sequence) // 2
             image, (x, y, w, h) = read_rgb(sequence.frame_paths()[index]), sequence.boxes_xywh[index].tolist()
         except EbmtrackError as error:
-            refused = str(error)
+            refused = f": {error}"
             continue
         if not min(w, h) >= 1:
             continue
@@ -58,5 +58,5 @@ def search_regions(root: Path, params: TrackerParams, count: int = REGIONS) -> l
         centre, output = (y + (h - 1) / 2, x + (w - 1) / 2), (params.sample_size, params.sample_size)
         regions.append(crop_around(image, centre, (side, side), output, "replicate", rule=params.crop_rule).patch)
     if not regions:
-        raise ConfigError(f"{root}: no sequence has a target in its middle frame to calibrate on {refused}".strip())
+        raise ConfigError(f"{root}: no sequence has a target in its middle frame to calibrate on{refused}")
     return regions

@@ -121,21 +121,29 @@ class BoxMaps:
         least = length if known is None else max(length, len(known[2]) + 1)
         side = next((side for side in WINDOWS[level] if least <= side < total), total)
         x, y = (int(min(max(f - (side - length) // 2, 0), total - side)) for f in first)
-        return x, y, self.convolve[level](*self._cut(level, x, y, side))
+        return x, y, self.convolve[level](*cut_window(self.layers[level], x, y, side))
 
-    def _cut(self, level: int, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what a window sees, zeros outside of the map, and the mask of the inner convolution's cells."""
-        layer, total = self.layers[level], self.side(level)
-        cut = np.zeros((len(layer), side + 2 * MARGIN, side + 2 * MARGIN), np.float32)
-        mask = np.zeros((side + MARGIN, side + MARGIN), np.float32)
-        low, high = np.maximum((x - MARGIN, y - MARGIN), 0), np.minimum((x + side + MARGIN, y + side + MARGIN), total)
-        to_x, to_y = low - (x - MARGIN, y - MARGIN)
-        (width, height) = high - low
-        cut[:, to_y : to_y + height, to_x : to_x + width] = layer[:, low[1] : high[1], low[0] : high[0]]
-        inside_x, inside_y = ((np.arange(start - 1, start + side + 1)) for start in (x, y))
-        rows, columns = ((0 <= cells) & (cells < total) for cells in (inside_y, inside_x))
-        mask[rows[:, None] & columns] = 1
-        return cut, mask
+
+def cut_window(layer: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a window sees of a map (c, n, n), zeros outside of it, and the mask of the inner convolution's cells.
+
+    Args:
+        layer: the map.
+        x: the window's first column.
+        y: its first row.
+        side: cells along each side of it.
+    """
+    total = layer.shape[-1]
+    cut = np.zeros((len(layer), side + 2 * MARGIN, side + 2 * MARGIN), np.float32)
+    mask = np.zeros((side + MARGIN, side + MARGIN), np.float32)
+    low, high = np.maximum((x - MARGIN, y - MARGIN), 0), np.minimum((x + side + MARGIN, y + side + MARGIN), total)
+    to_x, to_y = low - (x - MARGIN, y - MARGIN)
+    (width, height) = high - low
+    cut[:, to_y : to_y + height, to_x : to_x + width] = layer[:, low[1] : high[1], low[0] : high[0]]
+    inside_x, inside_y = ((np.arange(start - 1, start + side + 1)) for start in (x, y))
+    rows, columns = ((0 <= cells) & (cells < total) for cells in (inside_y, inside_x))
+    mask[rows[:, None] & columns] = 1
+    return cut, mask
 
 
 class NumpyProjection:

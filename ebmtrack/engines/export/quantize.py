@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ebmtrack.engines.onnx_energy import cut_window
 from ebmtrack.errors import ConfigError
 
 LEAST_HALVED = 64  # numbers in a weight that is stored in half precision
@@ -72,11 +73,12 @@ def quantize_graphs(
     regions: list[np.ndarray],
     note: Callable[[str], None],
 ) -> dict[str, onnx.ModelProto]:
-    """Return the graphs with the convolutions of every frame in 8 bits, but for those at stride 2, which lose most.
+    """Return the graphs with the convolutions of every frame in 8 bits, but for those that compute at half resolution.
 
-    Ranges of activations reach up to their 99.999th percentile: boxes end 0.05 pixels (median) from those in float32,
-    with extremes 0.07 (21 held-back sequences, layer1 in float32 too; ebm18_small, 2026-11-28). layer1 in 8 bits loses
-    nothing on held-back video that can be measured (docs/results.md, 2026-11-29).
+    The latter lose most (`first_layers`). Ranges of activations reach up to their 99.999th percentile: boxes end 0.19
+    pixels of the search region from those in float32 (median of ten candidates in one frame of each of 42 held-back
+    sequences; nine in ten within 0.42, the farthest 4.1; ebm18_small, ONNX Runtime, AMD EPYC, Zen 5, 2026-11-29). On
+    video that loses nothing that can be measured (docs/results.md).
 
     Args:
         graphs: in float32, by file name.
@@ -108,7 +110,10 @@ def quantize_graphs(
 
 
 def first_layers(look: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes at stride 2: those before the second node that halves both sides."""
+    """Return the names of the nodes that compute at half resolution: those before the second that halves both sides.
+
+    Of a ResNet that is the stem, of EfficientNet-Lite0 the first four convolutions.
+    """
     nodes = look.graph.node
     halves = [any(one.name == "strides" and list(one.ints) == [2, 2] for one in node.attribute) for node in nodes]
     return [node.name for node in nodes[: halves.index(True, halves.index(True) + 1)]]
@@ -157,7 +162,7 @@ def _run_all(model: onnx.ModelProto, inputs: Sequence[dict[str, np.ndarray]]) ->
 
 
 def _middle(layer: np.ndarray, side: int) -> dict[str, np.ndarray]:
-    """Return the inputs of a box graph for a window of `side` cells in the middle of a layer (1, c, h, w)."""
-    first = (layer.shape[-1] - side) // 2 - 2
-    cut = layer[..., first : first + side + 4, first : first + side + 4]
-    return {"cut": np.ascontiguousarray(cut), "mask": np.ones((1, 1, side + 2, side + 2), np.float32)}
+    """Return the inputs of a box graph for a window of `side` cells in the middle of a layer (1, c, n, n)."""
+    first = (layer.shape[-1] - side) // 2
+    cut, mask = cut_window(layer[0], first, first, side)
+    return {"cut": cut[None], "mask": mask[None, None]}

@@ -21,11 +21,12 @@ from ebmtrack.checkpoints.native import (
     resolve_weights,
     tensors_sha256,
 )
+from ebmtrack.commands.export_network import search_regions
 from ebmtrack.engines import choose_engine, engine_facts, load_engine
 from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
 from ebmtrack.engines.export.graphs import look_graph
 from ebmtrack.engines.export.network import export_network
-from ebmtrack.engines.export.quantize import first_layers
+from ebmtrack.engines.export.quantize import first_layers, quantize_graphs
 from ebmtrack.engines.onnx_energy import BoxMaps
 from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
 from ebmtrack.engines.onnx_files import find_exported, open_sessions, read_exported
@@ -239,7 +240,7 @@ def test_a_network_that_is_not_there_is_named():
 
 
 def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, caplog, capfd):
-    """Weights in half precision; convolutions in 8 bits but for those at stride 2."""
+    """Weights in half precision; convolutions in 8 bits but for those that compute at half resolution."""
     import onnx
 
     regions = [image(name, 288, 288) for name in ("walk", "train0", "test0")]
@@ -265,10 +266,29 @@ def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, ca
         load_onnx_engine(tmp_path / "float16", precision="bfloat16")
     convolutions = [node for node in onnx.load(tmp_path / "int8" / "look.onnx").graph.node if node.op_type == "Conv"]
     in_8_bits = [node.input[0].endswith("DequantizeLinear_Output") for node in convolutions]
-    assert in_8_bits == [False] + [True] * (len(convolutions) - 1)  # the stem alone is at stride 2
+    assert in_8_bits == [False] + [True] * (len(convolutions) - 1)  # the stem alone is at half resolution
 
 
-def test_what_is_at_stride_2_stays_out_of_8_bits():
+def test_int8_is_calibrated_on_regions_smaller_than_the_windows(folder, engine):
+    """Of 128 pixels, layer2 has 16 cells, of which a window sees 20, and layer3 8, fewer than a window has."""
+    import onnx
+
+    exported = read_exported(folder / "out").graphs
+    graphs = {name: onnx.ModelProto.FromString(graph) for name, graph in exported.items()}
+    with pytest.warns(UserWarning, match="calibrated on 1 search regions"):
+        done = quantize_graphs(graphs, [image("walk", 128, 128)], lambda line: None)
+    assert {name for name in graphs if done[name] != graphs[name]} == {"boxes16.onnx", "boxes8.onnx", "look.onnx"}
+
+
+def test_pictures_that_cannot_be_calibrated_on_are_named(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "cat" / "groundtruth.txt").write_text("1,2,3,4\n")
+    with pytest.raises(ConfigError, match=f"middle frame to calibrate on: {tmp_path / 'cat' / '1.png'}: "):
+        search_regions(tmp_path, load_params("dimp18_nce_plus"))
+
+
+def test_what_computes_at_half_resolution_stays_out_of_8_bits():
     """Of a ResNet the stem; of EfficientNet-Lite0 also its first block and the expansion of the second one."""
     for arch, expected in (("dimp18", 1), ("ebm_lite", 4)):
         net = cast(TrackerNet, fold_batch_norm(TrackerNet(arch).eval().requires_grad_(False)))
