@@ -2,8 +2,8 @@
 
     ebmtrack train ebm18_small --data POOL --backbone resnet18.safetensors --out runs/ebm18_small
 
-POOL holds got10k/, coco/, cutouts/ and backgrounds/, as far as there are any, or own sequences
-NAME/{img,groundtruth_rect.txt}, every tenth of which is held back for validation. The backbone file holds torchvision's
+POOL holds got10k/ or own sequences NAME/{img,groundtruth_rect.txt}, coco/, cutouts/ and backgrounds/, as far as there
+are any; every tenth own sequence is held back for validation. The backbone file holds torchvision's
 ImageNet weights (without --backbone they are downloaded). Two CPU cores with bfloat16 take about two hours. `--set
 prepared=FOLDER` makes batches on the device, of packs in its memory; POOL is then needed for validation alone.
 """
@@ -175,6 +175,7 @@ def train_with_frozen_statistics(net: TrackerNet) -> None:
 def held_back(settings: PoolSettings, samples: int = 60) -> TrainingSet:
     """Return samples of targets that are not trained on, the same ones each time."""
     pool = open_training_folder(pool_folder(settings), "validation", decoded_limit=2**28)
-    sampling = with_shares_of(dataclasses.replace(settings.sampling, shares={"video": 0.7, "stills": 0.3}), pool)
+    shares = {"video": 0.7, "stills": 0.3} if pool.keys() - {"synthetic"} else {"synthetic": 1.0}
+    sampling = with_shares_of(dataclasses.replace(settings.sampling, shares=shares), pool)
     sources = {name: pool[name] for name in sampling.shares}
     return TrainingSet(make_sampler(sources, sampling, seed=1), settings.crops, samples)

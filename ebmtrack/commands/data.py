@@ -101,7 +101,8 @@ class Pack:
     """Write a training source into a pack: target-centred crops with boxes; interrupted, it goes on where it was.
 
     Attributes:
-        name: lasot, got10k, trackingnet, coco, synthetic, pack, pool (three packs), or the file of a data set.
+        name: lasot, got10k, trackingnet, coco, synthetic, pack, pool (a training folder: a pack of each kind), or the
+            file of a data set.
         path: Folder of the source.
         out: Folder of the pack.
         context: Side of a crop in target sizes; the picture's end cuts it.
@@ -114,7 +115,7 @@ class Pack:
         skip_damaged: Leave out what cannot be read, instead of stopping there.
         split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
         exclude: File of sequences to leave out.
-        part: Of the small pool: what is trained on, what is held back, or all.
+        part: Of a pool: what is trained on, what is held back, or all.
         clips: Number of the pool's compositions.
         seed: Seed of the compositions.
         threads: Threads that read and cut.
@@ -165,10 +166,10 @@ class Pack:
     def _sources(self) -> Mapping[str, Source]:
         """Return the sources to pack, each with its folder below `out`."""
         from ebmtrack.data.catalogue import open_source
-        from ebmtrack.data.pool import open_pool
+        from ebmtrack.data.pool import open_training_folder
 
         if self.name == "pool":
-            return open_pool(self.path, self.part, seed=self.seed, clips=self.clips)
+            return open_training_folder(self.path, self.part, seed=self.seed, clips=self.clips)
         return {"": open_source(self.name, self.path, self.split, self.exclude)}
 
 
@@ -198,8 +199,7 @@ class CutOuts:
         from ebmtrack.data.pool import open_training_folder
 
         out, tried, kept = self.out or self.path / "cutouts", 0, 0
-        for name, source in open_training_folder(self.path).items():
-            if name != "synthetic":
-                for file in tqdm(write_cutouts(source, out, self.least_side, self.frames), desc=name, unit=" boxes"):
-                    tried, kept = tried + 1, kept + (file is not None)
+        for name, source in open_training_folder(self.path, kinds=("video", "stills")).items():
+            for file in tqdm(write_cutouts(source, out, self.least_side, self.frames), desc=name, unit=" boxes"):
+                tried, kept = tried + 1, kept + (file is not None)
         print(f"{kept} cut-outs of {tried} boxes" + (f" are in {out}" if kept else ": nothing was written"))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import LEAST_COVER, STILLS
+from ebmtrack.data.pool import kinds_in
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k, lasot, trackingnet
-from ebmtrack.videos.coco import CocoSource, splits_in
+from ebmtrack.videos.coco import splits_in
 from ebmtrack.videos.image_store import ImageStore
 from ebmtrack.videos.opening import locate, open_dataset
 from ebmtrack.videos.paths import data_path, homes
@@ -223,8 +223,8 @@ def _check_coco(root: Path, every_frame: bool) -> Iterator[Finding]:
 
 def _check_synthetic(root: Path, every_frame: bool) -> Iterator[Finding]:
     source = SyntheticSource(root / "cutouts", root / "backgrounds")
-    cutouts, backgrounds = source.material
-    yield Finding(f"synthetic: {cutouts} cut-outs, {backgrounds} backgrounds")
+    cutouts, backgrounds = source.files
+    yield Finding(f"synthetic: {len(cutouts)} cut-outs, {len(backgrounds)} backgrounds")
     yield from (Finding(fault, "damage") for fault in source.faults(every_frame))
 
 
@@ -233,10 +233,15 @@ def _check_pack(root: Path, every_frame: bool) -> Iterator[Finding]:
 
 
 def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
-    """Yield findings about the three parts of the small pool (`pool.open_pool`)."""
-    yield from _check("video", VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER)), every_frame)
-    yield from _check("stills", CocoSource(root / "coco", **STILLS), every_frame)
-    yield from _check_synthetic(root, every_frame)
+    """Yield findings about each kind of data in a training folder (`pool.kinds_in`)."""
+    for kind, open_kind in kinds_in(root).items():
+        try:
+            if kind == "synthetic":
+                yield from _check_synthetic(root, every_frame)
+            else:
+                yield from _check(kind, open_kind(), every_frame)
+        except DatasetError as error:
+            yield Finding(str(error), "damage")
 
 
 def _few(names: Collection[str], most: int = 8) -> str:

@@ -1,18 +1,20 @@
-"""The small training pool: video, photographs and compositions together, with a fixed validation part."""
+"""Folders of training data: video, photographs and compositions together, each with a validation part."""
 
 from __future__ import annotations
 
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import folder, got10k
 from ebmtrack.videos.coco import CocoSource
 from ebmtrack.videos.image_store import MEBIBYTE, ImageStore
+from ebmtrack.videos.sequence import existing_folder
 from ebmtrack.videos.source import Selection, Source, VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 
@@ -113,90 +115,121 @@ def video_weights(source: Source) -> np.ndarray:
     return weights
 
 
-def open_pool(
+def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Callable[[], Source]]:
+    """Return what opens each kind of training data in a folder, all of it: video, stills, synthetic, if it is there.
+
+    Video is in got10k/, or else own sequences NAME/{img, groundtruth_rect.txt or labels (`videos.labels`)}; stills are
+    in coco/; compositions need cutouts/ and backgrounds/, because `ebmtrack cut-outs` makes the former anywhere.
+
+    Raises:
+        DatasetError: If there are none.
+    """
+    root, found = existing_folder(Path(root)), dict[str, Callable[[], Source]]()
+    has_own = folder.has_sequences(root)
+    if (root / "got10k").is_dir():
+        found["video"] = lambda: VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store)
+        if has_own:
+            warnings.warn(f"{root}: own sequences beside got10k/ are left out; move them to got10k/train", stacklevel=2)
+    elif has_own:
+        found["video"] = lambda: VideoSource(folder.find(root), "video", store)
+    if (root / "coco").is_dir():
+        found["stills"] = lambda: CocoSource(root / "coco", name="stills", store=store, **STILLS)
+    if (root / "cutouts").is_dir() and (root / "backgrounds").is_dir():
+        found["synthetic"] = lambda: SyntheticSource(root / "cutouts", root / "backgrounds", store=store)
+    if not found:
+        raise DatasetError(
+            f"{root}: nothing to train on: no folders with {' or '.join(folder.ANNOTATIONS)} or labels in them, no "
+            "got10k/ or coco/, no cutouts/ with backgrounds/; see docs/data.md"
+        )
+    return found
+
+
+def open_training_folder(
     root: str | Path,
     part: str = "train",
     decoded_limit: int = 256 * MEBIBYTE,
     seed: int = 0,
-    clip_length: int = 6,
     clips: int = 100_000,
+    kinds: Collection[str] = ("video", "stills", "synthetic"),
 ) -> dict[str, Source]:
-    """Open the pool under `root` (got10k/, coco/, cutouts/, backgrounds/): {"video", "stills", "synthetic"}.
+    """Open a part of a folder of training data: {"video", "stills", "synthetic"}, if it is there.
 
-    Kinds whose folder is missing are left out; compositions need both of theirs. Encoded files stay in memory (130 MB).
+    The small pool's validation part is chosen by its names (`held_back`). Of other data every tenth clip or photograph,
+    chosen by a checksum of its name, is held back, and at least one: a single one is not trained on. Of cut-outs and
+    backgrounds see `held_back_files`; validation does without compositions if there is but one of either.
 
     Args:
-        root: The pool's folder.
+        root: A folder of `kinds_in`. Encoded files stay in memory (of the small pool 130 MB).
         part: "train", "validation" or "all".
         decoded_limit: Bytes of decoded images to keep, per process.
         seed: Of the compositions.
-        clip_length: Frames of a composition.
         clips: Number of compositions.
+        kinds: Those to open.
 
     Raises:
-        ConfigError: For another part.
+        ConfigError: For another part, or if nothing is left for it.
         DatasetError: If data are missing or malformed.
     """
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
-    keep_material = _part(part, held_back_material)
     found: dict[str, Source] = {}
-    if (root / "coco").is_dir():
-        found["stills"] = _part_of(CocoSource(root / "coco", name="stills", store=store, **STILLS), part, root)
-    if _has_material(root):
-        material = (root / "cutouts", root / "backgrounds")
-        found["synthetic"] = SyntheticSource(*material, clip_length, clips, seed, keep=keep_material, store=store)
-    if found and not (root / "got10k").is_dir():
-        return found
-    video = _part_of(VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store), part, root)
-    weighted = video.with_weights(video_weights(video))
-    weighted.cut_at = VIDEO_CUT_AT
-    return {"video": weighted, **found}
+    empty = []
+    for kind, open_kind in kinds_in(root, store).items():
+        if kind not in kinds:
+            continue
+        source = open_kind()
+        if isinstance(source, SyntheticSource):
+            own: Source | None = _compositions(root, part, source, seed, clips, store)
+        else:
+            own = _part_of(source, part, root)
+        if own is not None:
+            found[kind] = own
+        else:
+            empty.append(kind)
+    if not found:
+        raise ConfigError(
+            f"{root}: training needs two sequences or more (or photographs, or cut-outs and backgrounds), one of which "
+            f"is held back for validation; nothing is left for the part {part}"
+        )
+    if part == "train" and empty:
+        names = " and ".join(empty)
+        warnings.warn(f"{root}: all {names} is held back for validation, none is trained on; add more", stacklevel=2)
+    return found
 
 
-def open_training_folder(
-    root: str | Path, part: str = "train", decoded_limit: int = 256 * MEBIBYTE
-) -> dict[str, Source]:
-    """Open a folder of training data: the kinds of the pool that are there, or own sequences as {"video"}.
+def held_back_files(files: Sequence[Path]) -> list[Path]:
+    """Return the cut-outs or backgrounds of the validation part: by `held_back_material`, of two or more at least one.
 
-    Of own sequences every tenth, chosen by a checksum of its name, is held back for validation, and at least one.
-    Beside them the folder may hold `cutouts/` and `backgrounds/`, which make {"video", "synthetic"}.
-
-    Args:
-        root: A pool's folder, or a folder of NAME/{img, groundtruth_rect.txt or labels (`videos.labels`)}.
-        part: "train", "validation" or "all".
-        decoded_limit: Bytes of decoded images to keep, per process.
-
-    Raises:
-        ConfigError: For another part, or a single sequence, of which none can be held back.
-        DatasetError: If data are missing or malformed.
+    One file at least is left for training.
     """
-    root = Path(root)
-    has_material = _has_material(root)
-    if any((root / name).is_dir() for name in ("got10k", "coco")) or (has_material and not folder.has_sequences(root)):
-        return open_pool(root, part, decoded_limit)
-    video = VideoSource(folder.find(root), "video", ImageStore(512 * MEBIBYTE, decoded_limit))
-    compositions = open_pool(root, part, decoded_limit) if has_material else {}
-    return {"video": _part_of(video, part, root), **compositions}
+    files = sorted(files, key=lambda path: (zlib.crc32(path.stem.encode()), path.name))
+    held = [path for path in files if held_back_material(path.stem)]
+    return (held or files[:1])[: len(files) - 1]
 
 
-def _has_material(root: Path) -> bool:
-    """Return whether a folder has both folders of compositions; `ebmtrack cut-outs` makes one of them anywhere."""
-    return (root / "cutouts").is_dir() and (root / "backgrounds").is_dir()
+def _compositions(
+    root: Path, part: str, whole: SyntheticSource, seed: int, clips: int, store: ImageStore
+) -> SyntheticSource | None:
+    """Return the compositions of a part's files, or None if it has no cut-out or no background."""
+    keep = _part(part, {path for files in whole.files for path in held_back_files(files)}.__contains__)
+    if not all(any(map(keep, files)) for files in whole.files):
+        return None
+    return SyntheticSource(root / "cutouts", root / "backgrounds", length=clips, seed=seed, keep=keep, store=store)
 
 
-def _part_of(source: Source, part: str, root: Path) -> Selection:
-    """Return a part of a source: the pool's by its names, of other data every tenth clip or photograph is held back."""
-    if part == "all" or (root / "got10k" / "train" / HELD_BACK_VIDEO[0]).is_dir():  # own clips may be called HEN_01
-        return source.subset(_part(part, held_back))
+def _part_of(source: Source, part: str, root: Path) -> Selection | None:
+    """Return a part of video or photographs, or None if it is empty.
+
+    The pool's parts go by its names; of other data every tenth clip or photograph is held back.
+    """
     names = {_clip(source.target_name(index)) for index in range(len(source))}
     clips = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
-    if len(clips) < 2:
-        raise ConfigError(
-            f"{root}: training needs two sequences or more, one of which is held back for validation; there are "
-            f"{len(clips)} of the kind {source.name}"
-        )
     chosen = set(clips[: max(1, len(clips) // 10)])
-    return source.subset(_part(part, lambda name: _clip(name) in chosen))
+    is_pool = (root / "got10k" / "train" / HELD_BACK_VIDEO[0]).is_dir()  # own clips may be called HEN_01
+    found = source.subset(_part(part, held_back if is_pool else lambda name: _clip(name) in chosen))
+    if source.is_video and len(found) and (root / "got10k").is_dir():
+        found = found.with_weights(video_weights(found))
+        found.cut_at = VIDEO_CUT_AT
+    return found if len(found) else None
 
 
 def _clip(name: str) -> str:
@@ -204,8 +237,8 @@ def _clip(name: str) -> str:
     return name.partition("#")[0]
 
 
-def _part(part: str, held: Callable[[str], bool]) -> Callable[[str], bool]:
-    """Return the condition on names that makes up a part."""
+def _part(part: str, held: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return the condition on names or files that makes up a part."""
     conditions = {"train": lambda name: not held(name), "validation": held, "all": lambda name: True}
     if part not in conditions:
         raise ConfigError(f"part {part!r} of the pool is not one of {', '.join(conditions)}")

@@ -112,15 +112,16 @@ def _time_calls(watched: dict[str, tuple[object, str]], clock: Callable[[], floa
 
 def main() -> None:
     """Measure and print."""
-    from ebmtrack.ltr_settings.ebm18_small import CROPS, SAMPLING
+    from ebmtrack.ltr_settings.ebm18_small import CROPS, SAMPLING, with_shares_of
 
     options = _options()
     if options.pool:
         from ebmtrack.data.pipeline import TrainingSet
-        from ebmtrack.data.pool import open_pool
+        from ebmtrack.data.pool import open_training_folder
         from ebmtrack.data.sampling import make_sampler
 
-        sampler = make_sampler(open_pool(options.pool, decoded_limit=4 * 2**30), SAMPLING, 0)
+        pool = open_training_folder(options.pool, decoded_limit=4 * 2**30)
+        sampler = make_sampler(pool, with_shares_of(SAMPLING, pool), 0)
         data = TrainingSet(sampler, CROPS, options.samples)
         for name in ("from files, read for the first time", "from files, kept decoded"):
             print(bench_files(data, options.samples, name).line(), flush=True)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
-from ebmtrack.data.pool import open_pool
+from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
@@ -67,7 +67,8 @@ def pool_pairs(
 def _part(
     data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], crops: CropSettings, count: int, seed: int
 ) -> Features:
-    pool, shares = open_pool(data, part, decoded_limit=2**29), {name: share for name, share in shares.items() if share}
+    pool = open_training_folder(data, part, decoded_limit=2**29)
+    shares = {name: share for name, share in shares.items() if share and name in pool}
     sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
     dataset = TrainingSet(sampler, crops, count)
     return compute_features(net, _samples(dataset, part))

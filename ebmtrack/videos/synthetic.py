@@ -69,13 +69,13 @@ class SyntheticSource(Source):
         length: int = 100_000,
         seed: int = 0,
         name: str = "synthetic",
-        keep: Callable[[str], bool] | None = None,
+        keep: Callable[[Path], bool] | None = None,
         store: ImageStore | None = None,
     ) -> None:
         """Take cut-outs (any image with alpha) and backgrounds from two folders.
 
         `length` is the number of clips it says it has; a clip depends on `seed`, its index and the files.
-        `keep` chooses cut-outs and backgrounds by file name without suffix. `store` caches what is decoded.
+        `keep` chooses among the files of cut-outs and backgrounds. `store` caches what is decoded.
         """
         if clip_length < 1 or length < 1 or seed < 0:
             raise ConfigError(f"synthetic clips: length {length}, {clip_length} frames, seed {seed} must be positive")
@@ -127,9 +127,9 @@ class SyntheticSource(Source):
         self._store.preload([*self._cutouts, *self._backgrounds])
 
     @property
-    def material(self) -> tuple[int, int]:
-        """The numbers of cut-outs and of backgrounds."""
-        return len(self._cutouts), len(self._backgrounds)
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """The files of cut-outs and of backgrounds."""
+        return self._cutouts, self._backgrounds
 
     def faults(self, every_frame: bool = False) -> Iterator[str]:
         """Yield a line for each cut-out and background that cannot be decoded; all are tried."""
@@ -300,15 +300,15 @@ def _is_compact(cutout: np.ndarray) -> bool:
     return max(height, width) <= MOST_ELONGATED * min(height, width) and solid >= LEAST_SOLID
 
 
-def _image_files(folder: Path, keep: Callable[[str], bool] | None) -> list[Path]:
+def _image_files(folder: Path, keep: Callable[[Path], bool] | None) -> list[Path]:
     """Return the image files of a folder, by name."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: the folder of images is missing; make it, or correct the path of the material")
     kinds = (".webp", ".png", ".jpg", ".jpeg")
     files = [path for path in visible_paths(folder.iterdir()) if path.suffix.lower() in kinds]
-    files = [path for path in files if keep is None or keep(path.stem)]
+    files = [path for path in files if keep is None or keep(path)]
     if not files:
-        raise DatasetError(f"{folder}: no image ({', '.join(kinds)}) to use")
+        raise DatasetError(f"{folder}: no image ({', '.join(kinds)}) to use; add some, or remove the folder")
     return files
 
 

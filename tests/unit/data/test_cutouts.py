@@ -155,7 +155,7 @@ def test_compositions_take_them(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "backgrounds" / "green.jpg"), cv2.resize(picture(), (400, 360)))
     assert len(list(write_cutouts(Targets(), tmp_path / "cutouts"))) == 3
     source = SyntheticSource(tmp_path / "cutouts", tmp_path / "backgrounds", clip_length=2, length=4)
-    assert source.material == (3, 1)
+    assert [*map(len, source.files)] == [3, 1]
     assert source.draw_cutout(np.random.default_rng(0)).shape[2] == 4
     assert source.frame(0, 0).ndim == 3
 

@@ -297,6 +297,17 @@ def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkey
         assert torch.equal(one["crops"], other["crops"]) and torch.equal(one["boxes_xywh"], other["boxes_xywh"])
 
 
+def test_the_kinds_of_a_pool_that_are_not_there_are_done_without(tmp_path, monkeypatch):
+    """Runs and the study of boxes take compositions alone, of which some are held back."""
+    material_tree(tmp_path)
+    module, settings = load_run("ebm18_small"), settings_for("ebm18_small", {"data": tmp_path})
+    assert [source.name for source in module.held_back(settings).sampler.sources] == ["synthetic"]
+    got10k_tree(tmp_path / "got10k" / "train", ("a", "b"))
+    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: len(list(samples)))
+    study = BoxStudySettings(train_pairs=3, held_back_pairs=2)
+    assert box_study_parts.pool_pairs(tmp_path, None, settings, study) == (3, 2)
+
+
 def test_the_paper_run_has_the_papers_figures():
     """BMVC 2020, supplement D.1: 50 epochs of 40,000 samples in batches of 20; x 0.2 after 15, 30 and 45 epochs."""
     settings = settings_for("dimp50_nce_plus")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import STILLS, held_back, held_back_material, open_pool, open_training_folder, video_weights
+from ebmtrack.data.pool import STILLS, held_back, held_back_material, open_training_folder, video_weights
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k
 from ebmtrack.videos.coco import CocoSource
@@ -576,13 +576,14 @@ def test_pool_parts_are_disjoint(tmp_path: Path) -> None:
     coco_tree(tmp_path / "coco")
     save_text(tmp_path / "coco" / "annotations" / "instances_train2017.json", json.dumps(content))
     material_tree(tmp_path)
+    opened = {part: open_training_folder(tmp_path, part) for part in ("train", "validation", "all")}
     names = {
-        part: [{s.target_name(i) for i in range(len(s))} for s in list(open_pool(tmp_path, part).values())[:2]]
-        for part in ("train", "validation", "all")
+        part: [{pool[kind].target_name(i) for i in range(len(pool[kind]))} for kind in ("video", "stills")]
+        for part, pool in opened.items()
     }
     assert names["train"] == [{"DAVIS_camel", "FODA_x_1"}, {"web_set_1#10"}]
     assert names["validation"] == [{"DAVIS_libby"}, {"web_elephant_2#11"}]
     assert names["all"] == [names["train"][i] | names["validation"][i] for i in range(2)]
-    assert open_pool(tmp_path)["synthetic"].frame(0, 0).ndim == 3
+    assert opened["train"]["synthetic"].frame(0, 0).ndim == 3
     with pytest.raises(ConfigError, match="train, validation, all"):
-        open_pool(tmp_path, "test")
+        open_training_folder(tmp_path, "test")
