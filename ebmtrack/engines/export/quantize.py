@@ -77,8 +77,8 @@ def quantize_graphs(
 
     The latter lose most (`first_layers`). Ranges of activations reach up to their 99.999th percentile: boxes end 0.19
     pixels of the search region from those in float32 (median of ten candidates in one frame of each of 42 held-back
-    sequences; nine in ten within 0.42, the farthest 4.1; ebm18_small, ONNX Runtime, Intel Xeon with AMX, 2026-11-29). On
-    video that loses nothing that can be measured (docs/results.md).
+    sequences; nine in ten within 0.42, the farthest 4.1; ebm18_small, ONNX Runtime, Intel Xeon with AMX, 2026-11-29).
+    On video that loses nothing that can be measured (docs/results.md).
 
     Args:
         graphs: in float32, by file name.
