@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -115,6 +116,9 @@ def video_weights(source: Source) -> np.ndarray:
     return weights
 
 
+KINDS_OF_FOLDERS = ("got10k", "coco", "cutouts", "backgrounds")
+
+
 def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Callable[[], Source]]:
     """Return what opens each kind of training data in a folder, all of it: video, stills, synthetic, if it is there.
 
@@ -125,13 +129,15 @@ def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Cal
         DatasetError: If there are none.
     """
     root, found = existing_folder(Path(root)), dict[str, Callable[[], Source]]()
-    has_own = folder.has_sequences(root)
     if (root / "got10k").is_dir():
         found["video"] = lambda: VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store)
-        if has_own:
-            warnings.warn(f"{root}: own sequences beside got10k/ are left out; move them to got10k/train", stacklevel=2)
-    elif has_own:
-        found["video"] = lambda: VideoSource(folder.find(root), "video", store)
+        with contextlib.suppress(DatasetError):  # what is wrong with folders that are not opened
+            if folder.has_sequences(root, KINDS_OF_FOLDERS):
+                warnings.warn(
+                    f"{root}: own sequences beside got10k/ are left out; move them to got10k/train", stacklevel=2
+                )
+    elif folder.has_sequences(root, KINDS_OF_FOLDERS):
+        found["video"] = lambda: VideoSource(folder.find(root, KINDS_OF_FOLDERS), "video", store)
     if (root / "coco").is_dir():
         found["stills"] = lambda: CocoSource(root / "coco", name="stills", store=store, **STILLS)
     if (root / "cutouts").is_dir() and (root / "backgrounds").is_dir():
@@ -183,7 +189,7 @@ def open_training_folder(
             own = _part_of(source, part, root)
         if own is not None:
             found[kind] = own
-        else:
+        elif len(source):
             empty.append(kind)
     if not found:
         raise ConfigError(
@@ -210,7 +216,9 @@ def _compositions(
     root: Path, part: str, whole: SyntheticSource, seed: int, clips: int, store: ImageStore
 ) -> SyntheticSource | None:
     """Return the compositions of a part's files, or None if it has no cut-out or no background."""
-    keep = _part(part, {path for files in whole.files for path in held_back_files(files)}.__contains__)
+    held = [held_back_files(files) for files in whole.files]
+    chosen = {path for files in held for path in files} if all(held) else set()  # validation needs some of both
+    keep = _part(part, chosen.__contains__)
     if not all(any(map(keep, files)) for files in whole.files):
         return None
     return SyntheticSource(root / "cutouts", root / "backgrounds", length=clips, seed=seed, keep=keep, store=store)

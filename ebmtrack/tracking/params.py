@@ -10,6 +10,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.names import check_name
 from ebmtrack.tracking.limits import check_values
@@ -92,6 +94,9 @@ class TrackerParams:
 
     def __post_init__(self) -> None:
         check_values(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic | np.ndarray):  # float64 would spread to all boxes
+                object.__setattr__(self, name, value.tolist())
 
     def replace(self, **changes: Any) -> TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""

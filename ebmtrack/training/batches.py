@@ -82,6 +82,8 @@ def plain_errors(stream: Iterator[T]) -> Iterator[T]:
         yield from stream
     except EbmtrackError as error:
         kind = type(error)
+        if not str(error).startswith("Caught "):  # torch's first word
+            raise
         message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
         raise kind(message) from error
 

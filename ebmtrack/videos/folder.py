@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +15,18 @@ ANNOTATIONS = ("groundtruth_rect.txt", "groundtruth.txt")
 IMAGE_FOLDERS = ("img", "imgs", "images", "color", "frames", "img1")
 
 
-def find(root: Path) -> DataSet:
+def find(root: Path, but: Collection[str] = ()) -> DataSet:
     """Find the sequences below `root` (or `root` itself, if it is one), by name.
 
     A sequence is a folder with `groundtruth_rect.txt` or `groundtruth.txt`; its images are beside that file or in a
     folder `img`. Of a folder with labels (`labels.FILES`) each target is a sequence, NAME or NAME#1, NAME#2.
+    Folders of the names in `but` hold other data.
 
     Raises:
         DatasetError: If there is none.
     """
     loaders: dict[str, Callable[[], Sequence]] = {}
-    for name, place in places(root).items():
+    for name, place in places(root, but).items():
         labels = find_labels(place) if _annotation(place) is None else None
         if labels is None:
             loaders[name] = partial(load, place)
@@ -38,26 +39,26 @@ def find(root: Path) -> DataSet:
     return DataSet("folder", Path(root), loaders)
 
 
-def places(root: Path) -> dict[str, Path]:
+def places(root: Path, but: Collection[str] = ()) -> dict[str, Path]:
     """Return the folders of the sequences below `root` (or `root` itself), by name. DatasetError if there are none."""
     root = existing_folder(Path(root))
     if root.name in ("", ".."):  # `.` and `a/..` have no name of their own; a link keeps the one by which it is called
         root = root.resolve()
-    found = _labelled(root)
+    found = _labelled(root, but)
     if not found:
         raise DatasetError(f"{root}: no folders with {' or '.join(ANNOTATIONS)} or labels in them; see docs/data.md")
     return {path.name: path for path in found}
 
 
-def has_sequences(root: Path) -> bool:
+def has_sequences(root: Path, but: Collection[str] = ()) -> bool:
     """Return whether there are sequences below `root`, or it is one."""
-    return root.is_dir() and bool(_labelled(root))
+    return root.is_dir() and bool(_labelled(root, but))
 
 
-def _labelled(root: Path) -> list[Path]:
+def _labelled(root: Path, but: Collection[str] = ()) -> list[Path]:
     """Return the folders of the sequences below `root`, or `root` itself."""
     below = [root] if _is_labelled(root) else visible_paths(root.iterdir())
-    return [path for path in below if path.is_dir() and _is_labelled(path)]
+    return [path for path in below if path.name not in but and path.is_dir() and _is_labelled(path)]
 
 
 def _is_labelled(place: Path) -> bool:

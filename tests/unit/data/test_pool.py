@@ -46,7 +46,9 @@ def test_of_few_cut_outs_and_backgrounds_some_are_held_back(tmp_path: Path, coun
 def test_validation_does_without_compositions_over_a_single_background(tmp_path: Path) -> None:
     mixed_folder(tmp_path, backgrounds=1)
     assert {*open_training_folder(tmp_path, "validation")} == {"video"}
-    assert {*open_training_folder(tmp_path, "train")} == {"video", "synthetic"}
+    train = open_training_folder(tmp_path, "train")
+    assert {*train} == {"video", "synthetic"}
+    assert [len(files) for files in files_of(train["synthetic"])] == [5, 1]  # no cut-out is lost to both parts
 
 
 @pytest.mark.parametrize("count", range(4))
@@ -72,6 +74,15 @@ def test_a_single_clip_alone_is_refused(tmp_path: Path) -> None:
 def test_own_clips_are_trained_on_beside_photographs(tmp_path: Path) -> None:
     coco_tree(mixed_folder(tmp_path) / "coco")
     assert {*open_training_folder(tmp_path, "all")} == {"video", "stills", "synthetic"}
+
+
+@pytest.mark.parametrize("place", ["coco/labels", "cutouts/labels"])
+def test_labels_in_folders_of_other_kinds_make_no_clips_of_them(tmp_path: Path, place: str) -> None:
+    """YOLO's files beside the photographs that they belong to."""
+    coco_tree(tmp_path / "coco")
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "photo_0.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert {*open_training_folder(tmp_path, "all")} == {"stills"}
 
 
 def test_own_clips_beside_got10k_are_left_out_with_a_line(tmp_path: Path) -> None:

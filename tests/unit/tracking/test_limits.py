@@ -119,9 +119,24 @@ def test_a_tracker_works_at_the_limits(engine, name):
     ],
 )
 def test_what_makes_sense_is_taken(changes):
-    assert all(getattr(TrackerParams(**changes), name) is value for name, value in changes.items())
+    assert all(getattr(TrackerParams(**changes), name) == value for name, value in changes.items())
 
 
 def test_the_table_names_fields_and_the_set_ups_that_ship_keep_to_it():
     assert {*LIMITS, *SHAPES, *WORK} <= {*NUMBERS}
     assert all(load_params(name) for name in list_params())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", np.uint8(3)),
+        ("average_temperature", np.float64(0.5)),
+        ("initial_samples_least_weight", np.float32(0.25)),
+        ("sample_size", np.array(224)),
+    ],
+)
+def test_numbers_of_numpy_become_plain_ones(name, value):
+    """Otherwise float64 spreads to the boxes, and uint8 overflows."""
+    kept = getattr(TrackerParams(**{name: value}), name)
+    assert kept == value and type(kept) in (int, float)

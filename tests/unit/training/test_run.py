@@ -100,6 +100,9 @@ def test_workers_give_the_same_batches(tmp_path):
     assert torch.equal(weights_of(runs[0]), weights_of(runs[1]))
 
 
+DAMAGE = "cat/7.jpg: cannot be read (no such file); is the data set complete?"
+
+
 class Damaged(Dataset):
     """Samples of which the one with number 5 cannot be read."""
 
@@ -108,7 +111,7 @@ class Damaged(Dataset):
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         if number == 5:
-            raise DatasetError("cat/7.jpg: cannot be read (no such file); is the data set complete?")
+            raise DatasetError(DAMAGE)
         return tiny_plan().data.train[number]  # type: ignore[index]  # no maker of batches
 
 
@@ -119,7 +122,7 @@ def test_a_damaged_sample_ends_the_run_with_its_own_message(tmp_path, workers):
     plan.data.train = Damaged()
     with pytest.raises(DatasetError) as caught:
         train(plan, settings_in(tmp_path, steps=6, workers=workers))
-    assert str(caught.value) == "cat/7.jpg: cannot be read (no such file); is the data set complete?"
+    assert str(caught.value) == DAMAGE
 
 
 def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):
