@@ -133,7 +133,7 @@ def test_the_table_names_fields_and_the_set_ups_that_ship_keep_to_it():
         ("seed", np.uint8(3)),
         ("average_temperature", np.float64(0.5)),
         ("initial_samples_least_weight", np.float32(0.25)),
-        ("sample_size", np.array(224)),
+        ("sample_size", np.uint8(224)),
     ],
 )
 def test_numbers_of_numpy_become_plain_ones(name, value):
