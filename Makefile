@@ -26,7 +26,7 @@ dist: .venv/ready  ## wheel and source distribution in dist/, checked as PyPI ch
 
 exported: .venv/ready  ## make the shipped networks for ONNX Runtime anew from their .safetensors files, after each change of one
 	for file in ebmtrack/weights/*.safetensors; do \
-		$(BIN)/ebmtrack export-network $$file --precision float16 --out $${file%.safetensors}.onnx || exit 1; done
+		$(BIN)/ebmtrack export $$file --precision float16 --out $${file%.safetensors}.onnx || exit 1; done
 
 lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff check .

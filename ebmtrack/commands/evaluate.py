@@ -1,4 +1,4 @@
-"""Verbs that evaluate trackers: eval, stress, report, export."""
+"""Verbs that evaluate trackers: eval, stress, report, export-results."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportResults:
     """Write stored results in the layout of another toolkit.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""`ebmtrack export-network`: a trained network as graphs for ONNX Runtime, with its calibration on pictures."""
+"""`ebmtrack export`: a trained network as graphs for ONNX Runtime, with its calibration on pictures."""
 
 from __future__ import annotations
 

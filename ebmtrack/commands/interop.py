@@ -1,4 +1,4 @@
-"""Verbs for other systems: convert, export-network, pytracking, vot."""
+"""Verbs for other systems: convert, export, pytracking, vot."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ebmtrack import share_the_cores
 from ebmtrack._version import __version__
 from ebmtrack.commands.data import CutOuts, Datasets, Pack, Paths
 from ebmtrack.commands.detect import Detect
-from ebmtrack.commands.evaluate import Evaluate, Export, Report, Stress
+from ebmtrack.commands.evaluate import Evaluate, ExportResults, Report, Stress
 from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
 from ebmtrack.commands.live import Webcam
 from ebmtrack.commands.options import Verb
@@ -43,8 +43,8 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "eval": Evaluate,
     "stress": Stress,
     "report": Report,
-    "export": Export,
-    "export-network": ExportNetwork,
+    "export": ExportNetwork,
+    "export-results": ExportResults,
     "datasets": Datasets,
     "paths": Paths,
     "pack": Pack,

@@ -71,7 +71,7 @@ def choose_engine(
 ) -> str:
     """Return the engine of a network, "torch" or "onnx".
 
-    Networks in exported form, which are those that ship and those that `export-network` makes, run on ONNX Runtime.
+    Networks in exported form, which are those that ship and those that `export` makes, run on ONNX Runtime.
     PyTorch, if it is installed, runs the rest: .safetensors files, and what only it can do, which is a network that
     ships on a GPU, in bfloat16, or with ATOM's classifier.
 

@@ -1,6 +1,6 @@
 """The energy of boxes in NumPy: one target, one search region, value and gradient in closed form.
 
-The mathematics is that of nets/target_energy.py: Z = W F projects the features around each bin once, a box then costs
+The mathematics is that of engines/torch_energy.py: Z = W F projects the features around each bin once, a box then costs
 K Z with its pooling kernel K, and the gradient in the boxes is one more product with Z.
 """
 

@@ -92,13 +92,13 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
         raise CheckpointError(
             f"{weights} is a file for PyTorch: after pip install 'ebmtrack[train]' it is used as it is, without "
             "--engine onnx; for ONNX Runtime export it once (after `ebmtrack convert` if it is one of pytracking's), "
-            f"`ebmtrack export-network {weights} --out FOLDER`, which needs ebmtrack[export], and give --weights FOLDER"
+            f"`ebmtrack export {weights} --out FOLDER`, which needs ebmtrack[export], and give --weights FOLDER"
         )
     if Path(weights or "").suffix in (".safetensors", ".pt", ".pth", ".tar"):
         raise CheckpointError(f"{weights}: no such file of weights")
     raise CheckpointError(
         f"no exported network {str(weights or packaged.DEFAULT_WEIGHTS)!r}: give a folder with network.json; "
-        "`ebmtrack export-network` makes one of a .safetensors file (it needs ebmtrack[export])"
+        "`ebmtrack export` makes one of a .safetensors file (it needs ebmtrack[export])"
     )
 
 
@@ -214,7 +214,7 @@ def precisions(stored: str, provider: str, wanted: str) -> tuple[str, str]:
     if wanted not in ("auto", floating):
         raise ConfigError(
             f"ONNX Runtime computes in float32, not in {wanted}: leave out --precision, or name what has it "
-            "(--device openvino, --engine torch); int8 networks are made by `ebmtrack export-network`"
+            "(--device openvino, --engine torch); int8 networks are made by `ebmtrack export`"
         )
     return floating, f"int8+{floating}" if stored == "int8" else floating
 

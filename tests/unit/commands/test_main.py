@@ -254,7 +254,7 @@ def test_signals_from_outside_keep_the_boxes(folder, name):
         ("eval --dataset folder --params a b --params c", "params", ("a", "b", "c")),
         ("eval --dataset folder --sequences x --sequences y z", "sequences", ("x", "y", "z")),
         ("stress --root x --changes grey --changes noise", "changes", ("grey", "noise")),
-        ("export --dataset folder --layout got10k --params a --params b", "params", ("a", "b")),
+        ("export-results --dataset folder --layout got10k --params a --params b", "params", ("a", "b")),
         ("study 1d --samples 1 4 --samples 16", "samples", (1, 4, 16)),
         ("train ebm18 --set a=1 --set b=2 c=3", "set", ("a=1", "b=2", "c=3")),
     ],

@@ -375,10 +375,10 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
     for layout, file in (("pytracking", "ebmtrack/good_001/seq1.txt"), ("got10k", "good/seq1/seq1_002.txt"),
                          ("got10k-otb", "good/seq1.txt")):  # fmt: skip
         out = ["--layout", layout, "--out", str(tmp_path / layout), "--params", "good"]
-        assert cli.main(["export", *where, *out]) == 0
+        assert cli.main(["export-results", *where, *out]) == 0
         np.testing.assert_array_equal(read_boxes(tmp_path / layout / file), truth)
     assert f"3 files of boxes are in {tmp_path / 'got10k-otb'}" in capsys.readouterr().out
-    assert cli.main(["export", *where, *out[:2], "--out", str(tmp_path / "page.html"), "--integers"]) == 2
+    assert cli.main(["export-results", *where, *out[:2], "--out", str(tmp_path / "page.html"), "--integers"]) == 2
     assert "page.html: cannot be written" in capsys.readouterr().err
 
 

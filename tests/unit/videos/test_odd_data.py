@@ -434,5 +434,5 @@ def test_names_of_sequences_with_marks_of_other_languages(tmp_path: Path) -> Non
     text = page.read_text(encoding="utf-8")
     assert "<i>x&y" not in text and "&lt;i&gt;x&amp;y" in text
     assert len(list((tmp_path / "r_sequences").glob("*.html"))) == len(names)
-    assert cli.main(["export", *where, "--layout", "pytracking", "--out", str(tmp_path / "ex")]) == 0
+    assert cli.main(["export-results", *where, "--layout", "pytracking", "--out", str(tmp_path / "ex")]) == 0
     assert {path.stem for path in (tmp_path / "ex").rglob("*.txt")} >= set(names) - {"x.txt"}
