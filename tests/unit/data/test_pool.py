@@ -122,3 +122,17 @@ def test_damage_of_one_kind_hides_no_other(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 faults" in out
+
+
+@pytest.mark.parametrize("what", ["pool", "folder"])
+def test_a_first_box_outside_of_its_frame_is_damage(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In own clips as in a benchmark."""
+    got10k_tree(tmp_path, CLIPS)
+    assert cli.main(["datasets", "check", what, str(tmp_path)]) == 0
+    (tmp_path / "cat" / "groundtruth.txt").write_text("300,300,10,12\n" * 5)
+    assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "cat/00000001.jpg: the first box (300, 300, 10, 12) is outside of it, which is 40 x 30" in out
+    assert "1 faults" in out
