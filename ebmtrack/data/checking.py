@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import kinds_in
+from ebmtrack.data.pool import kinds_in, no_box
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k, lasot, trackingnet
@@ -257,6 +257,8 @@ def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
             else:
                 source = open_kind()
                 yield from _check(kind, source, every_frame)
+                if not len(source):
+                    yield Finding(no_box(root), "damage")
                 if isinstance(source, VideoSource):
                     yield from _check_first_boxes(source)
         except DatasetError as error:
