@@ -1,4 +1,4 @@
-"""`ebmtrack export`: stored results in the layouts of other toolkits and of evaluation servers."""
+"""`ebmtrack export-results`: stored results in the layouts of other toolkits and of evaluation servers."""
 
 from __future__ import annotations
 

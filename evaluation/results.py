@@ -6,7 +6,7 @@ it are `<sequence>_time.txt` (seconds per frame) and `<sequence>_object_presence
 `reliability`; `eval --intervals`), and `<sequence>.json`: the marker, written last, with a checksum of the boxes and
 what made them. A sequence is done when its marker and its boxes agree. pytracking reads the folder as it is
 (results_path = <out>, tracker name = <dataset>, parameter = <params>, run id = <run>). `foreign` reads other toolkits'
-files and `export` writes them.
+files and `export` (the verb `export-results`) writes them.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     advice = f"train them with `ebmtrack train {name}` and give" if has_run else "give"
     raise CheckpointError(
         f"no weights {name!r}, neither a file nor a network in {folder} ({names}); {advice} the path of a .safetensors "
-        "file with `--weights FILE`; `ebmtrack convert` makes one of a pytracking checkpoint"
+        "file; `ebmtrack convert` makes one of a pytracking checkpoint"
     )
 
 

@@ -243,7 +243,7 @@ class ExportResults:
     results: Path = Path("results")
     params: Names = ()
     integers: bool = False
-    out: Path = Path("export")
+    out: Path = Path("exported_results")
 
     def run(self) -> None:
         """Write the files."""

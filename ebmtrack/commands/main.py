@@ -28,10 +28,12 @@ from ebmtrack.commands.regress import Regress
 from ebmtrack.commands.study import Study
 from ebmtrack.commands.track import Bench, Demo, Track
 from ebmtrack.commands.train import Train
-from ebmtrack.errors import EXTRAS, EbmtrackError, missing_extra
+from ebmtrack.errors import EXTRAS, ConfigError, EbmtrackError, missing_extra
 
 # What a user can do something about.
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ELOOP)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ELOOP) + (
+    (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)  # a file where a folder is to be, or the other way round
+)
 ABOUT = "Track any object in a video by climbing an energy."
 VERBS: dict[str, Callable[..., Verb]] = {
     "track": Track,
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None or error.errno not in REFUSED:
             raise
-        print(f"ebmtrack: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"ebmtrack: error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ebmtrack: interrupted", file=sys.stderr)
@@ -101,7 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> Verb:
-    """Return the verb with the options of a command line; on a wrong one tyro prints why and raises SystemExit."""
+    """Return the verb with the options of a command line; on a wrong one tyro prints why and raises SystemExit.
+
+    Raises:
+        ConfigError: For former spellings of verbs.
+    """
+    if argv[:1] == ["export-network"]:
+        raise ConfigError("the verb is `ebmtrack export` now")
+    if argv[:1] == ["export"] and {"--dataset", "--layout"} & {word.partition("=")[0] for word in argv}:
+        raise ConfigError("did you mean `ebmtrack export-results`?")
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.extras.subcommand_cli_from_dict(VERBS, prog="ebmtrack", description=ABOUT, args=argv, config=config)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ebmtrack.commands.cluster import ClusterOptions, run_alone
 from ebmtrack.commands.options import Changes, Flat, Positional, flatten
+from ebmtrack.errors import ConfigError
 
 SAME_NAME = ("data", "backbone", "out", "steps", "batch", "workers", "seed", "device", "track_on")
 
@@ -57,6 +58,7 @@ class Train:
 
     def run(self) -> None:
         """Train, or print the settings."""
+        from ebmtrack.device import pick_device
         from ebmtrack.training.command import check_resume, settings_for, train_named
         from ebmtrack.training.distributed import is_leader
         from ebmtrack.training.overrides import describe
@@ -71,6 +73,9 @@ class Train:
         if self.jobs.cluster:
             run_alone(replace(self, jobs=ClusterOptions()), self.jobs, settings.out)
             return
+        pick_device(settings.device)  # here and not after a backbone has been downloaded
+        if settings.data is not None and not settings.data.is_dir():
+            raise ConfigError(f"no training data at {settings.data}: give their folder with --data")
         path = train_named(self.name, settings)
         if is_leader():
             print(f"the network is in {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import kinds_in
+from ebmtrack.data.pool import kinds_in, no_box
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k, lasot, trackingnet
@@ -143,10 +144,25 @@ def _check_frames(paths: list[Path], first_box_xywh: np.ndarray) -> Iterator[Fin
         except DatasetError as error:
             yield Finding(str(error), "damage")
             continue
-        x, y, w, h = first_box_xywh
-        if number == 0 and (x >= width or y >= height or x + w <= 0 or y + h <= 0):
-            text = f"{path}: the first box ({x:g}, {y:g}, {w:g}, {h:g}) is outside of it, which is {width} x {height}"
-            yield Finding(text, "damage")
+        if number == 0:
+            yield from _check_box(str(path), (width, height), first_box_xywh)
+
+
+def _check_box(path: str, size_wh: tuple[int, int], box_xywh: np.ndarray) -> Iterator[Finding]:
+    """Yield damage if the first box of a sequence is outside of its frame at `path`."""
+    (x, y, w, h), (width, height) = box_xywh, size_wh
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        text = f"{path}: the first box ({x:g}, {y:g}, {w:g}, {h:g}) is outside of it, which is {width} x {height}"
+        yield Finding(text, "damage")
+
+
+def _check_first_boxes(source: VideoSource) -> Iterator[Finding]:
+    """Yield damage for each target whose first visible box is outside of its frame."""
+    for index in range(len(source)):
+        with contextlib.suppress(DatasetError):  # reported by `faults`
+            for frame in np.flatnonzero(source.visible(index))[:1].tolist():
+                size_wh, box = source.frame_size_wh(index, frame), source.boxes_xywh(index)[frame]
+                yield from _check_box(source.frame_file(index, frame), size_wh, box)
 
 
 def _check(title: str, source: Source, every_frame: bool) -> Iterator[Finding]:
@@ -239,7 +255,12 @@ def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
             if kind == "synthetic":
                 yield from _check_synthetic(root, every_frame)
             else:
-                yield from _check(kind, open_kind(), every_frame)
+                source = open_kind()
+                yield from _check(kind, source, every_frame)
+                if not len(source):
+                    yield Finding(no_box(root), "damage")
+                if isinstance(source, VideoSource):
+                    yield from _check_first_boxes(source)
         except DatasetError as error:
             yield Finding(str(error), "damage")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.names import check_name
 from ebmtrack.videos import folder, got10k
 from ebmtrack.videos.coco import CocoSource
 from ebmtrack.videos.image_store import MEBIBYTE, ImageStore
@@ -19,6 +19,8 @@ from ebmtrack.videos.sequence import existing_folder
 from ebmtrack.videos.source import Selection, Source, VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 
+KINDS = ("video", "stills", "synthetic")
+FOLDERS_OF_KINDS = ("got10k", "coco", "cutouts", "backgrounds")  # a folder of another name may be an own sequence
 HELD_BACK_VIDEO = (  # sequences, or families and objects by the beginning of their names
     "DAVIS_libby",
     "DAVIS_goat",
@@ -116,9 +118,6 @@ def video_weights(source: Source) -> np.ndarray:
     return weights
 
 
-KINDS_OF_FOLDERS = ("got10k", "coco", "cutouts", "backgrounds")
-
-
 def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Callable[[], Source]]:
     """Return what opens each kind of training data in a folder, all of it: video, stills, synthetic, if it is there.
 
@@ -130,14 +129,9 @@ def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Cal
     """
     root, found = existing_folder(Path(root)), dict[str, Callable[[], Source]]()
     if (root / "got10k").is_dir():
-        found["video"] = lambda: VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store)
-        with contextlib.suppress(DatasetError):  # what is wrong with folders that are not opened
-            if folder.has_sequences(root, KINDS_OF_FOLDERS):
-                warnings.warn(
-                    f"{root}: own sequences beside got10k/ are left out; move them to got10k/train", stacklevel=2
-                )
-    elif folder.has_sequences(root, KINDS_OF_FOLDERS):
-        found["video"] = lambda: VideoSource(folder.find(root, KINDS_OF_FOLDERS), "video", store)
+        found["video"] = lambda: _open_got10k(root, store)
+    elif _has_clips(root):
+        found["video"] = lambda: VideoSource(folder.find(root, FOLDERS_OF_KINDS), "video", store)
     if (root / "coco").is_dir():
         found["stills"] = lambda: CocoSource(root / "coco", name="stills", store=store, **STILLS)
     if (root / "cutouts").is_dir() and (root / "backgrounds").is_dir():
@@ -150,13 +144,28 @@ def kinds_in(root: str | Path, store: ImageStore | None = None) -> dict[str, Cal
     return found
 
 
+def _open_got10k(root: Path, store: ImageStore | None) -> VideoSource:
+    """Open the video in got10k/; warn of own sequences beside it."""
+    if _has_clips(root):
+        warnings.warn(f"{root}: own sequences beside got10k/ are left out; move them to got10k/train", stacklevel=3)
+    return VideoSource(got10k.find(root / "got10k", "train", LEAST_COVER), "video", store)
+
+
+def _has_clips(root: Path) -> bool:
+    """Return whether there are own sequences in a folder, in order or not: what is wrong is said when they are read."""
+    try:
+        return folder.has_sequences(root, FOLDERS_OF_KINDS)
+    except DatasetError:
+        return True
+
+
 def open_training_folder(
     root: str | Path,
     part: str = "train",
     decoded_limit: int = 256 * MEBIBYTE,
     seed: int = 0,
     clips: int = 100_000,
-    kinds: Collection[str] = ("video", "stills", "synthetic"),
+    kinds: Collection[str] = KINDS,
 ) -> dict[str, Source]:
     """Open a part of a folder of training data: {"video", "stills", "synthetic"}, if it is there.
 
@@ -173,9 +182,11 @@ def open_training_folder(
         kinds: Those to open.
 
     Raises:
-        ConfigError: For another part, or if nothing is left for it.
+        ConfigError: For another part or kind, or if nothing is left for the part.
         DatasetError: If data are missing or malformed.
     """
+    for kind in kinds:
+        check_name("kind of training data", kind, KINDS)
     root, store = Path(root), ImageStore(512 * MEBIBYTE, decoded_limit)
     found: dict[str, Source] = {}
     empty = []
@@ -191,6 +202,8 @@ def open_training_folder(
             found[kind] = own
         elif len(source):
             empty.append(kind)
+        elif part != "validation":  # said once in a training
+            warnings.warn(no_box(root), stacklevel=2)
     if not found:
         raise ConfigError(
             f"{root}: training needs two sequences or more (or photographs, or cut-outs and backgrounds), one of which "
@@ -200,6 +213,11 @@ def open_training_folder(
         names = " and ".join(empty)
         warnings.warn(f"{root}: all {names} is held back for validation, none is trained on; add more", stacklevel=2)
     return found
+
+
+def no_box(root: Path) -> str:
+    """Return what is wrong with a folder of training data whose photographs have no box to train on."""
+    return f"{root / 'coco'}: no box that can be trained on, of {STILLS['least_side']:g} pixels or more; left out"
 
 
 def held_back_files(files: Sequence[Path]) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -60,54 +59,69 @@ SHAPES: dict[str, tuple[int | None, ...]] = {  # of the fields that hold several
 }
 
 
-def check_values(params: Any) -> None:
-    """Raise ConfigError on the first field of a set-up that holds a value of another kind, or one without sense.
+def plain_values(params: Any) -> dict[str, Any]:
+    """Return the values of a set-up as Python's own numbers and texts, in tuples if there are several.
 
     Args:
         params: TrackerParams. Fields whose default is a whole number take whole numbers alone.
+
+    Raises:
+        ConfigError: On the first field that holds a value of another kind, or one without sense.
     """
+    values = {}
     for field in dataclasses.fields(params):
-        value, default = getattr(params, field.name), field.default
-        if value is None and default is None:
-            continue
-        if isinstance(default, bool):
-            fits, allowed = isinstance(value, bool | np.bool_), "True or False"
-        elif field.name in SHAPES or isinstance(default, int | float):
-            fits, allowed = _fits(field.name, value, isinstance(default, int)), _allowed(field.name, default)
-        elif default is None:
-            fits, allowed = isinstance(value, str | os.PathLike), "a text or a path"
-        else:
-            fits, allowed = isinstance(value, str), "a text"
-        if not fits:
-            raise ConfigError(f"tracker parameter {field.name}={_in_short(value)}: must be {allowed}")
+        value = getattr(params, field.name)
+        try:
+            values[field.name] = _plain(field.name, value, field.default)
+        except ValueError:
+            allowed = _allowed(field.name, field.default)
+            raise ConfigError(f"tracker parameter {field.name}={_in_short(value)}: must be {allowed}") from None
+    return values
 
 
-def _fits(name: str, value: Any, is_whole: bool) -> bool:
-    """Return whether a number, or nested numbers, have the field's shape and are within its limits."""
-    numbers, (least, most) = _numbers(value), LIMITS.get(name, USUAL)
-    if not _has_shape(numbers, SHAPES.get(name, ())) or (is_whole and not isinstance(value, Integral)):
-        return False  # 2.0 would end in an error where things are counted
-    return bool((numbers >= least).all() and (numbers <= most).all())  # NaN is not
+def _plain(name: str, value: Any, default: Any) -> Any:
+    """Return the value of a field as Python's own kinds; ValueError if it does not fit."""
+    if value is None and default is None:
+        return None
+    if name in SHAPES or isinstance(default, int | float) and not isinstance(default, bool):
+        return _plain_numbers(value, SHAPES.get(name, ()), LIMITS.get(name, USUAL), isinstance(default, int))
+    if isinstance(default, bool) and isinstance(value, bool | np.bool_):
+        return bool(value)
+    if not isinstance(default, bool) and isinstance(value, str):
+        return str(value)
+    if default is None and isinstance(value, os.PathLike):
+        return value
+    raise ValueError
 
 
-def _numbers(value: Any) -> np.ndarray:
-    """Return a number or nested numbers as an array, NaN if they are none."""
-    try:
-        array = np.asarray(float(value) if type(value) is int else value)  # 65 bits would make an array of objects
-    except (ValueError, OverflowError):  # rows of different lengths; more than 308 digits
-        return np.array(np.nan)
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.array(np.nan)
+def _plain_numbers(value: Any, shape: tuple[int | None, ...], limits: tuple[float, float], is_whole: bool) -> Any:
+    """Return numbers in nested tuples of a shape of `SHAPES`, or one number for (); ValueError if they are none.
 
-
-def _has_shape(numbers: np.ndarray, shape: tuple[int | None, ...]) -> bool:
-    """Return whether an array has a shape of SHAPES; one without numbers fits any length."""
-    if numbers.size == 0 and shape and shape[0] is None:
-        return True
-    return numbers.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, numbers.shape))
+    Only int, float, NumPy's numbers and arrays, lists, tuples and ranges are taken.
+    """
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        value = value.tolist()
+    if shape:
+        if not isinstance(value, list | tuple | range) or shape[0] not in (None, len(value)):
+            raise ValueError
+        return tuple(_plain_numbers(one, shape[1:], limits, is_whole) for one in value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64):
+        number: float = int(value)
+    elif isinstance(value, float | np.floating) and not is_whole:  # 2.0 would end in an error where things are counted
+        number = float(value)
+    else:
+        raise ValueError
+    if not limits[0] <= number <= limits[1]:  # NaN is not
+        raise ValueError
+    return number
 
 
 def _allowed(name: str, default: Any) -> str:
-    """Return what a field of numbers may hold, as in "a whole number, 1 to 1000"."""
+    """Return what a field may hold, as in "a whole number, 1 to 1000"."""
+    if isinstance(default, bool):
+        return "True or False"
+    if name not in SHAPES and not isinstance(default, int | float):
+        return "a text or a path" if default is None else "a text"
     shape, (least, most) = SHAPES.get(name, ()), LIMITS.get(name, USUAL)
     one = "a whole number" if isinstance(default, int) else "a number"
     kinds = {(): one, (None,): "numbers", (None, 2): "pairs of numbers"}

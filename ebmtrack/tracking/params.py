@@ -10,11 +10,9 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.names import check_name
-from ebmtrack.tracking.limits import check_values
+from ebmtrack.tracking.limits import plain_values
 
 INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
 
@@ -93,10 +91,8 @@ class TrackerParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_values(self)
-        for name, value in vars(self).items():
-            if isinstance(value, np.generic | np.ndarray):  # float64 would spread to all boxes
-                object.__setattr__(self, name, value.tolist())
+        for name, value in plain_values(self).items():  # NumPy's float64 would spread to all boxes
+            object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""

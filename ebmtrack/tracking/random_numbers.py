@@ -17,7 +17,7 @@ class RandomNumbers:
     def __init__(self, seed: int):
         """Start from a seed; its lowest 32 bits count."""
         self.seed = int(seed)
-        state: Any = np.random.RandomState(int(seed) & 0xFFFFFFFF).get_state(legacy=False)
+        state: Any = np.random.RandomState(self.seed & 0xFFFFFFFF).get_state(legacy=False)
         self._bits = np.random.MT19937()
         self._bits.state = state
 

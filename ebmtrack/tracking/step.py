@@ -267,9 +267,9 @@ def density_of(engine: Engine, state: TargetState, one: Located) -> BoxDensity |
 
 def result_of(state: TargetState, one: Located, density: BoxDensity | None) -> TrackResult:
     """Return the tracker's answer for a target."""
-    window = one.view.region.window_xywh
+    x, y, w, h = map(float, one.view.region.window_xywh)
     lost = lost_probability(one.found.score, state.params)
-    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, window, one.view.scores, density, lost)
+    return TrackResult(state.box_xywh, one.found.score, one.found.verdict, (x, y, w, h), one.view.scores, density, lost)
 
 
 # What viewers show of a frame.

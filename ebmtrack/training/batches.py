@@ -81,11 +81,11 @@ def plain_errors(stream: Iterator[T]) -> Iterator[T]:
     try:
         yield from stream
     except EbmtrackError as error:
-        kind = type(error)
-        if not str(error).startswith("Caught "):  # torch's first word
+        kind, text = type(error), str(error).rstrip()
+        if not text.startswith("Caught "):  # torch's first word
             raise
-        message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
-        raise kind(message) from error
+        name = f"\n{kind.__module__}.{kind.__qualname__}"
+        raise kind("" if text.endswith(name) else text.rpartition(f"{name}: ")[2]) from error
 
 
 def _whole_batches(shard: Shard, maker: BatchMaker) -> Iterator[Batch]:

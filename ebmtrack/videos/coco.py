@@ -19,7 +19,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import index_cache
-from ebmtrack.videos.image_store import ImageStore, read_bytes
+from ebmtrack.videos.image_store import ImageStore, read_bytes, wrong_size
 from ebmtrack.videos.index_cache import code_digest, is_settled, stamp
 from ebmtrack.videos.source import Source
 
@@ -133,11 +133,7 @@ class CocoSource(Source):
         if image.shape[:2] != wanted:
             turned = self._store.rgb(path)
             if turned.shape[:2] != wanted:
-                found = f"{image.shape[1]} x {image.shape[0]}"
-                raise DatasetError(
-                    f"{path}: {found} pixels, but it was annotated as {wanted[1]} x {wanted[0]}, so that its boxes are "
-                    "elsewhere; use the photograph that was annotated, or change sizes and boxes in the annotation file"
-                )
+                raise wrong_size(path, image.shape[1::-1], wanted[::-1], "the annotation file")
             return turned
         return image
 

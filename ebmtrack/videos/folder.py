@@ -20,7 +20,7 @@ def find(root: Path, but: Collection[str] = ()) -> DataSet:
 
     A sequence is a folder with `groundtruth_rect.txt` or `groundtruth.txt`; its images are beside that file or in a
     folder `img`. Of a folder with labels (`labels.FILES`) each target is a sequence, NAME or NAME#1, NAME#2.
-    Folders of the names in `but` hold other data.
+    Folders below `root` of the names in `but` hold other data.
 
     Raises:
         DatasetError: If there is none.
@@ -57,8 +57,10 @@ def has_sequences(root: Path, but: Collection[str] = ()) -> bool:
 
 def _labelled(root: Path, but: Collection[str] = ()) -> list[Path]:
     """Return the folders of the sequences below `root`, or `root` itself."""
-    below = [root] if _is_labelled(root) else visible_paths(root.iterdir())
-    return [path for path in below if path.name not in but and path.is_dir() and _is_labelled(path)]
+    if _is_labelled(root):
+        return [root]
+    below = [path for path in visible_paths(root.iterdir()) if path.name not in but]
+    return [path for path in below if path.is_dir() and _is_labelled(path)]
 
 
 def _is_labelled(place: Path) -> bool:

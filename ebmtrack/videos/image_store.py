@@ -106,6 +106,17 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         raise DatasetError(f"{path}: cannot be read ({error}); is the data set complete?") from error
 
 
+def wrong_size(
+    path: str | os.PathLike, size_wh: Sequence[int], annotated_wh: Sequence[int], annotation: str
+) -> DatasetError:
+    """Return the error for a picture of another size than that for which its boxes were made in `annotation`."""
+    return DatasetError(
+        f"{path}: {size_wh[0]} x {size_wh[1]} pixels, but it was annotated as {annotated_wh[0]} x {annotated_wh[1]}, "
+        "so that its boxes are elsewhere; use the picture that was annotated, or change sizes and boxes in "
+        f"{annotation}"
+    )
+
+
 def _frozen(array: np.ndarray) -> np.ndarray:
     """Return the same array, read-only, so that no user of the cache changes it."""
     array.setflags(write=False)

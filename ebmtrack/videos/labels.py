@@ -1,12 +1,14 @@
 """Labels of several targets beside the frames of a sequence, as `ebmtrack track` and labelling tools write them.
 
 CSV, JSON, COCO video, CVAT for video, MOTChallenge and YOLO. Frames and pixels count from 0 here, whatever the file
-does; frames in which a target is lost, outside or not labelled have no box.
+does; frames in which a target is lost, outside or not labelled have no box. Labels that say for which size of frame
+they were made are refused beside frames of another one.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -18,6 +20,8 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.images import read_rgb
+from ebmtrack.videos.image_store import wrong_size
+from ebmtrack.videos.index_cache import stamp
 from ebmtrack.videos.sequence import Frames, Sequence
 from ebmtrack.videos.text import read_text, split_lines
 
@@ -25,6 +29,8 @@ LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
 
 Tracks = dict[int, dict[int, list[float]]]  # target -> frame -> x, y, w, h
+Size = tuple[int, int]  # width, height
+Sizes = list[tuple[int, frozenset[Size]]]  # frames from 0, and the sizes that labels declare for them
 
 
 def find_labels(place: Path) -> Path | None:
@@ -38,7 +44,7 @@ def find_labels(place: Path) -> Path | None:
 
 
 def read_labels(path: Path, files: list[Path]) -> Tracks:
-    """Return the boxes of all targets.
+    """Return the boxes of all targets; those of YOLO files are parts of their frames (`load_target` has pixels).
 
     Args:
         path: Of `find_labels`.
@@ -50,12 +56,7 @@ def read_labels(path: Path, files: list[Path]) -> Tracks:
     if path.is_dir():
         return _read_yolo(path, files)
     readers: dict[str, Callable[[Path], Tracks]] = {".csv": _read_csv, ".json": _read_json, ".xml": _read_cvat}
-    try:
-        tracks = readers.get(path.suffix, _read_mot)(path)
-    except (KeyError, TypeError, ValueError, AttributeError, ElementTree.ParseError) as error:
-        raise DatasetError(
-            f"{path}: not labels as `ebmtrack track` writes them ({type(error).__name__}: {error})"
-        ) from error
+    tracks = _parse(readers.get(path.suffix, _read_mot), path)
     if not tracks:
         raise DatasetError(f"{path}: holds no box")
     return tracks
@@ -69,17 +70,76 @@ def load_target(name: str, path: Path, images: Path, target: int) -> Sequence:
         path: Of `find_labels`.
         images: The folder of its frames.
         target: Its number in the labels.
+
+    Raises:
+        DatasetError: As `read_labels`, and for frames of another size than that of the labels.
     """
     frames = Frames(images)
     files = frames.paths()
+    _check_sizes(path, files)
     track, boxes = read_labels(path, files)[target], np.full((len(files), 4), np.nan)
     for frame, box in track.items():
         if not 0 <= frame < len(files) or not np.isfinite(box).all():
             where = f"{path}: target {target}, frame {frame}"
             raise DatasetError(f"{where}: {box}; there are {len(files)} frames in {images}")
-        boxes[frame] = box
+        boxes[frame] = np.array(box) * np.tile(_size_wh(files[frame]), 2) if path.is_dir() else box
     first = min(track)
     return Sequence(name, "folder", boxes[first:], frames, skip=first, annotation=path)
+
+
+def _parse(reader: Callable[[Path], Any], path: Path) -> Any:
+    """Return what `reader` makes of a file; DatasetError if it is of another kind."""
+    try:
+        return reader(path)
+    except (KeyError, TypeError, ValueError, AttributeError, ElementTree.ParseError) as error:
+        raise DatasetError(
+            f"{path}: not labels as `ebmtrack track` writes them ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _check_sizes(path: Path, files: list[Path]) -> None:
+    """Raise DatasetError if the labels name sizes of frames, and a frame has another one; one of each size is read."""
+    readers: dict[str, Callable[[Path], Sizes]] = {".json": _json_sizes, ".xml": _cvat_sizes, ".txt": _mot_sizes}
+    declared: Sizes = _parse(readers[path.suffix], path) if path.suffix in readers else []
+    first_of: dict[frozenset[Size], int] = {}
+    for frame, sizes in declared:
+        first_of.setdefault(sizes, frame)
+    for sizes, frame in first_of.items():
+        if sizes and min(map(min, sizes)) > 0 and 0 <= frame < len(files) and _size_wh(files[frame]) not in sizes:
+            raise wrong_size(files[frame], _size_wh(files[frame]), min(sizes), str(path))
+
+
+def _json_sizes(path: Path) -> Sizes:
+    """Return the sizes in the JSON of `ebmtrack track` or in COCO video."""
+    content: dict[str, Any] = json.loads(read_text(path))
+    frames = [(0, content), *((int(image["frame_id"]), image) for image in content.get("images", ()))]
+    sized = [(frame, entry) for frame, entry in frames if entry.get("width") and entry.get("height")]
+    return [(frame, frozenset({(int(entry["width"]), int(entry["height"]))})) for frame, entry in sized]
+
+
+def _cvat_sizes(path: Path) -> Sizes:
+    """Return the sizes of the tasks in a file of CVAT, which may be of several videos."""
+    found = ElementTree.fromstring(path.read_bytes()).iter("original_size")
+    return [(0, frozenset((int(size.findtext("width", "")), int(size.findtext("height", ""))) for size in found))]
+
+
+def _mot_sizes(path: Path) -> Sizes:
+    """Return the size in MOTChallenge's seqinfo.ini, if that is there."""
+    place = (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
+    text = read_text(place) if place.is_file() else ""
+    found = dict(re.findall(r"(?m)^im(Width|Height)[ \t]*=[ \t]*(\d+)", text))
+    return [(0, frozenset({(int(found["Width"]), int(found["Height"]))}))] if len(found) == 2 else []
+
+
+def _size_wh(file: Path) -> Size:
+    """Return width and height of a picture, decoded once as long as it does not change."""
+    return _decoded_size_wh(file, stamp(file))
+
+
+@functools.lru_cache(maxsize=2**15)
+def _decoded_size_wh(file: Path, _: tuple[int, ...]) -> Size:
+    height, width = read_rgb(file).shape[:2]
+    return width, height
 
 
 def _add(tracks: Tracks, path: Path, target: int, frame: int, box_xywh: list[float]) -> None:
@@ -147,8 +207,7 @@ def _read_cvat(path: Path) -> Tracks:
 
 
 def _read_yolo(path: Path, files: list[Path]) -> Tracks:
-    """Read a folder of YOLO files; the class is the target."""
-    height, width = read_rgb(files[0]).shape[:2]
+    """Read a folder of YOLO files; the class is the target, and boxes are parts of the frame."""
     by_stem, tracks = {file.stem: number for number, file in enumerate(files)}, Tracks()
     for file in sorted(path.glob("*.txt")):
         digits = re.findall(r"\d+", file.stem)
@@ -158,6 +217,5 @@ def _read_yolo(path: Path, files: list[Path]) -> Tracks:
                 kind, x, y, w, h = (float(word) for word in line.split()[:5])
             except ValueError as error:
                 raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
-            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            _add(tracks, file, int(kind) + 1, frame, box)
+            _add(tracks, file, int(kind) + 1, frame, [x - w / 2, y - h / 2, w, h])
     return tracks

@@ -9,7 +9,7 @@ _OTB = ("otb100", "otb50", "otb2013")
 _IN_PYTRACKING = {"Human4": "Human4_2"}  # its boxes are in groundtruth_rect.2.txt
 _IN_GOT10K = {f"{name}_{target}": f"{name}.{target}" for name in ("Jogging", "Skating2") for target in (1, 2)}
 
-# Names of sequences in layouts that call them otherwise than we do: `export` writes these, `canonical` reads them.
+# Names of sequences in layouts that call them otherwise than we do; `export-results` writes these, `canonical` reads.
 NAMES: Mapping[tuple[str, str], Mapping[str, str]] = {
     **{("pytracking", dataset): _IN_PYTRACKING for dataset in _OTB},
     **{("got10k-otb", dataset): _IN_GOT10K for dataset in _OTB},

@@ -19,7 +19,7 @@ from ebmtrack.engines.base import Ascent, FirstFrame, WholeLook
 from ebmtrack.engines.export.graphs import OPSET, network_arrays, network_graphs
 from ebmtrack.engines.export.quantize import halve, quantize_graphs
 from ebmtrack.engines.onnx_engine import OnnxEngine
-from ebmtrack.engines.onnx_files import ARRAYS, DESCRIPTION, FORMAT_VERSION, read_exported
+from ebmtrack.engines.onnx_files import ARRAYS, DESCRIPTION, FORMAT_VERSION, is_exported, read_exported
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_bytes, write_text
@@ -72,10 +72,13 @@ def export_network(
         The path of network.json.
 
     Raises:
-        ConfigError: on an unknown precision, or for int8 without search regions.
+        ConfigError: on an unknown precision, for int8 without search regions, and for a network that is exported
+            already.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if is_exported(weights):
+        raise ConfigError(f"{weights} is an exported network already: give it as --weights when tracking")
     path = resolve_weights(weights)
     net = load_checkpoint(path)
     folded = copy.deepcopy(net).eval().requires_grad_(False)

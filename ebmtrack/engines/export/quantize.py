@@ -89,7 +89,10 @@ def quantize_graphs(
         ConfigError: without search regions.
     """
     if not regions:
-        raise ConfigError("int8 needs frames to calibrate on: name folders of pictures with --calibration")
+        raise ConfigError(
+            "int8 needs frames to calibrate on: give a folder of sequences (pictures with groundtruth.txt) with "
+            "--calibration"
+        )
     if len(regions) < FEW_REGIONS:
         warnings.warn(
             f"int8 is calibrated on {len(regions)} search regions, one of each sequence: the ranges of activations are "

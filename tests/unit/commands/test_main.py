@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -16,12 +17,14 @@ import numpy as np
 import pytest
 
 from ebmtrack import __version__
+from ebmtrack import weights as packaged
 from ebmtrack.commands import main as cli
 from ebmtrack.commands.evaluate import Evaluate
 from ebmtrack.commands.options import DatasetOptions, TrackerOptions, flatten
 from ebmtrack.commands.track import Demo, Track
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
+from tests.support.trees import got10k_tree
 
 
 class Still:
@@ -95,6 +98,19 @@ def test_help(argv, capsys):
     assert all(verb in out for verb in cli.VERBS) or argv[:1] in (["track"], ["demo"])
 
 
+@pytest.mark.parametrize(
+    "line, advice",
+    [
+        ("export-network ebm_lite", "the verb is `ebmtrack export` now"),
+        ("export --dataset otb100 --layout pytracking", "did you mean `ebmtrack export-results`?"),
+        ("export --dataset=otb100", "did you mean `ebmtrack export-results`?"),
+    ],
+)
+def test_former_spellings_are_answered_with_the_present_ones(line, advice, capsys):
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err == f"ebmtrack: error: {advice}\n"
+
+
 @pytest.mark.parametrize("line", ["fly", "track", "track x.mp4 --foo", "track x.mp4 --max-frames many"])
 def test_wrong_options_are_code_2(line, capsys):
     assert cli.main(line.split()) == 2
@@ -115,6 +131,8 @@ def test_options_are_not_forwarded_by_position():
     )
     assert cli.parse(["demo"]) == Demo()
     assert cli.parse(["eval", "--dataset", "folder"]) == Evaluate(data=DatasetOptions("folder"))
+    exports = cli.parse(["export"]), cli.parse(["export-results", "--dataset", "folder", "--layout", "got10k"])
+    assert [str(verb.out) for verb in exports] == ["exported", "exported_results"]
 
 
 @pytest.mark.parametrize("init", [["--init", "1,2,3,4", "--init", "5,6,7,8"], ["--init", "1,2,3,4;5,6,7,8"]])
@@ -197,13 +215,34 @@ def test_as_a_module_with_a_camera_that_is_not_there(tmp_path):
     assert done.stderr == "ebmtrack: error: no camera number 96: is it plugged in, and free?\n"
 
 
-def test_a_folder_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENOTDIR])
+def test_a_place_that_cannot_be_written_is_one_line(number, monkeypatch, capsys):
     def refused(*_):
-        raise PermissionError(13, "Permission denied", "/data/out.safetensors")
+        raise OSError(number, os.strerror(number), "/data/out.safetensors")
 
     monkeypatch.setattr(TrackerOptions, "load", refused)
     assert cli.main(["demo"]) == 2
-    assert capsys.readouterr().err == "ebmtrack: error: /data/out.safetensors: Permission denied\n"
+    assert capsys.readouterr().err == f"ebmtrack: error: /data/out.safetensors: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "convert {shipped} {place}/x.pth.tar",
+        "convert {shipped} {place}.pth.tar",
+        "study 1d --out {place}",
+        "stress --root {root} --changes none --out {place}",
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_one_line(line, tmp_path, capsys):
+    """And a folder in the place of a file."""
+    (tmp_path / "place").write_text("")
+    (tmp_path / "place.pth.tar").mkdir()
+    got10k_tree(tmp_path / "root", ("cat",))
+    shipped = Path(packaged.__file__).parent / "ebm18_small.safetensors"
+    names = {"shipped": shipped, "place": tmp_path / "place", "root": tmp_path / "root"}
+    assert cli.main([word.format(**names) for word in line.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"ebmtrack: error: {tmp_path / 'place'}")
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ebmtrack.data.pool import held_back_files, held_back_material, open_trainin
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos.source import Source
 from ebmtrack.videos.synthetic import SyntheticSource
-from tests.support.trees import coco_tree, got10k_tree, save_cutout, save_image
+from tests.support.trees import coco_content, coco_tree, got10k_tree, save_cutout, save_image
 
 CLIPS = ("cat", "dog", "owl")
 
@@ -122,3 +123,60 @@ def test_damage_of_one_kind_hides_no_other(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 faults" in out
+
+
+@pytest.mark.parametrize("what", ["pool", "folder"])
+def test_a_first_box_outside_of_its_frame_is_damage(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In own clips as in a benchmark."""
+    got10k_tree(tmp_path, CLIPS)
+    assert cli.main(["datasets", "check", what, str(tmp_path)]) == 0
+    (tmp_path / "cat" / "groundtruth.txt").write_text("300,300,10,12\n" * 5)
+    assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "cat/00000001.jpg: the first box (300, 300, 10, 12) is outside of it, which is 40 x 30" in out
+    assert "1 faults" in out
+
+
+def test_photographs_without_a_box_to_train_on_are_left_out_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**coco_content(), "annotations": []}
+    path = coco_tree(mixed_folder(tmp_path) / "coco") / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=f"{tmp_path / 'coco'}: no box that can be trained on"):
+        assert {*open_training_folder(tmp_path)} == {"video", "synthetic"}
+    assert {*open_training_folder(tmp_path, "validation")} == {"video", "synthetic"}  # without a second line
+    assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
+    assert "coco: no box that can be trained on" in capsys.readouterr().out
+
+
+def test_a_fault_in_an_own_clip_hides_no_other_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error where video is asked for."""
+    coco_tree(mixed_folder(tmp_path) / "coco")
+    (tmp_path / "cat" / "groundtruth.txt").unlink()
+    for name in ("labels.csv", "labels.json"):
+        (tmp_path / "cat" / name).write_text("")
+    assert {*open_training_folder(tmp_path, "all", kinds=("stills", "synthetic"))} == {"stills", "synthetic"}
+    with pytest.raises(DatasetError, match="labels.csv or labels.json. Keep one"):
+        open_training_folder(tmp_path)
+    assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "Keep one" in out and "stills: 1 targets" in out and "synthetic: 5 cut-outs" in out
+
+
+def test_own_clips_beside_got10k_are_no_matter_without_video(tmp_path: Path) -> None:
+    got10k_tree(mixed_folder(tmp_path) / "got10k" / "train", ("a", "b"))
+    assert {*open_training_folder(tmp_path, kinds=("synthetic",))} == {"synthetic"}  # a warning would be an error
+
+
+def test_a_sequence_may_have_the_name_of_a_kind(tmp_path: Path) -> None:
+    """If it is the folder itself that is given."""
+    got10k_tree(tmp_path, ("coco",))
+    assert len(open_training_folder(tmp_path / "coco", "all")["video"]) == 1
+
+
+def test_a_kind_that_is_not_known_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="kind of training data 'vidoe'; did you mean 'video'"):
+        open_training_folder(mixed_folder(tmp_path), kinds=("vidoe",))

@@ -21,6 +21,7 @@ from ebmtrack.checkpoints.native import (
     resolve_weights,
     tensors_sha256,
 )
+from ebmtrack.commands import main as cli
 from ebmtrack.commands.export_network import search_regions
 from ebmtrack.engines import choose_engine, engine_facts, load_engine
 from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
@@ -302,6 +303,32 @@ def test_int8_needs_pictures_and_precisions_are_known(folder, engine, tmp_path):
         export_network(folder / "net.safetensors", tmp_path / "out", "int8", note=lambda line: None)
     with pytest.raises(ConfigError, match="precision must be one of float32, float16, int8"):
         export_network(folder / "net.safetensors", tmp_path / "out", "int4")
+
+
+def test_the_verb_export_writes_a_network(folder, tmp_path, capsys):
+    """The engine reads it, and the lines say how large it is and how far from PyTorch."""
+    file, out = str(folder / "net.safetensors"), tmp_path / "out"
+    assert cli.main(["export", file, "--out", str(out), "--precision", "float16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{out / 'network.json'}: float16, opset")
+    assert lines[1].startswith("largest differences from PyTorch in float32, random regions: scores")
+    assert load_onnx_engine(out).info.source_sha256 == tensors_sha256(dimp18().state_dict())
+
+
+@pytest.mark.parametrize(
+    "argv, advice",
+    [
+        (["net.safetensors", "--precision", "int8"], "give a folder of sequences (pictures with groundtruth.txt)"),
+        (["out"], "is an exported network already: give it as --weights when tracking"),
+        (["ebm_light"], "the path of a .safetensors file; `ebmtrack convert` makes"),
+    ],
+)
+def test_the_verb_export_says_what_it_needs(engine, folder, monkeypatch, capsys, argv, advice):
+    """In one line with code 2, which names options of this verb alone."""
+    monkeypatch.chdir(folder)
+    assert cli.main(["export", *argv, "--out", "none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert advice in line and "`--weights FILE`" not in line and not (folder / "none").exists()
 
 
 def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):

@@ -106,8 +106,8 @@ OTB_TARGETS = {"Basketball": [""], "Jogging": [".1", ".2"], "Human4": [".2"], "S
 
 
 def test_the_got10k_package_finds_every_sequence_of_otb(tmp_path: Path) -> None:
-    """Its own data set on the same folder, with Jogging's two targets, takes `ebmtrack export`'s files: a perfect
-    tracker has a precision of 1 there in every sequence, and in our names the files are the same again."""
+    """Its own data set on the same folder, with Jogging's two targets, takes `ebmtrack export-results`' files: a
+    perfect tracker has a precision of 1 there in every sequence, and in our names the files are the same again."""
     otb, toolkit = pytest.importorskip("got10k.experiments.otb"), pytest.importorskip("got10k.datasets")
     found, root = _otb_with_results(tmp_path), tmp_path / "data"
     experiment: Any = object.__new__(otb.ExperimentOTB)

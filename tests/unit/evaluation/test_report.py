@@ -364,7 +364,7 @@ def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
 
 
 def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """`report --plots` writes the curves for a paper, `export` what other toolkits read; fractions stay or are cut."""
+    """`report --plots` writes the curves for a paper, `export-results` what others read, with fractions or without."""
     where = ["--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
     page_and_plots = ["--page", str(tmp_path / "page.html"), "--plots", str(tmp_path / "plots")]
     assert cli.main(["report", *where, "--params", "good", "--sequences", "seq1", *page_and_plots]) == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
@@ -53,6 +55,17 @@ def filled(name: str, number: float) -> object:
         ("lost_logit", (math.nan, 1.0), "2 numbers, -1000 to 1000"),
         ("rotations_deg", 5.0, "numbers, -360 to 360"),
         ("rotations_deg", ((1.0, 2.0),), "numbers, -360 to 360"),
+        ("rotations_deg", ((),), "numbers, -360 to 360"),
+        ("rotations_deg", {1.0, 2.0}, "numbers, -360 to 360"),
+        ("rotations_deg", "12", "numbers, -360 to 360"),
+        ("rotations_deg", torch.tensor([1.0, 2.0]), "numbers, -360 to 360"),
+        ("average_temperature", torch.tensor(0.5), "a number, 0 to 1000000000"),
+        ("average_temperature", np.ma.masked, "a number, 0 to 1000000000"),
+        ("average_temperature", np.timedelta64(5), "a number, 0 to 1000000000"),
+        ("average_temperature", Fraction(1, 3), "a number, 0 to 1000000000"),
+        ("candidates", np.float64(4), "a whole number, 1 to 1000"),
+        ("blur_sigmas", ((),), "pairs of numbers, 0.01 to 100"),
+        ("shift_fracs", ((), ()), "pairs of numbers, -10 to 10"),
         ("shift_fracs", ((1.0, 2.0), (3.0,)), "pairs of numbers, -10 to 10"),
         ("blur_sigmas", ((0.0, 1.0),), "pairs of numbers, 0.01 to 100"),
         ("seed", 0.5, "a whole number, 0 to 4294967295"),
@@ -114,7 +127,6 @@ def test_a_tracker_works_at_the_limits(engine, name):
         {"shift_fracs": (), "blur_sigmas": (), "rotations_deg": ()},
         {"lost_logit": None, "weights": None},
         {"sample_size": np.int64(288), "search_factor": np.float32(5), "size_step": 1, "flip": np.False_},
-        {"rotations_deg": [5, -5]},
         {"weights": Path("net.safetensors")},
     ],
 )
@@ -128,15 +140,29 @@ def test_the_table_names_fields_and_the_set_ups_that_ship_keep_to_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "name, value, plain",
     [
-        ("seed", np.uint8(3)),
-        ("average_temperature", np.float64(0.5)),
-        ("initial_samples_least_weight", np.float32(0.25)),
-        ("sample_size", np.uint8(224)),
+        ("seed", np.uint8(3), 3),
+        ("average_temperature", np.float64(0.5), 0.5),
+        ("average_temperature", np.longdouble(0.5), 0.5),
+        ("average_temperature", np.array(0.5), 0.5),
+        ("initial_samples_least_weight", np.float32(0.25), 0.25),
+        ("sample_size", np.uint8(224), 224),
+        ("flip", np.bool_(True), True),
+        ("border", np.str_("inside"), "inside"),
+        ("rotations_deg", (np.float32(5),), (5.0,)),
+        ("rotations_deg", [5, -5], (5, -5)),
+        ("rotations_deg", range(2), (0, 1)),
+        ("rotations_deg", np.array([5, -5]), (5, -5)),
+        ("interval_scale", tuple(np.array([0, 1, 0, 0], np.float32)), (0.0, 1.0, 0.0, 0.0)),
+        ("lost_logit", [np.float64(1), 2], (1.0, 2)),
+        ("shift_fracs", np.array([[1, 2]], np.longdouble), ((1.0, 2.0),)),
+        ("shift_fracs", np.zeros((0, 2)), ()),
+        ("blur_sigmas", [[1, 2], (3, 4)], ((1, 2), (3, 4))),
     ],
 )
-def test_numbers_of_numpy_become_plain_ones(name, value):
-    """Otherwise float64 spreads to the boxes, and uint8 overflows."""
-    kept = getattr(TrackerParams(**{name: value}), name)
-    assert kept == value and type(kept) in (int, float)
+def test_values_of_numpy_and_lists_become_plain_ones(name, value, plain):
+    """Otherwise float64 spreads to the boxes, uint8 overflows, and equal set-ups are not equal."""
+    params = TrackerParams(**{name: value})
+    assert repr(getattr(params, name)) == repr(plain)
+    assert params == TrackerParams(**{name: plain}) and hash(params) == hash(TrackerParams(**{name: plain}))

@@ -374,6 +374,7 @@ def test_what_is_not_clear_elsewhere_leaves_the_target_lost(elsewhere):
     result = run.frame(scores((3, 3, 0.1)), NOWHERE, elsewhere)
     assert result.verdict == "not_found" and result.score == pytest.approx(0.1) and run.state.lost_frames == 2
     assert run.state.position_yx.tolist() == [100, 110] and result.box_xywh == tuple(BOX)
+    assert {type(value) for value in result.search_xywh} == {float}
     assert result.search_xywh == (-33, -43, 288, 288) and run.engine.stored == {}
 
 

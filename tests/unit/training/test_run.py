@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError
+from ebmtrack.training.batches import plain_errors
 from ebmtrack.training.plan import Plan
 from ebmtrack.training.resuming import random_state, read_checkpoint, set_random_state
 from ebmtrack.training.run import train
@@ -123,6 +124,27 @@ def test_a_damaged_sample_ends_the_run_with_its_own_message(tmp_path, workers):
     with pytest.raises(DatasetError) as caught:
         train(plan, settings_in(tmp_path, steps=6, workers=workers))
     assert str(caught.value) == DAMAGE
+
+
+class Fails(Dataset):
+    """One sample, of which a message tells that it cannot be read."""
+
+    def __init__(self, message: str):
+        self.message = message
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        raise DatasetError(self.message)
+
+
+@pytest.mark.parametrize("message", ["", "a.jpg: ebmtrack.errors.DatasetError: in short", "two\nlines"])
+def test_the_message_of_a_worker_is_kept_whole(message):
+    """Whatever it holds, and without the traceback if it holds nothing."""
+    with pytest.raises(DatasetError) as caught:
+        list(plain_errors(iter(DataLoader(Fails(message), num_workers=1))))
+    assert str(caught.value) == message
 
 
 def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ebmtrack.boxes import iou_xywh, xywh_to_rel, xywh_to_xyxy, xyxy_to_xywh
+from ebmtrack.commands import main as cli
 from ebmtrack.data.augment import Jitter, Look, change_look, draw_window, flip_box, keep_off_cut_edges, scene_frac
 from ebmtrack.data.pipeline import CropSettings, TrainingSet, displaced_boxes
 from ebmtrack.data.sampling import Sampler, causal_frames
@@ -329,6 +330,16 @@ def test_unknown_runs_and_missing_data_are_named(tmp_path):
         train_named("ebm18_smal", RunSettings())
     with pytest.raises(ConfigError, match="--data"):
         train_named("ebm18_small", RunSettings(data=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    "options, advice",
+    [(["--device", "cuda:99"], "has no device 'cuda:99'"), (["--data", "nowhere"], "no training data at nowhere")],
+)
+def test_device_and_folder_are_looked_for_before_anything_is_downloaded(options, advice, monkeypatch, capsys):
+    monkeypatch.setattr("ebmtrack.training.plan.backbone_weights", lambda *_: pytest.fail("downloads"))
+    assert cli.main(["train", "dimp50_nce_plus", *options]) == 2
+    assert advice in capsys.readouterr().err
 
 
 def test_network_scores_and_energies_have_their_shapes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,55 @@ def test_labels_that_cannot_be_used_are_named(tmp_path: Path, name: str, text: s
     path.write_text(text)
     with pytest.raises(DatasetError, match=what):
         open_dataset("folder", tmp_path).read("walk")
+
+
+DECLARED = {
+    "labels.json": '{{"width": {w}, "height": {h}, "results": [{{"frame": 1, "x": 4, "y": 3, "w": 20, "h": 10}}]}}',
+    "labels.coco.json": '{{"images": [{{"id": 7, "frame_id": 1, "width": {w}, "height": {h}}}], "annotations": '
+    '[{{"id": 1, "image_id": 7, "track_id": 1, "bbox": [4, 3, 20, 10]}}]}}',
+    "labels.xml": "<annotations><meta><task><original_size><width>{w}</width><height>{h}</height></original_size>"
+    "</task></meta><track id='0'><box frame='1' outside='0' xtl='4' ytl='3' xbr='24' ybr='13'/></track></annotations>",
+    "gt/gt.txt": "2,1,5,4,20,10,1,1,1\n",
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_labels_of_frames_of_another_size_are_refused(tmp_path: Path, name: str) -> None:
+    """Their boxes would be elsewhere; of the right size, the box is where it was drawn."""
+    place = clip(tmp_path / "walk")
+    (place / name).parent.mkdir(exist_ok=True)
+    for width, height in (SIZE_WH, (2 * SIZE_WH[0], 2 * SIZE_WH[1])):
+        (place / name).write_text(DECLARED[name].format(w=width, h=height))
+        if name == "gt/gt.txt":
+            (place / "seqinfo.ini").write_text(f"[Sequence]\nseqLength=6\nimWidth={width}\nimHeight = {height}\n")
+        found = open_dataset("folder", tmp_path)
+        if (width, height) == SIZE_WH:
+            assert found.read("walk").boxes_xywh[0].tolist() == [4, 3, 20, 10]
+        else:
+            with pytest.raises(DatasetError, match=r"000[12].jpg: 80 x 60 pixels, but it was annotated as 160 x 120"):
+                found.read("walk")
+
+
+def test_coco_video_is_refused_if_a_later_frame_has_another_size(tmp_path: Path) -> None:
+    """And taken if the frames change their size as the file says."""
+    place = clip(tmp_path / "walk")
+    images = [{"id": k, "frame_id": k, "width": 40 if k > 3 else 80, "height": 60} for k in range(6)]
+    box = {"id": 1, "image_id": 0, "track_id": 1, "bbox": [4, 3, 20, 10]}
+    (place / "labels.coco.json").write_text(json.dumps({"images": images, "annotations": [box]}))
+    with pytest.raises(DatasetError, match="0005.jpg: 80 x 60 pixels, but it was annotated as 40 x 60"):
+        open_dataset("folder", tmp_path).read("walk")
+    for number in (5, 6):
+        save_image(place / "img" / f"{number:04d}.jpg", size_wh=(40, 60))
+    assert open_dataset("folder", tmp_path).read("walk").boxes_xywh[0].tolist() == [4, 3, 20, 10]
+
+
+def test_yolo_boxes_are_parts_of_their_own_frame(tmp_path: Path) -> None:
+    for number, side in enumerate((100, 200)):
+        save_image(tmp_path / "walk" / f"{number}.jpg", size_wh=(side, side))
+        (tmp_path / "walk" / "labels").mkdir(exist_ok=True)
+        (tmp_path / "walk" / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    boxes = open_dataset("folder", tmp_path).read("walk").boxes_xywh
+    np.testing.assert_allclose(boxes, [[40, 40, 20, 20], [80, 80, 40, 40]])
 
 
 def test_two_files_of_labels_are_one_too_many(tmp_path: Path) -> None:
