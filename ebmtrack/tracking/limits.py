@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ebmtrack.data.crops import BORDERS, RULES
 from ebmtrack.errors import ConfigError
 
 USUAL = (0, 10**9)  # of the numbers that LIMITS does not list
@@ -57,6 +58,7 @@ SHAPES: dict[str, tuple[int | None, ...]] = {  # of the fields that hold several
     "interval_scale": (4,),
     "lost_logit": (2,),
 }
+CHOICES: dict[str, tuple[str, ...]] = {"classifier": ("network", "atom"), "border": BORDERS, "crop_rule": RULES}
 
 
 def plain_values(params: Any) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _plain(name: str, value: Any, default: Any) -> Any:
         return _plain_numbers(value, SHAPES.get(name, ()), LIMITS.get(name, USUAL), isinstance(default, int))
     if isinstance(default, bool) and isinstance(value, bool | np.bool_):
         return bool(value)
-    if not isinstance(default, bool) and isinstance(value, str):
+    if not isinstance(default, bool) and isinstance(value, str) and value in CHOICES.get(name, (value,)):
         return str(value)
     if default is None and isinstance(value, os.PathLike):
         return value
@@ -120,6 +122,8 @@ def _allowed(name: str, default: Any) -> str:
     """Return what a field may hold, as in "a whole number, 1 to 1000"."""
     if isinstance(default, bool):
         return "True or False"
+    if name in CHOICES:
+        return "one of " + ", ".join(CHOICES[name])
     if name not in SHAPES and not isinstance(default, int | float):
         return "a text or a path" if default is None else "a text"
     shape, (least, most) = SHAPES.get(name, ()), LIMITS.get(name, USUAL)
