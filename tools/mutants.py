@@ -141,6 +141,7 @@ MUTANTS = [
         ("shape[0] not in (None, len(value))", "False"),
         ("bool | np.timedelta64", "bool"),
         ("isinstance(value, bool | np.bool_)", "True"),
+        ("in CHOICES.get(name, (value,))", "in (value,)"),
     ),
     *mutants_of(
         "ebmtrack.engines.box_ascent",
