@@ -91,7 +91,7 @@ def _parse(reader: Callable[[Path], Any], path: Path) -> Any:
     """Return what `reader` makes of a file; DatasetError if it is of another kind."""
     try:
         return reader(path)
-    except (KeyError, TypeError, ValueError, AttributeError, ElementTree.ParseError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ElementTree.ParseError) as error:
         raise DatasetError(
             f"{path}: not labels as `ebmtrack track` writes them ({type(error).__name__}: {error})"
         ) from error
@@ -105,7 +105,7 @@ def _check_sizes(path: Path, files: list[Path]) -> None:
     for frame, sizes in declared:
         first_of.setdefault(sizes, frame)
     for sizes, frame in first_of.items():
-        if sizes and min(map(min, sizes)) > 0 and 0 <= frame < len(files) and _size_wh(files[frame]) not in sizes:
+        if sizes and 0 <= frame < len(files) and _size_wh(files[frame]) not in sizes:
             raise wrong_size(files[frame], _size_wh(files[frame]), min(sizes), str(path))
 
 
@@ -113,22 +113,32 @@ def _json_sizes(path: Path) -> Sizes:
     """Return the sizes in the JSON of `ebmtrack track` or in COCO video."""
     content: dict[str, Any] = json.loads(read_text(path))
     frames = [(0, content), *((int(image["frame_id"]), image) for image in content.get("images", ()))]
-    sized = [(frame, entry) for frame, entry in frames if entry.get("width") and entry.get("height")]
-    return [(frame, frozenset({(int(entry["width"]), int(entry["height"]))})) for frame, entry in sized]
+    return [(frame, _size_in(entry.get("width"), entry.get("height"))) for frame, entry in frames]
 
 
 def _cvat_sizes(path: Path) -> Sizes:
     """Return the sizes of the tasks in a file of CVAT, which may be of several videos."""
     found = ElementTree.fromstring(path.read_bytes()).iter("original_size")
-    return [(0, frozenset((int(size.findtext("width", "")), int(size.findtext("height", ""))) for size in found))]
+    sizes = (_size_in(size.findtext("width"), size.findtext("height")) for size in found)
+    return [(0, frozenset[Size]().union(*sizes))]
 
 
 def _mot_sizes(path: Path) -> Sizes:
     """Return the size in MOTChallenge's seqinfo.ini, if that is there."""
     place = (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
-    text = read_text(place) if place.is_file() else ""
-    found = dict(re.findall(r"(?m)^im(Width|Height)[ \t]*=[ \t]*(\d+)", text))
-    return [(0, frozenset({(int(found["Width"]), int(found["Height"]))}))] if len(found) == 2 else []
+    lines = place.read_bytes().decode(errors="replace").splitlines() if place.is_file() else []  # in any encoding
+    matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*(\S+)\s*", line.lower()) for line in lines]
+    found = dict(match.groups() for match in matches if match)
+    return [(0, _size_in(found.get("width"), found.get("height")))]
+
+
+def _size_in(width: Any, height: Any) -> frozenset[Size]:
+    """Return the size that labels declare, or nothing if they declare none that a picture can have."""
+    try:
+        size = int(float(width)), int(float(height))
+    except (TypeError, ValueError, OverflowError):
+        return frozenset()
+    return frozenset({size} if min(size) > 0 else ())
 
 
 def _size_wh(file: Path) -> Size:
@@ -170,11 +180,13 @@ def _read_mot(path: Path) -> Tracks:
     tracks: Tracks = {}
     for number, line in enumerate(split_lines(read_text(path)), 1):
         try:
-            frame, target, x, y, w, h, *rest = (float(word) for word in line.split(","))
-        except ValueError as error:
+            words = [float(word) for word in line.split(",")]
+            (x, y, w, h), rest = words[2:6], words[6:]
+            target, frame = int(words[1]), int(words[0]) - 1
+        except (ValueError, OverflowError) as error:
             raise DatasetError(f"{path}, line {number}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
         if not (path.name == "gt.txt" and rest and rest[0] == 0):
-            _add(tracks, path, int(target), int(frame) - 1, [x - 1, y - 1, w, h])
+            _add(tracks, path, target, frame, [x - 1, y - 1, w, h])
     return tracks
 
 
@@ -215,7 +227,8 @@ def _read_yolo(path: Path, files: list[Path]) -> Tracks:
         for number, line in enumerate(split_lines(read_text(file)), 1):
             try:
                 kind, x, y, w, h = (float(word) for word in line.split()[:5])
-            except ValueError as error:
+                target = int(kind) + 1
+            except (ValueError, OverflowError) as error:
                 raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
-            _add(tracks, file, int(kind) + 1, frame, [x - w / 2, y - h / 2, w, h])
+            _add(tracks, file, target, frame, [x - w / 2, y - h / 2, w, h])
     return tracks

@@ -182,16 +182,17 @@ class VideoSource(Source):
             raise DatasetError(fault)
 
     def faults(self, every_frame: bool = False) -> Iterator[str]:
-        """Yield the faults of each sequence: annotation, frames that are missing, first and last frame unreadable.
+        """Yield the faults of each sequence: annotation, missing frames, first, first visible and last one unreadable.
 
         Args:
-            every_frame: Decode all frames instead of two.
+            every_frame: Decode all frames instead of these.
         """
         for index in range(len(self)):
             try:
                 count = len(self.boxes_xywh(index))
                 yield from self._missing_frames(index, count)
-                for frame in range(count) if every_frame else sorted({0, count - 1}):
+                first_visible = np.flatnonzero(self.visible(index))[:1].tolist()
+                for frame in range(count) if every_frame else sorted({0, *first_visible, count - 1}):
                     self._store.rgb(self.frame_file(index, frame))
             except DatasetError as error:
                 yield str(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from ebmtrack import weights as packaged
 from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, resolve_weights, tensors_sha256
 from ebmtrack.engines.base import Ascent, FirstFrame, WholeLook
 from ebmtrack.engines.export.graphs import OPSET, network_arrays, network_graphs
@@ -77,7 +78,10 @@ def export_network(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if is_exported(weights):
+    ships = (
+        Path(packaged.__file__).parent / f"{weights}.safetensors"
+    ).is_file()  # whatever lies in a folder of its name
+    if is_exported(weights) and not ships:
         raise ConfigError(f"{weights} is an exported network already: give it as --weights when tracking")
     path = resolve_weights(weights)
     net = load_checkpoint(path)

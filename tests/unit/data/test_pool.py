@@ -139,6 +139,15 @@ def test_a_first_box_outside_of_its_frame_is_damage(
     assert "1 faults" in out
 
 
+def test_the_first_visible_frame_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got10k_tree(tmp_path, CLIPS)
+    path = tmp_path / "cat" / "groundtruth.txt"
+    path.write_text("nan,nan,nan,nan\n" + "\n".join(path.read_text().splitlines()[1:]) + "\n")
+    (tmp_path / "cat" / "00000002.jpg").write_bytes(b"x")
+    assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
+    assert "cat/00000002.jpg: not a readable image" in capsys.readouterr().out
+
+
 def test_photographs_without_a_box_to_train_on_are_left_out_with_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

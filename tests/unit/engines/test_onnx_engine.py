@@ -331,6 +331,12 @@ def test_the_verb_export_says_what_it_needs(engine, folder, monkeypatch, capsys,
     assert advice in line and "`--weights FILE`" not in line and not (folder / "none").exists()
 
 
+def test_a_network_that_ships_is_exported_beside_a_folder_of_its_name(engine, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "out", "ebm_lite")
+    assert cli.main(["export", "ebm_lite", "--out", "half"]) == 0
+
+
 def test_the_engine_is_chosen_by_name_and_by_folder(folder, engine):
     assert isinstance(load_engine(folder / "out"), OnnxEngine)
     assert isinstance(load_engine(None, engine="onnx"), OnnxEngine)

@@ -114,6 +114,10 @@ def test_yolo_labels_of_other_tools_have_the_names_of_the_frames(tmp_path: Path)
         ("labels.xml", "<annotations>", "not labels as .*ParseError"),
         ("labels/0001.txt", "0 0.5 0.5\n", "0001.txt, line 1: .* is no row class"),
         ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "target 1 has two boxes"),
+        ("labels/0001.txt", "inf .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
+        ("labels/0001.txt", "nan .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
+        ("labels.mot.txt", "inf,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
+        ("labels.json", '{"results": [{"frame": 1e400, "x": 1, "y": 2, "w": 3, "h": 4}]}', "not labels as .*Overflow"),
     ],
 )
 def test_labels_that_cannot_be_used_are_named(tmp_path: Path, name: str, text: str, what: str) -> None:
@@ -150,6 +154,26 @@ def test_labels_of_frames_of_another_size_are_refused(tmp_path: Path, name: str)
         else:
             with pytest.raises(DatasetError, match=r"000[12].jpg: 80 x 60 pixels, but it was annotated as 160 x 120"):
                 found.read("walk")
+
+
+@pytest.mark.parametrize(
+    "name, w, h", [("labels.json", "1e400", 60), ("labels.json", "NaN", 60), ("labels.xml", "", 1)]
+)
+def test_a_size_that_no_picture_has_says_nothing(tmp_path: Path, name: str, w: str, h: int) -> None:
+    place = clip(tmp_path / "walk")
+    (place / name).write_text(DECLARED[name].format(w=w, h=h))
+    assert open_dataset("folder", tmp_path).read("walk").boxes_xywh[0].tolist() == [4, 3, 20, 10]
+
+
+@pytest.mark.parametrize("text", ["[Sequence]\rimWidth=9\rimHeight=9", "name=\xe9\n imwidth = 9\n IMHEIGHT=9.0\n"])
+def test_spellings_of_seqinfo(tmp_path: Path, text: str) -> None:
+    """Of any case, indent, end of line and encoding."""
+    place = clip(tmp_path / "walk")
+    (place / "gt").mkdir()
+    (place / "gt" / "gt.txt").write_text(DECLARED["gt/gt.txt"])
+    (place / "seqinfo.ini").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DatasetError, match="80 x 60 pixels, but it was annotated as 9 x 9"):
+        open_dataset("folder", tmp_path).read("walk")
 
 
 def test_coco_video_is_refused_if_a_later_frame_has_another_size(tmp_path: Path) -> None:
