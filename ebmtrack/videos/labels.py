@@ -128,7 +128,7 @@ def _mot_sizes(path: Path) -> Sizes:
     place = (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
     lines = place.read_bytes().decode(errors="replace").splitlines() if place.is_file() else []  # in any encoding
     matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*(\S+)\s*", line.lower()) for line in lines]
-    found = dict(match.groups() for match in matches if match)
+    found = {match[1]: match[2] for match in matches if match}
     return [(0, _size_in(found.get("width"), found.get("height")))]
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import shutil
 from contextlib import nullcontext
 from typing import cast
 
