@@ -193,13 +193,13 @@ class CutOuts:
 
     def run(self) -> None:
         """Write the cut-outs and print their number."""
-        from tqdm import tqdm
-
         from ebmtrack.data.cutouts import write_cutouts
         from ebmtrack.data.pool import open_training_folder
+        from ebmtrack.progress import progress_bar
 
         out, tried, kept = self.out or self.path / "cutouts", 0, 0
         for name, source in open_training_folder(self.path, kinds=("video", "stills")).items():
-            for file in tqdm(write_cutouts(source, out, self.least_side, self.frames), desc=name, unit=" boxes"):
+            files = write_cutouts(source, out, self.least_side, self.frames)
+            for file in progress_bar(files, name, unit=" boxes"):
                 tried, kept = tried + 1, kept + (file is not None)
         print(f"{kept} cut-outs of {tried} boxes" + (f" are in {out}" if kept else ": nothing was written"))

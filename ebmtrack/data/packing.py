@@ -27,6 +27,7 @@ from ebmtrack._version import __version__
 from ebmtrack.data.store import FORMAT, INDEX_KEY, PACK_FILE, crop_size, file_crc, frame_key, load_lmdb, seal
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import replacing, write_text
+from ebmtrack.progress import progress_bar
 from ebmtrack.videos.sequence import well_formed
 from ebmtrack.videos.source import Source
 
@@ -140,7 +141,7 @@ def write_pack(
         if _begin(out, made):
             _tidy(out)
             return json.loads((out / PACK_FILE).read_text("utf-8"))
-        with tqdm(total=sum(len(t.frames) for t in targets), unit="crop", disable=not progress) as bar:
+        with progress_bar(total=sum(len(t.frames) for t in targets), unit="crop", disable=not progress) as bar:
             facts = [_shard(source, shard, number, out, settings, threads, bar) for number, shard in enumerate(shards)]
         return _finish(out, made, facts, left_out, origin or {})
 

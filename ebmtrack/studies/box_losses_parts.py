@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
@@ -17,6 +16,7 @@ from ebmtrack.data.sampling import Sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.progress import progress_bar
 from ebmtrack.studies.box_losses import BoxStudySettings, Run, box_study
 from ebmtrack.training.frozen_features import Features, compute_features
 from ebmtrack.training.overrides import override
@@ -75,7 +75,7 @@ def _part(
 
 
 def _samples(dataset: TrainingSet, part: str) -> Iterator[Mapping[str, Tensor]]:
-    for index in tqdm(range(len(dataset)), desc=f"{part} pairs", unit="pair"):
+    for index in progress_bar(range(len(dataset)), desc=f"{part} pairs", unit="pair"):
         yield dataset[index]
 
 

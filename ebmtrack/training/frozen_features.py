@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
 
 from ebmtrack import files
 from ebmtrack.boxes import xywh_to_xyxy
@@ -22,6 +21,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.progress import progress_bar
 from ebmtrack.training.batches import plain_errors
 from ebmtrack.training.objective import Objective
 from ebmtrack.training.plan import Batch
@@ -188,8 +188,8 @@ class FrozenPairs:
         first = number * self.rounds.samples
         part = Subset(self.samples, range(first, first + self.rounds.samples))
         loader = DataLoader(part, None, num_workers=self.workers, generator=torch.Generator().manual_seed(0))
-        bar = tqdm(plain_errors(iter(loader)), f"features, round {number + 1}", len(part), unit="sample", leave=False)
-        with contextlib.closing(bar):
+        read, name = plain_errors(iter(loader)), f"features, round {number + 1}"
+        with contextlib.closing(progress_bar(read, name, total=len(part), unit="sample", leave=False)) as bar:
             yield from bar
 
 

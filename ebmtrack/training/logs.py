@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from ebmtrack.errors import missing_extra
 from ebmtrack.files import replacing
+from ebmtrack.progress import progress_bar
 from ebmtrack.training.distributed import Team
 from ebmtrack.training.settings import RunSettings
 
@@ -129,7 +129,7 @@ class ProgressBar:
     """A progress bar: steps, time, smooth loss, samples per second and the share of time spent waiting for data."""
 
     def __init__(self, start: int, steps: int):
-        self.bar = tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)
+        self.bar = progress_bar(initial=start, total=steps, unit="step", dynamic_ncols=True)
         self.smooth: dict[str, float] = {}
 
     def add(self, row: Row) -> None:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.files import write_bytes
+from ebmtrack.progress import progress_bar
 
 DIGEST_BYTES = 32
 SETTLED_NS = 2 * 10**9  # the coarsest clock of file systems in use (FAT) has steps of two seconds
@@ -142,7 +142,9 @@ def annotation_index(
     old, same = _find_unchanged(load(key, version), stamps)
     if old is not None and same.all():
         return old
-    numbers = tqdm(range(len(files)), "reading annotations", unit="sequence", delay=3, disable=None, leave=False)
+    numbers = progress_bar(
+        range(len(files)), "reading annotations", unit="sequence", delay=3, disable=None, leave=False
+    )
     parts = [old.get(i) if old is not None and same[i] else _read(read, i) for i in numbers]
     index = _join(parts)
     sure = is_settled(stamps, now).all(axis=1) & index.known

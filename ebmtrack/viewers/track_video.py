@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.progress import progress_bar
 from ebmtrack.tracking.params import INTERVAL_SAMPLES
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_text
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
@@ -213,7 +213,7 @@ class _Job:
         )
         began = time.perf_counter()
         total = (span.end - span.start) // span.every + 1 if span.end is not None else None
-        with tqdm(total=total, unit=" frames", disable=None, leave=False) as bar:
+        with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
             for part in label(frames, keys, tracker, span, options.direction):
                 self.result.add_rows(part)
                 bar.update(len(part))
@@ -294,7 +294,7 @@ def _follow(
 ) -> None:
     """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
     totals = [number for number in (frames.length, max_frames) if number is not None]
-    with tqdm(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
+    with progress_bar(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
         for step in follow(frames, first, tracker, starts_xywh, span):
             result.add(step)
             bar.update()

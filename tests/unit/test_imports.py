@@ -12,7 +12,7 @@ from tests.support import REPOSITORY
 from tests.support.import_graph import circles, foreign_imports, import_graph, reachable, top_level_graph
 
 GRAPH = import_graph()
-GROUND = ("boxes", "errors", "files", "images", "device", "names", "_version")
+GROUND = ("boxes", "errors", "files", "images", "device", "names", "progress", "_version")
 ENTRY = ("ebmtrack.__main__",)
 
 

@@ -109,7 +109,8 @@ def bar_text(capsys, rows: list[dict]) -> str:
     return out + err
 
 
-def test_the_bar_shows_loss_speed_waiting_and_time_left(capsys):
+def test_the_bar_shows_loss_speed_waiting_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     text = bar_text(capsys, [{"step": 1, "loss": 0.5, "samples_per_s": 12.34, "wait_frac": 0.04}] * 2)
     assert "loss 0.500, 12.3 samples/s, waiting 4%" in text and "2/100 [" in text and "<" in text
     assert "workers" not in text
