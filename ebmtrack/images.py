@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 DEEP = 65535  # the largest value of a 16-bit picture
 MARGIN_FRAC = 0.125  # of the first frame's range is added on either side, so that later frames may be a little brighter
 LAST_ZEROS = 16  # zeros at the end of a JPEG that has no end mark before them: the rest of it was never written
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of segments that have the size
 PIXELS_OF_ONE_THREAD = 2**16  # up to which OpenCV converts a picture's colours without waking a second thread
 TAILS = (0.1, 99.9)  # percentiles that give the range: a few dead or hot pixels do not decide it
 
@@ -176,6 +178,32 @@ def read_picture_bytes(path: str | os.PathLike) -> bytes:
         raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def read_size_wh(path: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of a picture as `read_rgb` returns it; only what its header does not say is decoded."""
+    data = read_picture_bytes(path)
+    width, height = _header_size_wh(data)
+    if not (width and height):
+        height, width = decode_rgb(data, path).shape[:2]
+    return width, height
+
+
+def turned_note(path: str | os.PathLike) -> str:
+    """Return what to do if boxes do not fit a picture because EXIF data turn it; "" if they do not turn it."""
+    from PIL import Image  # comes with matplotlib; a twentieth of a second
+
+    try:
+        with Image.open(path) as picture:
+            orientation = picture.getexif().get(0x0112, 1)
+    except OSError:
+        return ""
+    if orientation not in range(2, 9):
+        return ""
+    return (
+        f"it is stored turned (EXIF orientation {orientation}) and used as it is shown; if its boxes are those of the "
+        "stored pixels, take the orientation out of the pictures (exiftool -Orientation= FILES), or label them anew"
+    )
+
+
 def encode_picture(image_rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
     """Return a picture as the content of a file.
 
@@ -257,6 +285,21 @@ def _decode(data: bytes | np.ndarray, name: str | os.PathLike, flags: int) -> np
     if picture is None:
         raise DatasetError(f"{name}: not a readable image ({array.size} bytes); is it damaged?")
     return picture
+
+
+def _header_size_wh(data: bytes) -> tuple[int, int]:
+    """Return the size in the header of a PNG or JPEG; zeros without one, or with EXIF data, which may turn it."""
+    if data[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and b"eXIf" not in data:
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    position = 2
+    while data[:2] == b"\xff\xd8" and data[position : position + 1] == b"\xff" and position + 9 <= len(data):
+        kind, length, height, width = struct.unpack_from(">xBHxHH", data, position)
+        if kind in JPEG_FRAMES:
+            return width, height
+        if kind == 0xFF or data[position + 4 : position + 8] == b"Exif":
+            break
+        position += 2 + length
+    return 0, 0
 
 
 def _ends_in_zeros(data: bytes | np.ndarray) -> bool:

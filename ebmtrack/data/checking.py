@@ -13,6 +13,7 @@ from ebmtrack.data.catalogue import open_source
 from ebmtrack.data.pool import kinds_in, no_box
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.images import turned_note
 from ebmtrack.videos import got10k, lasot, trackingnet
 from ebmtrack.videos.coco import splits_in
 from ebmtrack.videos.image_store import ImageStore
@@ -153,7 +154,7 @@ def _check_box(path: str, size_wh: tuple[int, int], box_xywh: np.ndarray) -> Ite
     (x, y, w, h), (width, height) = box_xywh, size_wh
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         text = f"{path}: the first box ({x:g}, {y:g}, {w:g}, {h:g}) is outside of it, which is {width} x {height}"
-        yield Finding(text, "damage")
+        yield Finding("; ".join(filter(None, [text, turned_note(path)])), "damage")
 
 
 def _check_first_boxes(source: VideoSource) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.images import decode_rgb, decode_rgb_as_stored, decode_rgba
+from ebmtrack.images import decode_rgb, decode_rgb_as_stored, decode_rgba, turned_note
 
 MEBIBYTE = 2**20
 Value = TypeVar("Value")
@@ -110,10 +110,11 @@ def wrong_size(
     path: str | os.PathLike, size_wh: Sequence[int], annotated_wh: Sequence[int], annotation: str
 ) -> DatasetError:
     """Return the error for a picture of another size than that for which its boxes were made in `annotation`."""
+    note = turned_note(path) if tuple(annotated_wh) == tuple(size_wh)[::-1] else ""
     return DatasetError(
         f"{path}: {size_wh[0]} x {size_wh[1]} pixels, but it was annotated as {annotated_wh[0]} x {annotated_wh[1]}, "
-        "so that its boxes are elsewhere; use the picture that was annotated, or change sizes and boxes in "
-        f"{annotation}"
+        "so that its boxes are elsewhere; "
+        + (note or f"use the picture that was annotated, or change sizes and boxes in {annotation}")
     )
 
 

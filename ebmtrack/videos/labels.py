@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.images import read_rgb
+from ebmtrack.images import read_size_wh
 from ebmtrack.videos.image_store import wrong_size
 from ebmtrack.videos.index_cache import stamp
 from ebmtrack.videos.sequence import Frames, Sequence
@@ -142,14 +142,13 @@ def _size_in(width: Any, height: Any) -> frozenset[Size]:
 
 
 def _size_wh(file: Path) -> Size:
-    """Return width and height of a picture, decoded once as long as it does not change."""
-    return _decoded_size_wh(file, stamp(file))
+    """Return width and height of a picture, read once as long as it does not change."""
+    return _read_size_wh(file, stamp(file))
 
 
 @functools.lru_cache(maxsize=2**15)
-def _decoded_size_wh(file: Path, _: tuple[int, ...]) -> Size:
-    height, width = read_rgb(file).shape[:2]
-    return width, height
+def _read_size_wh(file: Path, _: tuple[int, ...]) -> Size:
+    return read_size_wh(file)
 
 
 def _add(tracks: Tracks, path: Path, target: int, frame: int, box_xywh: list[float]) -> None:

@@ -22,6 +22,22 @@ def save_image(path: Path, rgb: tuple[int, int, int] = RED, size_wh: tuple[int, 
     assert cv2.imwrite(str(path), image)
 
 
+def exif_jpeg(path: Path, size_wh: tuple[int, int], orientation: int) -> None:
+    """Write a JPEG of stored size `size_wh`, red on the left, with EXIF data that turn it when it is shown."""
+    image = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    image[:, : size_wh[0] // 2] = (20, 10, 200)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    segment = b"Exif\x00\x00" + exif(orientation)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+
+
+def exif(orientation: int) -> bytes:
+    """Return EXIF data with an orientation alone."""
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01" + orientation.to_bytes(2, "big") + b"\x00\x00"
+    return b"MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
+
+
 def save_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

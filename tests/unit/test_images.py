@@ -2,10 +2,13 @@
 
 import ast
 import itertools
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,9 +27,11 @@ from ebmtrack.images import (
     read_ahead,
     read_pages,
     read_rgb,
+    read_size_wh,
     write_picture,
 )
 from tests.support import REPOSITORY
+from tests.support.trees import exif, exif_jpeg
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,40 @@ def test_zeros_after_the_end_of_a_jpeg_are_no_damage(soft, tmp_path):
     """Cameras fill the last block of a card with them."""
     (tmp_path / "a.jpg").write_bytes(encode_picture(soft, ".jpg") + bytes(300))
     assert read_rgb(tmp_path / "a.jpg").shape == soft.shape
+
+
+def write_header_cases(folder: Path) -> None:
+    """Write pictures of 80 x 60 stored pixels with all kinds of header."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    for suffix in (".jpg", ".png", ".webp", ".bmp"):
+        write_picture(folder / f"plain{suffix}", noise)
+    for orientation in range(10):
+        exif_jpeg(folder / f"{orientation}.jpg", (80, 60), orientation)
+        png, data = encode_picture(noise), b"eXIf" + exif(orientation)
+        chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+        for name, at in (("before", 33), ("after", len(png) - 12)):
+            (folder / f"{orientation}-{name}.png").write_bytes(png[:at] + chunk + png[at:])
+    cv2.imwrite(str(folder / "progressive.jpg"), noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    cv2.imwrite(str(folder / "restart.jpg"), noise, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])
+    cv2.imwrite(str(folder / "deep.png"), noise.astype(np.uint16))
+    cv2.imwrite(str(folder / "grey.png"), noise[..., 0])
+
+
+def test_the_size_in_the_header_is_that_of_the_decoded_picture(tmp_path):
+    """As it is shown, whatever its EXIF data say."""
+    write_header_cases(tmp_path)
+    sizes = {path.name: (read_size_wh(path), read_rgb(path).shape[1::-1]) for path in tmp_path.iterdir()}
+    assert len(sizes) == 38 and {name: both for name, both in sizes.items() if both[0] != both[1]} == {}
+    assert {both[0] for both in sizes.values()} == {(80, 60), (60, 80)}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\0" * 9, b"\xff\xd8" + b"\xff" * 99, b"\x89PNG\r\n\x1a\n" * 9]
+)
+def test_what_is_no_picture_has_no_size(data, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(DatasetError, match="a.jpg: not a readable image"):
+        read_size_wh(tmp_path / "a.jpg")
 
 
 def test_only_the_door_decodes_pictures_and_writes_their_files():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from ebmtrack.videos.labels import FILES, find_labels, read_labels
 from ebmtrack.videos.opening import open_dataset
 from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from tests.support.evaluation_stub import StubFactory
-from tests.support.trees import save_image
+from tests.support.trees import exif_jpeg, save_image
 
 SIZE_WH = (80, 60)
 INFO = ResultInfo("walk", 25.0, SIZE_WH, "", None)
@@ -156,6 +157,21 @@ def test_labels_of_frames_of_another_size_are_refused(tmp_path: Path, name: str)
                 found.read("walk")
 
 
+@pytest.mark.parametrize("name", ["labels.json", "labels.coco.json", "labels.xml"])
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_labels_of_the_stored_pixels_of_turned_pictures_are_refused_with_the_reason(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    """And taken if they are of the picture as it is shown."""
+    for frame in range(6):
+        exif_jpeg(tmp_path / "walk" / "img" / f"{frame}.jpg", SIZE_WH, orientation)
+    (tmp_path / "walk" / name).write_text(DECLARED[name].format(w=80, h=60))
+    with pytest.raises(DatasetError, match=rf"60 x 80 .* as 80 x 60, .* \(EXIF orientation {orientation}\) .*exiftool"):
+        open_dataset("folder", tmp_path).read("walk")
+    (tmp_path / "walk" / name).write_text(DECLARED[name].format(w=60, h=80))
+    assert len(open_dataset("folder", tmp_path).read("walk").boxes_xywh)
+
+
 @pytest.mark.parametrize(
     "name, w, h", [("labels.json", "1e400", 60), ("labels.json", "NaN", 60), ("labels.xml", "", 1)]
 )
@@ -187,6 +203,13 @@ def test_coco_video_is_refused_if_a_later_frame_has_another_size(tmp_path: Path)
     for number in (5, 6):
         save_image(place / "img" / f"{number:04d}.jpg", size_wh=(40, 60))
     assert open_dataset("folder", tmp_path).read("walk").boxes_xywh[0].tolist() == [4, 3, 20, 10]
+
+
+def test_yolo_labels_decode_no_frame(tmp_path: Path, monkeypatch) -> None:
+    """Their boxes are parts of frames, whose sizes are in the files' headers."""
+    write_results(clip(tmp_path / "walk") / "labels", rows_of(1, range(6)), INFO, "yolo")
+    monkeypatch.setattr(cv2, "imdecode", None)
+    assert len(open_dataset("folder", tmp_path).read("walk").boxes_xywh) == 6
 
 
 def test_yolo_boxes_are_parts_of_their_own_frame(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -32,6 +31,7 @@ from ebmtrack.videos.text import read_boxes
 from tests.support.evaluation_stub import StubFactory, make_sequences
 from tests.support.trees import (
     coco_tree,
+    exif_jpeg,
     got10k_tree,
     lasot_tree,
     material_tree,
@@ -163,19 +163,15 @@ def test_the_check_counts_rows_without_a_target(tmp_path: Path) -> None:
     assert "2 row(s) with a negative size (the first in line 2) and 1 row(s) with a size of zero" in found[0].text
 
 
+def test_the_check_of_a_box_outside_names_a_turned_picture(tmp_path: Path) -> None:
+    """The box is inside of the 40 x 30 stored pixels."""
+    save_text(tmp_path / "walk" / "groundtruth_rect.txt", "32,2,5,5\n")
+    exif_jpeg(tmp_path / "walk" / "img" / "0.jpg", (40, 30), 8)
+    found = [finding.text for finding in check("folder", tmp_path) if finding.kind == "damage"]
+    assert len(found) == 1 and "which is 30 x 40; it is stored turned (EXIF orientation 8)" in found[0]
+
+
 # --- COCO
-
-
-def exif_jpeg(path: Path, size_wh: tuple[int, int], orientation: int) -> None:
-    """Write a JPEG of stored size `size_wh`, red on the left, with EXIF data that turn it when it is shown."""
-    image = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
-    image[:, : size_wh[0] // 2] = (20, 10, 200)
-    data = cv2.imencode(".jpg", image)[1].tobytes()
-    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01" + orientation.to_bytes(2, "big") + b"\x00\x00"
-    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
-    segment = b"Exif\x00\x00" + tiff
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
 
 
 def one_photograph(root: Path, size_wh: tuple[int, int], layout: str = "train2017", split: str = "train2017") -> None:
