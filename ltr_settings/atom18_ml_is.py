@@ -82,7 +82,8 @@ class Settings(dimp50_nce_plus.Settings):
 
 def plan(settings: Settings) -> Plan:
     """Return the run on the public data sets."""
-    return Plan(network(settings), data(settings), objective(settings), params=settings.params)
+    samples = data(settings)  # missing data are an error before weights are downloaded
+    return Plan(network(settings), samples, objective(settings), params=settings.params)
 
 
 def network(settings: Settings) -> Network:

@@ -96,7 +96,8 @@ class Settings(PoolSettings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     pool_folder(settings)
-    return Plan(network(settings), data(settings), objective(settings), validation(settings))
+    samples = data(settings)  # missing data are an error before weights are downloaded
+    return Plan(network(settings), samples, objective(settings), validation(settings))
 
 
 def pool_folder(settings: RunSettings) -> Path:

@@ -50,8 +50,7 @@ class Settings(ebm18.Settings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     check_blocks(settings)
-    ebm18_small.pool_folder(settings)
-    prepared, samples, objective = network(settings), ebm18.data(settings), ebm18_small.objective(settings)
+    samples, prepared, objective = ebm18.data(settings), network(settings), ebm18_small.objective(settings)
     if settings.kept:
         graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
         layers = LAYERS[:1] if settings.frozen_blocks == LAYER2_BLOCKS else LAYERS

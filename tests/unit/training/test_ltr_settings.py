@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_checkpoint
 from ebmtrack.commands import main as cli
 from ebmtrack.data.packing import PackSettings, write_pack
-from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.studies import box_losses_parts as box_study_parts
@@ -398,6 +398,15 @@ def test_atom_can_begin_with_a_trained_classifier(tmp_path, backbones):
         module.network(small("atom18_ml_is", tmp_path, backbones, "new_box=false"))
     with pytest.raises(CheckpointError, match="nowhere"):
         module.network(small("atom18_ml_is", tmp_path, backbones, "start=nowhere"))
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *ON_POOL])
+def test_missing_data_are_noticed_before_weights_are_downloaded(name, tmp_path, monkeypatch):
+    """Nothing says where the public data sets are; the folder of a pool is empty."""
+    monkeypatch.setattr("ebmtrack.training.plan.backbone_weights", lambda *_: pytest.fail("downloads"))
+    settings = settings_for(name, {"out": tmp_path / "out", "data": None if name in PUBLIC else tmp_path})
+    with pytest.raises(EbmtrackError, match="where is lasot|nothing to train on"):
+        load_run(name).plan(settings)
 
 
 def test_a_pools_short_compositions_are_left_out_by_dimps_rules(tmp_path, pool, monkeypatch):
