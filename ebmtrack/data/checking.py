@@ -189,7 +189,7 @@ def _check_got10k(root: Path, every_frame: bool) -> Iterator[Finding]:
             found = got10k.find(folder, split)
             listed = read_names(folder / "list.txt") if (folder / "list.txt").is_file() else found.names
             if splits and len(listed) != got10k.SIZES[split]:
-                yield Finding(f"{title}: list.txt names {len(listed)} sequences, {got10k.SIZES[split]} were published")
+                yield Finding(f"{title}: {len(listed)} sequences, {got10k.SIZES[split]} were published")
             lost = [name for name in listed if not (folder / name).is_dir()]
             if lost:
                 text = f"{folder}: {len(lost)} sequences that list.txt names are missing: {_few(lost)}"

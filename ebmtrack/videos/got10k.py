@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, only_first, split_found
+from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, only_first, split_found, visible_paths
 from ebmtrack.videos.text import read_boxes, read_labels, read_meta, read_names, read_text
 
 SIZES = {"train": 9335, "val": 180, "test": 180, "vottrain": 7086, "votval": 1249}  # the last two: pytracking
@@ -38,17 +38,17 @@ def find(root: Path, split: str = "val", least_cover: int = 1) -> DataSet:
         least_cover: Visible eighths from which on a target counts as visible; pytracking and the toolkit take 1.
 
     Returns:
-        The sequences that `list.txt` names; without a list, those of the published names for val and test.
+        The sequences that `list.txt` names; without a list the folders for train, the published names for val and test.
 
     Raises:
         ConfigError: For another split.
-        DatasetError: If there is no list, or a list names what list.txt does not.
+        DatasetError: If there is neither a list nor a sequence, or a list names what list.txt does not.
     """
     if split not in SIZES:
         raise ConfigError(f"GOT-10k has no split {split!r}; there are {', '.join(SIZES)}")
     part = "train" if split in LISTS else split
     folder = existing_folder(root / part if (root / part).is_dir() else root)
-    names = _read_list(folder, part)
+    names = _read_list(folder, split)
     if split in LISTS:
         names = _select(names, _list_file(root, folder, split), split)
     found, missing = split_found(names, lambda name: (folder / name).is_dir())
@@ -84,14 +84,19 @@ def meta(folder: Path) -> dict[str, str]:
 
 
 def _read_list(folder: Path, split: str) -> tuple[str, ...]:
-    """Return the names in list.txt."""
+    """Return the names in list.txt; without it the published ones, for train those of the folders."""
     if (folder / "list.txt").is_file():
         names = read_names(folder / "list.txt")
         if names:
             return names
         raise DatasetError(f"{folder / 'list.txt'}, line 1: names no sequence to use")
+    if split in LISTS:
+        raise DatasetError(f"{folder / 'list.txt'}: missing, and the split {split!r} is a part of it; fetch it again")
     if split == "train":
-        raise DatasetError(f"{folder / 'list.txt'}: missing; give the folder that holds list.txt, such as got10k/train")
+        found = tuple(p.name for p in visible_paths(folder.iterdir()) if (p / ANNOTATION[0]).is_file())
+        if not found:
+            raise DatasetError(f"{folder}: no list.txt and no NAME/{ANNOTATION[0]}; give a folder such as got10k/train")
+        return found
     return tuple(f"GOT-10k_{split.capitalize()}_{number:06d}" for number in range(1, SIZES[split] + 1))
 
 

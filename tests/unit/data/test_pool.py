@@ -86,6 +86,16 @@ def test_labels_in_folders_of_other_kinds_make_no_clips_of_them(tmp_path: Path, 
     assert {*open_training_folder(tmp_path, "all")} == {"stills"}
 
 
+def test_got10k_needs_no_list(tmp_path: Path) -> None:
+    """Clips that a user has put there, in got10k/train or in got10k itself, are trained on beside other kinds."""
+    for place in ("got10k", "got10k/train"):
+        root = tmp_path / place.replace("/", "-")
+        mixed_folder(root, ())
+        (got10k_tree(root / place, CLIPS) / "list.txt").unlink()
+        (root / "list.txt").unlink()
+        assert {*open_training_folder(root)} == {"video", "synthetic"}
+
+
 def test_own_clips_beside_got10k_are_left_out_with_a_line(tmp_path: Path) -> None:
     got10k_tree(mixed_folder(tmp_path) / "got10k" / "train", ("a", "b"))
     with pytest.warns(UserWarning, match="own sequences beside got10k/ are left out; move them to got10k/train"):

@@ -211,7 +211,7 @@ def test_whole_trees_have_no_fault(tmp_path: Path, capsys) -> None:
     got10k_tree(tmp_path / "got" / "val")
     code, out = checked(capsys, "got10k", tmp_path / "got")
     assert code == 0 and "got10k train: 2 targets, 10 frames, the target visible in 4" in out and "val: 2" in out
-    assert "names 2 sequences, 9335 were published" in out
+    assert "got10k train: 2 sequences, 9335 were published" in out
     code, out = checked(capsys, "trackingnet", trackingnet_tree(tmp_path / "tn"), "--every-frame")
     assert code == 0 and "10 of 12 sets are not there" in out and "trackingnet 1: 1 targets, 5 frames" in out
     code, out = checked(capsys, "coco", coco_tree(tmp_path / "coco"))

@@ -217,6 +217,19 @@ def test_frames_that_do_not_exist_are_named(tmp_path: Path, frame: int) -> None:
         got10k_source(got10k_tree(tmp_path)).frame(0, frame)
 
 
+def test_got10k_without_a_list_is_its_folders(tmp_path: Path) -> None:
+    """As for VOT; the lists of VOT's splits may be numbers of its lines, and need it."""
+    root, names = got10k_tree(tmp_path / "got"), ("GOT-10k_Train_000001", "GOT-10k_Train_000002")
+    (root / "list.txt").unlink()
+    (root / "notes").mkdir()
+    assert got10k.find(root, "train").names == names
+    save_text(root / "vottrain.txt", "1\n")
+    with pytest.raises(DatasetError, match="list.txt: missing, and the split 'vottrain' is a part of it"):
+        got10k.find(root, "vottrain")
+    with pytest.raises(DatasetError, match="notes: no list.txt and no NAME/groundtruth.txt"):
+        got10k.find(root / "notes", "train")
+
+
 def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
     for kind in (got10k_source, lasot_source, trackingnet_source, CocoSource):
         with pytest.raises(DatasetError, match="nowhere"):
