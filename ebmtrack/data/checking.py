@@ -168,14 +168,18 @@ def _check_first_boxes(source: VideoSource) -> Iterator[Finding]:
 
 def _check(title: str, source: Source, every_frame: bool) -> Iterator[Finding]:
     """Yield counts, then faults."""
-    frames = visible = 0
+    frames, visible, hidden = 0, 0, []
     for index in range(len(source)):
         try:
             is_visible = source.visible(index)
         except DatasetError:  # reported below
             continue
         frames, visible = frames + len(is_visible), visible + int(is_visible.sum())
+        if isinstance(source, VideoSource) and not is_visible.any():
+            hidden.append(f"{source.dataset.root}, {source.target_name(index)}: visible in none of its frames")
     yield Finding(f"{title}: {len(source)} targets, {frames} frames, the target visible in {visible}")
+    for text in hidden:
+        yield Finding(f"{text}, by its boxes and labels: correct these, or take it out", "damage")
     for fault in source.faults(every_frame):
         yield Finding(fault, "damage")
 

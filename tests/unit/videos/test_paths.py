@@ -218,6 +218,22 @@ def test_whole_trees_have_no_fault(tmp_path: Path, capsys) -> None:
     assert code == 0 and "coco train2017: 4 targets" in out
 
 
+@pytest.mark.parametrize(
+    "name, inside, file, row",
+    [
+        ("pool", "got10k/train", "cover.label", "2"),
+        ("pool", "", "groundtruth.txt", "1,1,0,0"),
+        ("got10k", "train", "absence.label", "1"),
+    ],
+)
+def test_a_target_that_is_never_visible_is_a_fault(tmp_path: Path, capsys, name, inside, file, row) -> None:
+    root = got10k_tree(tmp_path / inside)
+    assert checked(capsys, name, tmp_path)[0] == 0
+    save_text(root / "GOT-10k_Train_000002" / file, f"{row}\n" * 5)
+    code, out = checked(capsys, name, tmp_path)
+    assert code == 1 and "1 faults" in out and "GOT-10k_Train_000002: visible in none of its frames" in out
+
+
 def test_damage_and_gaps_are_told_and_give_code_1(tmp_path: Path, capsys) -> None:
     root = got10k_tree(tmp_path / "got")
     (root / "GOT-10k_Train_000001" / "00000003.jpg").unlink()
