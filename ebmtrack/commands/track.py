@@ -56,9 +56,9 @@ class Bench:
 
     Attributes:
         contenders: torch, torch:float32, torch:bfloat16, onnx, openvino, openvino:float32, openvino:bfloat16,
-            opencv:CSRT, opencv:KCF, opencv:MIL; a network of your own comes after @: onnx@FOLDER. By default all that
-            this machine can run.
-        params: Tracker set-up.
+            opencv:CSRT, opencv:KCF, opencv:MIL; a set-up (with its network) or a network comes after @:
+            onnx@lite_nce_plus, onnx@./mine.py, onnx@FOLDER. By default all that this machine can run.
+        params: Tracker set-up of contenders that name none.
         device: Of PyTorch: auto (a GPU if there is one), cpu, cuda or cuda:N.
         threads: CPU threads of each contender (its own choice by default).
         frames: Frames to measure.

@@ -30,7 +30,7 @@ from ebmtrack.engines.base import Engine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.studies.bench_worker import opencv_tracker, time_on
-from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.params import TrackerParams, list_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.viewers.demo_sequence import FILM, TRUTH
 from ebmtrack.viewers.selection import parse_boxes
@@ -46,8 +46,9 @@ class BenchOptions:
     """The options of a measurement.
 
     contenders: see `parse_contender`; none: all that this machine can run.
-    params: the set-up of our trackers. device: of PyTorch. threads: of each contender, None for its own choice.
-    frames: to measure, of the clip again and again. source: another clip, with the target's box `init` "x,y,w,h".
+    params: the set-up of our trackers that name none. device: of PyTorch. threads: of each contender, None for its own
+    choice. frames: to measure, of the clip again and again. source: another clip, with the target's box `init`
+    "x,y,w,h".
     """
 
     contenders: Sequence[str] = ()
@@ -60,25 +61,29 @@ class BenchOptions:
 
 
 def parse_contender(text: str) -> dict[str, Any]:
-    """Return engine, precision and weights of a contender, and the device if its name says that.
+    """Return engine, precision and weights of a contender, and device and set-up if its name says these.
 
     Raises:
         ConfigError: if it is none, or one of OpenCV's trackers that the installed OpenCV does not have.
 
     >>> parse_contender("onnx@exported/int8")
     {'engine': 'onnx', 'precision': 'auto', 'weights': 'exported/int8', 'device': 'cpu'}
+    >>> parse_contender("torch@lite_nce_plus")
+    {'engine': 'torch', 'precision': 'auto', 'weights': None, 'params': 'lite_nce_plus'}
     """
     match = re.fullmatch(r"(torch|onnx|openvino|opencv)(?::(\w+))?(?:@(.+))?", text)
     if match is None or (match[1] == "opencv") != (match[2] is not None and match[2].isupper()):
         raise ConfigError(
             f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, openvino, openvino:float32, "
-            "openvino:bfloat16, opencv:CSRT ..., with a network of your own after @, as in onnx@FOLDER"
+            "openvino:bfloat16, opencv:CSRT ..., with a set-up or a network after @: onnx@lite_nce_plus, onnx@FOLDER"
         )
     if match[1] == "opencv" and opencv_tracker(match[2]) is None:
         raise ConfigError(f"{text}: the installed OpenCV has no such tracker; opencv-contrib-python has CSRT and KCF")
     engine = "onnx" if match[1] == "openvino" else match[1]
     devices = {"onnx": {"device": "cpu"}, "openvino": {"device": "openvino"}}
-    return {"engine": engine, "precision": match[2] or "auto", "weights": match[3], **devices.get(match[1], {})}
+    found = {"engine": engine, "precision": match[2] or "auto", "weights": match[3], **devices.get(match[1], {})}
+    is_set_up = str(match[3]).endswith(".py") or match[3] in list_params()
+    return {**found, "weights": None, "params": match[3]} if is_set_up else found
 
 
 def default_contenders() -> list[str]:
@@ -93,7 +98,7 @@ class Contender:
 
     def __init__(self, text: str, options: BenchOptions, clip: tuple[str, list[float]]):
         """Start the process; `open` makes it load the tracker, for a clip and the target's box."""
-        request = {"device": options.device, **parse_contender(text), "params": options.params}
+        request = {"device": options.device, "params": options.params, **parse_contender(text)}
         request |= {"threads": options.threads or 0, "source": clip[0], "box_xywh": clip[1]}
         self.name, self.rounds = text, list[dict[str, Any]]()
         program = [sys.executable, "-m", "ebmtrack.studies.bench_worker"]
@@ -165,7 +170,8 @@ def bench(options: BenchOptions) -> dict[str, Any]:
             for contender in contenders:
                 contender.rounds.append(contender.track(min(TURN, options.frames - done)))
         rows = [contender.row(truth) for contender in contenders]
-    return {"rows": rows, "frames": options.frames, "clip": clip[0], "setup": describe(options.params, options.threads)}
+    params = " and ".join(dict.fromkeys(row["params"] for row in rows if "params" in row)) or options.params
+    return {"rows": rows, "frames": options.frames, "clip": clip[0], "setup": describe(params, options.threads)}
 
 
 def choose_clip(options: BenchOptions) -> tuple[tuple[str, list[float]], np.ndarray | None]:
@@ -197,8 +203,9 @@ def bench_targets(options: BenchOptions, targets: int) -> dict[str, Any]:
         from ebmtrack.evaluation.worker import limit_threads
 
         limit_threads(options.threads)
-    chosen = parse_contender(options.contenders[0]) if options.contenders else {}
-    tracker = Tracker.from_pretrained(options.params, **{"device": options.device, **chosen})
+    chosen: dict[str, Any] = {"params": options.params, "device": options.device}
+    chosen |= parse_contender(options.contenders[0]) if options.contenders else {}
+    tracker = Tracker.from_pretrained(**chosen)
     size = (640, 480)
     rows = [
         measure_targets(tracker.engine, tracker.params, targets, size[1] // part, options.frames, size)
@@ -208,7 +215,7 @@ def bench_targets(options: BenchOptions, targets: int) -> dict[str, Any]:
         "targets": targets,
         "frames": options.frames,
         "by_side": rows,
-        "setup": describe(options.params, options.threads),
+        "setup": describe(chosen["params"], options.threads),
     }
 
 

@@ -134,7 +134,7 @@ def main() -> None:
     steps = track_clip(tracker, request["source"], request["box_xywh"])
     init_s = next(steps).spent[0]
     info = tracker.engine.info if ours else None
-    about = {"precision": info.precision, "device": info.device} if info else {}
+    about = {"precision": info.precision, "device": info.device, "params": request["params"]} if info else {}
     seconds = {"import_s": imported - began, "load_s": opened - imported, "init_s": init_s}
     print(json.dumps({**seconds, **about}), file=answers, flush=True)
     for line in sys.stdin:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.studies import bench_tracker as study
 from ebmtrack.studies.bench_tracker import STAGES, BenchOptions, Contender, bench, parse_contender
+from ebmtrack.tracking.params import load_params
 
 
 def test_contenders_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our row has all stages, which fill most of the frame; both know import time, memory and the overlap."""
+    """Our rows have all stages, which fill most of the frame; all know import time, memory and the overlap."""
     monkeypatch.setattr(study, "WARMUP", 1)
     monkeypatch.setattr(study, "TURN", 2)
-    report = bench(BenchOptions(("onnx", "opencv:MIL"), threads=1, frames=3))
-    ours, theirs = report["rows"]
+    report = bench(BenchOptions(("onnx", "onnx@lite_nce_plus", "opencv:MIL"), threads=1, frames=3))
+    ours, lite, theirs = report["rows"]
+    assert lite["params"] == "lite_nce_plus" and lite["load_s"] > 0 and lite["stages_ms"].keys() >= {"backbone"}
+    assert report["setup"]["params"] == "dimp18_nce_plus and lite_nce_plus"
     assert set(STAGES) - set(ours["stages_ms"]) <= {"learning"} and "stages_ms" not in theirs
     assert 0 < sum(ours["stages_ms"].values()) < 3 * ours["frame_ms"]
-    for row in (ours, theirs):
+    for row in (ours, lite, theirs):
         assert min(row["import_s"], row["init_s"], row["frame_ms"], row["frames_per_s"], row["cpu_ms"]) > 0
         assert row["median_frames_per_s"] == pytest.approx(1000 / row["frame_ms"], rel=1e-3)
         assert 30 < row["peak_mb"] < 5000 and 0.3 < row["overlap"] <= 1
@@ -40,6 +45,24 @@ def test_one_slow_frame_lowers_the_mean_rate_and_leaves_the_median_frame_alone()
 def test_what_is_no_contender(text: str) -> None:
     with pytest.raises(ConfigError, match="contender|no such tracker"):
         parse_contender(text)
+
+
+def test_a_contender_may_name_its_set_up() -> None:
+    """By name or path, instead of that of the options; other names are networks."""
+    asked = {}
+    for after in ("lite_nce_plus", "./mine.py", "ebm_lite"):
+        contender = Contender(f"onnx@{after}", BenchOptions(params="dimp18"), ("", []))
+        contender.stop()
+        request = json.loads(contender.request)
+        asked[after] = request["params"], request["weights"]
+    expected = {"lite_nce_plus": ("lite_nce_plus", None), "./mine.py": ("./mine.py", None)}
+    assert asked == {**expected, "ebm_lite": ("dimp18", "ebm_lite")}
+
+
+def test_several_targets_take_the_contenders_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "measure_targets", lambda engine, params, *_: params)
+    report = study.bench_targets(BenchOptions(("onnx@lite_nce_plus",), frames=1), 2)
+    assert report["setup"]["params"] == "lite_nce_plus" and report["by_side"] == 2 * [load_params("lite_nce_plus")]
 
 
 def test_openvino_runs_what_onnx_runtime_runs() -> None:
