@@ -194,7 +194,7 @@ def turned_note(path: str | os.PathLike) -> str:
     try:
         with Image.open(path) as picture:
             orientation = picture.getexif().get(0x0112, 1)
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return ""
     if orientation not in range(2, 9):
         return ""

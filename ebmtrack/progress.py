@@ -21,7 +21,7 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **options: Any) 
         desc: Is in front.
         options: Of tqdm; `disable=None` silences a bar that is not on a terminal.
     """
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():  # None: a program without a console
         return tqdm(items, desc, **options)
     options |= {"file": _Lines(), "position": 0, "miniters": 1, "mininterval": LINE_EVERY_S, "delay": LINE_EVERY_S}
     bar = tqdm(items, desc, **options)
