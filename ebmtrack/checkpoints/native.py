@@ -19,7 +19,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -202,7 +201,9 @@ def _in_wheel(path: Path) -> Any:
 
 def _download_resnet(name: str) -> dict[str, Tensor]:
     """Return torchvision's ImageNet weights of a ResNet, downloaded once."""
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    from torchvision.models import get_model_weights  # takes longer to import than the rest of PyTorch
+
+    weights = get_model_weights(name).IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:

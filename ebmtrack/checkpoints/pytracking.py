@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 from ebmtrack.checkpoints.untrusted import build_net, checked_config, expected_entries, fit_entries, read_torch, short
@@ -257,8 +256,10 @@ def _constructor(function: str, kwds: dict[str, Any]) -> _StandIn:
 
 def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[str, Tensor]:
     """Return the network's entries on the CPU, with zeros for layer4 and fc in pytracking's order."""
+    from torchvision import models  # takes longer to import than the rest of PyTorch
+
     with torch.device("meta"):
-        resnet = getattr(torchvision.models, net.config.backbone)(weights=None)
+        resnet = getattr(models, net.config.backbone)(weights=None)
     whole = {f"feature_extractor.{name}": entry for name, entry in resnet.state_dict().items()}
     zeros = {
         name: torch.zeros((), dtype=entry.dtype).expand(entry.shape)  # one stored number for each whole tensor

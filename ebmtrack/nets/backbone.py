@@ -10,9 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.nets.residual import BasicBlock, Bottleneck
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -68,7 +68,7 @@ def residual_stage(
     outplanes = planes * block.expansion
     projection = None
     if stride != 1 or inplanes != outplanes:
-        projection = nn.Sequential(conv1x1(inplanes, outplanes, stride), nn.BatchNorm2d(outplanes))
+        projection = nn.Sequential(nn.Conv2d(inplanes, outplanes, 1, stride, bias=False), nn.BatchNorm2d(outplanes))
     rest = [block(outplanes, planes) for _ in range(depth - 1)]
     return nn.Sequential(block(inplanes, planes, stride, projection), *rest)
 

@@ -13,8 +13,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
+from ebmtrack.nets.residual import BasicBlock
 from ebmtrack.nets.roi_pool import precise_roi_pool
 
 FEATURE_STRIDE = 16

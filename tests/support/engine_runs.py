@@ -20,7 +20,7 @@ STEPS = Ascent(10, 2.5e-3, 2.5e-3, True)
 def write_exported(net: TrackerNet, folder: Path) -> Path:
     """Write a network as `net.safetensors`, and exported in float32 in the folder `out`, which is returned."""
     save_checkpoint(folder / "net.safetensors", net, run={})
-    export_network(folder / "net.safetensors", folder / "out", note=lambda line: None)
+    export_network(folder / "net.safetensors", folder / "out", note=None)
     return folder / "out"
 
 

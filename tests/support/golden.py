@@ -44,6 +44,11 @@ def tensor(name: str, shape: tuple[int, ...], kind: str) -> torch.Tensor:
 
 def image(name: str, height: int, width: int) -> np.ndarray:
     """Smooth coloured blobs, uint8 RGB (height, width, 3)."""
+    return _blobs(name, height, width).copy()
+
+
+@cache
+def _blobs(name: str, height: int, width: int) -> np.ndarray:
     rs = random_state(name)
     yy, xx = np.mgrid[0:height, 0:width].astype(np.float64)
     out = np.zeros((height, width, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.support import REPOSITORY
@@ -22,7 +23,7 @@ def import_graph() -> Graph:
 def foreign_imports() -> dict[str, tuple[set[str], set[str]]]:
     """Return for every module what it imports of other projects when it is imported, and later, by the first name."""
     files = {name: path for package, folder in FOLDERS.items() for name, path in _modules(package, REPOSITORY / folder)}
-    return {name: _foreign(ast.parse(path.read_text("utf-8"))) for name, path in files.items()}
+    return {name: _foreign(_parsed(path)) for name, path in files.items()}
 
 
 def top_level_graph() -> Graph:
@@ -47,6 +48,12 @@ def _modules(package: str, folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         yield ".".join((package, *(part for part in parts if part != "__init__"))), path
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, which several graphs are read from."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def _early(node: ast.AST) -> Iterator[ast.AST]:
@@ -75,7 +82,7 @@ def _foreign(tree: ast.AST) -> tuple[set[str], set[str]]:
 
 def _imports(path: Path, names: set[str], late: bool = True) -> Iterator[str]:
     """Yield those of `names` that a file imports; `from a import b` is a.b if that is a module, else a."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = _parsed(path)
     for node in ast.walk(tree) if late else _early(tree):
         if isinstance(node, ast.Import):
             yield from names & {alias.name for alias in node.names}

@@ -118,6 +118,11 @@ def test_the_plain_installation_is_enough(module: str) -> None:
     assert {name: needed[name] for name in set(needed) - requirements()[""] - BROUGHT} == {}
 
 
+def test_only_detection_loads_torchvision_at_once() -> None:
+    """It loads PyTorch's compiler, which takes longer than the rest of PyTorch."""
+    assert {room(module) for module, (early, _) in FOREIGN.items() if "torchvision" in early} == {"detection"}
+
+
 def test_every_package_is_required_or_belongs_to_an_extra() -> None:
     used = set().union(*(early | late for early, late in FOREIGN.values()))
     assert used <= requirements()[""] | set(EXTRAS) | BROUGHT

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.efficientnet import LAYER2_BLOCKS, EfficientNetLite0, InvertedResidual
+from ebmtrack.nets.residual import BasicBlock, Bottleneck
 from ebmtrack.nets.tracker_net import TrackerNet
 
 OPSET = 17

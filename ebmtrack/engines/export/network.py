@@ -56,7 +56,7 @@ def export_network(
     out: Path,
     precision: str = "float32",
     regions: Sequence[np.ndarray] = (),
-    note: Callable[[str], None] = print,
+    note: Callable[[str], None] | None = print,
 ) -> Path:
     """Write a network for the engine on ONNX Runtime and compare it with PyTorch.
 
@@ -67,7 +67,7 @@ def export_network(
             bits, static quantisation, what is left stored in float16).
         regions: search regions (side, side, 3) uint8 with a target in the middle: int8 is calibrated on them, and the
             comparison with PyTorch uses the last ones of them.
-        note: called with each line to print.
+        note: called with each line to print; None leaves the comparison out.
 
     Returns:
         The path of network.json.
@@ -89,7 +89,7 @@ def export_network(
     fold_batch_norm(folded)
     graphs, arrays = network_graphs(folded), network_arrays(folded)
     if precision == "int8":
-        graphs = quantize_graphs(graphs, list(regions), note)
+        graphs = quantize_graphs(graphs, list(regions), note or (lambda line: None))
     if precision != "float32":
         graphs, arrays = {name: halve(graph) for name, graph in graphs.items()}, halved_arrays(arrays)
     described = {
@@ -103,6 +103,8 @@ def export_network(
         "source_sha256": tensors_sha256(net.state_dict()),
     }
     written = write_network(out, described, graphs, arrays)
+    if note is None:
+        return written
     size = sum(file.stat().st_size for file in out.iterdir())
     note(f"{written}: {precision}, opset {OPSET}, {size / 1e6:.1f} MB")
     for name, chosen in (("random regions", random_regions()), ("your regions", list(regions)[-6:])):

@@ -31,24 +31,34 @@ def test_the_file_says_what_it_is():
     assert resolve_weights().with_suffix(".md").exists()
 
 
-@pytest.mark.parametrize("engine", ["auto", "torch"])
-def test_it_follows_the_built_in_sequence(engine):
-    """Forty frames of motion, then eleven that the cup grows in: every box overlaps, the mean is over 0.7."""
-    sequence, tracker = demo_sequence(), Tracker.from_pretrained(engine=engine)
+@pytest.fixture(scope="module")
+def sequence():
+    return demo_sequence()
+
+
+@pytest.fixture(scope="module")
+def boxes(sequence):
+    return boxes_of(sequence, 52, device="cpu")
+
+
+def boxes_of(sequence, end: int, **options) -> list[tuple[float, ...]]:
+    """Return the boxes in frames 1 to `end` - 1."""
+    tracker = Tracker.from_pretrained(**options)
     tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
-    boxes = [tracker.update(sequence.frames[t]).box_xywh for t in range(1, 52)]
+    return [tracker.update(sequence.frames[t]).box_xywh for t in range(1, end)]
+
+
+def test_it_follows_the_built_in_sequence(sequence, boxes):
+    """Forty frames of motion, then eleven that the cup grows in: every box overlaps, the mean is over 0.7."""
     iou = overlaps(boxes, sequence.boxes_xywh[1:52])
     assert iou.min() > 0.5 and iou.mean() > 0.7
 
 
-def test_precision_changes_no_more_than_noise():
-    """Both engines, in float32 and bfloat16, follow the same target: boxes overlap by over 0.8 in twelve frames."""
-    sequence, boxes = demo_sequence(), []
-    for engine, precision in (("onnx", "float32"), ("torch", "float32"), ("torch", "bfloat16")):
-        tracker = Tracker.from_pretrained(engine=engine, precision=precision)
-        tracker.init(sequence.frames[0], sequence.boxes_xywh[0])
-        boxes.append([tracker.update(sequence.frames[t]).box_xywh for t in range(1, 13)])
-    assert min(overlaps(boxes[0], other).min() for other in boxes[1:]) > 0.8
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_precision_changes_no_more_than_noise(sequence, boxes, precision):
+    """PyTorch follows the same target as ONNX Runtime in float32: boxes overlap by over 0.8 in eight frames."""
+    others = boxes_of(sequence, 9, engine="torch", precision=precision)
+    assert overlaps(boxes[:8], others).min() > 0.8
 
 
 @pytest.mark.slow

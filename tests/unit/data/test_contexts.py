@@ -28,7 +28,7 @@ CROPS = dataclasses.replace(dimp50_nce_plus.CROPS, output=64, look=STILL)
 
 
 class Wide(Source):
-    """A target of 20 x 20 in the middle of 700 x 700 pixels, 40 frames: no search region meets the picture's end."""
+    """A target of 20 x 20 in the middle of 700 x 700 pixels, 24 frames: no search region meets the picture's end."""
 
     name, is_video = "lasot", True
     picture = image("wide", 700, 700)
@@ -40,10 +40,10 @@ class Wide(Source):
         return "wide"
 
     def boxes_xywh(self, index):
-        return np.tile([340.0, 340, 20, 20], (40, 1))
+        return np.tile([340.0, 340, 20, 20], (24, 1))
 
     def visible(self, index):
-        return np.ones(40, bool)
+        return np.ones(24, bool)
 
     def frame(self, index, frame):
         return self.picture

@@ -269,9 +269,9 @@ def packed(sources, root: Path) -> Path:
     return root
 
 
-def test_packs_in_memory_give_the_samples_of_the_packs(sources, tmp_path):
+def test_packs_in_memory_give_the_samples_of_the_packs(tmp_path):
     """A folder of packs, opened by the names of its folders; search regions keep off edges where pictures were cut."""
-    root = packed(sources, tmp_path / "packs")
+    root = packed({"video": Views("video", True, 2), "stills": Views("stills", False, 3)}, tmp_path / "packs")
     sampling = SamplingSettings({"video": 0.6, "stills": 0.4, "other": 0.0}, 2, 2, 10, "any")
     data = batches_from_packs(root, "cpu", sampling, CROPS, seed=3, length=50)
     assert data.settings.cut_at == {"video": 6.0, "stills": 6.0} and len(data) == 50
