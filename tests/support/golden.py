@@ -15,6 +15,7 @@ from tests.support import DATA
 
 Net = TypeVar("Net", bound=torch.nn.Module)
 
+FEW_VIEWS = {"shift_fracs": (), "blur_sigmas": (), "rotations_deg": ()}  # of the first frame: two instead of thirteen
 SCALES = {
     "bias": (0.0, 0.01),
     "bn_weight": (1.0, 0.1),

@@ -33,7 +33,7 @@ from tests.support.engine_runs import (
     run_through,
     write_exported,
 )
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
 with_openvino = pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="OpenVINO is not installed")
 
@@ -201,7 +201,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 @with_openvino
 def test_a_tracker_goes_on_from_the_state_of_another_engine(tmp_path):
     """Saved on ONNX Runtime, in a file; the boxes that follow are near, and those of a second run equal to the bit."""
-    params = load_params("lite_nce_plus")
+    params = load_params("lite_nce_plus").replace(**FEW_VIEWS)
     frames = [np.roll(image("walk", 200, 260), (k, 2 * k), (0, 1)) for k in range(6)]
     one = Tracker.from_pretrained(params, device="cpu", engine="onnx")
     one.init(frames[0], (90.0, 60.0, 44.0, 52.0), seed=3)

@@ -201,7 +201,9 @@ def test_an_unknown_change_is_refused(folder):
         stress.stress({"still": Standing()}, open_dataset("folder", folder), ["jmp"])
 
 
-def test_the_command_compares_a_changed_set_up(folder, tmp_path, capsys):
+def test_the_command_compares_a_changed_set_up(tmp_path, capsys):
+    folder = tmp_path / "few"
+    write_still_sequence(folder / "walk", 8)
     where = ["stress", "--root", str(folder), "--out", str(tmp_path / "out")]
     assert cli.main([*where, "--changes", "gaps", "--set", "looks_around=0"]) == 0
     first, plain, other, page = capsys.readouterr().out.splitlines()

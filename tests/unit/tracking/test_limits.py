@@ -17,7 +17,7 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.limits import LIMITS, SHAPES, USUAL
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.tracker import Tracker
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(TrackerParams)}
 NUMBERS = [name for name, default in FIELDS.items() if type(default) in (int, float) or name in SHAPES]
@@ -114,7 +114,7 @@ def engine():
 def test_a_tracker_works_at_the_limits(engine, name):
     """It starts on a target and finds a box in the next frame, or repeats the last one."""
     small = load_params("dimp18_nce_plus").replace(sample_size=64, initial_iterations=1, candidates=2, ascent_steps=2)
-    small = small.replace(not_found_threshold=-10.0, interval_samples=8)
+    small = small.replace(not_found_threshold=-10.0, interval_samples=8, **FEW_VIEWS)
     picture = image("walk", 200, 260)
     for end in LIMITS.get(name, USUAL):
         tracker = Tracker(engine, small.replace(**{name: filled(name, end)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,9 @@ from ebmtrack.tracking.lockstep import Lockstep
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from tests.support.evaluation_stub import StubFactory, make_sequences
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
-PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0)
+PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0, **FEW_VIEWS)
 BOX = (90.0, 60.0, 44.0, 52.0)
 
 
@@ -110,11 +111,14 @@ def test_update_before_init_is_refused(engine):
         lane.update(VIDEOS[0][0])
 
 
+@dataclass(frozen=True)
 class Ours(StubFactory):
     """Makes our tracker of a random network."""
 
+    network: TorchEngine | None = None
+
     def __call__(self, params, device):
-        return Tracker(TorchEngine(InferenceNet(dimp18(), precision="float32")), PARAMS)
+        return Tracker(self.network, PARAMS)
 
 
 def write_sequences(root: Path) -> None:
@@ -126,11 +130,11 @@ def write_sequences(root: Path) -> None:
         (root / f"v{number}" / "groundtruth_rect.txt").write_text("90,60,44,52\n" * len(frames))
 
 
-def test_eval_with_a_batch_writes_the_same_boxes(tmp_path):
+def test_eval_with_a_batch_writes_the_same_boxes(engine, tmp_path):
     """And says in the result that the frames/s are those of a shared machine."""
     write_sequences(tmp_path / "data")
     for name, batch in (("alone", 1), ("batch", 3)):
-        options = {"workers": 0, "device": "cpu", "batch": batch, "factory": Ours(), "out": tmp_path / name}
+        options = {"workers": 0, "device": "cpu", "batch": batch, "factory": Ours(network=engine), "out": tmp_path / name}
         with open(tmp_path / "log", "a") as stream:
             assert evaluate.evaluate(["stub"], "folder", tmp_path / "data", stream=stream, **options).complete
     for number in range(len(VIDEOS)):

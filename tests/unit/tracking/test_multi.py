@@ -19,9 +19,9 @@ from ebmtrack.tracking import regions
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import INNER_LOOKS, MultiTracker, Tracker
 from ebmtrack.viewers.track_video import track
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
-PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0)
+PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0, **FEW_VIEWS)
 FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(5)]
 BOXES = [(90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0), (150.0, 100.0, 30.0, 40.0)]
 
@@ -149,7 +149,7 @@ def test_one_target_is_tracked_as_alone(engine, inner_looks):
 
 @pytest.fixture(scope="module")
 def shipped() -> Tracker:
-    return Tracker.from_pretrained()
+    return Tracker.from_pretrained(load_params("dimp18_nce_plus").replace(**FEW_VIEWS))
 
 
 def test_boxes_stay_near_those_without_inner_looks(shipped, monkeypatch):
@@ -179,7 +179,7 @@ def test_the_fast_set_up_has_inner_looks_and_repeats_itself(shipped):
     images, truth = moving_squares(5, (320, 240), 1, 48)
     runs = []
     for _ in range(2):
-        tracker = Tracker(shipped.engine, fast)
+        tracker = Tracker(shipped.engine, fast.replace(**FEW_VIEWS))
         tracker.init(images[0], truth[0, 0])
         runs.append([tracker.update(frame).box_xywh for frame in images[1:]])
     assert runs[0] == runs[1]

@@ -21,12 +21,12 @@ from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
-from tests.support.golden import image
+from tests.support.golden import FEW_VIEWS, image
 
-PARAMS = load_params("dimp18_nce_plus").replace(interval_samples=8, looks_around=0)
+PARAMS = load_params("dimp18_nce_plus").replace(interval_samples=8, looks_around=0, update_every=5, **FEW_VIEWS)
 ATOM = PARAMS.replace(classifier="atom", initial_iterations=2)
 BOX, OTHER = (90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)
-SAVED, COUNT = 22, 26  # frame 21 is learned from, frame 22 is saved
+SAVED, COUNT = 7, 10  # frame 6 is learned from, frame 7 is saved
 
 GO_ON = """
 import sys

@@ -21,10 +21,10 @@ from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.step import Located, answer, propose
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
 PARAMS = load_params("dimp18_nce_plus")
-SMALL = PARAMS.replace(sample_size=144)  # a quarter of the pixels, for laws that hold at any size
+SMALL = PARAMS.replace(sample_size=144, **FEW_VIEWS)  # a quarter of the pixels, for laws that hold at any size
 ALWAYS = SMALL.replace(not_found_threshold=-10.0)
 FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(5)]
 BOX = (90.0, 60.0, 44.0, 52.0)
@@ -42,7 +42,7 @@ def boxes_of(tracker: Tracker, seed: int = 3, frames=FRAMES, box=BOX) -> np.ndar
 
 def test_same_seed_same_boxes_and_nothing_left_from_before(engine):
     """Bit for bit: after another target, in another tracker, in a deep copy; another seed gives other boxes."""
-    params = ALWAYS
+    params = PARAMS.replace(sample_size=144, not_found_threshold=-10.0)
     tracker = Tracker(engine, params)
     first = boxes_of(tracker)
     boxes_of(tracker, seed=9, frames=FRAMES[::-1], box=(10, 20, 90, 33))
@@ -251,7 +251,7 @@ def test_calibration_undoes_its_share_of_the_first_frames_error():
     errors = {0.0: [], 0.5: [], 1.0: []}
     for part in ((1, 1, 0.8, 1), (1, 1, 1, 0.8), (1, 1, 1.2, 1)):
         for share, found in errors.items():
-            tracker = Tracker(usual.engine, usual.params.replace(calibration=share))
+            tracker = Tracker(usual.engine, usual.params.replace(calibration=share, **FEW_VIEWS))
             tracker.init(image, cup * part)
             for _ in range(3):
                 result = tracker.update(image)

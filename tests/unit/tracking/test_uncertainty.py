@@ -24,9 +24,9 @@ from ebmtrack.tracking.uncertainty import (
     student_reach,
 )
 from tests.support import REPOSITORY
-from tests.support.golden import dimp18, image
+from tests.support.golden import FEW_VIEWS, dimp18, image
 
-PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0)
+PARAMS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0, **FEW_VIEWS)
 SURE = PARAMS.replace(interval_samples=32)
 FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(4)]
 BOX = (90.0, 60.0, 44.0, 52.0)
