@@ -173,10 +173,17 @@ def _of(target: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _expected(engine: Engine, params: TrackerParams) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return numbers and arrays of some target with this network and set-up, as `_packed` does, for their kinds."""
+    """Return numbers and arrays of some target with this network and set-up, as `_packed` does, for their kinds.
+
+    The network sees one view instead of a dozen; room and number are those of all of them.
+    """
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    quick = params.replace(initial_iterations=1, calibration=0.0)
+    views = 1 + len(params.shift_fracs) + params.flip + len(params.blur_sigmas) + len(params.rotations_deg)
+    samples = views + params.dropout_copies
+    quick = params.replace(initial_iterations=1, calibration=0.0, memory_size=max(params.memory_size, samples))
+    quick = quick.replace(shift_fracs=(), flip=False, blur_sigmas=(), rotations_deg=(), dropout_copies=0)
     facts, arrays = _packed(engine, start_target(engine, quick, image, np.array([16.0, 16.0, 32.0, 32.0]), 0))
+    facts["memory"]["initial"] = samples
     return json.loads(json.dumps(facts)), arrays
 
 

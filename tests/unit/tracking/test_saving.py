@@ -26,6 +26,7 @@ from tests.support.golden import FEW_VIEWS, image
 PARAMS = load_params("dimp18_nce_plus").replace(interval_samples=8, looks_around=0, update_every=5, **FEW_VIEWS)
 ATOM = PARAMS.replace(classifier="atom", initial_iterations=2)
 BOX, OTHER = (90.0, 60.0, 44.0, 52.0), (10.0, 20.0, 90.0, 33.0)
+NAMES = ("torch", "onnx", "atom")
 SAVED, COUNT = 7, 10  # frame 6 is learned from, frame 7 is saved
 
 GO_ON = """
@@ -34,12 +35,13 @@ import numpy as np
 from ebmtrack.tracking.tracker import Tracker
 from tests.unit.tracking import test_saving as test
 
-params = test.ATOM if sys.argv[2] == "atom" else test.PARAMS
-tracker = Tracker.from_pretrained(params, device="cpu", engine="onnx" if sys.argv[2] == "onnx" else "torch")
-tracker.load_state(sys.argv[1])
-for number in range(test.SAVED, test.COUNT):
-    result = tracker.update(test.frame(number))
-    print(*result.box_xywh, result.score, *result.interval().ravel())
+for name in test.NAMES:
+    params = test.ATOM if name == "atom" else test.PARAMS
+    tracker = Tracker.from_pretrained(params, device="cpu", engine="onnx" if name == "onnx" else "torch")
+    tracker.load_state(f"{sys.argv[1]}/{name}")
+    for number in range(test.SAVED, test.COUNT):
+        result = tracker.update(test.frame(number))
+        print(*result.box_xywh, result.score, *result.interval().ravel())
 """
 
 
@@ -70,18 +72,17 @@ def started(engine, params=PARAMS) -> Tracker:
     return tracker
 
 
-@pytest.mark.parametrize("name", ["torch", "onnx", "atom"])
-def test_another_process_goes_on_to_the_bit(engines, tmp_path, name):
-    params = ATOM if name == "atom" else PARAMS
-    engine = load_engine(None, "cpu", classifier="atom") if name == "atom" else engines[name]
-    tracker = Tracker(engine, params)
-    tracker.init(frame(0), BOX, seed=3)
-    for number in range(1, SAVED):
-        tracker.update(frame(number))
-    tracker.save_state(tmp_path / "state")
-    expected = [tracker.update(frame(number)) for number in range(SAVED, COUNT)]
-    program = [sys.executable, "-c", GO_ON, str(tmp_path / "state"), name]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
+def test_another_process_goes_on_to_the_bit(engines, tmp_path):
+    expected = []
+    for name in NAMES:
+        engine = load_engine(None, "cpu", classifier="atom") if name == "atom" else engines[name]
+        tracker = Tracker(engine, ATOM if name == "atom" else PARAMS)
+        tracker.init(frame(0), BOX, seed=3)
+        for number in range(1, SAVED):
+            tracker.update(frame(number))
+        tracker.save_state(tmp_path / name)
+        expected += [tracker.update(frame(number)) for number in range(SAVED, COUNT)]
+    done = subprocess.run([sys.executable, "-c", GO_ON, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [[*result.box_xywh, result.score, *result.interval().ravel()] for result in expected]
     assert [list(map(float, line.split())) for line in done.stdout.splitlines()] == lines
