@@ -134,7 +134,13 @@ def test_eval_with_a_batch_writes_the_same_boxes(engine, tmp_path):
     """And says in the result that the frames/s are those of a shared machine."""
     write_sequences(tmp_path / "data")
     for name, batch in (("alone", 1), ("batch", 3)):
-        options = {"workers": 0, "device": "cpu", "batch": batch, "factory": Ours(network=engine), "out": tmp_path / name}
+        options = {
+            "workers": 0,
+            "device": "cpu",
+            "batch": batch,
+            "factory": Ours(network=engine),
+            "out": tmp_path / name,
+        }
         with open(tmp_path / "log", "a") as stream:
             assert evaluate.evaluate(["stub"], "folder", tmp_path / "data", stream=stream, **options).complete
     for number in range(len(VIDEOS)):
