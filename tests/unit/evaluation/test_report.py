@@ -52,6 +52,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the charts of pages empty: drawing them takes most of a page's time."""
+    monkeypatch.setattr(charts, "_inline", lambda figure, title: "<svg></svg>")
+
+
 @pytest.fixture(scope="module")
 def compared(place: Path) -> comparison.Comparison:
     """Good, bad, and figures from elsewhere."""
@@ -179,6 +185,7 @@ def test_the_page(place: Path, tmp_path: Path) -> None:
     assert text == report.report("folder", place / "data", tmp_path / "again.html", options).read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_worst_sequences_show_the_failure(place: Path) -> None:
     """With the bad tracker first: frames 1 (still right), 2, 3 (middle) and 5 of the stretch that is lost."""
     found = open_dataset("folder", place / "data")
@@ -190,6 +197,7 @@ def test_the_worst_sequences_show_the_failure(place: Path) -> None:
     assert len(shown) == 12
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_failure_the_worst_frame_is_shown(place: Path) -> None:
     """The good tracker's overlap is 1 throughout: of the frames that count (1 to 5) the first has the smallest."""
     found = open_dataset("folder", place / "data")
@@ -210,6 +218,7 @@ def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
     assert (left, top, right, bottom) == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path) -> None:
     """A tracker with one easy sequence does not win; a run that lacks a sequence is named."""
     found = open_dataset("folder", place / "data")
@@ -250,6 +259,7 @@ def foreign(place: Path, folder: Path, runs: int = 1) -> Path:
     return folder / "theirs"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("fault", BAD_ROWS)
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_bad_file_of_another_tracker_is_left_out(
@@ -293,6 +303,7 @@ def test_a_bad_file_of_ours_is_an_error(place: Path, tmp_path: Path) -> None:
     assert compared.missing(compared.trackers[0]) == ("seq1",)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_others_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Other people's results or figures need none of ours beside them, which is said; it is an error where ours are
     asked for by name, or where there is nothing to show."""
@@ -329,6 +340,7 @@ def test_wishes_that_cannot_be_met(place: Path, tmp_path: Path) -> None:
             report.report("folder", place / "data", page_path, report.ReportOptions(out=place / "out", **wish))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
     """Under got10k the figures are AO and SR over pooled frames. A tracker that is right in the five frames of a long
     sequence and lost in the two of a short one has AO 5/7, in the table as in its interval's middle."""
@@ -352,6 +364,7 @@ def test_got10k_ranks_by_average_overlap(place: Path, tmp_path: Path) -> None:
     assert plots.figure_of(compared, "success") == "average_overlap"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_without_auc(place: Path, tmp_path: Path) -> None:
     """A file of figures may lack the one by which trackers are ranked."""
     document = {"trackers": {"a": {"sequences": {"seq0": {"op50": 0.5}}}}}
@@ -382,6 +395,7 @@ def test_plots_and_exports_from_the_command_line(place: Path, tmp_path: Path, ca
     assert "page.html: cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
     """Texts of the file of figures, such as their protocol, stand on the page once for all its trackers."""
     rows = {"sequences": {"seq0": {"auc": 0.5}}}
@@ -392,6 +406,7 @@ def test_provenance_of_figures(place: Path, tmp_path: Path) -> None:
     assert "<h3>a, b</h3><dl><dt>figures from</dt><dd>peers.json</dd><dt>protocol</dt><dd>one &lt;pass&gt;</dd>" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_without_images(place: Path, tmp_path: Path) -> None:
     """Results outlive the data set's frames: the page is made and says what it lacks."""
     root = make_sequences(tmp_path / "data", 3)
@@ -527,6 +542,7 @@ def test_thinning_keeps_the_mean(count: int) -> None:
         assert thinned.mean() == pytest.approx(ys.mean(), abs=0.01)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("count", [3, 9])
 def test_results_of_another_length_are_told_and_shown(
     count: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -575,6 +591,7 @@ def test_pages_of_sequences(place: Path, tmp_path: Path) -> None:
     assert boxes == [("c1", "7.0"), ("c0", "107.0"), ("truth", "7.0")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_first_screen(place: Path, compared: comparison.Comparison) -> None:
     """The headline figures come before everything else; notes are folded into one line."""
     text = report.render(compared)
@@ -598,6 +615,7 @@ def test_attributes_have_curves_and_a_radar(place: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(curve(bad.restrict_to(["seq0"]))[1], curve(bad)[1], atol=1e-15)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_shared_cores_are_noted(place: Path, tmp_path: Path) -> None:
     """Frames/s that were measured beside other workers are called so."""
     found = open_dataset("folder", place / "data")
