@@ -8,7 +8,7 @@ demo: $(if $(wildcard .venv/ready),.venv/ready,.venv/small)  ## track the built-
 	$(BIN)/ebmtrack demo --out out/demo
 
 test: .venv/ready  ## the unit tests, a process and a thread for each core: under 5 minutes on two
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/ready  ## the checks that take minutes each
 	$(BIN)/python -m pytest -q -m slow --timeout 3600
