@@ -56,9 +56,9 @@ def test_it_follows_the_built_in_sequence(sequence, boxes):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_precision_changes_no_more_than_noise(sequence, boxes, precision):
-    """PyTorch follows the same target as ONNX Runtime in float32: boxes overlap by over 0.8 in eight frames."""
-    others = boxes_of(sequence, 9, engine="torch", precision=precision)
-    assert overlaps(boxes[:8], others).min() > 0.8
+    """PyTorch follows the same target as ONNX Runtime in float32: boxes overlap by over 0.8 in twelve frames."""
+    others = boxes_of(sequence, 13, engine="torch", precision=precision)
+    assert overlaps(boxes[:12], others).min() > 0.8
 
 
 @pytest.mark.slow
