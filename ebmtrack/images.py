@@ -32,6 +32,7 @@ DEEP = 65535  # the largest value of a 16-bit picture
 MARGIN_FRAC = 0.125  # of the first frame's range is added on either side, so that later frames may be a little brighter
 LAST_ZEROS = 16  # zeros at the end of a JPEG that has no end mark before them: the rest of it was never written
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of segments that have the size
+JPEG_SCAN = 0xDA  # begins the pixels; what turns them comes before
 PIXELS_OF_ONE_THREAD = 2**16  # up to which OpenCV converts a picture's colours without waking a second thread
 TAILS = (0.1, 99.9)  # percentiles that give the range: a few dead or hot pixels do not decide it
 
@@ -188,19 +189,17 @@ def read_size_wh(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def turned_note(path: str | os.PathLike) -> str:
-    """Return what to do if boxes do not fit a picture because EXIF data turn it; "" if they do not turn it."""
-    from PIL import Image  # comes with matplotlib; a twentieth of a second
-
+    """Return what to do if boxes do not fit a picture because EXIF data turn it on its side; "" if they do not."""
+    data = read_picture_bytes(path)
     try:
-        with Image.open(path) as picture:
-            orientation = picture.getexif().get(0x0112, 1)
-    except (OSError, Image.DecompressionBombError):
+        shown, stored = decode_rgb(data, path), decode_rgb_as_stored(data, path)
+    except DatasetError:
         return ""
-    if orientation not in range(2, 9):
+    if shown.shape == stored.shape:  # mirrored or upside down it would hold the same boxes
         return ""
     return (
-        f"it is stored turned (EXIF orientation {orientation}) and used as it is shown; if its boxes are those of the "
-        "stored pixels, take the orientation out of the pictures (exiftool -Orientation= FILES), or label them anew"
+        "it is stored turned (EXIF orientation) and used as it is shown; if its boxes are those of the stored pixels, "
+        "take the orientation out of the pictures (exiftool -Orientation= FILES), or label them anew"
     )
 
 
@@ -291,11 +290,13 @@ def _header_size_wh(data: bytes) -> tuple[int, int]:
     """Return the size in the header of a PNG or JPEG; zeros without one, or with EXIF data, which may turn it."""
     if data[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and b"eXIf" not in data:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    position = 2
+    position, size = 2, (0, 0)
     while data[:2] == b"\xff\xd8" and data[position : position + 1] == b"\xff" and position + 9 <= len(data):
         kind, length, height, width = struct.unpack_from(">xBHxHH", data, position)
         if kind in JPEG_FRAMES:
-            return width, height
+            size = width, height
+        if kind == JPEG_SCAN:
+            return size
         if kind == 0xFF or data[position + 4 : position + 8] == b"Exif":
             break
         position += 2 + length

@@ -21,7 +21,7 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **options: Any) 
         desc: Is in front.
         options: Of tqdm; `disable=None` silences a bar that is not on a terminal.
     """
-    if sys.stderr is not None and sys.stderr.isatty():  # None: a program without a console
+    if _is_terminal():
         return tqdm(items, desc, **options)
     options |= {"file": _Lines(), "position": 0, "miniters": 1, "mininterval": LINE_EVERY_S, "delay": LINE_EVERY_S}
     bar = tqdm(items, desc, **options)
@@ -30,11 +30,19 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **options: Any) 
     return bar
 
 
+def _is_terminal() -> bool:
+    """Return whether stderr is one; it may be None, closed, or a program's own object that only writes."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
 class _Lines(io.TextIOBase):
     """A file that passes on what tqdm draws as plain lines of stderr."""
 
     def write(self, text: str) -> int:
         """Write a line, unless the text has nothing but what moves the cursor."""
-        if text.strip():
+        if text.strip() and sys.stderr is not None:  # None: a program without a console
             print(text.strip(), file=sys.stderr, flush=True)
         return len(text)

@@ -29,6 +29,7 @@ from ebmtrack.engines import has_torch
 from ebmtrack.engines.base import Engine
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
+from ebmtrack.names import nearest
 from ebmtrack.studies.bench_worker import opencv_tracker, time_on
 from ebmtrack.tracking.params import TrackerParams, list_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
@@ -83,6 +84,8 @@ def parse_contender(text: str) -> dict[str, Any]:
     devices = {"onnx": {"device": "cpu"}, "openvino": {"device": "openvino"}}
     found = {"engine": engine, "precision": match[2] or "auto", "weights": match[3], **devices.get(match[1], {})}
     is_set_up = str(match[3]).endswith(".py") or match[3] in list_params()
+    if match[3] and not is_set_up and not Path(match[3]).exists() and (near := nearest(match[3], list_params(), 0.8)):
+        raise ConfigError(f"{text}: there is no {match[3]}; did you mean {near!r}?")
     return {**found, "weights": None, "params": match[3]} if is_set_up else found
 
 
@@ -307,7 +310,9 @@ def as_table(report: dict[str, Any]) -> str:
 
 def _columns(report: dict[str, Any]) -> list[str]:
     """Return a column for each contender."""
-    rows, names = report["rows"], [re.sub(r"@.*[/\\]", "@", row["name"]) for row in report["rows"]]
+    rows, whole = report["rows"], [row["name"] for row in report["rows"]]
+    short = [re.sub(r"@.*[/\\]", "@", name) for name in whole]
+    names = short if len({*short}) == len({*whole}) else whole
     width = max(16, *(len(name) + 2 for name in names))
     lines = [
         f"{report['frames']} frames of {Path(report['clip']).name}",

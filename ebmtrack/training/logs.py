@@ -144,7 +144,7 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the bar as it is, and say if the data were too slow."""
         self.bar.close()
-        if self.smooth.get("wait_frac", 0) > STARVED_FRAC:
+        if self.smooth.get("wait_frac", 0) > STARVED_FRAC and sys.stderr is not None:
             share = self.smooth["wait_frac"]
             text = f"the device waited for data {share:.0%} of the time: more --workers, or a pack, would help"
             self.bar.write(text, file=sys.stderr)

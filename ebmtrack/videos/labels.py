@@ -91,7 +91,15 @@ def _parse(reader: Callable[[Path], Any], path: Path) -> Any:
     """Return what `reader` makes of a file; DatasetError if it is of another kind."""
     try:
         return reader(path)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ElementTree.ParseError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+        ElementTree.ParseError,
+    ) as error:
         raise DatasetError(
             f"{path}: not labels as `ebmtrack track` writes them ({type(error).__name__}: {error})"
         ) from error
@@ -126,8 +134,9 @@ def _cvat_sizes(path: Path) -> Sizes:
 def _mot_sizes(path: Path) -> Sizes:
     """Return the size in MOTChallenge's seqinfo.ini, if that is there."""
     place = (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
-    lines = place.read_bytes().decode(errors="replace").splitlines() if place.is_file() else []  # in any encoding
-    matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*(\S+)\s*", line.lower()) for line in lines]
+    data = place.read_bytes() if place.is_file() else b""
+    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace").lower()
+    matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*([^\s;#]+)\s*([;#].*)?", line) for line in text.splitlines()]
     found = {match[1]: match[2] for match in matches if match}
     return [(0, _size_in(found.get("width"), found.get("height")))]
 

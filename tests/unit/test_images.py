@@ -107,6 +107,11 @@ def write_header_cases(folder: Path) -> None:
         chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
         for name, at in (("before", 33), ("after", len(png) - 12)):
             (folder / f"{orientation}-{name}.png").write_bytes(png[:at] + chunk + png[at:])
+    turned = (folder / "6.jpg").read_bytes()
+    frame = turned.index(b"\xff\xc0")
+    after = frame + 2 + int.from_bytes(turned[frame + 2 : frame + 4], "big")
+    late = b"\xff\xd8" + turned[frame:after] + turned[2:frame] + turned[after:]  # EXIF after the size
+    (folder / "late.jpg").write_bytes(late)
     cv2.imwrite(str(folder / "progressive.jpg"), noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     cv2.imwrite(str(folder / "restart.jpg"), noise, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])
     cv2.imwrite(str(folder / "deep.png"), noise.astype(np.uint16))
@@ -117,7 +122,7 @@ def test_the_size_in_the_header_is_that_of_the_decoded_picture(tmp_path):
     """As it is shown, whatever its EXIF data say."""
     write_header_cases(tmp_path)
     sizes = {path.name: (read_size_wh(path), read_rgb(path).shape[1::-1]) for path in tmp_path.iterdir()}
-    assert len(sizes) == 38 and {name: both for name, both in sizes.items() if both[0] != both[1]} == {}
+    assert len(sizes) == 39 and {name: both for name, both in sizes.items() if both[0] != both[1]} == {}
     assert {both[0] for both in sizes.values()} == {(80, 60), (60, 80)}
 
 

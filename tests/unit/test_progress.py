@@ -79,3 +79,27 @@ def test_a_log_of_a_training_run_has_step_loss_and_time_left(clock, capsys):
 def test_all_bars_are_made_here():
     users = {file.name for file in (REPOSITORY / "ebmtrack").rglob("*.py") if re.search(r"\btqdm\(", file.read_text())}
     assert users == {"progress.py"}
+
+
+class OnlyWrites:
+    """What programs put in the place of stderr for their logs."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None: ...
+
+
+def test_stderr_may_be_an_object_of_the_program(clock, monkeypatch):
+    monkeypatch.setattr("sys.stderr", log := OnlyWrites())
+    run(clock, 61)
+    assert log.text.startswith("step 60 of 200")
+
+
+def test_without_a_stderr_nothing_is_written(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    run(clock, 61)
+    assert capsys.readouterr().out == ""

@@ -240,6 +240,8 @@ def test_wrong_settings_are_refused_before_data_are_read():
         dataclasses.replace(TINY, method="mdm")
     with pytest.raises(ConfigError, match="steps and batch must be at least 1"):
         dataclasses.replace(TINY, steps=0)
+    with pytest.raises(ConfigError, match="validate_every must be at least 1"):
+        dataclasses.replace(TINY, validate_every=0)
     with pytest.raises(ConfigError, match="flip_signs=.*one factor for each of age"):
         plan_of(dataclasses.replace(TINY, flip_signs=(-1.0, 1.0, -1.0)), drawn())
 

@@ -59,6 +59,17 @@ def test_a_contender_may_name_its_set_up() -> None:
     assert asked == {**expected, "ebm_lite": ("dimp18", "ebm_lite")}
 
 
+def test_a_set_up_that_is_mistyped_is_guessed() -> None:
+    with pytest.raises(ConfigError, match="there is no lite_nce_plu; did you mean 'lite_nce_plus'"):
+        study.parse_contender("onnx@lite_nce_plu")
+
+
+def test_columns_of_files_of_one_name_have_their_folders() -> None:
+    rows = [{"name": f"onnx@{place}/mine.py"} for place in ("a", "b")]
+    head = study._columns({"rows": rows, "frames": 1, "clip": "cup.mp4"})[1]
+    assert head.split() == ["onnx@a/mine.py", "onnx@b/mine.py"]
+
+
 def test_several_targets_take_the_contenders_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "measure_targets", lambda engine, params, *_: params)
     report = study.bench_targets(BenchOptions(("onnx@lite_nce_plus",), frames=1), 2)

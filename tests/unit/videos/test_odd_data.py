@@ -168,7 +168,17 @@ def test_the_check_of_a_box_outside_names_a_turned_picture(tmp_path: Path) -> No
     save_text(tmp_path / "walk" / "groundtruth_rect.txt", "32,2,5,5\n")
     exif_jpeg(tmp_path / "walk" / "img" / "0.jpg", (40, 30), 8)
     found = [finding.text for finding in check("folder", tmp_path) if finding.kind == "damage"]
-    assert len(found) == 1 and "which is 30 x 40; it is stored turned (EXIF orientation 8)" in found[0]
+    assert len(found) == 1 and "which is 30 x 40; it is stored turned (EXIF orientation)" in found[0]
+
+
+def test_the_check_of_a_box_outside_bears_damaged_exif(tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_text(tmp_path / "walk" / "groundtruth_rect.txt", "52,2,5,5\n")
+    (tmp_path / "walk" / "img").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "walk" / "img" / "0.webp", exif=b"Exif\0\0junkjunkjunk")
+    found = [finding.text for finding in check("folder", tmp_path) if finding.kind == "damage"]
+    assert len(found) == 1 and found[0].endswith("is outside of it, which is 40 x 30")
 
 
 # --- COCO
