@@ -16,7 +16,11 @@ from ebmtrack.nets.residual import BasicBlock, Bottleneck
 
 Net = TypeVar("Net", bound=nn.Module)
 
-BLOCKS = {"resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6, 3))}  # of layer1 to layer4
+Block = type[BasicBlock] | type[Bottleneck]
+BLOCKS: dict[str, tuple[Block, tuple[int, ...]]] = {  # of layer1 to layer4
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1] (torchvision)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -61,9 +65,7 @@ class ResNetTrunk(nn.Module):
         return self.body(self.stem(images))
 
 
-def residual_stage(
-    block: type[BasicBlock | Bottleneck], inplanes: int, planes: int, depth: int, stride: int
-) -> nn.Sequential:
+def residual_stage(block: Block, inplanes: int, planes: int, depth: int, stride: int) -> nn.Sequential:
     """Return `depth` residual blocks; the first changes stride and channels, with a projection if the shape changes."""
     outplanes = planes * block.expansion
     projection = None

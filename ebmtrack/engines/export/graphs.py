@@ -6,7 +6,7 @@ Every graph is float32 with the batch norms folded in; sides of images and maps 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -74,7 +74,7 @@ class GraphBuilder:
         for layer in layers[:-1]:
             y = self.add("Relu", self.convolve(y, layer))
         y = self.convolve(y, layers[-1])
-        shortcut = x if block.downsample is None else self.convolve(x, block.downsample[0])
+        shortcut = x if block.downsample is None else self.convolve(x, cast(nn.Conv2d, block.downsample[0]))
         return self.add("Relu", self.add("Add", y, shortcut))
 
     def model(self, inputs: Shapes, outputs: Shapes) -> onnx.ModelProto:
