@@ -133,6 +133,36 @@ MUTANTS = [
         ("& np.isfinite(energies)", ""),
     ),
     *mutants_of(
+        "ebmtrack.progress",
+        ("test_progress.py",),
+        ("LINE_EVERY_S = 60.0", "LINE_EVERY_S = 0.0"),
+        ("except (AttributeError, ValueError):", "except ValueError:"),
+        ("if text.strip() and sys.stderr is not None:", "if text.strip():"),
+    ),
+    *mutants_of(
+        "ebmtrack.images",
+        ("test_images.py -k header", "test_images.py -k no_picture", "videos/test_labels.py -k stored_pixels"),
+        ("- {0xC4, 0xC8, 0xCC}", "- {0xC8, 0xCC}"),
+        ("            size = width, height\n", "            return width, height\n"),
+        ('and b"eXIf" not in data', ""),
+        ("if shown.shape == stored.shape:", "if shown.shape != stored.shape:"),
+    ),
+    *mutants_of(
+        "ebmtrack.nets.residual",
+        ("nets/test_backbones.py",),
+        (
+            "planes, 3, stride, padding=1, bias=False)\n        self.bn2",
+            "planes, 3, 1, padding=1, bias=False)\n        self.bn2",
+        ),
+        ("expansion = 4", "expansion = 2"),
+    ),
+    *mutants_of(
+        "ebmtrack.tracking.saving",
+        ("tracking/test_saving.py",),
+        ('facts["memory"]["initial"] = samples', 'facts["memory"]["initial"] = 1'),
+        ("memory_size=max(params.memory_size, samples)", "memory_size=params.memory_size"),
+    ),
+    *mutants_of(
         "ebmtrack.tracking.limits",
         ("tracking/test_limits.py",),
         ("limits[0] <= number", "limits[0] < number"),

@@ -72,6 +72,14 @@ def started(engine, params=PARAMS) -> Tracker:
     return tracker
 
 
+def test_a_memory_that_grew_for_the_views_of_the_first_frame_is_read_again(engines, tmp_path):
+    few = load_params("dimp18_nce_plus").replace(memory_size=2, initial_iterations=1)
+    tracker, other = started(engines["onnx"], few), Tracker(engines["onnx"], few)
+    tracker.save_state(tmp_path / "state")
+    other.load_state(tmp_path / "state")
+    assert other.update(frame(2)).box_xywh == tracker.update(frame(2)).box_xywh
+
+
 def test_another_process_goes_on_to_the_bit(engines, tmp_path):
     expected = []
     for name in NAMES:
