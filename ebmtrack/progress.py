@@ -38,11 +38,17 @@ def _is_terminal() -> bool:
         return False
 
 
+def write_line(text: str) -> None:
+    """Write a line to stderr, if there is one that is open."""
+    if sys.stderr is not None and not getattr(sys.stderr, "closed", False):
+        print(text, file=sys.stderr, flush=True)
+
+
 class _Lines(io.TextIOBase):
     """A file that passes on what tqdm draws as plain lines of stderr."""
 
     def write(self, text: str) -> int:
         """Write a line, unless the text has nothing but what moves the cursor."""
-        if text.strip() and sys.stderr is not None:  # None: a program without a console
-            print(text.strip(), file=sys.stderr, flush=True)
+        if text.strip():
+            write_line(text.strip())
         return len(text)

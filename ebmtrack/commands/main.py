@@ -31,9 +31,10 @@ from ebmtrack.commands.train import Train
 from ebmtrack.errors import EXTRAS, ConfigError, EbmtrackError, missing_extra
 
 # What a user can do something about.
-REFUSED: tuple[int, ...]
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ELOOP)
-REFUSED += (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)  # a file where a folder is to be, or the other way round
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),  # a file where a folder is to be, or the other way round
+)
 ABOUT = "Track any object in a video by climbing an energy."
 VERBS: dict[str, Callable[..., Verb]] = {
     "track": Track,

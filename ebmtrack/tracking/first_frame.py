@@ -165,6 +165,12 @@ def augmented_views(
     return patches, np.array([shift for _, shift in views])
 
 
+def count_samples(params: TrackerParams) -> int:
+    """Return how many samples the first frame gives: its views (`augmented_views`) and the copies with dropout."""
+    changed = params.flip + len(params.shift_fracs) + len(params.blur_sigmas) + len(params.rotations_deg)
+    return 1 + changed + params.dropout_copies
+
+
 def random_shift(size: int, frac: float, random: RandomNumbers) -> tuple[int, int]:
     """Draw a shift (y, x) of at most half of `frac` of the size, in whole pixels."""
     y, x = (random.uniform(2) - np.float32(0.5)) * np.float32(size) * np.float32(frac)

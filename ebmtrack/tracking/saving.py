@@ -19,7 +19,7 @@ import numpy as np
 from ebmtrack.engines.base import Engine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import as_json, write_bytes
-from ebmtrack.tracking.first_frame import MOST_EXCESS, start_target
+from ebmtrack.tracking.first_frame import MOST_EXCESS, count_samples, start_target
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
@@ -178,8 +178,7 @@ def _expected(engine: Engine, params: TrackerParams) -> tuple[dict[str, Any], di
     The network sees one view instead of a dozen; room and number are those of all of them.
     """
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    views = 1 + len(params.shift_fracs) + params.flip + len(params.blur_sigmas) + len(params.rotations_deg)
-    samples = views + params.dropout_copies
+    samples = count_samples(params)
     quick = params.replace(initial_iterations=1, calibration=0.0, memory_size=max(params.memory_size, samples))
     quick = quick.replace(shift_fracs=(), flip=False, blur_sigmas=(), rotations_deg=(), dropout_copies=0)
     facts, arrays = _packed(engine, start_target(engine, quick, image, np.array([16.0, 16.0, 32.0, 32.0]), 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from ebmtrack.errors import missing_extra
 from ebmtrack.files import replacing
-from ebmtrack.progress import progress_bar
+from ebmtrack.progress import progress_bar, write_line
 from ebmtrack.training.distributed import Team
 from ebmtrack.training.settings import RunSettings
 
@@ -144,10 +143,9 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the bar as it is, and say if the data were too slow."""
         self.bar.close()
-        if self.smooth.get("wait_frac", 0) > STARVED_FRAC and sys.stderr is not None:
+        if self.smooth.get("wait_frac", 0) > STARVED_FRAC:
             share = self.smooth["wait_frac"]
-            text = f"the device waited for data {share:.0%} of the time: more --workers, or a pack, would help"
-            self.bar.write(text, file=sys.stderr)
+            write_line(f"the device waited for data {share:.0%} of the time: more --workers, or a pack, would help")
 
 
 class RunLog:

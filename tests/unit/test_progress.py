@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
@@ -99,7 +100,11 @@ def test_stderr_may_be_an_object_of_the_program(clock, monkeypatch):
     assert log.text.startswith("step 60 of 200")
 
 
-def test_without_a_stderr_nothing_is_written(clock, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr", None)
+@pytest.mark.parametrize("stderr", [None, "closed"])
+def test_without_a_stderr_nothing_is_written(clock, monkeypatch, capsys, stderr):
+    """None in a program without a console; closed in a daemon."""
+    if stderr:
+        (stderr := io.StringIO()).close()
+    monkeypatch.setattr("sys.stderr", stderr)
     run(clock, 61)
     assert capsys.readouterr().out == ""

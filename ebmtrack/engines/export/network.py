@@ -78,9 +78,7 @@ def export_network(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    ships = (
-        Path(packaged.__file__).parent / f"{weights}.safetensors"
-    ).is_file()  # whatever lies in a folder of its name
+    ships = (Path(packaged.__file__).parent / f"{weights}.safetensors").is_file()  # beside a folder of its name, too
     if is_exported(weights) and not ships:
         raise ConfigError(f"{weights} is an exported network already: give it as --weights when tracking")
     path = resolve_weights(weights)
