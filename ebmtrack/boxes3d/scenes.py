@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 
-from ebmtrack import files
-from ebmtrack.boxes3d.kitti import Array, Calibration, KittiObjects, write_objects
+from ebmtrack.boxes3d.kitti import Array, Calibration, KittiObjects
 
 MEAN_SIZE = (1.6, 3.9, 1.56)  # w, l, h in metres (KITTI's cars)
 GROUND = -1.7  # z of the ground in the LiDAR's frame
@@ -56,17 +54,6 @@ def jitter_boxes(boxes: Array, seed: int, scale: float = 1.0) -> Array:
     """Return boxes (N, 7) with the noise of a mediocre detector; `scale` multiplies its widths."""
     widths = scale * np.array([0.25, 0.25, 0.12, 0.12, 0.25, 0.12, 0.08])  # x y z w l h in metres, theta in radians
     return boxes + np.random.default_rng((77, seed)).normal(0, 1, boxes.shape) * widths
-
-
-def write_kitti_scene(root: str | Path, name: str, points: Array, boxes: Array) -> None:
-    """Write a scene in KITTI's layout: velodyne/, calib/ and label_2/ below `root`."""
-    root = Path(root)
-    files.write_bytes(root / "velodyne" / f"{name}.bin", np.asarray(points, np.float32).tobytes())
-    camera = CALIBRATION.boxes_to_camera(boxes)
-    write_objects(root / "label_2" / f"{name}.txt", as_objects(camera, np.ones(len(boxes))))
-    rows = {"P2": PROJECTION, "R0_rect": np.eye(3), "Tr_velo_to_cam": TO_CAMERA[:3]}
-    text = "".join(f"{key}: {' '.join(f'{v:.12e}' for v in value.ravel())}\n" for key, value in rows.items())
-    files.write_text(root / "calib" / f"{name}.txt", text)
 
 
 def as_objects(camera: Array, scores: Array) -> KittiObjects:

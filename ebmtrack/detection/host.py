@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -60,16 +60,6 @@ class Boxes:
     def select(self, index: Tensor) -> Boxes:
         """Return the boxes at an index or mask."""
         return Boxes(self.boxes_xyxy[index], self.labels[index], self.scores[index])
-
-
-class Detector(Protocol):
-    """A source of feature maps and candidate boxes: a `Host`, or the study's jittered truth."""
-
-    def look(self, images: Sequence[Tensor]) -> FeatureMaps:
-        """Return the maps of images (3, H, W) in [0, 1]."""
-
-    def candidates(self, images: Sequence[Tensor]) -> tuple[FeatureMaps, list[Boxes]]:
-        """Return the maps, and for each image its boxes before suppression, in pixels of the network's input."""
 
 
 class Host(nn.Module):

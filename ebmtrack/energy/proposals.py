@@ -195,11 +195,6 @@ def resample(log_w: Tensor, y: Tensor, number: int, generator: Generator | None 
     return y.gather(-2, index.expand(*index.shape[:-1], y.shape[-1]))
 
 
-def log_likelihood(f: Tensor, log_z: Tensor) -> Tensor:
-    """Return log p(y|x) = f - log Z of scores (..., N) and log Z (...); its error is that of log Z."""
-    return f - log_z.unsqueeze(-1)
-
-
 def quantiles(log_w: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
     """Return the quantiles (..., Q, D) of each dimension of weighted samples, linear between them.
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -221,25 +221,6 @@ class Climb(NamedTuple):
     energies: np.ndarray
 
 
-class Packed(TypedDict):
-    """The arrays of a target's model and of one region's features, float32.
-
-    network: (512,) weights of the energy's last layer. vector8, vector16: (256,) modulation.
-    filter: (c, k, k). samples: (capacity, c, h, w); boxes_xyxy: (capacity, 4), the target in each of them. layer2,
-    layer3, classification: (c, h, w), the region's features.
-    """
-
-    network: np.ndarray
-    vector8: np.ndarray
-    vector16: np.ndarray
-    filter: np.ndarray
-    samples: np.ndarray
-    boxes_xyxy: np.ndarray
-    layer2: np.ndarray
-    layer3: np.ndarray
-    classification: np.ndarray
-
-
 def check_same_network(saved: np.ndarray, own: np.ndarray) -> None:
     """Raise CheckpointError unless two networks have the same last layer, up to the rounding of float16."""
     if saved.shape != own.shape or not np.allclose(saved, own, rtol=2e-3, atol=1e-4):
@@ -331,7 +312,9 @@ class Engine(Protocol):
             region: features of a search region for this target.
 
         Returns:
-            See `Packed`; an engine may add arrays of its own.
+            float32 arrays. network: (512,) weights of the energy's last layer. vector8, vector16: (256,) modulation.
+            filter: (c, k, k). samples: (capacity, c, h, w); boxes_xyxy: (capacity, 4), the target in each of them.
+            layer2, layer3, classification: (c, h, w), the region's features. An engine may add arrays of its own.
         """
         ...
 

@@ -70,11 +70,6 @@ def benchmarks() -> list[str]:
     return [name for name, info in _REGISTERED.items() if info.benchmark is not None]
 
 
-def training_sets() -> list[str]:
-    """Return the names of the data sets that training has a reader of its own for."""
-    return [name for name, info in _REGISTERED.items() if info.training or info.open_targets]
-
-
 def find_info(name: str, benchmark: bool = False) -> DataSetInfo:
     """Return the line of a data set.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 
 from ebmtrack.boxes3d.average_precision import average_precision
 from ebmtrack.boxes3d.energy import BevFrame
-from ebmtrack.boxes3d.kitti import KittiObjects, read_calibration, read_frame, read_objects, read_points
+from ebmtrack.boxes3d.kitti import KittiObjects, read_calibration, read_frame, read_objects, read_points, write_objects
 from ebmtrack.boxes3d.overlap import overlap_pairs
 from ebmtrack.boxes3d.raster import rasterize
-from ebmtrack.boxes3d.scenes import CALIBRATION, as_objects, jitter_boxes, make_scene, write_kitti_scene
+from ebmtrack.boxes3d.scenes import CALIBRATION, PROJECTION, TO_CAMERA, as_objects, jitter_boxes, make_scene
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.studies import boxes3d as study
 
@@ -73,10 +74,21 @@ def test_raster_of_known_points():
     assert raster[:, 2, 1].tolist() == pytest.approx([np.log(2), -0.3, -0.3, -2.0, -2.0, 1.0], abs=1e-6)
 
 
+def write_scene(root: Path, name: str, points: np.ndarray, boxes: np.ndarray) -> None:
+    """Write a scene in KITTI's layout: velodyne/, calib/ and label_2/ below `root`."""
+    for folder in ("velodyne", "calib"):
+        (root / folder).mkdir()
+    (root / "velodyne" / f"{name}.bin").write_bytes(points.astype(np.float32).tobytes())
+    write_objects(root / "label_2" / f"{name}.txt", as_objects(CALIBRATION.boxes_to_camera(boxes), np.ones(len(boxes))))
+    rows = {"P2": PROJECTION, "R0_rect": np.eye(3), "Tr_velo_to_cam": TO_CAMERA[:3]}
+    lines = [f"{key}: {' '.join(f'{v:.12e}' for v in value.ravel())}\n" for key, value in rows.items()]
+    (root / "calib" / f"{name}.txt").write_text("".join(lines))
+
+
 def test_whole_path_on_files_in_kittis_layout(tmp_path):
     """A scene is written, read, rastered, trained on for some steps, and its boxes are refined."""
     points, boxes = make_scene(3)
-    write_kitti_scene(tmp_path, "000003", points, boxes)
+    write_scene(tmp_path, "000003", points, boxes)
     frame = read_frame(tmp_path, "000003")
     np.testing.assert_array_equal(frame.points, points)
     np.testing.assert_allclose(frame.boxes, boxes, atol=1e-3)
