@@ -311,7 +311,10 @@ def check_image(image: Any) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         raise ConfigError(f"an image must be a numpy array (height, width, 3) of uint8 RGB, got {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ConfigError(f"an image must be (height, width, 3), got shape {image.shape}")
+        grey = ": cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) makes that of a grey one"
+        cures = {(): grey, (1,): grey, (4,): ": image[..., :3] leaves its alpha out"}
+        cure = cures.get(image.shape[2:], "") if image.ndim > 1 else ""
+        raise ConfigError(f"an image must be (height, width, 3), got shape {image.shape}{cure}")
     if image.dtype != np.uint8:
         raise ConfigError(f"an image must be uint8 with values 0..255, got {image.dtype}")
     return image

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ebmtrack.images import read_ahead
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, as_key_frames
+from ebmtrack.viewers.picture_frames import FolderFrames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, frame_number
@@ -56,7 +57,7 @@ class Step:
 
 
 def track(
-    source: str | os.PathLike | int,
+    source: str | os.PathLike | int | Iterable[np.ndarray],
     boxes: Any,
     tracker: Any = None,
     *,
@@ -70,7 +71,8 @@ def track(
     Between two key frames of a target it is tracked forward and backward, and the two tracks are joined.
 
     Args:
-        source: Video file, folder of pictures, TIFF stack, camera number or URL.
+        source: Video file, folder of pictures, TIFF stack, camera number or URL; or images, RGB uint8 (height, width,
+            3), in a list or, without key frames, from an iterator.
         boxes: The target's box x, y, w, h in frame `start`, in pixels; a dictionary {frame: box} of its key frames; or
             a list of these, one for each target.
         tracker: A Tracker; by default the one that ships.
@@ -89,6 +91,8 @@ def track(
         DatasetError: If the source cannot be read; after the last frame, if some frames could not be read.
     """
     span = checked_span(start, end, every)
+    if direction not in get_args(Direction):
+        raise ConfigError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
     if tracker is None:
         from ebmtrack.tracking.tracker import Tracker
 
@@ -145,7 +149,7 @@ def label(
 
 
 def _forward(
-    source: str | os.PathLike | int, starts_xywh: list[Box], tracker: Any, span: Span
+    source: str | os.PathLike | int | Iterable[np.ndarray], starts_xywh: list[Box], tracker: Any, span: Span
 ) -> Iterator[FrameResult]:
     """Yield results while reading a source once, from front to end."""
     with open_frames(source) as frames:
@@ -159,6 +163,8 @@ def _forward(
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
     """Return the first frame of a span; DatasetError if the source ends before it."""
     for image in frames:
+        if span.start in frames.unreadable and (span.start > 0 or isinstance(frames, FolderFrames)):
+            raise DatasetError(f"{frames.note}; tracking begins in frame {span.start}: give a box in another frame")
         if frames.position > span.start:
             return image
     last = (
@@ -205,12 +211,12 @@ def _span_frames(frames: FrameSource, span: Span) -> Iterator[NumberedFrame]:
     number = frames.position - 1
     while span.end is None or frames.position <= span.end:
         image = next(frames, None)
-        if image is None:
-            return
-        missed, number = range(number + 1, frames.position - 1), frames.position - 1
+        missed, number = range(number + 1, frames.position - (image is not None)), frames.position - 1
         for passed in missed:
             if span.has(passed) and passed in frames.unreadable:
                 yield NumberedFrame(passed, None)
+        if image is None:
+            return
         if span.has(number):
             yield NumberedFrame(number, image, frames.moment_s)
 

@@ -33,6 +33,8 @@ class FrameSource(ABC):
         self.pixel_aspect = 1.0  # a pixel's width divided by its height, as it is to be shown
         self.note: str | None = None
         self.complete = True
+        self._size: tuple[int, ...] = ()
+        self._resized = ""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
@@ -42,6 +44,7 @@ class FrameSource(ABC):
         if frame is None:
             raise StopIteration
         self.moment_s = self._moment_s()
+        self._watch_size(frame.shape[1::-1])
         self.frames_read += 1
         return frame
 
@@ -63,6 +66,17 @@ class FrameSource(ABC):
     def _moment_s(self) -> float:
         """Return when the frame that was just read is shown, in seconds from the first."""
         return self.position / self.fps
+
+    def _watch_size(self, size: tuple[int, ...]) -> None:
+        """Note the first change of the frames' size: boxes count in pixels of their own frame."""
+        if self._size not in ((), size) and not self._resized:
+            old, new = (" x ".join(map(str, each)) for each in (self._size, size))
+            self._resized = (
+                f"frames change from {old} to {new} pixels in frame {self.position}; boxes do not follow that"
+            )
+        self._size = size
+        if self._resized not in (self.note or ""):
+            self.note = f"{self.note}; {self._resized}" if self.note else self._resized
 
     def _pass_over(self, count: int) -> None:
         """Count the next frames as unreadable, and note which ones were so far."""

@@ -1,4 +1,4 @@
-"""Sources of frames: a video file, a folder of pictures, a camera or a stream, all read in one way."""
+"""Sources of frames: a video file, pictures, a camera or a stream, all read in one way."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.files import in_frame_order
-from ebmtrack.images import PICTURES, SequenceReader, bgr_to_rgb, quiet_opencv, read_pages
+from ebmtrack.images import PICTURES, bgr_to_rgb, quiet_opencv
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
-from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turn
+from ebmtrack.viewers.frame_source import FrameSource, turn
+from ebmtrack.viewers.picture_frames import ArrayFrames, open_folder, open_picture
 from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
@@ -27,66 +28,6 @@ STREAM_TIMEOUT_MS = 30_000  # after which a stream that does not answer, or send
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
 # OpenCV gives up after 4,096 packets of sound between two frames; screen recordings with a pause have more.
 os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "10000000")
-
-
-class FolderFrames(FrameSource):
-    """The pictures of a folder in natural order (frame2 before frame10), each in its own size."""
-
-    def __init__(self, folder: str | os.PathLike, fps: float = DEFAULT_FPS):
-        folder = Path(folder)
-        names = [path for path in _list_folder(folder) if path.suffix.lower() in PICTURES]
-        names = [path for path in names if not path.name.startswith(".")]
-        if not names:
-            kinds = " ".join(sorted(PICTURES))
-            raise DatasetError(f"{folder}: no pictures in this folder; frames are files ending in {kinds}")
-        self.paths = in_frame_order(names)
-        self._reader = SequenceReader()
-        super().__init__(folder.resolve().name, fps, len(self.paths))
-
-    def close(self) -> None:
-        self.paths = self.paths[: self.frames_read]
-
-    def skip_to(self, number: int) -> bool:
-        """See FrameSource; deep pictures are scaled by the first one, which is read for that."""
-        if self.frames_read == 0 and number > 0:
-            self._read()
-        self.frames_read = min(number, len(self.paths))
-        return True
-
-    def _read(self) -> np.ndarray | None:
-        if self.frames_read >= len(self.paths):
-            return None
-        path = self.paths[self.frames_read]
-        try:
-            image = self._reader.read(path)
-        except DatasetError as error:
-            raise DatasetError(f"frame {self.frames_read} of {len(self.paths)}: {error}") from None
-        self.note = self._reader.note
-        return image
-
-
-class PageFrames(FrameSource):
-    """The pages of TIFF stacks, or the frames of an animation (WebP, PNG), of several files one after the other."""
-
-    def __init__(self, paths: list[Path], fps: float = DEFAULT_FPS):
-        self._reader = SequenceReader()
-        self._waiting = list(paths)
-        self._pages, seconds = read_pages(self._waiting.pop(0))
-        if sum(seconds) > 0:
-            fps = len(seconds) / sum(seconds)
-        super().__init__(paths[0].name, fps, len(self._pages) if len(paths) == 1 else None)
-
-    def close(self) -> None:
-        self._pages, self._waiting = [], []
-
-    def _read(self) -> np.ndarray | None:
-        while not self._pages and self._waiting:
-            self._pages = read_pages(self._waiting.pop(0))[0]
-        if not self._pages:
-            return None
-        image = self._reader.to_rgb(self._pages.pop(0))
-        self.note = self._reader.note
-        return image
 
 
 class VideoFrames(FrameSource):
@@ -204,60 +145,40 @@ class CameraFrames(FrameSource):
         return frame
 
 
-def open_frames(source: str | os.PathLike | int) -> FrameSource:
+def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> FrameSource:
     """Open a video file, a folder of pictures, a TIFF stack, a camera (its number) or a stream (a URL: rtsp://...).
 
-    Raises DatasetError if it is missing, empty, unreadable or not a video, ConfigError if it is nothing of the kind.
-    A name that exists as a file or folder is that, even if it looks like a number.
+    Images (RGB uint8, height, width, 3) in a list or from an iterator are a source, too. A name that exists as a file
+    or folder is that, even if it looks like a number.
+
+    Raises:
+        DatasetError: If the source is missing, empty, unreadable or not a video.
+        ConfigError: If it is nothing of the kind.
     """
     if isinstance(source, int) and not isinstance(source, bool):
         return CameraFrames(source)
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, os.PathLike)):
+        return ArrayFrames(source)
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise ConfigError(f"frames come from a file, folder, camera number or URL, not from {source!r}")
+        what = repr(source) if source == "" else type(source).__name__
+        raise ConfigError(f"frames come from a file, folder, camera number, URL or list of images, not from {what}")
     text = os.fspath(source)
     if is_url(text):
         return VideoFrames(text)
     path = Path(text).expanduser()
     if path.is_dir():
-        folder = FolderFrames(path)
-        return PageFrames(folder.paths) if _holds_pages(folder.paths[0]) else folder
+        return open_folder(path)
     if not path.exists():
         if re.fullmatch(r"\d{1,4}", text):
             return CameraFrames(int(text))
         raise DatasetError(f"{text}: no such file or folder")
     if path.suffix.lower() in PICTURES:
-        return _open_picture(path)
+        return open_picture(path)
     frames = VideoFrames(path)
     if frames.codec.lower() == "av01" and importlib.util.find_spec("av"):
         frames.close()
         return AvFrames(path)
     return frames
-
-
-def _open_picture(path: Path) -> FrameSource:
-    """Return the pages of a picture file; DatasetError if it has one only."""
-    pages = PageFrames([path]) if path.stat().st_size else None
-    if pages is None or (pages.length or 0) < 2:
-        raise DatasetError(f"{path} is a single picture: give its folder, whose pictures are the frames")
-    return pages
-
-
-def _holds_pages(path: Path) -> bool:
-    """Return whether a picture file is a TIFF stack or an animated WebP of several pages."""
-    if path.suffix.lower() not in (".tif", ".tiff", ".webp"):
-        return False
-    try:
-        return len(read_pages(path)[0]) > 1
-    except DatasetError:
-        return False  # reading the frame raises the error
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    """Return the entries of a folder."""
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot list this folder: {error.strerror or error}") from None
 
 
 def _open_capture(source: str | int) -> cv2.VideoCapture | None:

@@ -7,6 +7,7 @@ If both agree in a frame, its box is their mean, weighted by the distance to the
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, pairwise
@@ -247,13 +248,23 @@ def as_key_frames(boxes: Any, start: int = 0) -> list[KeyFrame]:
     Raises:
         ConfigError: If a box is not four numbers, or there is none.
     """
+    if not isinstance(boxes, (Mapping, Sequence, np.ndarray)) or isinstance(boxes, str):
+        boxes = [as_box(boxes)]
     if isinstance(boxes, Mapping) or (len(boxes) and np.ndim(boxes[0]) == 0 and not isinstance(boxes[0], Mapping)):
         boxes = [boxes]
     targets = [dict(target) if isinstance(target, Mapping) else {start: target} for target in boxes]
-    keys = [KeyFrame(int(f), number, as_box(b)) for number, t in enumerate(targets, 1) for f, b in t.items()]
+    keys = [KeyFrame(_as_frame(f), number, as_box(b)) for number, t in enumerate(targets, 1) for f, b in t.items()]
     if not keys:
         raise ConfigError("no box is given, so there is nothing to track")
     return keys
+
+
+def _as_frame(number: Any) -> int:
+    """Return the number of a key frame; ConfigError if it is none."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ConfigError(f"key frames are {{frame number: box}}, with whole numbers from 0, not {number!r}") from None
 
 
 def as_box(box_xywh: Any) -> Box:

@@ -39,6 +39,9 @@ def checked_outputs(
         raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
     if boxes is not None:
         layout_of(boxes, layout)
+    for output in (save, boxes):
+        if output is not None and Path(output).is_file():
+            print(f"note: {output} is there; this run writes over it")
     return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
 
 
@@ -64,6 +67,8 @@ def file_stem(source: str | os.PathLike | int) -> str:
     if is_url(text):
         place = without_password(text).split("://", 1)[1].split("?")[0]
         return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
+    if text in ("/dev/stdin", "/dev/fd/0"):
+        return "stdin"
     path = Path(text).expanduser().resolve()
     if path.is_dir():
         return path.name or "frames"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -33,9 +34,12 @@ class SeekableFrames:
         moments_s: When each frame that was read so far is shown, in seconds.
     """
 
-    def __init__(self, source: str | os.PathLike | int):
+    def __init__(self, source: str | os.PathLike | int | Iterable[np.ndarray]):
         if is_stream(source):
-            raise ConfigError(f"{source}: a camera or stream cannot go back to an earlier frame; record it first")
+            name = source if isinstance(source, (str, os.PathLike, int)) else "images"
+            raise ConfigError(
+                f"{name}: a camera, stream or iterator cannot go back to an earlier frame; record it first"
+            )
         self._source = source
         self._reader: FrameSource = open_frames(source)
         self.name, self.fps, self._announced = self._reader.name, self._reader.fps, self._reader.length
@@ -92,13 +96,13 @@ class SeekableFrames:
         """Read one frame more from the front."""
         image = next(self._reader, None)
         self.note, self.complete = self._reader.note, self._reader.complete
+        self._sums += [None] * (self._reader.position - (image is not None) - len(self._sums))
+        self.moments_s += [self._reader.moment_s] * (self._reader.position - len(self.moments_s))
         if image is None:
             self._length = len(self._sums)
             if not self._sums:
                 raise DatasetError(f"{self.name} holds no frames")
             return
-        self._sums += [None] * (self._reader.position - 1 - len(self._sums))
-        self.moments_s += [self._reader.moment_s] * (self._reader.position - len(self.moments_s))
         self._sums.append(zlib.crc32(image.data))
         self._keep(len(self._sums) - 1, image)
 

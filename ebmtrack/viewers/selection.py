@@ -64,7 +64,8 @@ def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:
     for one, other in pairwise(ordered):
         if (one.id, one.frame) == (other.id, other.frame):
             both = f"{one.box_xywh} in {one.place}, {other.box_xywh} in {other.place}"
-            raise ConfigError(f"target {one.id} has two boxes in one frame: {both}")
+            advice = f"a box of another target is {one.id + 1}@{one.frame}:x,y,w,h"
+            raise ConfigError(f"target {one.id} has two boxes in one frame: {both}; {advice}")
     if not ordered:
         raise ConfigError("no box is given, so there is nothing to track")
     return ordered

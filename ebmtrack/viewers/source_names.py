@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
 
 def is_url(source: str) -> bool:
@@ -11,8 +12,10 @@ def is_url(source: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
-def is_stream(source: str | os.PathLike | int) -> bool:
-    """Return whether a source is a camera or a URL, which cannot go back."""
+def is_stream(source: object) -> bool:
+    """Return whether a source is a camera, a URL or an iterator, which cannot go back."""
+    if not isinstance(source, (str, os.PathLike, int)):
+        return isinstance(source, Iterator)
     text = os.fspath(source) if not isinstance(source, int) else ""
     return isinstance(source, int) or is_url(text) or (text.isdigit() and not os.path.exists(text))
 

@@ -19,7 +19,7 @@ from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.localize import Localization
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.step import Located, answer, propose
-from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.tracking.tracker import Tracker, check_image
 from ebmtrack.viewers.demo_sequence import demo_sequence
 from tests.support.golden import FEW_VIEWS, dimp18, image
 
@@ -130,6 +130,15 @@ def test_bad_images_are_refused_and_nothing_is_lost(engine, two_boxes, bad):
     with pytest.raises(ConfigError, match="image"):
         tracker.update(bad)
     assert np.array_equal([tracker.update(frame).box_xywh for frame in FRAMES[1:3]], two_boxes)
+
+
+@pytest.mark.parametrize(
+    "shape, cure",
+    [((9, 8), "GRAY2RGB"), ((9, 8, 1), "GRAY2RGB"), ((9, 8, 4), r"image\[\.\.\., :3\]"), ((9, 8, 2), "2\\)$")],
+)
+def test_images_of_other_channels_are_refused_with_the_way_to_three(shape, cure):
+    with pytest.raises(ConfigError, match=cure):
+        check_image(np.zeros(shape, np.uint8))
 
 
 BAD_BOXES: list[Any] = [

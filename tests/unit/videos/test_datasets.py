@@ -16,7 +16,7 @@ from ebmtrack.videos.opening import describe_datasets, locate, open_dataset
 from ebmtrack.videos.registry import benchmarks
 from ebmtrack.videos.sequence import Frames
 from ebmtrack.videos.text import read_boxes
-from ebmtrack.viewers.frames import FolderFrames
+from ebmtrack.viewers.picture_frames import FolderFrames
 from tests.support import SEQUENCES
 
 SHARED = SEQUENCES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ebmtrack.errors import ConfigError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
@@ -208,6 +208,50 @@ def test_several_targets_have_their_own_key_frames(folder):
     assert [row.frame for row in rows if row.id == 2] == list(range(5, 13))
     assert [row.frame for row in rows if row.id == 1] == list(range(13))
     assert [(row.frame, row.id) for row in rows] == sorted((row.frame, row.id) for row in rows)
+
+
+def test_images_in_a_list_have_key_frames_and_an_iterator_goes_forward_only():
+    images = [np.full((40, 60, 3), number, np.uint8) for number in range(20)]
+    rows = list(track(images, {10: true_box(10)}, Drifter(), direction="both"))
+    assert [row.box_xywh for row in rows] == [pytest.approx(true_box(number)) for number in range(20)]
+    rows = list(track(iter(images), true_box(0), Drifter()))
+    assert [row.box_xywh for row in rows] == [pytest.approx(true_box(number)) for number in range(20)]
+    with pytest.raises(ConfigError, match="iterator cannot go back"):
+        list(track(iter(images), {10: true_box(10)}, Drifter(), direction="both"))
+
+
+@pytest.mark.parametrize("unreadable", [(7, 8), (0,), (39,)])
+def test_unreadable_pictures_keep_their_numbers(folder, unreadable):
+    """Between key frames as well; the first picture and the last one count."""
+    for number in unreadable:
+        (folder / f"{number}.png").write_bytes(b"")
+    rows = []
+    with pytest.raises(DatasetError, match=rf"frames? {unreadable[0]}.*{unreadable[0]}\.png: not a readable image"):
+        for row in track(folder, {20: true_box(20)}, Drifter(), direction="both"):
+            rows.append(row)
+    assert [row.frame for row in rows] == list(range(40))
+    assert [row.frame for row in rows if row.verdict == "unreadable"] == [*unreadable]
+
+
+def test_a_key_frame_that_is_unreadable_is_named(folder):
+    (folder / "20.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match="frame 20"):
+        list(track(folder, {20: true_box(20)}, Drifter(), direction="both"))
+
+
+@pytest.mark.parametrize(
+    "boxes, more, message",
+    [
+        (BOX, dict(direction="sideways"), "direction is one of forward, backward, both, not 'sideways'"),
+        (None, {}, "a box is four numbers x, y, w, h in pixels, not None"),
+        ("10,5,8,6", {}, "a box is four numbers x, y, w, h in pixels, not '10,5,8,6'"),
+        ({"0.4s": BOX}, {}, "with whole numbers from 0, not '0.4s'"),
+        ([], {}, "no box is given"),
+    ],
+)
+def test_what_cannot_be_tracked_is_refused(folder, boxes, more, message):
+    with pytest.raises(ConfigError, match=message):
+        list(track(folder, boxes, Drifter(), **more))
 
 
 def test_a_key_frame_outside_is_refused(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import re
 
 import cv2
 import numpy as np
@@ -124,16 +124,25 @@ def test_frames_that_change_size_are_given_as_they_are(folder):
     cv2.imwrite(str(folder / "frame12.png"), np.zeros((50, 60, 3), np.uint8))
     with open_frames(folder) as source:
         assert [image.shape for image in source][-2:] == [(24, 32, 3), (50, 60, 3)]
+    assert source.note == "frames change from 32 x 24 to 60 x 50 pixels in frame 12; boxes do not follow that"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None], ids=["empty", "text", "truncated"])
-def test_an_unreadable_frame_is_named_after_those_before_it(folder, content, capfd):
+def test_an_unreadable_picture_is_passed_over_and_named(folder, content):
     whole = (folder / "frame3.png").read_bytes()
-    (folder / "frame3.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    for number in (3, 4, 11):
+        (folder / f"frame{number}.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
     with open_frames(folder) as source:
-        assert len(list(itertools.islice(source, 3))) == 3
-        with pytest.raises(DatasetError, match=r"frame 3 of 12: .*frame3\.png"):
-            next(source)
+        assert [int(image[0, 0, 0]) // 20 for image in source] == [0, 1, 2, 5, 6, 7, 8, 9, 10]
+    assert (source.frames_read, source.unreadable, source.complete) == (9, [3, 4, 11], False)
+    assert re.fullmatch(r"clip: frames 3-4, 11 could not be read: .*frame3\.png: not a readable image.*", source.note)
+
+
+def test_a_folder_without_one_readable_picture_is_an_error(folder):
+    for number in range(12):
+        (folder / f"frame{number}.png").write_bytes(b"")
+    with open_frames(folder) as source, pytest.raises(DatasetError, match=r"frames 0-11 could not.*frame0\.png: not a"):
+        next(source)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
@@ -179,10 +188,18 @@ def test_what_cannot_be_read_is_one_clear_error_and_nothing_else_on_screen(tmp_p
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("source", [None, "", 1.5, True, b"x"])
+@pytest.mark.parametrize("source", [None, "", 1.5, True, b"x", cv2.VideoCapture()])
 def test_what_is_no_source_at_all_is_refused(source):
-    with pytest.raises(ConfigError, match="frames come from"):
+    with pytest.raises(ConfigError, match=r"frames come from .* not from (''|[A-Za-z]+)$"):
         open_frames(source)
+
+
+@pytest.mark.parametrize("kind", [list, iter, np.stack])
+def test_images_in_memory_are_a_source(folder, kind):
+    images = [read_rgb(folder / f"frame{number}.png") for number in range(12)]
+    with open_frames(kind(images)) as source:
+        assert (source.name, source.length) == ("images", None if kind is iter else 12)
+        np.testing.assert_array_equal(np.stack(list(source)), images)
 
 
 def test_a_folder_with_a_number_for_a_name_is_a_folder(folder, monkeypatch):
@@ -574,11 +591,28 @@ def test_ctrl_c_keeps_what_was_tracked(folder, tmp_path, capsys):
     assert "interrupted; kept what was tracked: 6 frames" in capsys.readouterr().out
 
 
-def test_an_unreadable_frame_keeps_what_was_tracked(folder, tmp_path):
-    (folder / "frame7.png").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"frame 7 of 12: .*frame7\.png"):
-        track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt")
-    assert lines_of(tmp_path / "b.txt") == BOXES[:7]
+def test_unreadable_pictures_keep_the_last_box_and_end_with_an_error(folder, tmp_path):
+    for number in (7, 11):
+        (folder / f"frame{number}.png").write_bytes(b"")
+    stub = Follower([box for number, box in enumerate(BOXES) if number not in (7, 11)])
+    with pytest.raises(DatasetError, match=r"frames 7, 11 could not be read: .*frame7\.png.*is saved"):
+        track(folder, lambda: stub, "1,2,10.5,8.25", boxes=tmp_path / "b.csv")
+    rows = [line.split(",") for line in (tmp_path / "b.csv").read_text().splitlines()[1:]]
+    assert [float(row[2]) for row in rows] == [1, 2, 3, 4, 5, 6, 7, 7, 9, 10, 11, 11]
+    assert [int(row[0]) for row in rows if row[-1] == "unreadable"] == [7, 11]
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_tracking_does_not_begin_in_an_unreadable_picture(folder, tmp_path, start):
+    (folder / f"frame{start}.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=f"frame {start} could not be.* begins in frame {start}: give a box in ano"):
+        track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.csv", start=start)
+
+
+def test_a_file_that_is_there_is_written_over_with_a_note(folder, tmp_path, capsys):
+    for expected in (0, 1):
+        track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt", max_frames=2)
+        assert capsys.readouterr().out.count("b.txt is there; this run writes over it") == expected
 
 
 def test_a_failure_that_nobody_foresaw_keeps_what_was_tracked(folder, tmp_path):
@@ -690,6 +724,7 @@ def test_the_window_shows_each_frame_until_q(folder, tmp_path, monkeypatch):
     [
         (0, "camera0"),
         ("3", "camera3"),
+        ("/dev/stdin", "stdin"),
         ("rtsp://user:secret@host:8554/live/door?x=1", "host_8554_live_door"),
         ("dir/film.final.mp4", "film.final"),
     ],
