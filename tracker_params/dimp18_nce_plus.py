@@ -9,19 +9,19 @@ def parameters() -> TrackerParams:
     """Return the set-up as a value; `parameters().replace(...)` changes it."""
     return TrackerParams(
         sample_size=272,  # a tenth less work than 288 at 5, the target as large; chosen on held-back video and
-        search_factor=4.75,  # compositions of the training pool (docs/results.md)
+        search_factor=4.75,  # compositions of the training pool (docs/experiments.md)
         border="replicate",
         crop_rule="pre2022",
         half_pixel_late=False,
         position_step=1e-3,  # 2.5e-3 overshoots: this energy is steeper than one from the full public sets
         size_step=1e-3,
         calibration=0.4,  # 0.3 to 0.7 do about as well on ten sequences for development
-        # These four were chosen together on held-back video of the training pool; docs/results.md
+        # These four were chosen together on held-back video of the training pool; docs/experiments.md
         position_jitter=0.3,
         average_temperature=1.0,  # that of training
         between_cells=True,
         weak_score=0.1,  # a weak peak is right more often than the box of the frame before
-        aspect_scale=0.5,  # chosen on held-back video of the training pool; docs/results.md
+        aspect_scale=0.5,  # chosen on held-back video of the training pool; docs/experiments.md
         looks_around=2,  # finds what returns elsewhere; changes nothing where the target stays in sight
         # `ebmtrack study intervals` on 42 held-back sequences of the training pool, three seeds (docs/uncertainty.md)
         interval_scale=(4.54, 2.13, -0.0479, -0.525),

@@ -10,7 +10,7 @@ def parameters() -> TrackerParams:
     """Return the set-up as a value; `parameters().replace(...)` changes it."""
     return dimp18_nce_plus.parameters().replace(
         weights="ebm_lite",
-        sample_size=256,  # a fifth less work, the target as large; chosen on held-back video (docs/results.md)
+        sample_size=256,  # a fifth less work, the target as large; chosen on held-back video (docs/experiments.md)
         search_factor=4.5,
         # `ebmtrack study intervals` on 42 held-back sequences of the training pool, three seeds (docs/uncertainty.md)
         interval_scale=(5.52, 2.39, -0.0322, -0.972),

@@ -287,7 +287,7 @@ def warn_of_other_regions(params: TrackerParams, trained: TrainedOn | None) -> N
     """Warn, in one line, if targets or their surroundings are of another size than in training.
 
     A difference of 15 % is none: regions of 4.5 target sizes for a network that was trained on 5 change nothing
-    (docs/results.md).
+    (docs/experiments.md).
     """
     if trained is None:
         return
