@@ -49,13 +49,21 @@ def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
 
 
 def find_datasets(root: str | os.PathLike) -> list[Found]:
-    """Return every data set of which something is below `root`, with counts. DatasetError if `root` is missing."""
+    """Return every data set of which something is below `root`, with counts.
+
+    A benchmark is there if a sequence has one of its names. Sequences in `root` itself that belong to no benchmark are
+    one row, `folder`.
+
+    Raises:
+        DatasetError: If `root` is missing.
+    """
     folder = existing_folder(Path(root), "no such folder; set the root of your data sets")
     rows: list[Found] = []
     for name in benchmarks():
         info = datasets()[name]
-        best = max((_try(info, place) for place in _places(info, folder)), key=len)
-        if len(best) and (name != "folder" or not rows):
+        found = [_try(info, place) for place in _places(info, folder)]
+        best = max((one for one in found if _is_of(info, one)), key=len, default=None)
+        if best is not None and (name != "folder" or all(row.root != best.root for row in rows)):
             rows.append(Found(name, best.root, len(best), best.expected, best.missing))
     return rows
 
@@ -113,6 +121,11 @@ def _try(info: DataSetInfo, place: Path) -> DataSet:
         return _benchmark(info, place)
     except DatasetError:  # not here; the caller raises if it is nowhere
         return DataSet(info.name, place, {})
+
+
+def _is_of(info: DataSetInfo, found: DataSet) -> bool:
+    """Return whether sequences that were found are those of the data set, by their names."""
+    return any(info.is_known is None or info.is_known(name) for name in found.names)
 
 
 def _benchmark(info: DataSetInfo, place: Path) -> DataSet:
