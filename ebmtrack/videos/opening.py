@@ -68,11 +68,18 @@ def find_datasets(root: str | os.PathLike) -> list[Found]:
     return rows
 
 
-def locate(name: str, root: str | os.PathLike | None) -> Path:
+def locate(
+    name: str, root: str | os.PathLike | None, no_folder: str = "--dataset folder needs --root FOLDER"
+) -> Path:
     """Return the folder of a data set.
 
     It is `root` if that is given, else what EBMTRACK_<NAME> or the file of paths says, else the data set's place below
     the folder of data sets (EBMTRACK_DATA, or `data` in the file).
+
+    Args:
+        name: Its name.
+        root: Its folder, or None.
+        no_folder: What the error says if `folder`, which has no place of its own, is nowhere.
 
     Raises:
         ConfigError: If nothing says where it is, or what says so is wrong.
@@ -85,15 +92,22 @@ def locate(name: str, root: str | os.PathLike | None) -> Path:
     if place is not None:
         return paths.existing(info.name, place)
     below = paths.data_root()
+    rows = [row for row in find_datasets(below.path) if row.name == info.name] if below else []
+    if rows:
+        return rows[0].root
+    if info.name == "folder":
+        raise ConfigError(no_folder)
     if below is None:
         raise ConfigError(
             f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets (see "
             "`ebmtrack paths`)"
         )
-    for row in find_datasets(below.path):
-        if row.name == info.name:
-            return row.root
     raise DatasetError(f"{below.path} ({below.said_by}): holds nothing of the data set {name!r}")
+
+
+def home_below(name: str, root: str | os.PathLike) -> Path:
+    """Return the folder below `root` with a usual name of the data set, or else `root` itself."""
+    return _places(find_info(name), existing_folder(Path(root)))[-1]
 
 
 def describe_datasets(root: str | os.PathLike) -> str:
