@@ -68,9 +68,7 @@ def find_datasets(root: str | os.PathLike) -> list[Found]:
     return rows
 
 
-def locate(
-    name: str, root: str | os.PathLike | None, no_folder: str = "--dataset folder needs --root FOLDER"
-) -> Path:
+def locate(name: str, root: str | os.PathLike | None, no_folder: str = "--dataset folder needs --root FOLDER") -> Path:
     """Return the folder of a data set.
 
     It is `root` if that is given, else what EBMTRACK_<NAME> or the file of paths says, else the data set's place below

@@ -234,9 +234,7 @@ def test_the_folder_to_check_is_path_or_root(tmp_path: Path, capsys, monkeypatch
     assert "the folder is given twice: leave out PATH or --root" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "verb", ["eval", "report", "export-results --layout got10k", "study intervals"]
-)
+@pytest.mark.parametrize("verb", ["eval", "report", "export-results --layout got10k", "study intervals"])
 def test_a_folder_of_sequences_needs_root(verb: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EBMTRACK_DATA", raising=False)
     assert cli.main([*verb.split(), "--dataset", "folder"]) == 2
