@@ -200,11 +200,13 @@ class StudyIntervals:
 
     def run(self) -> None:
         """Print the set-up's new values, and their coverage on sequences that did not take part in the fit."""
+        from ebmtrack.evaluation.comparison import discover
         from ebmtrack.studies.intervals import calibrate, read_frames
         from ebmtrack.tracking.params import set_up_name
 
-        folder = self.results / self.data.dataset / set_up_name(self.params)
-        print(calibrate(read_frames(self.data.dataset, self.data.locate(), folder), self.by_source))
+        root, name = self.data.locate(), set_up_name(self.params)
+        folder = discover(self.results, self.data.dataset, (name,))[name]
+        print(calibrate(read_frames(self.data.dataset, root, folder), self.by_source))
 
 
 class Study(Group):
