@@ -47,3 +47,9 @@ def missing_extra(module: str, why: str) -> ConfigError:
         why: the verb or the task that needs it.
     """
     return ConfigError(f"{why} needs {module!r}, which is not installed: pip install 'ebmtrack[{EXTRAS[module]}]'")
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a file of arrays cannot be read, without NumPy's and PyTorch's advice to run it."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return "it holds something else than arrays" if "pickle" in text or "weights_only" in text else text[:200]

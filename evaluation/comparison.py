@@ -334,7 +334,9 @@ def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()
         if path.is_dir() and re.search(r"_\d{3,}$", path.name):
             names.append(re.sub(r"_\d{3,}$", "", path.name))
     if not names:
-        raise ResultError(f"{base}: no results here; run `ebmtrack eval` first")
+        raise ResultError(
+            f"{base}: no results here; run `ebmtrack eval` first, or give --results FOLDER if eval had --out FOLDER"
+        )
     absent = [name for name in params_names if name not in names]
     if absent:
         raise ResultError(f"{base}: no results of {absent[0]!r}; there are those of {', '.join(dict.fromkeys(names))}")

@@ -107,12 +107,24 @@ def is_done(job: Job, task: Task) -> bool:
     old, new = marker["made_by"], job.made_by[task.params]
     for key in ("params", "engine", "precision", "weights", "seed"):
         if key in new and old.get(key) != new[key]:
-            change = f" ({old.get(key, 'unknown')}, now {new[key]})" if key in ("engine", "precision") else ""
             raise ResultError(
-                f"{box_path(job.folder(task), task.sequence)}: made with other {key}{change}; "
+                f"{box_path(job.folder(task), task.sequence)}: made {_difference(key, old.get(key), new[key])}; "
                 "choose another folder for results (--out), or --overwrite these"
             )
     return True
+
+
+def _difference(key: str, old: object, new: object) -> str:
+    """Return in words how a result's entry `key` differs from that of a task."""
+    if key == "params" and isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        if names == ["interval_samples"] and 0 in (old.get(names[0], 0), new.get(names[0], 0)):
+            return "with --intervals" if old.get(names[0]) else "without --intervals"
+        changes = [f"{name} {old.get(name, 'unknown')}, now {new.get(name, 'unknown')}" for name in names[:3]]
+        more = [f"{len(names) - 3} more"] * (len(names) > 3)
+        return f"with other params ({'; '.join(changes + more)})"
+    shown = key in ("engine", "precision", "seed")
+    return f"with other {key}" + (f" ({'unknown' if old is None else old}, now {new})" if shown else "")
 
 
 def check_sequences(job: Job, done: Collection[Task]) -> None:

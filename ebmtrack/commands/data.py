@@ -23,10 +23,10 @@ class Datasets:
 
     Attributes:
         action: list benchmarks, or check a data set; what is damaged gives exit code 1.
-        name: The data set to check: lasot, got10k, trackingnet, coco, pool, pack, a benchmark such as otb100, or one
-            of labelled images: utkface, utkface-h5, biwi, steering, cell200.
+        name: The data set to check: folder (any directory of sequences), lasot, got10k, trackingnet, coco, pool, pack,
+            a benchmark such as otb100, or one of labelled images: utkface, utkface-h5, biwi, steering, cell200.
         path: Its folder; by default that which `ebmtrack paths` says.
-        root: A folder that holds data sets, to be listed; by default that in EBMTRACK_DATA.
+        root: A folder that holds data sets, to be listed, or to check one of them; by default that in EBMTRACK_DATA.
         every_frame: Read every frame when checking, not only the first and the last of a sequence.
     """
 
@@ -57,26 +57,35 @@ class Datasets:
         from ebmtrack.data.checking import check
         from ebmtrack.regression.examples import LAYOUTS
 
+        if self.path is not None and self.root is not None:
+            raise ConfigError("the folder is given twice: leave out PATH or --root")
         if self.name is None:
             raise ConfigError("which data set? For example: ebmtrack datasets check got10k /data/got10k")
         if (name := match_spelling(self.name, LAYOUTS)) in LAYOUTS:
             return self._check_labelled_images(name)
         damaged = 0
-        for finding in check(self.name, self.path, self.every_frame):
+        for finding in check(self.name, self._folder(self.name), self.every_frame):
             damaged += finding.kind != "info"
             print(finding.line)
         print(f"{damaged} faults" if damaged else "no fault found")
         return 1 if damaged else 0
+
+    def _folder(self, name: str) -> Path | None:
+        """Return the folder of a data set: PATH, or its place in --root; None if neither is given."""
+        from ebmtrack.videos.opening import home_below
+
+        return home_below(name, self.root) if self.path is None and self.root is not None else self.path
 
     def _check_labelled_images(self, name: str) -> int:
         """Print the findings about a data set of regression, all of whose images are read."""
         from ebmtrack.errors import DatasetError
         from ebmtrack.regression.examples import findings
 
-        if self.path is None:
+        folder = self.path or self.root
+        if folder is None:
             raise ConfigError(f"where is it? For example: ebmtrack datasets check {name} /data/{name}")
         try:
-            for line in findings(name, self.path):
+            for line in findings(name, folder):
                 print(line)
         except DatasetError as error:
             print(f"DAMAGED  {error}\n1 faults")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from ebmtrack.commands.options import Changes, Flat, Positional, flatten
+from ebmtrack.commands.options import Changes, Group, Positional, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,20 +96,7 @@ class DetectImage:
         print(detect_in_picture(self.weights, self.image, self.out, self.host_weights, self.least_score, self.device))
 
 
-@dataclass(frozen=True)
-class Detect:
-    """Detect objects with an energy branch on a torchvision detector.
+class Detect(Group):
+    """Detect objects with an energy branch on a torchvision detector."""
 
-    Attributes:
-        action: train, eval or image.
-    """
-
-    action: Flat[
-        Annotated[DetectTrain, tyro.conf.subcommand("train", prefix_name=False)]
-        | Annotated[DetectEval, tyro.conf.subcommand("eval", prefix_name=False)]
-        | Annotated[DetectImage, tyro.conf.subcommand("image", prefix_name=False)]
-    ]
-
-    def run(self) -> None:
-        """Do the action."""
-        self.action.run()
+    verbs = {"train": DetectTrain, "eval": DetectEval, "image": DetectImage}

@@ -192,7 +192,7 @@ class Report:
         worst: How many of the first tracker's worst sequences are shown in detail.
         plots: Folder for the curves as PDF, SVG, PNG and CSV, in the size of a paper's column, and for the tables as
             CSV, JSON and LaTeX.
-        pages: Also write a page for each sequence, with a film strip around each failure.
+        no_pages: Leave out the pages of single sequences, which have a film strip around each failure.
     """
 
     data: Flat[DatasetOptions]
@@ -205,7 +205,7 @@ class Report:
     protocol: str | None = None
     worst: int = 5
     plots: Path | None = None
-    pages: bool = True
+    no_pages: bool = False
 
     def run(self) -> None:
         """Write the page."""
@@ -220,7 +220,7 @@ class Report:
             sequences=flatten(self.sequences),
             worst=self.worst,
             plots=self.plots,
-            pages=self.pages,
+            pages=not self.no_pages,
         )
         print(f"the report is in {report(self.data.dataset, self.data.locate(), self.page, options)}")
 

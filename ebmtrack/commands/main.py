@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 
 import tyro
 
@@ -23,12 +25,13 @@ from ebmtrack.commands.detect import Detect
 from ebmtrack.commands.evaluate import Evaluate, ExportResults, Report, Stress
 from ebmtrack.commands.interop import Convert, ExportNetwork, Pytracking, Vot
 from ebmtrack.commands.live import Webcam
-from ebmtrack.commands.options import Verb
+from ebmtrack.commands.options import Group, Verb
 from ebmtrack.commands.regress import Regress
 from ebmtrack.commands.study import Study
 from ebmtrack.commands.track import Bench, Demo, Track
 from ebmtrack.commands.train import Train
 from ebmtrack.errors import EXTRAS, ConfigError, EbmtrackError, missing_extra
+from ebmtrack.names import match_spelling, unknown
 
 # What a user can do something about.
 REFUSED = (
@@ -36,7 +39,8 @@ REFUSED = (
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),  # a file where a folder is to be, or the other way round
 )
 ABOUT = "Track any object in a video by climbing an energy."
-VERBS: dict[str, Callable[..., Verb]] = {
+Verbs = Mapping[str, Callable[..., Verb] | type[Group]]
+VERBS: Verbs = {
     "track": Track,
     "webcam": Webcam,
     "demo": Demo,
@@ -58,6 +62,8 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "pytracking": Pytracking,
     "vot": Vot,
 }
+# The folder of results has another name where it is written than where it is read.
+MISTAKEN = {("eval", "--results"): "--out", ("report", "--out"): "--results", ("study intervals", "--out"): "--results"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     An EbmtrackError is one line on stderr and code 2, as is a wrong option; Ctrl-C is code 130.
     """
     share_the_cores()
+    _replace_closed_streams()
     _print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in (["--version"], ["-V"]):
@@ -107,14 +114,59 @@ def parse(argv: Sequence[str]) -> Verb:
     """Return the verb with the options of a command line; on a wrong one tyro prints why and raises SystemExit.
 
     Raises:
-        ConfigError: For former spellings of verbs.
+        ConfigError: For an unknown verb, for former spellings of verbs, and for other words that tyro cannot explain.
     """
     if argv[:1] == ["export-network"]:
         raise ConfigError("the verb is `ebmtrack export` now")
-    if argv[:1] == ["export"] and {"--dataset", "--layout"} & {word.partition("=")[0] for word in argv}:
+    if argv[:1] == ["export"] and {"--dataset", "--layout"} & _options(argv):
         raise ConfigError("did you mean `ebmtrack export-results`?")
-    config = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.extras.subcommand_cli_from_dict(VERBS, prog="ebmtrack", description=ABOUT, args=argv, config=config)
+    _check_boxes(argv)
+    return _parse(argv, VERBS, "ebmtrack", ABOUT)
+
+
+def _parse(argv: Sequence[str], verbs: Verbs, program: str, about: str) -> Verb:
+    """Return one of the verbs with its options; tyro sees its options alone, and so proposes none of other verbs."""
+    first, config = argv[0] if argv else "--help", (tyro.conf.FlagCreatePairsOff,)
+    if first in ("-h", "--help") or first.startswith("--tyro-"):  # help, and completion for shells
+        choices: dict[str, Callable] = {**verbs}
+        return tyro.extras.subcommand_cli_from_dict(
+            choices, prog=program, description=about, args=[first, *argv[1:]], config=config
+        )
+    if first.startswith("-"):
+        raise ConfigError(f"{first}: a verb comes first; see `{program} --help`")
+    if (name := match_spelling(first, verbs)) not in verbs:
+        raise unknown(f"{program} verb", first, verbs)
+    verb, program = verbs[name], f"{program} {name}"
+    if isinstance(verb, type) and issubclass(verb, Group):
+        return _parse(argv[1:], verb.verbs, program, verb.__doc__ or "")
+    for option in _options(argv[1:]):
+        if right := MISTAKEN.get((program.removeprefix("ebmtrack "), option)):
+            raise ConfigError(f"`{program}` has no {option}: there the folder of results is {right} FOLDER")
+    return tyro.cli(verb, prog=program, args=argv[1:], config=config)
+
+
+def _options(argv: Sequence[str]) -> set[str]:
+    """Return the words of a command line without the values that `=` gives them."""
+    return {word.partition("=")[0] for word in argv}
+
+
+def _check_boxes(argv: Sequence[str]) -> None:
+    """Raise ConfigError for --init 80 60 60 44, whose last numbers would be words that nobody asked for."""
+    for place, word in enumerate(argv):
+        option, sign, value = word.partition("=")
+        words = [*[value] * bool(sign), *argv[place + 1 :]]
+        numbers = list(takewhile(re.compile(r"-?\d+(\.\d*)?").fullmatch, (each.strip("()[],") for each in words)))
+        if option == "--init" and len(numbers) > 1:
+            box = ",".join(numbers[:4]) if len(numbers) > 3 else "x,y,w,h"
+            raise ConfigError(f"a box is one word without blanks: --init {box}; see `ebmtrack {argv[0]} --help`")
+
+
+def _replace_closed_streams() -> None:
+    """Let what is printed go nowhere if the shell closed stdout or stderr (`>&-`)."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 def _print_any_name() -> None:

@@ -6,9 +6,10 @@ heavy is imported inside `run`, so that `ebmtrack --help` stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import tyro
 
@@ -39,6 +40,12 @@ class Verb(Protocol):
 
     def run(self) -> int | None:
         """Do the work and return the exit code (None is 0)."""
+
+
+class Group:
+    """A verb that has verbs of its own, such as `ebmtrack study 1d`; the docstring is its help."""
+
+    verbs: ClassVar[Mapping[str, Callable[..., Verb]]]
 
 
 @dataclass(frozen=True)

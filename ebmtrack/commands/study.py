@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, Names, Repeated, flatten
+from ebmtrack.commands.options import DEFAULT_SET_UP, Changes, DatasetOptions, Flat, Group, Names, Repeated, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,31 +200,24 @@ class StudyIntervals:
 
     def run(self) -> None:
         """Print the set-up's new values, and their coverage on sequences that did not take part in the fit."""
+        from ebmtrack.evaluation.comparison import discover
         from ebmtrack.studies.intervals import calibrate, read_frames
         from ebmtrack.tracking.params import set_up_name
 
-        folder = self.results / self.data.dataset / set_up_name(self.params)
-        print(calibrate(read_frames(self.data.dataset, self.data.locate(), folder), self.by_source))
+        root, name = self.data.locate(), set_up_name(self.params)
+        folder = discover(self.results, self.data.dataset, (name,))[name]
+        print(calibrate(read_frames(self.data.dataset, root, folder), self.by_source))
 
 
-@dataclass(frozen=True)
-class Study:
-    """Compare ways to train an energy (in one dimension, images, boxes, detection, 3D), or calibrate intervals.
+class Study(Group):
+    """Compare ways to train an energy (in one dimension, images, boxes, detection, 3D), or calibrate intervals."""
 
-    Attributes:
-        name: 1d, proposals-1d, regression, boxes, detection, boxes3d or intervals.
-    """
-
-    name: Flat[
-        Annotated[Study1d, tyro.conf.subcommand("1d", prefix_name=False)]
-        | Annotated[StudyProposals, tyro.conf.subcommand("proposals-1d", prefix_name=False)]
-        | Annotated[StudyRegression, tyro.conf.subcommand("regression", prefix_name=False)]
-        | Annotated[StudyBoxes, tyro.conf.subcommand("boxes", prefix_name=False)]
-        | Annotated[StudyDetection, tyro.conf.subcommand("detection", prefix_name=False)]
-        | Annotated[StudyBoxes3d, tyro.conf.subcommand("boxes3d", prefix_name=False)]
-        | Annotated[StudyIntervals, tyro.conf.subcommand("intervals", prefix_name=False)]
-    ]
-
-    def run(self) -> None:
-        """Run the study."""
-        self.name.run()
+    verbs = {
+        "1d": Study1d,
+        "proposals-1d": StudyProposals,
+        "regression": StudyRegression,
+        "boxes": StudyBoxes,
+        "detection": StudyDetection,
+        "boxes3d": StudyBoxes3d,
+        "intervals": StudyIntervals,
+    }

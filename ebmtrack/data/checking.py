@@ -54,7 +54,8 @@ def check(name: str, path: Path | None = None, every_frame: bool = False) -> Ite
     """
     info = find_info(name)
     if info.name not in _CHECKS:
-        yield from check_benchmark(info.name, locate(info.name, path), every_frame)
+        root = locate(info.name, path, "which folder? ebmtrack datasets check folder PATH")
+        yield from check_benchmark(info.name, root, every_frame)
         return
     if path is None and info.benchmark is not None:
         path = locate(info.name, None)

@@ -23,7 +23,7 @@ import numpy as np
 from ebmtrack import weights as packaged
 from ebmtrack.engines.openvino_session import OPENVINO, OpenVinoSession, choose_precision, openvino
 from ebmtrack.engines.products import default_threads, session_options
-from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.errors import CheckpointError, ConfigError, reason_of
 
 FORMAT_VERSION = 1
 DESCRIPTION = "network.json"
@@ -159,7 +159,7 @@ def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: np.ascontiguousarray(file[name], np.float32) for name in file}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: is no file of arrays: {error}; export the network anew") from error
+        raise CheckpointError(f"{path}: is no file of arrays ({reason_of(error)}); export the network anew") from error
 
 
 def open_sessions(

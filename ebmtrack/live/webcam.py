@@ -30,7 +30,8 @@ POLL_S = 0.01  # how long the window waits for a view before it looks for keys a
 REFRESH_S = 0.25  # longest time between two drawings of the window
 STILL_S = 1.0  # the longest time for which a saved video shows one picture
 Record = Callable[[LiveView, bool], None]  # takes a view, and whether search regions are drawn
-HEADLESS = "go without a window: --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"
+START, OUTPUT = "--init x,y,w,h", "--save OUT.mp4 or --boxes OUT.csv"
+HEADLESS = f"go without a window: {START} and {OUTPUT}"
 
 
 def webcam(load_tracker: Callable[[], ManyTracker], options: WebcamOptions) -> Statistics:
@@ -244,7 +245,8 @@ def _checked_headless(headless: bool, output: str | os.PathLike | None, has_boxe
     """Return whether to go without a window: if that is asked for, or if there is no screen and all else is given."""
     complete = output is not None and has_boxes
     if headless and not complete:
-        raise ConfigError(f"without a window, boxes to begin with and a file to write are needed; {HEADLESS}")
+        missing = [START] * (not has_boxes) + [OUTPUT] * (output is None)
+        raise ConfigError(f"--headless opens no window: add {' and '.join(missing)}")
     if headless:
         return True
     try:

@@ -16,7 +16,8 @@ class WebcamOptions:
         source: A stream (URL), a video file or a folder of pictures instead of a camera.
         init: A target in the first frame: x,y,w,h in pixels. Give it once for each of several targets.
         save: Write a video of what is seen, such as out.mp4.
-        boxes: Write where the targets are, in the layout that the ending names (.csv, .json ...).
+        boxes: Write where the targets are, in the layout that the ending names: .csv, .json, .coco.json, .xml (CVAT),
+            .txt (one file for each target), .mot.txt, or .yolo (a folder).
         layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
         headless: Open no window; needs --init, and --save or --boxes.
         loop: Play a video again and again.

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ebmtrack.errors import DatasetError, EbmtrackError, missing_extra
+from ebmtrack.errors import DatasetError, EbmtrackError, missing_extra, reason_of
 from ebmtrack.files import natural_key
 from ebmtrack.images import read_rgb
 
@@ -76,6 +76,9 @@ def read_csv(path: str | Path, size: int, split: str | None = None, targets: tup
         raise DatasetError(f"{path}: no rows" + (f" with split {split!r}" if split else ""))
     image = next((name for name in ("image", "file", "path", "file_name") if name in columns), columns[0])
     targets = targets or tuple(name for name in columns if name not in (image, "split", ""))
+    if len(columns) == 1 and (separator := next((sign for sign in ";\t|" if sign in image), None)):
+        wanted = ",".join(name.strip() for name in image.split(separator))
+        raise DatasetError(f"{path}, line 1: columns are separated by commas, such as {wanted}, not by {separator!r}")
     if not 1 <= len(targets) <= 3:
         raise DatasetError(f"{path}: needs one to three columns of numbers besides {image!r}, has {list(targets)}")
     labels = np.array([[_number(path, line, row, name) for name in targets] for line, row in rows], np.float32)
@@ -207,7 +210,7 @@ def _read_arrays(path: Path, open_file: Callable[[Any], Any], *names: str) -> li
                 raise DatasetError(f"{path}: has no array {missing[0]!r}, only {sorted(arrays)}")
             return [np.asarray(arrays[name]) for name in names]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); fetch it again") from error
+        raise DatasetError(f"{path}: cannot be read ({reason_of(error)}); fetch it again") from error
 
 
 LAYOUTS: dict[str, Callable[[Path, int, str], Examples]] = {

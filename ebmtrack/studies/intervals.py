@@ -192,7 +192,10 @@ def read_frames(dataset: str, root: str | os.PathLike, results: str | os.PathLik
                     _frames_of(name, sequence.boxes_xywh, score, result.boxes_xywh, result.sureness, result.scores)
                 )
     if not parts:
-        raise ResultError(f"{results}: no results with intervals; run `ebmtrack eval --intervals` first")
+        raise ResultError(
+            f"{results}: no results with intervals; run `ebmtrack eval --intervals` first, or give --results FOLDER if "
+            "eval had --out FOLDER"
+        )
     return parts
 
 

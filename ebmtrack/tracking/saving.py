@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.engines.base import Engine
-from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.errors import CheckpointError, ConfigError, reason_of
 from ebmtrack.files import as_json, write_bytes
 from ebmtrack.tracking.first_frame import MOST_EXCESS, count_samples, start_target
 from ebmtrack.tracking.memory import SampleMemory
-from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.state import TargetState
 
@@ -82,7 +82,7 @@ def restore_targets(
         )
     try:
         _check_kinds(about, {"next_id": 0, "targets": {}, "network": "", "params": {}})
-        _check_params(about["params"], json.loads(json.dumps(as_json(params))))
+        _check_params(about["params"], _values_of(params))
         _check_network(about["network"], engine.info.source_sha256)
         _check_ids(list(about["targets"]), about["next_id"])
         expected = _expected(engine, params)
@@ -159,8 +159,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file of a tracker's state") from error
     except Exception as error:  # those of zip, NumPy and JSON on damaged bytes have no common class besides Exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{path}: is no file of save_state(), or damaged ({reason:.200})") from error
+        raise CheckpointError(f"{path}: is no file of save_state(), or damaged ({reason_of(error)})") from error
     if not isinstance(about, dict):
         raise CheckpointError(f"{path}: is no file of save_state(): its JSON is no object")
     return about, arrays
@@ -188,11 +187,36 @@ def _expected(engine: Engine, params: TrackerParams) -> tuple[dict[str, Any], di
 
 def _check_params(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise CheckpointError if a set-up is not the one of the file, in what moves boxes."""
-    other = [name for name in own if name not in FREE and (name not in saved or saved[name] != own[name])]
-    if other:
-        differences = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in other[:3])
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        raise CheckpointError(f"was saved with another set-up ({differences}{more}); open the tracker with that one")
+    other = _differences(saved, own)
+    if not other:
+        return
+    changes = [f"{name} {saved.get(name, 'unknown')}, here {own[name]}" for name in other[:3]]
+    details = "; ".join(changes + [f"{len(other) - 3} more"] * (len(other) > 3))
+    there, here = _shipped_name(saved), _shipped_name(own)
+    mine = f"this tracker is {here}" if here else "this tracker has another set-up"
+    raise CheckpointError(
+        f"was saved with {there or 'another set-up'}, {mine} ({details}): open the tracker "
+        + (f'with from_pretrained("{there}")' if there else "with the set-up of the file")
+    )
+
+
+def _differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parameters of `own` that move boxes and that `saved` lacks or has otherwise."""
+    return [name for name in own if name not in FREE and (name not in saved or saved[name] != own[name])]
+
+
+def _shipped_name(params: Mapping[str, Any]) -> str | None:
+    """Return the name of the set-up in tracker_params with these values, of several that with these weights."""
+    shipped = {name: _values_of(load_params(name)) for name in list_params()}
+    names = [name for name, values in shipped.items() if not _differences(params, values)]
+    return next((name for name in names if shipped[name]["weights"] == params.get("weights")), None) or next(
+        iter(names), None
+    )
+
+
+def _values_of(params: TrackerParams) -> dict[str, Any]:
+    """Return the values of a set-up as a file has them."""
+    return json.loads(json.dumps(as_json(params)))
 
 
 def _check_network(saved: str, own: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebmtrack.errors import CheckpointError
+from ebmtrack.errors import CheckpointError, reason_of
 from ebmtrack.files import as_json, replacing
 from ebmtrack.training.overrides import flat
 
@@ -89,7 +89,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is no checkpoint: {error}; move it away to start afresh") from error
+        raise CheckpointError(f"{path} is no checkpoint ({reason_of(error)}); move it away to start afresh") from error
 
 
 def seed_all(seed: int) -> None:

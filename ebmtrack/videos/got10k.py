@@ -60,6 +60,11 @@ def find(root: Path, split: str = "val", least_cover: int = 1) -> DataSet:
     return DataSet(name, root, loaders, missing, size, "got10k", partial(_files, folder), partial(_frames, folder))
 
 
+def is_known(name: str) -> bool:
+    """Return whether a sequence of GOT-10k has this name."""
+    return re.fullmatch(r"GOT-10k_(Train|Val|Test)_\d{6}", name) is not None
+
+
 def load(folder: Path, dataset: str = "got10k_val", least_cover: int = 1) -> Sequence:
     """Read one sequence: visible are frames with a cover of `least_cover`, absent those that absence.label marks.
 

@@ -49,22 +49,35 @@ def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
 
 
 def find_datasets(root: str | os.PathLike) -> list[Found]:
-    """Return every data set of which something is below `root`, with counts. DatasetError if `root` is missing."""
+    """Return every data set of which something is below `root`, with counts.
+
+    A benchmark is there if a sequence has one of its names. Sequences in `root` itself that belong to no benchmark are
+    one row, `folder`.
+
+    Raises:
+        DatasetError: If `root` is missing.
+    """
     folder = existing_folder(Path(root), "no such folder; set the root of your data sets")
     rows: list[Found] = []
     for name in benchmarks():
         info = datasets()[name]
-        best = max((_try(info, place) for place in _places(info, folder)), key=len)
-        if len(best) and (name != "folder" or not rows):
+        found = [_try(info, place) for place in _places(info, folder)]
+        best = max((one for one in found if _is_of(info, one)), key=len, default=None)
+        if best is not None and (name != "folder" or all(row.root != best.root for row in rows)):
             rows.append(Found(name, best.root, len(best), best.expected, best.missing))
     return rows
 
 
-def locate(name: str, root: str | os.PathLike | None) -> Path:
+def locate(name: str, root: str | os.PathLike | None, no_folder: str = "--dataset folder needs --root FOLDER") -> Path:
     """Return the folder of a data set.
 
     It is `root` if that is given, else what EBMTRACK_<NAME> or the file of paths says, else the data set's place below
     the folder of data sets (EBMTRACK_DATA, or `data` in the file).
+
+    Args:
+        name: Its name.
+        root: Its folder, or None.
+        no_folder: What the error says if `folder`, which has no place of its own, is nowhere.
 
     Raises:
         ConfigError: If nothing says where it is, or what says so is wrong.
@@ -77,15 +90,22 @@ def locate(name: str, root: str | os.PathLike | None) -> Path:
     if place is not None:
         return paths.existing(info.name, place)
     below = paths.data_root()
+    rows = [row for row in find_datasets(below.path) if row.name == info.name] if below else []
+    if rows:
+        return rows[0].root
+    if info.name == "folder":
+        raise ConfigError(no_folder)
     if below is None:
         raise ConfigError(
             f"where is {name}? Give --root, or set EBMTRACK_DATA to the folder that holds your data sets (see "
             "`ebmtrack paths`)"
         )
-    for row in find_datasets(below.path):
-        if row.name == info.name:
-            return row.root
     raise DatasetError(f"{below.path} ({below.said_by}): holds nothing of the data set {name!r}")
+
+
+def home_below(name: str, root: str | os.PathLike) -> Path:
+    """Return the folder below `root` with a usual name of the data set, or else `root` itself."""
+    return _places(find_info(name), existing_folder(Path(root)))[-1]
 
 
 def describe_datasets(root: str | os.PathLike) -> str:
@@ -113,6 +133,11 @@ def _try(info: DataSetInfo, place: Path) -> DataSet:
         return _benchmark(info, place)
     except DatasetError:  # not here; the caller raises if it is nowhere
         return DataSet(info.name, place, {})
+
+
+def _is_of(info: DataSetInfo, found: DataSet) -> bool:
+    """Return whether sequences that were found are those of the data set, by their names."""
+    return any(info.is_known is None or info.is_known(name) for name in found.names)
 
 
 def _benchmark(info: DataSetInfo, place: Path) -> DataSet:

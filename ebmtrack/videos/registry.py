@@ -36,6 +36,8 @@ class DataSetInfo:
     splits: of training, the usual one first; other texts are left to the reader if it is empty. homes: names of folders
     in which people keep it, and other names that people type, in small letters without `-`, `_` and blanks. inside: the
     data set in whose folder it is. complete: whether training refuses it while sequences are missing that a list names.
+    is_known: name -> whether the data set has a sequence of that name, if `benchmark` finds others, too: a folder that
+    has none is not listed as this data set.
     """
 
     name: str
@@ -46,6 +48,7 @@ class DataSetInfo:
     homes: tuple[str, ...] = ()
     inside: str | None = None
     complete: bool = False
+    is_known: Callable[[str], bool] | None = None
 
 
 _REGISTERED: dict[str, DataSetInfo] = {}
@@ -134,15 +137,18 @@ for _info in (
     DataSetInfo("lasot", lasot.find, lasot.find, splits=lasot.SPLITS,
                 homes=("lasot", "lasotbenchmark", "lasottesting")),
     DataSetInfo("got10k", None, got10k.find, splits=tuple(got10k.SIZES), homes=("got10k",), complete=True),
-    DataSetInfo("trackingnet", trackingnet.find_test, trackingnet.find, homes=("trackingnet",)),
+    DataSetInfo("trackingnet", trackingnet.find_test, trackingnet.find, homes=("trackingnet",),
+                is_known=trackingnet.is_known),
     DataSetInfo("coco", open_targets=coco.open_coco, splits=coco.SPLITS,
                 homes=("coco", "coco2017", "coco2014", "mscoco", "mscoco2017", "mscoco2014")),
     DataSetInfo("synthetic", open_targets=synthetic.open_synthetic),
     DataSetInfo("pool", homes=("pool",)),
     DataSetInfo("lasot_ext", partial(lasot.find, split="extension"),
                 homes=("lasotext", "lasotextension", "lasotextensionsubset")),
-    DataSetInfo("got10k_val", partial(got10k.find, split="val"), homes=("got10k",), inside="got10k"),
-    DataSetInfo("got10k_test", partial(got10k.find, split="test"), homes=("got10k",), inside="got10k"),
+    DataSetInfo("got10k_val", partial(got10k.find, split="val"), homes=("got10k",), inside="got10k",
+                is_known=got10k.is_known),
+    DataSetInfo("got10k_test", partial(got10k.find, split="test"), homes=("got10k",), inside="got10k",
+                is_known=got10k.is_known),
     DataSetInfo("otb100", otb.find, homes=("otb100", "otb2015", "otb")),
     DataSetInfo("otb50", partial(otb.find, version="otb50"), homes=("otb50", "otb100", "otb2015", "otb"),
                 inside="otb100"),
@@ -152,9 +158,10 @@ for _info in (
     DataSetInfo("uav20l", partial(uav.find, version="uav20l"), homes=("uav20l", "uav123", "uav"), inside="uav123"),
     DataSetInfo("nfs30", nfs.find, homes=("nfs30", "nfs", "needforspeed")),
     DataSetInfo("nfs240", partial(nfs.find, fps=240), homes=("nfs240", "nfs", "needforspeed")),
-    DataSetInfo("tcolor128", tcolor.find, homes=("tcolor128", "templecolor128", "tc128")),
-    DataSetInfo("dtb70", dtb.find, homes=("dtb70", "dtb")),
-    DataSetInfo("vot", vot.find, homes=("vot", "vot2018", "vot2019", "vot2020", "vot2021", "vot2022")),
+    DataSetInfo("tcolor128", tcolor.find, homes=("tcolor128", "templecolor128", "tc128"), is_known=tcolor.is_known),
+    DataSetInfo("dtb70", dtb.find, homes=("dtb70", "dtb"), is_known=dtb.is_known),
+    DataSetInfo("vot", vot.find, homes=("vot", "vot2018", "vot2019", "vot2020", "vot2021", "vot2022"),
+                is_known=vot.is_known),
     DataSetInfo("folder", folder.find),
 ):  # fmt: skip
     register(_info)

@@ -61,6 +61,11 @@ def find_test(root: Path) -> DataSet:
     return DataSet("trackingnet", root, loaders, missing, TEST_SIZE, "trackingnet")
 
 
+def is_known(name: str) -> bool:
+    """Return whether a sequence can have this name: a video's 11 letters on YouTube and the target's number."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{11}_\d+", name) is not None
+
+
 def load(folder: Path, name: str) -> Sequence:
     """Read one sequence of the set in `folder`."""
     path = folder / "anno" / f"{name}.txt"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.viewers.results import layout_of
+from ebmtrack.viewers.results import ENDINGS, layout_of
 from ebmtrack.viewers.source_names import is_url, without_password
 from ebmtrack.viewers.video_file import check_is_not_source, checked_video_path
 
@@ -30,8 +30,8 @@ def checked_outputs(
     Raises:
         ConfigError: If a layout or ending is unknown, or if a path cannot be written.
     """
-    if boxes is not None and Path(boxes).is_dir() and layout != "yolo":
-        raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
+    if boxes is not None and Path(boxes).is_dir() and "yolo" not in (layout, ENDINGS.get(Path(boxes).suffix.lower())):
+        raise ConfigError(f"{boxes} is a folder; give a file name for the boxes, or --layout yolo")
     for output in (save, boxes):
         check_is_not_source(output, source)
         _check_writable(output)

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ebmtrack.files import write_text
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
 ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
+CHOICES = ".csv .json .coco.json .xml .txt .mot.txt .mot .yolo"  # endings of names, for users; see layout_of
 SIDES = ("left", "top", "right", "bottom")
 INTERVAL_COLUMNS = (*(f"{side}_{end}" for side in SIDES for end in ("low", "high")), "lost_probability")
 INTERVAL_LAYOUTS = ("csv", "json")
@@ -108,13 +109,15 @@ class ResultInfo:
 
 
 def write_results(
-    path: str | os.PathLike, rows: Iterable[FrameResult], info: ResultInfo | None = None, layout: str | None = None
+    path: str | os.PathLike, rows: Iterable[Any], info: ResultInfo | None = None, layout: str | None = None
 ) -> list[Path]:
     """Write results to a file.
 
     Args:
         path: The file; for YOLO a folder, with one file for each frame.
-        rows: The results, in any order.
+        rows: FrameResults in any order, as `ebmtrack.track` gives them. Or, of one target, what a loop of your own has,
+            an entry for each frame in order: the box x, y, w, h that `Tracker.init` got, then what `Tracker.update`
+            returned.
         info: Where they come from. YOLO and COCO need the size of a frame.
         layout: csv, json, mot, coco, cvat, yolo or pytracking; by default by the file's ending.
 
@@ -122,10 +125,18 @@ def write_results(
         The paths that were written: several for several targets in pytracking's layout, which holds one a file.
 
     Raises:
-        ConfigError: On an unknown layout or ending, or if the file cannot be written.
+        ConfigError: On an unknown layout or ending, on a row that is no result, or if the file cannot be written.
+
+    Examples:
+        >>> video, box = cv2.VideoCapture("walk.mp4"), (80, 60, 60, 44)          # doctest: +SKIP
+        >>> tracker, results = ebmtrack.Tracker.from_pretrained(), [box]         # doctest: +SKIP
+        >>> tracker.init(cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2RGB), box)  # doctest: +SKIP
+        >>> while (frame := video.read())[0]:                                    # doctest: +SKIP
+        ...     results.append(tracker.update(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB)))
+        >>> write_results("walk.csv", results)                                   # doctest: +SKIP
     """
     path, info, layout = Path(path), info or ResultInfo(), layout_of(path, layout)
-    ordered = sorted(rows, key=lambda row: (row.frame, row.id))
+    ordered = sorted((_as_row(place, row) for place, row in enumerate(rows)), key=lambda row: (row.frame, row.id))
     try:
         if layout == "pytracking":
             return _write_pytracking(path, ordered)
@@ -135,6 +146,22 @@ def write_results(
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
     return [path]
+
+
+def _as_row(place: int, row: Any) -> FrameResult:
+    """Return a row of results; of a box or a tracker's answer the place is the frame, and the target has the id 1."""
+    if isinstance(row, FrameResult):
+        return row
+    if hasattr(row, "box_xywh") and hasattr(row, "score"):
+        return FrameResult.of_answer(place, 1, row)
+    try:
+        x, y, w, h = (float(value) for value in ([] if isinstance(row, (str, Mapping)) else row))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"row {place} of the results is a {type(row).__name__}; pass the box of the first frame and what "
+            "Tracker.update() returned, or of several targets FrameResult.of_answer(frame, id, answer) for each"
+        ) from None
+    return FrameResult(place, 1, (x, y, w, h))
 
 
 def check_interval(interval: float | None, boxes: str | None, layout: str | None, is_drawn: bool) -> None:
@@ -183,7 +210,7 @@ def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
         return ENDINGS[ending]
     if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
         return "csv"
-    raise ConfigError(f"{path}: a file of boxes ends in one of {' '.join(ENDINGS)}, unless --layout names its layout")
+    raise ConfigError(f"{path}: boxes end in one of {CHOICES} (YOLO's folder), unless --layout names their layout")
 
 
 def csv_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:

@@ -12,8 +12,13 @@ from ebmtrack.viewers.keyframes import KeyFrame
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Return the box (x, y, w, h) written as "x,y,w,h"; ConfigError if that is not four numbers with w, h > 0."""
-    parts = text.replace(",", " ").split()
+    """Return the box (x, y, w, h) written as "x,y,w,h"; ConfigError if that is not four numbers with w, h > 0.
+
+    >>> parse_box("(80, 60, 60, 44)")  # as Python prints it
+    (80.0, 60.0, 60.0, 44.0)
+    """
+    inner = re.fullmatch(r"\s*(?:\((.*)\)|\[(.*)\])\s*", text)
+    parts = (text if inner is None else inner[1] or inner[2] or "").replace(",", " ").split()
     try:
         numbers = [float(part) for part in parts]
     except ValueError:

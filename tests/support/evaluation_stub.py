@@ -55,6 +55,7 @@ class StubFactory:
     gate: str = ""
     engine: str = ""
     precision: str = ""
+    parameters: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, params: str, device: str) -> Walker:
         """A new walker."""
@@ -64,7 +65,7 @@ class StubFactory:
         """What results depend on."""
         facts = {"engine": self.engine, "precision": self.precision}
         known = {name: value for name, value in facts.items() if value}
-        return {"params": {"name": params}, "weights": self.weights, **known}
+        return {"params": {"name": params, **dict(self.parameters)}, "weights": self.weights, **known}
 
 
 def make_sequences(root: Path, count: int = 4, frames: int = 6) -> Path:

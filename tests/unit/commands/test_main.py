@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from ebmtrack import __version__
 from ebmtrack import weights as packaged
 from ebmtrack.commands import main as cli
 from ebmtrack.commands.evaluate import Evaluate
-from ebmtrack.commands.options import DatasetOptions, TrackerOptions, flatten
+from ebmtrack.commands.options import DatasetOptions, Group, TrackerOptions, flatten
 from ebmtrack.commands.track import Demo, Track
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
@@ -117,9 +118,81 @@ def test_wrong_options_are_code_2(line, capsys):
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line, advice",
+    [
+        ("trak x", "unknown ebmtrack verb 'trak'; did you mean 'track'?"),
+        ("detect trian", "unknown ebmtrack detect verb 'trian'; did you mean 'train'?"),
+        ("study 2d", "unknown ebmtrack study verb '2d'; known are 1d, proposals-1d, regression, boxes, detection, "),
+        ("--device cpu track", "--device: a verb comes first; see `ebmtrack --help`"),
+        ("track w.mp4 --init 80 60 60 44", "without blanks: --init 80,60,60,44; see `ebmtrack track --help`"),
+        ("track w.mp4 --init 80, 60, -60, 4.5 --show", "--init 80,60,-60,4.5; see `ebmtrack track --help`"),
+        ("webcam --init=80 60", "without blanks: --init x,y,w,h; see `ebmtrack webcam --help`"),
+        ("report --dataset folder --out res", "has no --out: there the folder of results is --results FOLDER"),
+        ("study intervals --dataset x --out=res", "has no --out: there the folder of results is --results FOLDER"),
+        ("eval --dataset folder --results res", "has no --results: there the folder of results is --out FOLDER"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_type(line, advice, capsys):
+    assert cli.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert advice in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line, meant, others",
+    [
+        ("report --dataset folder --reslts res", "--results", ["--result-"]),
+        ("export-results --dataset x --layout got10k --ot res", "--out", ["exported)", "study"]),
+        ("track x.mp4 --intt 1,2,3,4", "--init", ["webcam", "bench"]),
+        ("study 1d --otu x", "--out", ["boxes3d", "detection"]),
+    ],
+)
+def test_an_unknown_option_shows_options_of_its_verb_alone(line, meant, others, capsys):
+    """The verb's help is named, not that of all verbs."""
+    assert cli.main(line.split()) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    program = " ".join(word for word in line.split()[:2] if not word.startswith("-") and "." not in word)
+    assert f"{meant} " in error and f"run ebmtrack {program} --help" in error
+    assert not any(other in error for other in others)
+
+
+def test_verbs_have_the_spellings_of_tyro():
+    assert cli.parse("export_results --dataset folder --layout got10k".split()).layout == "got10k"
+    assert cli.parse(["track", "0", "--init", "80,60,60,44", "--every", "2"]).options.init == ("80,60,60,44",)
+    assert cli.parse(["track", "--init", "1:80,60,60,44", "0"]).source == "0"
+
+
+def all_verbs(verbs=cli.VERBS):
+    """Return the classes of all verbs, those of groups as well."""
+    for verb in verbs.values():
+        yield from all_verbs(verb.verbs) if issubclass(verb, Group) else [verb]
+
+
+def options_of(verb):
+    """Return the fields of a verb and of its groups of options."""
+    hints = typing.get_type_hints(verb)
+    for each in dataclasses.fields(verb):
+        yield from options_of(hints[each.name]) if dataclasses.is_dataclass(hints[each.name]) else [each]
+
+
+def test_every_flag_is_off_by_default():
+    """What is shown is then the flag that the help is about: not --no-pages beside "write pages"."""
+    options = [option for verb in all_verbs() for option in options_of(verb)]
+    assert len(options) > 100 and not [option.name for option in options if option.default is True]
+
+
+def test_no_pages_leaves_them_out(capsys):
+    assert cli.main(["report", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--no-pages Leave out the pages of single sequences" in text
+    assert cli.parse("report --dataset folder --no-pages".split()).no_pages
+
+
 def test_every_verb_says_what_it_does():
     """Help is made of docstrings: each verb has a sentence, and a line for each of its options."""
-    for verb in cli.VERBS.values():
+    assert all(verb.__doc__ for verb in cli.VERBS.values())
+    for verb in all_verbs():
         options = [field.name for field in dataclasses.fields(verb) if not field.type.startswith("Flat[")]
         assert verb.__doc__ and all(f"{option}: " in verb.__doc__ for option in options)
 
@@ -245,6 +318,24 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(line, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"ebmtrack: error: {tmp_path / 'place'}")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the shell closes a stream")
+@pytest.mark.parametrize("line, code", [("paths >&-", 0), ("paths >&- 2>&-", 0), ("fly >&-", 2), ("--version >&-", 0)])
+def test_a_closed_stdout_is_no_error(line, code):
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m ebmtrack {line}', sys.executable], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == code and done.stdout == "" and ("verb 'fly'" in done.stderr) == (code == 2)
+
+
+def test_tracking_with_a_closed_stdout_writes_the_boxes(folder, still, monkeypatch):
+    out = folder / "b.txt"
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        code = cli.main(["track", str(folder), "--init", "1,2,3,4", "--boxes", str(out)])
+        sys.stdout.close()
+    assert code == 0 and out.read_text() == "1.000,2.000,3.000,4.000\n" * 5
+
+
 def test_a_reader_that_leaves_is_no_error():
     """As in `ebmtrack paths | head -0`."""
     command = [sys.executable, "-m", "ebmtrack", "paths"]
@@ -300,8 +391,7 @@ def test_signals_from_outside_keep_the_boxes(folder, name):
 )
 def test_options_that_are_given_again_add_up(line, option, values):
     """None of them replaces the first in silence."""
-    verb = cli.parse(line.split())
-    assert flatten(getattr(getattr(verb, "name", verb) if line.startswith("study") else verb, option)) == values
+    assert flatten(getattr(cli.parse(line.split()), option)) == values
 
 
 def test_other_trackers_add_up():

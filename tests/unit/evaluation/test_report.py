@@ -316,7 +316,11 @@ def test_others_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert "the page shows the others alone" in capsys.readouterr().err
     for wishes in ([], [*others, "--params", "good"]):
         assert cli.main([*where, *wishes]) == 2
-        assert "no results here; run `ebmtrack eval` first" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "no results here; run `ebmtrack eval` first, or give --results FOLDER if eval had --out FOLDER" in error
+    for verb in ("export-results --layout got10k", "study intervals"):
+        assert cli.main([*verb.split(), *where[1:7]]) == 2
+        assert "or give --results FOLDER if eval had --out FOLDER" in capsys.readouterr().err
 
 
 def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:

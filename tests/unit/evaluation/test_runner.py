@@ -107,11 +107,26 @@ def test_progress_counts_what_was_done_before(root: Path, tmp_path: Path) -> Non
 def test_results_of_something_else_are_not_mixed(root: Path, tmp_path: Path) -> None:
     """Other weights or another seed on the same folder are refused, unless the results may be overwritten."""
     run(root, tmp_path)
-    for changes in ({"factory": StubFactory(weights="new")}, {"seed": 1}):
-        with pytest.raises(ResultError, match="made with other"):
+    for changes, words in (({"factory": StubFactory(weights="new")}, "weights;"), ({"seed": 1}, r"seed \(0, now 1\);")):
+        with pytest.raises(ResultError, match=f"made with other {words}"):
             run(root, tmp_path, **changes)
     run(root, tmp_path, seed=1, overwrite=True)
     assert read_result(tmp_path / "folder" / "stub_000", "seq0").made_by["seed"] == 1
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ({"interval_samples": 0}, {"interval_samples": 32}, "made without --intervals; choose another folder"),
+    ({}, {"interval_samples": 32}, "made without --intervals; "),
+    ({"interval_samples": 32}, {"interval_samples": 0}, "made with --intervals; "),
+    ({"interval_samples": 32}, {"interval_samples": 16}, r"other params \(interval_samples 32, now 16\); "),
+    ({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}, r"made with other params \(b 2, now 3; c unknown, now 4\); "),
+    (dict.fromkeys("abcde", 1), dict.fromkeys("abcde", 2), r"\(a 1, now 2; b 1, now 2; c 1, now 2; 2 more\)"),
+])  # fmt: skip
+def test_what_differs_from_old_results_is_told(old: dict, new: dict, words: str, root: Path, tmp_path: Path) -> None:
+    """A set-up has the same name with and without --intervals."""
+    run(root, tmp_path, factory=StubFactory(parameters=tuple(old.items())))
+    with pytest.raises(ResultError, match=words):
+        run(root, tmp_path, factory=StubFactory(parameters=tuple(new.items())))
 
 
 def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> None:

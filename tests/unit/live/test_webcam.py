@@ -403,7 +403,7 @@ def test_files_of_boxes_are_named_and_bad_endings_refused_before_work(clip, tmp_
     webcam.webcam(NotingTracker, WebcamOptions(**wishes, boxes=str(tmp_path / "b.foo"), layout="pytracking"))
     said = capsys.readouterr().out
     assert all(f"saved {tmp_path / name}\n" in said and (tmp_path / name).exists() for name in ("b_1.foo", "b_2.foo"))
-    for boxes, message in (("c.foo", "ends in one of .csv .json"), ("clip.avi/c.csv", "cannot write here")):
+    for boxes, message in (("c.foo", "end in one of .csv .json"), ("clip.avi/c.csv", "cannot write here")):
         with pytest.raises(ConfigError, match=message):
             webcam.webcam(lambda: pytest.fail("loaded"), WebcamOptions(**wishes, boxes=str(tmp_path / boxes)))
 
@@ -455,7 +455,9 @@ def test_a_box_that_the_tracker_refuses_is_an_error(clip, tmp_path, no_screen):
     "options, message",
     [
         (["--camera", "0", "--source", "a.mp4"], "use one of the two"),
-        (["--headless"], "--init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"),
+        (["--headless"], "opens no window: add --init x,y,w,h and --save OUT.mp4 or --boxes OUT.csv"),
+        (["--headless", "--init", "1,2,3,4"], "opens no window: add --save OUT.mp4 or --boxes OUT.csv"),
+        (["--headless", "--save", "OUT.mp4"], "opens no window: add --init x,y,w,h"),
         ([], "there is no screen.*--init x,y,w,h and --save OUT.mp4 or"),
         (["--save", "out.mp4"], "there is no screen.*--init x,y,w,h and --save OUT.mp4 or"),
         (["--save", "out", "--init", "1,2,3,4"], "ends in one of"),

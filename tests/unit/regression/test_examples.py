@@ -98,6 +98,16 @@ def test_biwi(tmp_path):
     (tmp_path / "BIWI_test.npz").write_bytes((tmp_path / "BIWI_train.npz").read_bytes()[:200])
     with pytest.raises(DatasetError, match="BIWI_test.npz: cannot be read"):
         read_biwi(tmp_path, 64, "test")
+    (tmp_path / "BIWI_test.npz").write_text("a text")
+    with pytest.raises(DatasetError, match=r"BIWI_test.npz: cannot be read \(it holds something else than arrays\)"):
+        read_biwi(tmp_path, 64, "test")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_columns_of_a_csv_file_are_separated_by_commas(separator, tmp_path):
+    (tmp_path / "a.csv").write_text(f"image{separator}age\na.png{separator}3\n")
+    with pytest.raises(DatasetError, match="a.csv, line 1: columns are separated by commas, such as image,age, not by"):
+        read_csv(tmp_path / "a.csv", 20)
 
 
 def test_hdf5_files_of_ccgan(tmp_path):

@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime")
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights, save_checkpoint
 from ebmtrack.engines import load_engine
 from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.files import as_json
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
@@ -153,9 +154,9 @@ def array(name, values_of):
         (lambda about, arrays: about.update(format_version=9), "format version 9"),
         (
             lambda about, arrays: about["params"].update(ascent_steps=3, lost_logit=[1, 2]),
-            r"\(ascent_steps 3 instead of 10\)",
+            r"\(ascent_steps 3, here 10\): open the tracker with the set-up of the file$",
         ),
-        (lambda about, arrays: about["params"].pop("candidates"), "candidates None instead of 10"),
+        (lambda about, arrays: about["params"].pop("candidates"), "candidates unknown, here 10"),
         (lambda about, arrays: about.pop("next_id"), "lacks next_id"),
         (lambda about, arrays: about.update(next_id=0), "next_id is 0"),
         (lambda about, arrays: about.update(targets={}), "targets has the ids"),
@@ -206,6 +207,31 @@ def test_what_does_not_fit_is_refused_in_one_line(engines, saved, tmp_path, chan
     assert "state.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_another_set_up_is_named(engines, saved, tmp_path):
+    """That of the file and that of the tracker, if they are in tracker_params, and what to call."""
+
+    def lite(about, arrays):
+        about["params"] = json.loads(json.dumps(as_json(load_params("lite_nce_plus").replace(seed=7))))
+
+    def refused(params, change):
+        shutil.copy(saved, tmp_path / "state.npz")
+        rewritten(tmp_path / "state.npz", change)
+        with pytest.raises(CheckpointError) as caught:
+            Tracker(engines["onnx"], params).load_state(tmp_path / "state.npz")
+        return str(caught.value).removeprefix(f"{tmp_path / 'state.npz'}: ")
+
+    own = load_params("dimp18_nce_plus")
+    message = refused(own.replace(interval_samples=8), lite)
+    assert message.startswith(
+        "was saved with lite_nce_plus, this tracker is dimp18_nce_plus (sample_size 256, here 272; "
+    )
+    assert message.endswith('search_factor 4.5, here 4.75): open the tracker with from_pretrained("lite_nce_plus")')
+    assert refused(PARAMS, lite).startswith("was saved with lite_nce_plus, this tracker has another set-up (")
+    assert refused(own, lambda about, arrays: None).startswith(
+        "was saved with another set-up, this tracker is dimp18_nce"
+    )
+
+
 def test_files_that_are_no_states(engines, tmp_path):
     tracker = Tracker(engines["onnx"], PARAMS)
     with pytest.raises(ConfigError, match=r"save_state\(\) before init\(\)"):
@@ -223,6 +249,8 @@ def test_files_that_are_no_states(engines, tmp_path):
     for name in ("text", "one.npy", "other.npz", "half"):
         with pytest.raises(CheckpointError, match=r"is no file of save_state\(\)"):
             tracker.load_state(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"or damaged \(it holds something else than arrays\)$"):
+        tracker.load_state(tmp_path / "text")
     several = MultiTracker(engines["onnx"], PARAMS)
     for box in (BOX, OTHER):
         several.add(frame(0), box)

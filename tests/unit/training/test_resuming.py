@@ -118,3 +118,11 @@ def test_the_settings_of_every_run_come_back_from_json(name):
     settings = settings_for(name)
     check_same_settings(Path("x"), settings_text(settings), settings)
     assert "seed is 1 and was 0" in refusal(settings, dataclasses.replace(settings, seed=1))
+
+
+def test_a_file_that_is_no_checkpoint_is_told_without_advice_to_run_it(tmp_path):
+    (tmp_path / "checkpoint.pt").write_text("a text")
+    with pytest.raises(
+        CheckpointError, match=r"is no checkpoint \(it holds something else than arrays\); move it away"
+    ):
+        read_checkpoint(tmp_path / "checkpoint.pt")

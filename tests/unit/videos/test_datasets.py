@@ -12,7 +12,7 @@ import pytest
 from ebmtrack.data.checking import check_benchmark
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import got10k, lasot, nfs, otb, uav, vot
-from ebmtrack.videos.opening import describe_datasets, locate, open_dataset
+from ebmtrack.videos.opening import describe_datasets, find_datasets, locate, open_dataset
 from ebmtrack.videos.registry import benchmarks
 from ebmtrack.videos.sequence import Frames
 from ebmtrack.videos.text import read_boxes
@@ -556,3 +556,33 @@ def test_the_check_decodes_frames_and_looks_at_the_first_box(tmp_path: Path) -> 
     assert "last/img/2.png: not a readable image" in last
     assert "outside/img/0.png: the first box (90, 4, 5, 6) is outside of it, which is 30 x 20" in outside
     assert len(damaged(True)) == 3 and any("middle/img/1.png" in text for text in damaged(True))
+
+
+@pytest.mark.parametrize("layout, known, name", [
+    ("{}/groundtruth_rect.txt", "Gull1", "dtb70"), ("{}/groundtruth.txt", "zebrafish1", "vot"),
+    ("{0}/{0}_gt.txt", "Ball_ce1", "tcolor128"), ("TEST/anno/{}.txt", "0-6LB4FqxoE_0", "trackingnet"),
+    ("{}/groundtruth.txt", "GOT-10k_Val_000001", "got10k_val"),
+])  # fmt: skip
+def test_a_layout_without_a_known_name_is_no_benchmark(layout: str, known: str, name: str, tmp_path: Path) -> None:
+    """Own sequences in a benchmark's layout are `folder`; with one of the benchmark's names they are listed as it."""
+    for own in ("walk", "street"):
+        write_boxes(tmp_path / layout.format(own), 2)
+        touch_frames(tmp_path / "TEST" / "frames" / own, 0, 1, 1)
+    (tmp_path / "list.txt").write_text("walk\nstreet\n")
+    is_folder = layout.startswith("{}")
+    rows = [(row.name, row.count, row.root) for row in find_datasets(tmp_path)]
+    assert rows == [("folder", 2, tmp_path)] * is_folder
+    write_boxes(tmp_path / layout.format(known), 2)
+    touch_frames(tmp_path / "TEST" / "frames" / known, 0, 1, 1)
+    (tmp_path / "list.txt").write_text(f"walk\nstreet\n{known}\n")
+    found = {row.name: row.count for row in find_datasets(tmp_path)}
+    assert found[name] == 3 and "folder" not in found
+
+
+def test_own_sequences_are_listed_beside_benchmarks(tmp_path: Path) -> None:
+    """A benchmark in a folder of its own does not hide them."""
+    write_boxes(tmp_path / "walk" / "groundtruth_rect.txt", 2)
+    write_boxes(tmp_path / "OTB100" / "Deer" / "groundtruth_rect.txt", 2)
+    found = {row.name: (row.count, row.root) for row in find_datasets(tmp_path)}
+    assert found["otb100"] == (1, tmp_path / "OTB100") and found["folder"] == (1, tmp_path) and "dtb70" not in found
+    assert f"folder           1 of 1     {tmp_path}\n" in describe_datasets(tmp_path)

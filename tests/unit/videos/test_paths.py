@@ -218,6 +218,34 @@ def test_whole_trees_have_no_fault(tmp_path: Path, capsys) -> None:
     assert code == 0 and "coco train2017: 4 targets" in out
 
 
+def test_the_folder_to_check_is_path_or_root(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--root` is the folder itself, or one that holds the data set's; without either the line says what to type."""
+    monkeypatch.delenv("EBMTRACK_DATA", raising=False)
+    lasot_tree(tmp_path / "data" / "LaSOT")
+    got10k_tree(tmp_path / "own")
+    for name, root, words in (("lasot", "data", "3 targets"), ("lasot", "data/LaSOT", "3 targets"),
+                              ("folder", "own", "folder benchmark: 2 of 2")):  # fmt: skip
+        code, out = checked(capsys, name, "--root", tmp_path / root)
+        assert code == 0 and words in out
+    assert checked(capsys, "utkface", "--root", tmp_path)[0] == 1
+    assert cli.main(["datasets", "check", "folder"]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: which folder? ebmtrack datasets check folder PATH\n"
+    assert cli.main(["datasets", "check", "folder", "a", "--root", "b"]) == 2
+    assert "the folder is given twice: leave out PATH or --root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["eval", "report", "export-results --layout got10k", "study intervals"])
+def test_a_folder_of_sequences_needs_root(verb: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EBMTRACK_DATA", raising=False)
+    assert cli.main([*verb.split(), "--dataset", "folder"]) == 2
+    assert capsys.readouterr().err == "ebmtrack: error: --dataset folder needs --root FOLDER\n"
+
+
+def test_the_help_of_datasets_lists_folder(capsys) -> None:
+    assert cli.main(["datasets", "--help"]) == 0
+    assert "folder (any directory of sequences)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     "name, inside, file, row",
     [

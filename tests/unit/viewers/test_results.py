@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
+from ebmtrack.tracking.step import TrackResult
 from ebmtrack.tracking.uncertainty import BoxDensity
 from ebmtrack.viewers.follow import checked_span, frame_number, track
+from ebmtrack.viewers.outputs import checked_outputs
 from ebmtrack.viewers.results import (
     COLUMNS,
     INTERVAL_COLUMNS,
+    WRITERS,
     FrameResult,
     ResultInfo,
     check_interval,
@@ -138,8 +142,42 @@ def test_the_ending_says_what_kind(name, layout):
 @pytest.mark.parametrize("name", ["a.foo", "a", "a.mp4", "a.csv.gz"])
 def test_unknown_endings_are_refused_unless_the_layout_is_named(name):
     assert layout_of(name, "csv") == "csv"
-    with pytest.raises(ConfigError, match=r"ends in one of \.csv \.json \.xml \.txt .*unless --layout"):
+    with pytest.raises(ConfigError, match=r"boxes end in one of \.csv \.json \.coco\.json .*unless --layout") as caught:
         layout_of(name)
+    endings = re.findall(r"(?<= )\.[.a-z]+", str(caught.value).partition("one of")[2])
+    assert {layout_of(f"boxes{ending}") for ending in endings} == {*WRITERS, "pytracking", "yolo"}
+
+
+def test_a_folder_of_yolo_is_written_again(tmp_path):
+    """The ending .yolo says what the folder holds, as --layout does."""
+    for name, layout in (("a.yolo", None), ("labels", "yolo")):
+        (tmp_path / name).mkdir()
+        assert checked_outputs("walk.mp4", tmp_path / name, None, layout)[0] == tmp_path / name
+    with pytest.raises(ConfigError, match="is a folder; give a file name for the boxes, or --layout yolo"):
+        checked_outputs("walk.mp4", tmp_path / "labels", None)
+
+
+def test_answers_of_a_loop_of_ones_own_are_written(tmp_path):
+    """The box of the first frame and what update() returned: frames count from 0, the target is 1."""
+    found = TrackResult((11.25, 20.0, 30.0, 40.0), 0.75, "normal", (0.0, 0.0, 9.0, 9.0), np.zeros((3, 3)))
+    lost = TrackResult((11.25, 20.0, 30.0, 40.0), 0.1, "not_found", (0.0, 0.0, 9.0, 9.0), np.zeros((3, 3)))
+    write_results(tmp_path / "r.csv", iter([np.array([10, 20, 30, 40]), found, lost]))
+    assert (tmp_path / "r.csv").read_text().splitlines()[1:] == [
+        "0,1,10.0,20.0,30.0,40.0,,start",
+        "1,1,11.25,20.0,30.0,40.0,0.75,normal",
+        "2,1,11.25,20.0,30.0,40.0,0.1,not_found",
+    ]
+    write_results(tmp_path / "r.csv", [found])
+    assert "\n0,1,11.25," in (tmp_path / "r.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "row", [{0: "a TrackResult"}, {1: 1, 2: 2, 3: 3, 4: 4}, None, "1234", (1, 2, 3), np.zeros((2, 4))]
+)
+def test_a_row_that_is_no_result_is_told_what_to_be(row, tmp_path):
+    with pytest.raises(ConfigError, match=r"row 1 of the results is a .*FrameResult.of_answer\(frame, id, answer\)"):
+        write_results(tmp_path / "r.csv", [ROWS[0], row])
+    assert not (tmp_path / "r.csv").exists()
 
 
 @pytest.mark.parametrize(

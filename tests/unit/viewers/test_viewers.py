@@ -376,12 +376,16 @@ def test_only_rgb_frames_are_written(tmp_path, image):
 # Choosing the target
 
 
-@pytest.mark.parametrize("text", ["1,2,3,4", " 1, 2 ,3,4 ", "1 2 3 4", "1.0,2e0,3,4"])
+@pytest.mark.parametrize(
+    "text", ["1,2,3,4", " 1, 2 ,3,4 ", "1 2 3 4", "1.0,2e0,3,4", "(1, 2.0, 3, 4)", " [1. 2. 3. 4.] "]
+)
 def test_boxes_are_read(text):
     assert selection.parse_box(text) == (1.0, 2.0, 3.0, 4.0)
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,nan,4", "1,2,inf,4", "1,2,0,4", "1,2,3,-4"])
+@pytest.mark.parametrize(
+    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,nan,4", "1,2,inf,4", "1,2,0,4", "1,2,3,-4", "(1,2,3,4", "()"]
+)
 def test_what_is_no_box_is_refused(text):
     with pytest.raises(ConfigError, match="a box"):
         selection.parse_box(text)
