@@ -30,7 +30,7 @@ def checked_outputs(
     Raises:
         ConfigError: If a layout or ending is unknown, if a path cannot be written, or if YOLO's folder holds labels.
     """
-    if boxes is not None and Path(boxes).is_dir() and layout != "yolo":
+    if boxes is not None and Path(boxes).is_dir() and "yolo" not in (layout, Path(boxes).suffix[1:]):
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes")
     for output in (save, boxes):
         check_is_not_source(output, source)

@@ -127,8 +127,9 @@ def test_yolo_labels_do_not_mix_with_those_that_are_there(tmp_path):
     before = {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()}
     with pytest.raises(ConfigError, match="r.yolo holds labels already, such as frame_000001.txt: move them"):
         write_results(tmp_path / "r.yolo", ROWS[:1], INFO)
-    with pytest.raises(ConfigError, match="r.yolo holds labels already"):
-        checked_outputs("walk.mp4", tmp_path / "r.yolo", None, "yolo")
+    for layout in ("yolo", None):
+        with pytest.raises(ConfigError, match="r.yolo holds labels already"):
+            checked_outputs("walk.mp4", tmp_path / "r.yolo", None, layout)
     assert {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()} == before
     (tmp_path / "empty").mkdir()
     assert checked_outputs("walk.mp4", tmp_path / "empty", None, "yolo") == (tmp_path / "empty", None)
