@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -290,7 +291,7 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
 
     Args:
         path: The file.
-        names: Sequences to take; all if empty.
+        names: Sequences to take; all if empty. A tracker that has none of them is left out with a warning.
 
     Raises:
         ResultError: Another content.
@@ -312,6 +313,8 @@ def read_peers(path: str | os.PathLike, names: Items[str] = ()) -> list[TrackerS
                 mean = entry.get("mean", {}) if len(rows) == len(entry["sequences"]) else {}
                 means = {k: float(v) for k, v in mean.items() if k in FIGURES}
                 found.append(TrackerScores(str(label), figures=rows, means=means, made_by=[source]))
+            elif names:
+                warnings.warn(f"{path}: {label} is left out: it has no figures of these sequences", stacklevel=3)
         return found
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as reason:
         raise ResultError(f"{path}: not a file of trackers' figures ({type(reason).__name__}: {reason})") from reason

@@ -93,6 +93,10 @@ def report(
     found, others = open_dataset(dataset, root), dict(options.results or {})
     alone = bool(others or options.peers) and not options.params_names
     own = _own_results(options.out, found.name, options.params_names, alone) if options.out is not None else {}
+    for label in own.keys() & others.keys():
+        raise ConfigError(
+            f"{label} is a set-up in {own[label].parent}; give the results in {others[label]} another name"
+        )
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )

@@ -18,7 +18,7 @@ from ebmtrack.checkpoints.native import (
 from ebmtrack.checkpoints.pytracking import export_pytracking, import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
 from ebmtrack.errors import ConfigError
-from ebmtrack.files import replacing
+from ebmtrack.files import replacing, write_text
 from ebmtrack.names import check_name
 from ebmtrack.nets.backbones import BACKBONES
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -69,11 +69,11 @@ def convert(source: Path, target: Path, /, half: bool = False, backbone: str | N
         raise ConfigError(
             f"{target}: half precision is for .safetensors only; give the target that ending, or leave --half out"
         )
+    if source.exists() and target.exists() and source.samefile(target):
+        raise ConfigError(f"{target}: is the source itself; name another file")
     if backbone is not None:
         return _convert_backbone(source, target, check_name("backbone", backbone, BACKBONES))
     net, described = _read(source)
-    if target.exists() and source.samefile(target):
-        raise ConfigError(f"{target}: is the source itself; name another file")
     if target.suffix == ".safetensors":
         save_checkpoint(target, net, **described, dtype=torch.float16 if half else torch.float32)
     else:
@@ -99,14 +99,19 @@ def _convert_backbone(source: Path, target: Path, backbone: str) -> str:
 def _write_host_parameters(target: Path, architecture: str) -> str:
     """Write a parameter file for pytracking's own tracker beside a network; return a line that says why.
 
+    A file of other content, which its user may have edited, is left as it is, and the line says so.
+
     pytracking's stock parameters climb in absolute space with steps that do not fit an energy trained by NCE+: the
     shipped network had an AUC of 0.01 to 0.13 with them, and 0.72 to 0.75 with these (ten development sequences).
     """
     stem = target.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".pt")
     path = target.with_name(f"{stem}_parameters.py")
     text = HOST_PARAMETERS.format(name=stem, stock=architecture, file=target.name)
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+    if path.is_file() and path.read_bytes() != text.encode("utf-8"):
+        return (
+            f"{path} is left as it is, since it was edited or is of another network; remove it to have it written anew"
+        )
+    write_text(path, text)
     return (
         f"its steps differ from pytracking's stock parameters, with which it loses the target: copy {path} to "
         f"pytracking/parameter/dimp/{stem}.py and run `run_tracker.py dimp {stem}`"

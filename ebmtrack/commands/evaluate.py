@@ -214,7 +214,7 @@ class Report:
         options = ReportOptions(
             out=self.results,
             params_names=flatten(self.params),
-            results={name: folder for group in self.others for name, folder in group.items()},
+            results=self._others(),
             peers=self.peers,
             protocol=self.protocol,
             sequences=flatten(self.sequences),
@@ -223,6 +223,15 @@ class Report:
             pages=not self.no_pages,
         )
         print(f"the report is in {report(self.data.dataset, self.data.locate(), self.page, options)}")
+
+    def _others(self) -> dict[str, Path]:
+        """Return the other trackers' folders by name; ConfigError if two have one name."""
+        pairs = [pair for group in self.others for pair in group.items()]
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"--others names {name} twice; give each tracker a name of its own")
+        return dict(pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +24,7 @@ class Regress:
         action: train a network, evaluate one on labelled images, or predict the numbers of one image.
         image: The image to predict.
         csv: File with a header, a column of image paths (relative to it) and one to three columns of numbers; a column
-            split (train, test) is used if there is one.
+            split (train, validation, test) is used if there is one.
         source: Instead of a CSV file: utkface, utkface-h5, biwi, steering or cell200 (in the folder --data), or
             drawn-cells, drawn-steering, drawn-age, drawn-headpose, which need no data.
         data: Folder of that source.
@@ -93,8 +94,8 @@ class Regress:
         from ebmtrack.regression.training import open_examples, steps_for, table_of, train_regression
         from ebmtrack.training.overrides import override
 
-        if self.epochs <= 0:
-            raise ConfigError(f"--epochs must be above 0, got {self.epochs:g}")
+        if not 0 < self.epochs < math.inf:
+            raise ConfigError(f"--epochs must be above 0 and finite, got {self.epochs:g}")
         settings = self._settings()
         examples = open_examples(settings)
         print(" + ".join(str(len(part)) for part in examples) + " images to train, validate, test")

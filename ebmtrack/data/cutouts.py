@@ -18,6 +18,7 @@ from ebmtrack.videos.source import Source
 CONTEXT = 0.35  # of the box's longest side, around the box: what GrabCut learns the background from
 LONGEST = 160  # pixels of the longest side of what is cut, context included
 LEAST_SIDE = 24  # pixels of the shorter side of a box after that
+LEAST_BACKGROUND = 5  # pixels outside the box after that: GrabCut fits as many Gaussians to them
 ITERATIONS = 4
 LEAST_PIECE = 0.9  # of the foreground in its largest piece: the object is one piece
 LEAST_REACH = 0.88  # of the box's width and height; less is a part of the object
@@ -107,7 +108,10 @@ def _webp(piece: np.ndarray) -> bytes:
 
 
 def _patch(image: np.ndarray, box_xywh: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the scaled surroundings of a box, and the box in them (4,) int; None at the image's edge or if small."""
+    """Return the scaled surroundings of a box, and the box in them (4,) int; None at the image's edge or if small.
+
+    None as well if the box fills the image so far that hardly a pixel around it is left after scaling.
+    """
     height, width = image.shape[:2]
     x, y, w, h = box_xywh
     if x < 2 or y < 2 or x + w > width - 2 or y + h > height - 2:
@@ -118,7 +122,9 @@ def _patch(image: np.ndarray, box_xywh: np.ndarray) -> tuple[np.ndarray, np.ndar
     scale = min(1.0, LONGEST / max(patch.shape[:2]))
     patch = cv2.resize(patch, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     box = np.rint(np.array([x - left, y - top, w, h]) * scale).astype(int)
-    return (patch, box) if box[2:].min() >= LEAST_SIDE else None
+    inside = np.minimum(box[:2] + box[2:], patch.shape[1::-1]) - box[:2]
+    has_background = patch.shape[0] * patch.shape[1] - inside.prod() >= LEAST_BACKGROUND
+    return (patch, box) if box[2:].min() >= LEAST_SIDE and has_background else None
 
 
 def _foreground(patch: np.ndarray, box: np.ndarray) -> np.ndarray:

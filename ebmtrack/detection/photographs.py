@@ -16,7 +16,7 @@ from torch import Tensor
 from ebmtrack.errors import DatasetError
 from ebmtrack.images import read_rgb
 
-LEAST_SIDE = 1.0  # pixels; smaller boxes are damage
+LEAST_SIDE = 1.0  # pixels; smaller boxes are damage, and so are those that are no numbers
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def read_photographs(annotations: str | Path, folder: str | Path) -> tuple[list[
         boxes: dict[int, list[Any]] = {int(each["id"]): [] for each in content["images"]}
         for each in content["annotations"]:
             x, y, w, h = map(float, each["bbox"])
-            if not each.get("iscrowd") and min(w, h) >= LEAST_SIDE:
+            is_sound = np.isfinite((x, y, w, h)).all() and min(w, h) >= LEAST_SIDE
+            if not each.get("iscrowd") and is_sound:
                 boxes[int(each["image_id"])].append((x, y, x + w, y + h, int(each["category_id"])))
         files = {int(each["id"]): Path(folder) / each["file_name"] for each in content["images"]}
     except OSError as error:

@@ -13,6 +13,7 @@ from ebmtrack.detection.host import Boxes
 from ebmtrack.detection.photographs import CategoryLabels, read_photographs, to_input
 from ebmtrack.detection.training import coco_files
 from ebmtrack.device import pick_device
+from ebmtrack.errors import ConfigError
 from ebmtrack.images import read_rgb, write_picture
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box
 
@@ -27,7 +28,12 @@ def evaluate(weights: Path, root: Path, split: str, host_weights: str, limit: in
         host_weights: as for `load_host`.
         limit: number of photographs; None for all.
         device: as for `pick_device`.
+
+    Raises:
+        ConfigError: a limit below 1.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {limit}; leave it out for all photographs")
     annotations, folder = coco_files(root, split)
     net: Any = load_detector(weights, host_weights).to(pick_device(device))
     photographs, names = read_photographs(annotations, folder)
@@ -65,6 +71,8 @@ def detect_in_picture(
         least_score: boxes with lower scores are left out.
         device: as for `pick_device`.
     """
+    if out.exists() and out.samefile(picture):
+        raise ConfigError(f"{out}: is the picture itself; name another file")
     net: Any = load_detector(weights, host_weights).to(pick_device(device))
     drawn = read_rgb(picture).copy()
     image = [to_input(drawn).to(pick_device(device))]

@@ -203,17 +203,18 @@ def quantiles(log_w: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
 
     Args:
         log_w: log weights (..., M).
-        y: samples (..., M, D).
+        y: samples (..., M, D), whose dtype is that of the quantiles.
         levels: Q probabilities in (0, 1).
     """
     if not all(0 < level < 1 for level in levels):
         raise ConfigError(f"quantiles: levels must be between 0 and 1, got {tuple(levels)}")
-    y, order = y.transpose(-1, -2).sort(dim=-1)  # (..., D, M)
-    w = log_w.exp().unsqueeze(-2).expand(y.shape).gather(-1, order)
+    dtype, own = torch.promote_types(log_w.dtype, torch.promote_types(y.dtype, torch.float32)), y.dtype
+    y, order = y.to(dtype).transpose(-1, -2).sort(dim=-1)  # (..., D, M)
+    w = log_w.to(dtype).exp().unsqueeze(-2).expand(y.shape).gather(-1, order)
     middle = w.cumsum(dim=-1) - 0.5 * w
     wanted = y.new_tensor(list(levels)).expand(*y.shape[:-1], len(levels)).contiguous()
     above = torch.searchsorted(middle.contiguous(), wanted).clamp(0, y.shape[-1] - 1)
     below = (above - 1).clamp(min=0)
     low, high = middle.gather(-1, below), middle.gather(-1, above)
     part = ((wanted - low) / (high - low).clamp(min=torch.finfo(y.dtype).tiny)).clamp(0, 1)
-    return torch.lerp(y.gather(-1, below), y.gather(-1, above), part).transpose(-1, -2)
+    return torch.lerp(y.gather(-1, below), y.gather(-1, above), part).transpose(-1, -2).to(own)

@@ -8,7 +8,7 @@ import numpy as np
 from got10k.trackers import Tracker as ToolkitTracker
 from PIL.Image import Image
 
-from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.params import TrackerParams, set_up_name
 from ebmtrack.tracking.tracker import Tracker
 
 
@@ -20,7 +20,7 @@ class EbmTracker(ToolkitTracker):
     >>> experiment.run(EbmTracker("dimp18_nce_plus", device="cuda"))     # doctest: +SKIP
 
     params, weights, device: as in Tracker.from_pretrained. name: the toolkit's folder of results,
-    "ebmtrack_<params>" by default.
+    "ebmtrack_<set-up>" by default, of a set-up's path the file's stem.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class EbmTracker(ToolkitTracker):
         device: str = "auto",
         name: str | None = None,
     ):
-        label = params if isinstance(params, str) else "custom"
+        label = "custom" if isinstance(params, TrackerParams) else set_up_name(params)
         super().__init__(name or f"ebmtrack_{label}", is_deterministic=True)
         self.tracker = Tracker.from_pretrained(params, weights, device)
 

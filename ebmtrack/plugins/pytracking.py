@@ -25,19 +25,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.checkpoints.native import resolve_weights
 from ebmtrack.checkpoints.pytracking import import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
-from ebmtrack.engines.torch_engine import TorchEngine, check_device
+from ebmtrack.engines.atom_engine import AtomEngine
+from ebmtrack.engines.torch_engine import TorchEngine, check_device, load_torch_engine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.plugins.pytracking_names import NAME, PARAMETERS, TRACKER, TRAINING
 from ebmtrack.tracking.params import TrackerParams, load_params
-from ebmtrack.tracking.tracker import Tracker, TrackResult
+from ebmtrack.tracking.tracker import Tracker, TrackResult, warn_of_other_regions
 from ebmtrack.videos.paths import said_place, variable
 
 ENDINGS = (".safetensors", ".pth.tar", ".pth")
 FIELDS = tuple(field.name for field in dataclasses.fields(TrackerParams))
+ENGINES = {"network": TorchEngine, "atom": AtomEngine}  # by TrackerParams.classifier
 
 
 class HostParams:
@@ -77,7 +79,8 @@ class HostTracker:
         self.params, self.frame = params, 0
         self.visdom: Any = None  # the host sets it
         with report_errors("when the tracker was made"):
-            self.tracker = Tracker(_network(params), _tracker_params(params))
+            set_up = _tracker_params(params)
+            self.tracker = Tracker(_network(set_up, getattr(params, "device", None)), set_up)
 
     def __deepcopy__(self, memo: dict) -> HostTracker:
         twin = copy.copy(self)
@@ -240,21 +243,24 @@ def _tracker_params(params: Any) -> TrackerParams:
     return TrackerParams(**{name: getattr(params, name) for name in FIELDS if hasattr(params, name)})
 
 
-def _network(params: Any) -> TorchEngine:
-    """Return the network of the parameters on its device, shared by all trackers of a process."""
-    path = find_weights(getattr(params, "weights", None))
-    device = getattr(params, "device", None) or "auto"  # of GPUs the one that the host made the current one
-    engine = _load(path.resolve(), path.stat().st_mtime_ns, device)
-    if getattr(params, "softmax_scores", False) != (engine.info.classifier == "prdimp"):
+def _network(set_up: TrackerParams, device: str | None) -> TorchEngine:
+    """Return the network of a set-up on its device, shared by all trackers of a process."""
+    path = find_weights(set_up.weights)
+    device = device or "auto"  # of GPUs the one that the host made the current one
+    engine = _load(path.resolve(), path.stat().st_mtime_ns, device, set_up.classifier)
+    if set_up.softmax_scores != (engine.info.classifier == "prdimp"):
         raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
+    warn_of_other_regions(set_up, engine.info.trained_on)
     return engine
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: Path, changed_ns: int, device: str) -> TorchEngine:
+def _load(path: Path, changed_ns: int, device: str, classifier: str) -> TorchEngine:
     """Return the network of a file of either kind; the time of change is part of its name."""
-    net = load_checkpoint(path) if kind_of(path) == "safetensors" else import_pytracking(path)[0]
-    return TorchEngine(InferenceNet(net, check_device(device)))
+    kind = ENGINES[classifier]
+    if kind_of(path) == "safetensors":
+        return load_torch_engine(path, device, kind=kind)
+    return kind(InferenceNet(import_pytracking(path)[0], check_device(device)))
 
 
 def find_weights(name: str | os.PathLike | None) -> Path:

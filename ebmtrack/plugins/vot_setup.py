@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ebmtrack.errors import ConfigError, missing_extra
 from ebmtrack.files import write_text
-from ebmtrack.tracking.params import load_params
+from ebmtrack.tracking.params import load_params, set_up_name
 
 MODULE = "ebmtrack.plugins.vot"
 TIMEOUT_S = 120  # that the toolkit waits for a frame; its 30 are short for a first frame on a busy machine
@@ -27,7 +27,7 @@ def init(
 ) -> str:
     """Add or replace our entry in `workspace`/trackers.ini, keep the others, and say what was done and what comes next.
 
-    name: the entry's, "ebmtrack_<params>" by default. Raises ConfigError for unknown parameters, a missing package or
+    name: the entry's, "ebmtrack_<set-up>" by default. Raises ConfigError for unknown parameters, a missing package or
     weights file, a name that the toolkit does not take or another tracker has, and a folder that cannot be written.
     """
     load_params(params)
@@ -35,9 +35,9 @@ def init(
         raise missing_extra("trax", "a tracker for the VOT toolkit")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"{weights}: no such file of weights; check its path")
-    name = name or f"ebmtrack_{params}"
+    name = name or f"ebmtrack_{set_up_name(params)}"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ConfigError(f"{name!r}: the toolkit's names are letters, digits, - and _")
+        raise ConfigError(f"{name!r}: the toolkit's names are letters, digits, - and _; choose one with --name")
     path = workspace / "trackers.ini"
     text = _with_entry(_present(path), path, name, entry(params, name, weights, device))
     try:
@@ -48,11 +48,17 @@ def init(
 
 
 def entry(params: str, name: str, weights: Path | None = None, device: str = "auto") -> str:
-    """Return the section of trackers.ini that runs this tracker with the Python that is running now."""
-    command = [sys.executable, "-m", MODULE, "--params", params, "--device", device]
+    """Return the section of trackers.ini that runs this tracker with the Python that is running now.
+
+    Paths are absolute, because the toolkit runs the tracker in folders of its own.
+    """
+    chosen = str(Path(params).expanduser().absolute()) if params.endswith(".py") else params
+    command = [sys.executable, "-m", MODULE, "--params", chosen, "--device", device]
     command += [] if weights is None else ["--weights", str(weights.absolute())]
     line = shlex.join(command).replace("%", "%%")  # the toolkit's reader of .ini files expands %(name)s
-    return f"[{name}]\nlabel = ebmtrack {params}\nprotocol = trax\ncommand = {line}\ntimeout = {TIMEOUT_S}\n"
+    return (
+        f"[{name}]\nlabel = ebmtrack {set_up_name(params)}\nprotocol = trax\ncommand = {line}\ntimeout = {TIMEOUT_S}\n"
+    )
 
 
 def _present(path: Path) -> str:
@@ -80,13 +86,17 @@ def _with_entry(text: str, path: Path, name: str, new: str) -> str:
 
 
 def _replace_section(text: str, name: str, new: str) -> str:
-    """Return the text with another section `name`; a section ends where the next one or a comment begins."""
+    """Return the text with another section `name`; comments after its last option stay where they are."""
     lines = text.splitlines(keepends=True)
-    start = next(number for number, line in enumerate(lines) if line.strip() == f"[{name}]")
-    after = (number for number in range(start + 1, len(lines)) if lines[number][0] in "[#;")
-    stop = next(after, len(lines))
-    gap = "\n" if stop < len(lines) else ""
-    return "".join([*lines[:start], new, gap, *lines[stop:]])
+    matches = {number: ConfigParser.SECTCRE.match(line.strip()) for number, line in enumerate(lines)}
+    headers = {number: match["header"] for number, match in matches.items() if match}  # a comment may follow a name
+    start = next(number for number, header in headers.items() if header == name)
+    stop = next((number for number in headers if number > start), len(lines))
+    while stop > start + 1 and (not lines[stop - 1].strip() or lines[stop - 1][0] in "#;"):
+        stop -= 1
+    comments = [line for line in lines[start + 1 : stop] if line[0] in "#;"]
+    gap = "\n" if stop < len(lines) and lines[stop].strip() else ""
+    return "".join([*lines[:start], new, *comments, gap, *lines[stop:]])
 
 
 def _advice(workspace: Path, name: str) -> list[str]:

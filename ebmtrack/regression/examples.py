@@ -5,7 +5,6 @@ Every reader returns `Examples`, all in memory as uint8, and says in its errors 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,8 +18,11 @@ import numpy as np
 from ebmtrack.errors import DatasetError, EbmtrackError, missing_extra, reason_of
 from ebmtrack.files import natural_key
 from ebmtrack.images import read_rgb
+from ebmtrack.videos.sequence import visible_paths
+from ebmtrack.videos.text import decode_text, parse_csv
 
 POSE = ("yaw", "pitch", "roll")
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +63,15 @@ def read_csv(path: str | Path, size: int, split: str | None = None, targets: tup
         path: the file; image paths are relative to its folder. The column of images is called image, file, path or
             file_name, or else is the first. A column "split" says which rows are meant.
         size: side of the images in pixels; they are scaled to it.
-        split: rows to take, such as "train"; None for all.
+        split: rows to take: "train", "validation" (also val, valid or dev) or "test"; None for all.
         targets: columns of numbers; None for all but those of images and split.
 
     Raises:
-        DatasetError: a row without a number, an image that is missing or damaged, or no rows.
+        DatasetError: a row without a number or with another split, an image that is missing or damaged, or no rows.
     """
-    path = _csv_file(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = [(line, row) for line, row in enumerate(reader, start=2) if split in (None, row.get("split"))]
-        columns = list(reader.fieldnames or [])
+    path = Path(path)
+    columns, rows = _read_rows(path)
+    rows = [(line, row) for line, row in rows if split is None or _split_of(path, line, row) == split]
     if not rows:
         raise DatasetError(f"{path}: no rows" + (f" with split {split!r}" if split else ""))
     image = next((name for name in ("image", "file", "path", "file_name") if name in columns), columns[0])
@@ -82,37 +82,48 @@ def read_csv(path: str | Path, size: int, split: str | None = None, targets: tup
     if not 1 <= len(targets) <= 3:
         raise DatasetError(f"{path}: needs one to three columns of numbers besides {image!r}, has {list(targets)}")
     labels = np.array([[_number(path, line, row, name) for name in targets] for line, row in rows], np.float32)
-    images = np.stack([_picture_of(path, line, row[image], size) for line, row in rows])
+    images = np.stack([_picture_of(path, line, row.get(image), size) for line, row in rows])
     return Examples(images, labels, targets)
 
 
-def has_split(path: str | Path) -> bool:
-    """Return whether a CSV file says which rows train and which test."""
-    with open(_csv_file(path), newline="", encoding="utf-8-sig") as file:
-        return "split" in (csv.DictReader(file).fieldnames or [])
-
-
-def _csv_file(path: str | Path) -> Path:
-    """Return the path of a CSV file that is there."""
+def splits_of(path: str | Path) -> set[str]:
+    """Return the parts of SPLITS that the rows of a CSV file name; none if it has no column "split"."""
     path = Path(path)
+    columns, rows = _read_rows(path)
+    return {_split_of(path, line, row) for line, row in rows} if "split" in columns else set()
+
+
+def _split_of(path: Path, line: int, row: dict[str, str]) -> str:
+    """Return the part, of SPLITS, to which a row belongs."""
+    word = row.get("split", "")
+    found = next((name for name, words in SPLITS.items() if word.strip().lower() in words), None)
+    if found is None:
+        raise DatasetError(f"{path}, line {line}: split is {word!r}, expected train, validation or test")
+    return found
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the columns of a CSV file, and its rows with their lines."""
     if not path.is_file():
         raise DatasetError(f"no file {path}: give a CSV file with a header, such as image,age")
-    return path
+    return parse_csv(decode_text(path.read_bytes(), path), path)
 
 
 def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
     """Return one number of a row."""
     try:
         number = float(row[name])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         number = np.nan
     if not np.isfinite(number):
         raise DatasetError(f"{path}, line {line}: {name} is {row.get(name)!r}, expected a number")
     return number
 
 
-def _picture_of(path: Path, line: int, name: str, size: int) -> np.ndarray:
+def _picture_of(path: Path, line: int, name: str | None, size: int) -> np.ndarray:
     """Return the image that a row of a CSV file names, scaled to size x size."""
+    if not name:
+        raise DatasetError(f"{path}, line {line}: names no image")
     try:
         return _picture(path.parent / name, size)
     except EbmtrackError as error:
@@ -143,7 +154,7 @@ def read_utkface(folder: Path, size: int, part: str = "all") -> Examples:
     if part != "all":
         examples = read_csv(folder / f"utk_{part}.csv", size, targets=("label",))  # label = age - 21
         return Examples(examples.images, examples.labels + 21, ("age",))
-    paths = sorted(folder.glob("*.jpg"), key=lambda path: natural_key(path.name))
+    paths = sorted(visible_paths(folder.glob("*.jpg")), key=lambda path: natural_key(path.name))
     chosen = [(path, age) for path in paths if 21 <= (age := _age_of(path)) <= 60]
     if not chosen:
         raise DatasetError(f"{folder}: no UTKFace images AGE_GENDER_RACE_DATE.jpg with ages 21 to 60")

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_text
 from ebmtrack.names import check_name, match_spelling
-from ebmtrack.regression.examples import LAYOUTS, Examples, has_split, parts_of, read_csv
+from ebmtrack.regression.examples import LAYOUTS, Examples, parts_of, read_csv, splits_of
 from ebmtrack.regression.heads import METHODS, RegressionConfig, TeacherHead
 from ebmtrack.regression.measures import choose_step_on, evaluate
 from ebmtrack.regression.network import RegressionNet, save_regression
@@ -97,6 +97,9 @@ class RegressionSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_name("method of regression", self.method, METHODS)
+        for name in ("image_size", "noise", "components", "classes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:
@@ -108,8 +111,11 @@ def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Exa
         return train, validation, test
     if settings.data is None:
         raise ConfigError(f"source {source!r} needs --data: " + ("the CSV file" if source == "csv" else "its folder"))
-    if source == "csv" and has_split(settings.data):
+    named = splits_of(settings.data) if source == "csv" else set()
+    if named:
         train, test = read_csv(settings.data, size, "train"), read_csv(settings.data, size, "test")
+        if "validation" in named:
+            return train, read_csv(settings.data, size, "validation"), test
     elif source != "csv" and parts_of(source, settings.data) == ("train", "test"):
         train, test = (LAYOUTS[source](settings.data, size, part) for part in ("train", "test"))
     else:

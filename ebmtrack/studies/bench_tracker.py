@@ -31,6 +31,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.names import nearest
 from ebmtrack.studies.bench_worker import opencv_tracker, time_on
+from ebmtrack.studies.records import check_counts
 from ebmtrack.tracking.params import TrackerParams, list_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.viewers.demo_sequence import FILM, TRUTH
@@ -185,13 +186,6 @@ def choose_clip(options: BenchOptions) -> tuple[tuple[str, list[float]], np.ndar
         truth = np.loadtxt(TRUTH, delimiter=",", skiprows=1)[:, :4]
         return (str(FILM), truth[0].tolist()), truth
     return (options.source, list(parse_boxes([str(options.init)])[0])), None
-
-
-def check_counts(**counts: int | None) -> None:
-    """Raise ConfigError if an option of this name is a number below 1."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {value}")
 
 
 def bench_targets(options: BenchOptions, targets: int) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def peak_megabytes() -> float | None:
 
 
 def track_clip(tracker: Any, source: str, box_xywh: Box) -> Iterator[TrackedFrame]:
-    """Track a target through a clip, again and again from its first frame."""
+    """Track a target through a clip, again and again from its first frame; ConfigError for a clip of one frame."""
+    from ebmtrack.errors import ConfigError
     from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
     from ebmtrack.viewers.frames import open_frames
 
@@ -113,7 +114,12 @@ def track_clip(tracker: Any, source: str, box_xywh: Box) -> Iterator[TrackedFram
         with open_frames(source) as frames:
             numbered = (NumberedFrame(number, image) for number, image in enumerate(frames))
             start = partial(tracker.init, box_xywh=box_xywh)
-            yield from run_tracker(start, tracker.update, numbered, tracker.mark.read)
+            passed = 0
+            for step in run_tracker(start, tracker.update, numbered, tracker.mark.read):
+                yield step
+                passed += 1
+        if passed < 2:
+            raise ConfigError(f"{source}: has one frame, in which tracking starts; measuring needs two or more")
 
 
 def main() -> None:

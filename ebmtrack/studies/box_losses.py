@@ -19,11 +19,11 @@ import torch
 from torch import Generator, Tensor
 
 from ebmtrack import files
-from ebmtrack.errors import ConfigError, ResultError
+from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.intervals import bootstrap, paired_difference
 from ebmtrack.names import check_name
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.studies.records import claim_folder, interval_cell, load_records, markdown_table
+from ebmtrack.studies.records import check_counts, claim_folder, interval_cell, load_records, markdown_table
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import BoxLossName, ObjectiveSettings, box_loss, draw_candidates
 from ebmtrack.training.validation import overlaps_after_ascent
@@ -73,8 +73,7 @@ class Run:
 
 def all_runs(losses: Sequence[str], samples: Sequence[int], seeds: int) -> list[Run]:
     """Return a run for each loss (all of LOSSES if there is none), M and seed; ConfigError if none is possible."""
-    if seeds < 1 or min(samples, default=0) < 1:
-        raise ConfigError(f"study boxes: runs and samples must be at least 1, got {seeds} and {list(samples)}")
+    check_counts(runs=seeds, samples=min(samples, default=0))
     return [Run(loss, M, seed) for M in samples for seed in range(seeds) for loss in losses or tuple(LOSSES)]
 
 
@@ -174,6 +173,7 @@ def box_study(
     """
     for run in runs:
         check_name("loss", run.loss, LOSSES)
+    check_counts(steps=settings.steps)
     claim_folder(out, settings)
     parts = [out / "features_train.safetensors", out / "features_held_back.safetensors"]
     if not all(path.exists() for path in parts):

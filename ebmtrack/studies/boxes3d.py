@@ -17,8 +17,8 @@ from ebmtrack.boxes3d.energy import BevFrame, BoxEnergy3D, nce_loss, refine
 from ebmtrack.boxes3d.overlap import corners_bev, overlap_pairs
 from ebmtrack.boxes3d.raster import ToyBackbone, rasterize
 from ebmtrack.boxes3d.scenes import CALIBRATION, SIDE, as_objects, jitter_boxes, make_scene
-from ebmtrack.errors import ConfigError
 from ebmtrack.studies.records import (
+    check_counts,
     claim_folder,
     keep_record,
     load_records,
@@ -121,8 +121,7 @@ def study_boxes3d(
     Raises:
         ConfigError: no run, or an `out` with other settings.
     """
-    if seeds < 1 or settings.steps < 1:
-        raise ConfigError(f"study boxes3d: runs and steps must be at least 1, got {seeds} and {settings.steps}")
+    check_counts(runs=seeds, steps=settings.steps)
     claim_folder(out, settings)
     for name in missing_runs(out, map(str, range(seeds))):
         keep_record(out, name, run_one(int(name), settings, out), log)

@@ -30,10 +30,10 @@ from ebmtrack.detection.losses import energy_loss, paper_loss
 from ebmtrack.detection.photographs import CategoryLabels, Photograph, read_photographs
 from ebmtrack.detection.refine import STEP_LENGTHS, StepLengths, refine_boxes
 from ebmtrack.energy.density import corner_sweep, heat_map
-from ebmtrack.errors import ConfigError
 from ebmtrack.images import read_rgb, write_picture
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.studies.records import (
+    check_counts,
     claim_folder,
     keep_record,
     load_records,
@@ -276,8 +276,7 @@ def study_detection(
     methods = list(methods) or list(LOSSES)
     for name in methods:
         paper_loss(name)
-    if seeds < 1 or settings.steps < 1:
-        raise ConfigError(f"study detection: runs and steps must be at least 1, got {seeds} and {settings.steps}")
+    check_counts(runs=seeds, steps=settings.steps)
     claim_folder(out, settings)
     todo = missing_runs(out, [f"{name}_{seed}" for seed in range(seeds) for name in (START, *methods)])
     if todo:

@@ -22,7 +22,6 @@ from torch import Generator, Tensor, nn
 from ebmtrack import files
 from ebmtrack.device import pick_device
 from ebmtrack.energy.density import kl_divergence_grid
-from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
 from ebmtrack.studies.energy_1d_methods import (
     FIGURE_2,
@@ -43,7 +42,7 @@ from ebmtrack.studies.energy_1d_methods import (
     seed_of,
 )
 from ebmtrack.studies.energy_1d_report import records_of, write_report
-from ebmtrack.studies.records import claim_folder
+from ebmtrack.studies.records import check_counts, claim_folder
 
 SAVE_EVERY_S = 60.0  # seconds between checkpoints of a group of runs
 
@@ -220,6 +219,7 @@ def study_1d(
     `out` with other settings. compiled: about twice as fast, if there is a C++ compiler.
     """
     out, device = Path(out), pick_device(device)
+    check_counts(runs=runs, samples=min(samples, default=0))
     claim_folder(out, settings)
     for cell in _cells(methods, samples, device):
         done = {(run["dataset"], run["run"]) for r in records_of(out, cell) for run in r["runs"]}
@@ -267,8 +267,6 @@ def _cells(methods: Sequence[str], samples: Sequence[int], device: str) -> list[
     """Return the cells to train, the cheap ones first."""
     for name in methods:
         check_name("method", name, METHODS)
-    if not samples or min(samples) < 1:
-        raise ConfigError(f"samples must be positive numbers, got {tuple(samples)}")
     chosen = methods or [name for name in METHODS if device != "cpu" or name not in LONG]
     cells = {StudyCell(name, M) for name in chosen if name in FIGURE_2 for M in samples}
     cells |= {StudyCell(name, 0 if name in NO_SAMPLES else max(samples)) for name in chosen}

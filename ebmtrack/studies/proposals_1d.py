@@ -31,7 +31,7 @@ from ebmtrack.studies.proposals_1d_methods import (
     negative_log_likelihood,
     training_data,
 )
-from ebmtrack.studies.records import claim_folder, markdown_table
+from ebmtrack.studies.records import check_counts, claim_folder, markdown_table
 
 RELEASED = {  # the released code as it is, 4 models each, mean (experiment 2) or a few models (experiment 1)
     "fixed": ("0.074 to infinite", "1.829"),
@@ -65,10 +65,11 @@ def study_proposals(
         compiled: Whether to use torch.compile.
 
     Raises:
-        ConfigError: An unknown method, or an `out` with other settings.
+        ConfigError: An unknown method, no run or sample, or an `out` with other settings.
     """
     out, device = Path(out), pick_device(device)
     chosen = [check_name("method", name, METHODS) for name in methods or METHODS]
+    check_counts(runs=runs, samples=samples)
     claim_folder(out, settings)
     for method in chosen:
         cell = StudyCell(method, 0 if method in WITHOUT_SAMPLES else samples)

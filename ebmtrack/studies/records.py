@@ -23,6 +23,13 @@ def claim_folder(out: Path, settings: Any) -> None:
     files.write_text(path, text)
 
 
+def check_counts(**counts: int | None) -> None:
+    """Raise ConfigError if an option of this name is a number below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {value}")
+
+
 def missing_runs(out: Path, names: Iterable[str]) -> list[str]:
     """Return the names of runs that `out` does not hold."""
     return [name for name in names if not (out / "runs" / f"{name}.json").exists()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,12 +22,20 @@ from ebmtrack.regression.measures import evaluate, predictions, refined_error
 from ebmtrack.regression.network import RegressionNet
 from ebmtrack.regression.synthetic import DRAWINGS
 from ebmtrack.regression.training import RegressionSettings, open_examples, plan_of
-from ebmtrack.studies.records import markdown_table
+from ebmtrack.studies.records import check_counts, claim_folder, markdown_table
 from ebmtrack.training.run import train
 
 COMPARED = ("l2", "mdn", "energy-nce", "proposal", "teacher")
 COLUMNS = ("mae", "nll", "coverage_50", "coverage_90", "width_90", "nll_is", "ess", "nll_q")
 BIAS = 0.5  # of the labels' deviation: how far off the biased starts of refinement are
+
+
+@dataclass(frozen=True)
+class RegressionStudySettings:
+    """The settings that all trainings under a folder share."""
+
+    steps: int
+    noise: int
 
 
 def study_regressions(
@@ -46,8 +55,13 @@ def study_regressions(
         steps: Optimiser steps, batches of 32.
         noise: Samples M for each label.
         log: Is told of each training.
+
+    Raises:
+        ConfigError: An unknown method, no run, or an `out` with other settings.
     """
+    check_counts(runs=runs, steps=steps, samples=noise)
     pairs = [_pair(name) for name in methods or COMPARED]
+    claim_folder(out, RegressionStudySettings(steps, noise))
     for seed in range(runs):
         for task in DRAWINGS:
             chosen = [method for wanted, method in pairs if wanted in ("", task)]

@@ -7,7 +7,6 @@ they were made are refused beside frames of another one.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import re
@@ -22,8 +21,8 @@ from ebmtrack.errors import DatasetError
 from ebmtrack.images import read_size_wh
 from ebmtrack.videos.image_store import wrong_size
 from ebmtrack.videos.index_cache import stamp
-from ebmtrack.videos.sequence import Frames, Sequence
-from ebmtrack.videos.text import read_text, split_lines
+from ebmtrack.videos.sequence import Frames, Sequence, visible_paths
+from ebmtrack.videos.text import parse_csv, read_text, split_lines
 
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
@@ -36,7 +35,7 @@ Sizes = list[tuple[int, frozenset[Size]]]  # frames from 0, and the sizes that l
 def find_labels(place: Path) -> Path | None:
     """Return the file of labels in a sequence's folder, or its folder `labels` of YOLO files; None without them."""
     found = [place / name for name in FILES if (place / name).is_file()]
-    if not found and any((place / "labels").glob("*.txt")):
+    if not found and yolo_files(place / "labels"):
         found = [place / "labels"]
     if len(found) > 1:
         raise DatasetError(f"{place}: {found[0].name} or {found[1].name}? Keep one file of labels")
@@ -114,7 +113,7 @@ def _check_sizes(path: Path, files: list[Path]) -> None:
         first_of.setdefault(sizes, frame)
     for sizes, frame in first_of.items():
         if sizes and 0 <= frame < len(files) and _size_wh(files[frame]) not in sizes:
-            raise wrong_size(files[frame], _size_wh(files[frame]), min(sizes), str(path))
+            raise wrong_size(files[frame], _size_wh(files[frame]), min(sizes), str(_size_file(path)))
 
 
 def _json_sizes(path: Path) -> Sizes:
@@ -133,12 +132,19 @@ def _cvat_sizes(path: Path) -> Sizes:
 
 def _mot_sizes(path: Path) -> Sizes:
     """Return the size in MOTChallenge's seqinfo.ini, if that is there."""
-    place = (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
+    place = _size_file(path)
     data = place.read_bytes() if place.is_file() else b""
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace").lower()
     matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*([^\s;#]+)\s*([;#].*)?", line) for line in text.splitlines()]
     found = {match[1]: match[2] for match in matches if match}
     return [(0, _size_in(found.get("width"), found.get("height")))]
+
+
+def _size_file(path: Path) -> Path:
+    """Return the file that declares the size of a file of labels' frames: of MOTChallenge's a seqinfo.ini."""
+    if path.suffix != ".txt":
+        return path
+    return (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
 
 
 def _size_in(width: Any, height: Any) -> frozenset[Size]:
@@ -171,11 +177,11 @@ def _add(tracks: Tracks, path: Path, target: int, frame: int, box_xywh: list[flo
 
 def _read_csv(path: Path) -> Tracks:
     tracks: Tracks = {}
-    for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
+    for number, row in parse_csv(read_text(path), path)[1]:
         try:
             box = [float(row[key]) for key in "xywh"]
             target, frame = int(row.get("id") or 1), int(row["frame"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             what = "no column" if isinstance(error, KeyError) else "not a number:"
             raise DatasetError(f"{path}, line {number}: {what} {error}; it needs frame,id,x,y,w,h") from error
         if row.get("verdict") not in LOST:
@@ -226,12 +232,15 @@ def _read_cvat(path: Path) -> Tracks:
     return tracks
 
 
+def yolo_files(folder: Path) -> list[Path]:
+    """Return a folder's YOLO files in the order of their names; the list of classes that LabelImg adds is none."""
+    return [file for file in visible_paths(folder.glob("*.txt")) if file.name != "classes.txt"]
+
+
 def _read_yolo(path: Path, files: list[Path]) -> Tracks:
     """Read a folder of YOLO files; the class is the target, and boxes are parts of the frame."""
-    by_stem, tracks = {file.stem: number for number, file in enumerate(files)}, Tracks()
-    for file in sorted(path.glob("*.txt")):
-        digits = re.findall(r"\d+", file.stem)
-        frame = by_stem.get(file.stem, int(digits[-1]) if digits else -1)
+    tracks: Tracks = {}
+    for file, frame in _yolo_frames(path, files).items():
         for number, line in enumerate(split_lines(read_text(file)), 1):
             try:
                 kind, x, y, w, h = (float(word) for word in line.split()[:5])
@@ -240,3 +249,31 @@ def _read_yolo(path: Path, files: list[Path]) -> Tracks:
                 raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
             _add(tracks, file, target, frame, [x - w / 2, y - h / 2, w, h])
     return tracks
+
+
+def _yolo_frames(path: Path, files: list[Path]) -> dict[Path, int]:
+    """Return the frame of each YOLO file: by the frames' names if all files have those, or by numbers from 0.
+
+    `ebmtrack track` counts from 0 whatever the frames are called, and its files begin with frame_000000. Of all others
+    a file without its frame is refused if another one has it: nobody can know which frame is meant.
+    """
+    labels, by_stem = yolo_files(path), {file.stem: number for number, file in enumerate(files)}
+    strays = [file for file in labels if file.stem not in by_stem]
+    if not strays:
+        return {file: by_stem[file.stem] for file in labels}
+    if len(strays) < len(labels) and not _are_ours(labels):
+        raise DatasetError(f"{strays[0]}: no frame is called {strays[0].stem}; remove it or rename it like its frame")
+    file_of: dict[int, Path] = {}
+    for file in labels:
+        digits = re.findall(r"\d+", file.stem)
+        if not digits:
+            raise DatasetError(f"{file}: no frame is called {file.stem}; rename it like its frame or by number, from 0")
+        first = file_of.setdefault(int(digits[-1]), file)
+        if first is not file:
+            raise DatasetError(f"{file}: has the number of {first.name}; rename both like their frames")
+    return {file: number for number, file in file_of.items()}
+
+
+def _are_ours(labels: list[Path]) -> bool:
+    """Return whether YOLO files have the names that `ebmtrack track` gives them."""
+    return labels[0].stem == "frame_000000" and all(re.fullmatch(r"frame_\d{6,}", file.stem) for file in labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +36,11 @@ def read_text(path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
         data = path.read_bytes()
     except (OSError, ValueError) as reason:  # ValueError: a null byte in the name
         raise error(f"{path}: cannot be read as text ({reason})") from reason
+    return decode_text(data, path, error)
+
+
+def decode_text(data: bytes, path: str | os.PathLike, error: type[EbmtrackError] = DatasetError) -> str:
+    """Return the text of a file's bytes, UTF-8 with or without a byte order mark; `error` with the line otherwise."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
@@ -49,6 +55,33 @@ def read_text(path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
 def split_lines(text: str) -> list[str]:
     """Return the lines without their ends (any of \\n, \\r\\n, \\r) and without blank lines at the end of the file."""
     return text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n") if text.strip() else []
+
+
+def parse_csv(
+    text: str, path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the columns and rows of a CSV file with a header: for each row its line (from 1) and its fields by column.
+
+    A row is one line: a quotation mark without its pair would otherwise take in the rows after it. Blank lines are left
+    out, and a short row has no fields for the last columns.
+
+    Args:
+        text: The file's text.
+        path: The file, for the error.
+        error: The class of the error to raise.
+
+    Raises:
+        EbmtrackError: `error` with file and line for a quotation mark without its pair.
+    """
+    rows = []
+    for number, line in enumerate(split_lines(text), 1):
+        try:
+            rows.append((number, next(csv.reader([line], strict=True), [])))
+        except csv.Error as reason:
+            raise error(f"{path}, line {number}: {line[:80]!r} is no row of a CSV file ({reason})") from reason
+    rows = [(number, fields) for number, fields in rows if fields]
+    columns = rows[0][1] if rows else []
+    return columns, [(number, dict(zip(columns, fields))) for number, fields in rows[1:]]
 
 
 def split_words(line: str) -> list[str]:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.viewers.results import ENDINGS, layout_of
+from ebmtrack.viewers.results import ENDINGS, check_yolo_folder, layout_of
 from ebmtrack.viewers.source_names import is_url, without_password
 from ebmtrack.viewers.video_file import check_is_not_source, checked_video_path
 
@@ -28,7 +28,7 @@ def checked_outputs(
         layout: Layout of the boxes, by default that of the ending.
 
     Raises:
-        ConfigError: If a layout or ending is unknown, or if a path cannot be written.
+        ConfigError: If a layout or ending is unknown, if a path cannot be written, or if YOLO's folder holds labels.
     """
     if boxes is not None and Path(boxes).is_dir() and "yolo" not in (layout, ENDINGS.get(Path(boxes).suffix.lower())):
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes, or --layout yolo")
@@ -37,8 +37,8 @@ def checked_outputs(
         _check_writable(output)
     if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
         raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
-    if boxes is not None:
-        layout_of(boxes, layout)
+    if boxes is not None and layout_of(boxes, layout) == "yolo":
+        check_yolo_folder(Path(boxes))
     for output in (save, boxes):
         if output is not None and Path(output).is_file():
             print(f"note: {output} is there; this run writes over it")

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_text
+from ebmtrack.videos.labels import yolo_files
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
 ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
@@ -316,15 +317,28 @@ def _write_pytracking(path: Path, rows: Sequence[FrameResult]) -> list[Path]:
 
 
 def _write_yolo(path: Path, rows: Sequence[FrameResult], info: ResultInfo) -> list[Path]:
-    """Write a folder of YOLO labels, a file for each frame: class, middle x, y, width, height in parts of the frame."""
+    """Write a folder of YOLO labels, a file for each frame: class, middle x, y, width, height in parts of the frame.
+
+    Frame 0 always has a file, be it empty: by it `videos.labels` knows that numbers count from 0, whatever the frames
+    are called.
+    """
     width, height = info.size_wh
     if width < 1 or height < 1:
         raise ConfigError(f"{path}: YOLO's labels are parts of the frame: its size must be known")
-    for frame in sorted({row.frame for row in rows}):
-        lines = []
-        for row in (row for row in rows if row.frame == frame and row.found):
-            x, y, w, h = row.box_xywh
-            values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            lines.append(f"{row.id - 1} " + " ".join(f"{value:.6f}" for value in values) + "\n")
-        write_text(path / f"frame_{frame:06d}.txt", "".join(lines))
+    lines: dict[str, list[str]] = {f"frame_{frame:06d}.txt": [] for frame in sorted({0, *(row.frame for row in rows)})}
+    check_yolo_folder(path, lines)
+    for row in filter(lambda row: row.found, rows):
+        x, y, w, h = row.box_xywh
+        values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+        text = f"{row.id - 1} " + " ".join(f"{value:.6f}" for value in values) + "\n"
+        lines[f"frame_{row.frame:06d}.txt"].append(text)
+    for name, texts in lines.items():
+        write_text(path / name, "".join(texts))
     return [path]
+
+
+def check_yolo_folder(path: Path, names: Container[str] = ()) -> None:
+    """Raise ConfigError if a folder holds YOLO labels besides those of `names`: new ones would mix with them."""
+    others = [file for file in yolo_files(path) if file.name not in names]
+    if others:
+        raise ConfigError(f"{path} holds labels already, such as {others[0].name}: move them or name another folder")

@@ -78,7 +78,8 @@ def export_network(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    ships = (Path(packaged.__file__).parent / f"{weights}.safetensors").is_file()  # beside a folder of its name, too
+    is_name = Path(weights or "").name == str(weights)  # a path is a folder, whatever lies beside it
+    ships = is_name and (Path(packaged.__file__).parent / f"{weights}.safetensors").is_file()
     if is_exported(weights) and not ships:
         raise ConfigError(f"{weights} is an exported network already: give it as --weights when tracking")
     path = resolve_weights(weights)

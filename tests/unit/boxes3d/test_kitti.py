@@ -214,6 +214,6 @@ def test_study(tmp_path):
     table = study.study_boxes3d(tmp_path, 1, settings, told.append)
     assert "| start boxes |" in table and (tmp_path / "table.md").read_text() == table
     assert study.study_boxes3d(tmp_path, 1, settings, told.append) == table and len(told) == 1
-    with pytest.raises(ConfigError, match="runs and steps must be at least 1, got 0 and 2"):
+    with pytest.raises(ConfigError, match="--runs must be at least 1, got 0"):
         study.study_boxes3d(tmp_path, 0, settings)
     assert (tmp_path / "scene.png").stat().st_size > 5000

@@ -538,6 +538,17 @@ def test_convert_writes_parameters_that_fit_beside_networks_of_ours(tmp_path):
     assert not (tmp_path / "again_parameters.py").exists()
 
 
+def test_convert_leaves_edited_parameters_alone(tmp_path):
+    """And says so; unedited ones are written again without a word."""
+    save_checkpoint(tmp_path / "a.safetensors", dimp18(), run={}, dtype=torch.float16)
+    path = tmp_path / "mine_parameters.py"
+    for _ in range(2):
+        assert "is left" not in convert(tmp_path / "a.safetensors", tmp_path / "mine.pth.tar")
+    path.write_text(path.read_text() + "# my own change\n")
+    text = convert(tmp_path / "a.safetensors", tmp_path / "mine.pth.tar")
+    assert "mine_parameters.py is left as it is" in text and path.read_text().endswith("# my own change\n")
+
+
 def test_convert_refuses_odd_targets(tmp_path):
     save_checkpoint(tmp_path / "a.safetensors", dimp18(), run={}, dtype=torch.float16)
     before = (tmp_path / "a.safetensors").read_bytes()

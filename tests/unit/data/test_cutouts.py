@@ -110,6 +110,13 @@ def test_an_outline_that_is_not_believable_is_refused(image, box):
     assert cut_out(image, box) is None
 
 
+@pytest.mark.parametrize("margin", [2, 3])
+def test_a_box_that_fills_a_large_image_is_refused(margin: int):
+    """After scaling, no pixel is left around it from which the background could be learned."""
+    image = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)
+    assert cut_out(image, (margin, margin, 2000 - 2 * margin, 1500 - 2 * margin)) is None
+
+
 def test_a_cross_is_believed():
     """Its outline is 1.3 times its hull's, and it fills 0.6 of it."""
     piece = cut_out(shape(*CROSS), BOX)

@@ -28,6 +28,7 @@ from ebmtrack.detection.detector import (
 from ebmtrack.detection.host import SMALL_HOST, Boxes, Host, load_host
 from ebmtrack.detection.photographs import CategoryLabels, PhotographBatches, read_photographs
 from ebmtrack.detection.refine import STEP_LENGTHS
+from ebmtrack.detection.running import detect_in_picture, evaluate
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError
 from ebmtrack.training.command import settings_for
 
@@ -266,6 +267,27 @@ def test_photographs_and_labels(coco, tmp_path):
     (tmp_path / "bad.json").write_text('{"images": []}')
     with pytest.raises(DatasetError, match="no annotation file of COCO's kind"):
         read_photographs(tmp_path / "bad.json", tmp_path)
+
+
+@pytest.mark.parametrize("box", ["[1, 2, 30, NaN]", "[1, 2, NaN, 30]", "[NaN, 2, 30, 30]", "[1, 2, Infinity, 30]"])
+def test_boxes_that_are_no_numbers_are_left_out(tmp_path, box):
+    boxes = ", ".join(f'{{"image_id": 1, "category_id": 1, "bbox": {each}}}' for each in (box, "[1, 2, 30, 40]"))
+    head = '{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "x"}], "annotations": '
+    (tmp_path / "a.json").write_text(f"{head}[{boxes}]}}")
+    assert read_photographs(tmp_path / "a.json", tmp_path)[0][0].boxes_xyxy.tolist() == [[1, 2, 31, 42]]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_photograph_is_refused(tmp_path, limit):
+    with pytest.raises(ConfigError, match=f"--limit must be at least 1, got {limit}"):
+        evaluate(tmp_path / "none.safetensors", tmp_path, "val2017", "none.pth", limit)
+
+
+def test_a_picture_is_not_written_over(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    with pytest.raises(ConfigError, match="a.png: is the picture itself"):
+        detect_in_picture(tmp_path / "none.safetensors", tmp_path / "a.png", tmp_path / "a.png", "none.pth", 0.5)
+    assert (tmp_path / "a.png").read_bytes() == b"picture"
 
 
 def test_average_precision_of_known_cases(coco):

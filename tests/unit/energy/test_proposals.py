@@ -207,6 +207,13 @@ def test_quantiles_of_equal_weights_are_the_ordinary_ones():
     assert P.quantiles(torch.zeros(1, 1), torch.ones(1, 1, 2), (0.1, 0.9)).tolist() == [[[1, 1], [1, 1]]]
 
 
+@pytest.mark.parametrize("weights, samples", [(torch.float32, torch.bfloat16), (torch.float32, torch.float64)])
+def test_quantiles_have_the_dtype_of_the_samples(weights: torch.dtype, samples: torch.dtype):
+    y = torch.tensor([[3.0], [1.0], [2.0]], dtype=samples)
+    found = P.quantiles(torch.full((3,), -math.log(3), dtype=weights), y, (0.25, 0.5))
+    torch.testing.assert_close(found, torch.tensor([[1.25], [2.0]], dtype=samples), atol=1e-6, rtol=0)
+
+
 def test_wrong_shapes_are_refused():
     q = mixture(2)
     with pytest.raises(ConfigError, match="means"):

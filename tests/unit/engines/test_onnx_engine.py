@@ -311,6 +311,15 @@ def test_int8_needs_pictures_and_precisions_are_known(folder, engine, tmp_path):
         export_network(folder / "net.safetensors", tmp_path / "out", "int4")
 
 
+def test_an_exported_folder_is_not_taken_for_the_file_beside_it(folder, tmp_path):
+    """net/ beside net.safetensors, as the networks that ship are; before, the file was exported."""
+    shutil.copy(folder / "net.safetensors", tmp_path / "net.safetensors")
+    shutil.copytree(folder / "out", tmp_path / "net")
+    with pytest.raises(ConfigError, match="net is an exported network already"):
+        export_network(tmp_path / "net", tmp_path / "again", note=None)
+    assert not (tmp_path / "again").exists()
+
+
 def test_the_verb_export_writes_a_network(folder, tmp_path, capsys):
     """The engine reads it, and the lines say how large it is and how far from PyTorch."""
     file, out = str(folder / "net.safetensors"), tmp_path / "out"

@@ -323,6 +323,30 @@ def test_others_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert "or give --results FOLDER if eval had --out FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.filterwarnings("always")
+def test_peers_without_the_sequences_are_said_to_be_left_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    entries = {"ECO": {"sequences": {"zzz": {"auc": 0.7}}}, "near": {"sequences": {"seq0": {"auc": 0.5}}}}
+    (tmp_path / "peers.json").write_text(json.dumps({"trackers": entries}))
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "none")]
+    where += ["--page", str(tmp_path / "page.html"), "--peers", str(tmp_path / "peers.json"), "--no-pages"]
+    assert cli.main(where) == 0
+    error = capsys.readouterr().err
+    assert "peers.json: ECO is left out" in error and "near is left out" not in error
+
+
+def test_others_of_our_names_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Their results would take the place of ours, or of each other's."""
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
+    where += ["--page", str(tmp_path / "page.html"), "--others"]
+    assert cli.main([*where, "good", str(foreign(place, tmp_path))]) == 2
+    assert "good is a set-up in " in capsys.readouterr().err
+    assert cli.main([*where, "a", str(tmp_path), "--others", "a", str(place)]) == 2
+    assert "--others names a twice" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+
+
 def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:
     """Ours begin with the box that the tracker was given; a folder with another first box is refused."""
     root = make_sequences(tmp_path, 1)

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebmtrack.checkpoints.convert import convert
@@ -151,6 +152,16 @@ def test_conversion_writes_the_entries_of_the_trunk(net, tmp_path):
     assert all(value.equal(entries[name]) for name, value in net.feature_extractor.state_dict().items())
     with pytest.raises(ConfigError, match="unknown backbone 'efficientnet_lite'.*efficientnet_lite0"):
         convert(tmp_path / "lite.pth", tmp_path / "l.safetensors", backbone="efficientnet_lite")
+
+
+def test_conversion_keeps_its_source(net, tmp_path):
+    """The whole published file, of which the converted one holds a part."""
+    source = tmp_path / "lite.safetensors"
+    save_file({name: value.clone() for name, value in published(net.feature_extractor).items()}, source)
+    before = source.read_bytes()
+    with pytest.raises(ConfigError, match="lite.safetensors: is the source itself"):
+        convert(source, source, backbone=LITE)
+    assert source.read_bytes() == before
 
 
 def test_conversion_refuses_files_of_something_else(net, tmp_path):

@@ -56,4 +56,5 @@ def test_names(monkeypatch):
     monkeypatch.setattr(Tracker, "from_pretrained", lambda *chosen: chosen)
     assert EbmTracker().name == "ebmtrack_dimp18_nce_plus"
     assert EbmTracker("super_dimp", "a.safetensors", "cuda").tracker == ("super_dimp", "a.safetensors", "cuda")
+    assert EbmTracker("/my set-ups/mine.py").name == "ebmtrack_mine"
     assert EbmTracker(PARAMS).name == "ebmtrack_custom" and EbmTracker(name="mine").name == "mine"

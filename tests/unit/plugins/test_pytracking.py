@@ -19,6 +19,7 @@ import torch
 import ebmtrack
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.commands import main as cli
+from ebmtrack.engines.atom_engine import AtomEngine
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.plugins import hook as _hook
@@ -282,6 +283,29 @@ def test_missing_weights_name_the_places_that_were_searched(host, checkout, caps
 def test_weights_of_another_kind_are_refused(host, capsys):
     with pytest.raises(ConfigError, match="another kind of classifier"):
         plugin.HostTracker(plugin.parameters_of("prdimp18", weights="random", device="cpu"))
+
+
+def test_the_classifier_is_the_set_ups(host, checkout):
+    """An ATOM set-up is tracked by ATOM's classifier, as the library does; the same file serves DiMP's beside it."""
+    atom = plugin.parameters_of("atom_energy", "cpu", weights="random", sample_size=144, not_found_threshold=-10.0)
+    ours = plugin.HostTracker(atom)
+    assert type(ours.tracker.engine) is AtomEngine
+    ours.initialize(FRAMES[0], {"init_bbox": BOX})
+    library = Tracker.from_pretrained(plugin._tracker_params(atom), checkout / "networks/random.safetensors", "cpu")
+    library.init(FRAMES[0], BOX)
+    assert ours.track(FRAMES[1])["target_bbox"] == list(library.update(FRAMES[1]).box_xywh)
+    dimp = plugin.HostTracker(plugin.parameters_of("dimp18_nce_plus", "cpu", weights="random"))
+    assert type(dimp.tracker.engine) is TorchEngine
+
+
+def test_other_search_regions_than_in_training_are_warned_of(host, checkout):
+    """As the library warns; the set-up that the network was trained for gives no warning, which would be an error."""
+    path = checkout / "networks/settled.safetensors"
+    save_checkpoint(path, dimp18(), run={}, settings={"sample_size": 288, "search_factor": 5.0}, dtype=torch.float16)
+    plugin.HostTracker(plugin.parameters_of("dimp18_nce_plus", "cpu", weights="settled"))
+    with pytest.warns(UserWarning, match="searches regions of 144 pixels at 3 .*trained on 288 pixels at 5"):
+        other = {"sample_size": 144, "search_factor": 3.0}
+        plugin.HostTracker(plugin.parameters_of("dimp18_nce_plus", "cpu", weights="settled", **other))
 
 
 def test_hosts_own_networks_are_found_and_read(host, checkout):

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.plugins import vot_setup
 from ebmtrack.tracking.tracker import MultiTracker
 from ebmtrack.viewers.demo_sequence import demo_sequence
+from tests.support import REPOSITORY
 
 trax = pytest.importorskip("trax", reason="vot-trax is not installed: pip install 'ebmtrack[vot]'")
 
@@ -184,6 +186,29 @@ def test_init_keeps_what_others_wrote(tmp_path):
         text = path.read_text()
         assert text.startswith(before) and text.endswith("\n\n" + after) and text.count("[ebmtrack_") == 1
     assert shlex.split(section(path)["command"])[-2:] == ["--weights", str(weights)]
+
+
+def test_init_takes_a_set_up_by_its_path(tmp_path, monkeypatch):
+    """The toolkit runs the tracker elsewhere: its path is absolute, and the entry has the set-up's name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(REPOSITORY / "tracker_params/dimp18_nce_plus.py", "mine.py")
+    vot_setup.init("./mine.py", tmp_path)
+    entry = section(tmp_path / "trackers.ini", "ebmtrack_mine")
+    assert entry["label"] == "ebmtrack mine"
+    command = shlex.split(entry["command"])
+    assert command[command.index("--params") + 1] == str(tmp_path / "mine.py")
+
+
+def test_init_replaces_an_entry_with_comments(tmp_path):
+    """One after the name, and one between options, which stays; the entry after it stays to the letter."""
+    path, after = tmp_path / "trackers.ini", "# the last\n[B]\ncommand: b --x\n"
+    old = "[ebmtrack_dimp18_nce_plus]  # mine\n# faster\ncommand = python -m ebmtrack.plugins.vot\nlabel = x\n\n"
+    path.write_text(old + after)
+    for _ in range(2):
+        vot_setup.init("dimp18_nce_plus", tmp_path)
+        entry, text = section(path), path.read_text()
+        assert entry["label"] == "ebmtrack dimp18_nce_plus" and shlex.split(entry["command"])[0] == sys.executable
+        assert text.count("# faster") == 1 and text.endswith("\n\n" + after) and text.count("command") == 2
 
 
 @pytest.mark.parametrize(

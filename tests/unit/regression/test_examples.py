@@ -10,8 +10,9 @@ import pytest
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import DatasetError
 from ebmtrack.images import write_picture
-from ebmtrack.regression.examples import LAYOUTS, has_split, read_biwi, read_csv, read_utkface
+from ebmtrack.regression.examples import LAYOUTS, read_biwi, read_csv, read_utkface, splits_of
 from ebmtrack.regression.synthetic import DRAWINGS, draw_examples
+from ebmtrack.regression.training import RegressionSettings, open_examples
 
 
 def picture(path, value: int, side: int = 20) -> None:
@@ -53,6 +54,8 @@ def test_csv_files(tmp_path):
         ([("image", "age"), ("nowhere.png", "3")], "nowhere.png"),
         ([("image", "age")], "no rows"),
         ([("image",), ("pictures/0.png",)], "one to three columns"),
+        ([("age", "image"), ("3", "pictures/0.png"), ("4",)], "wrong.csv, line 3: names no image"),
+        ([("image", "age"), ("pictures/0.png", "3" * 200_000)], "wrong.csv, line 2: .*is no row of a CSV file"),
     ],
 )
 def test_wrong_csv_files_are_refused(tmp_path, rows, match):
@@ -62,10 +65,45 @@ def test_wrong_csv_files_are_refused(tmp_path, rows, match):
         read_csv(tmp_path / "wrong.csv", 8)
 
 
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        ('image,age\npictures/0.png,3\n\npictures/1.png,"4\n', "t.csv, line 4: .*is no row of a CSV file"),
+        ("image,\xe4lder\npictures/0.png,3\n".encode("latin-1"), "t.csv, line 1: not in UTF-8"),
+    ],
+)
+def test_csv_files_that_are_no_csv_or_no_text_are_refused(tmp_path, content, match):
+    csv_tree(tmp_path)
+    (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DatasetError, match=match):
+        read_csv(tmp_path / "t.csv", 8)
+
+
+@pytest.mark.parametrize("word", ["validation", "val", "Valid", " dev"])
+def test_a_csv_file_may_name_its_validation_rows(tmp_path, word):
+    """They validate, and all rows for training train; before, they were dropped in silence."""
+    csv_tree(tmp_path)
+    rows = [(f"pictures/{i % 3}.png", i, part) for i, part in enumerate(("train", "train", word, "test"))]
+    write_csv(tmp_path / "parts.csv", [("image", "age", "split"), *rows])
+    assert splits_of(tmp_path / "parts.csv") == {"train", "validation", "test"}
+    settings = RegressionSettings(out=tmp_path / "run", data=tmp_path / "parts.csv", image_size=8)
+    assert [part.labels.ravel().tolist() for part in open_examples(settings)] == [[0, 1], [2], [3]]
+
+
+@pytest.mark.parametrize("word", ["training set", "fold2", ""])
+def test_other_words_for_a_split_are_refused(tmp_path, word):
+    csv_tree(tmp_path)
+    rows = [("image", "age", "split"), ("pictures/0.png", 1, "train"), ("pictures/1.png", 2, word)]
+    write_csv(tmp_path / "parts.csv", rows)
+    with pytest.raises(DatasetError, match=f"parts.csv, line 3: split is '{word}', expected train, validation or test"):
+        open_examples(RegressionSettings(out=tmp_path / "run", data=tmp_path / "parts.csv", image_size=8))
+
+
 def test_utkface(tmp_path):
     """The ages are in the names, 21 to 60 alone; coral-cnn's lists, whose labels are age - 21, come first."""
     for name in ("9_0_0_1.jpg", "21_0_0_2.jpg", "60_1_2_3.jpg.chip.jpg", "61_1_1_4.jpg"):
         picture(tmp_path / name, 90)
+    (tmp_path / "._21_0_0_2.jpg").write_bytes(b"\0\5\x16\7")  # of macOS
     assert read_utkface(tmp_path, 8).labels.tolist() == [[21], [60]]
     write_csv(tmp_path / "utk_test.csv", [("", "file", "label"), (0, "60_1_2_3.jpg.chip.jpg", 39)])
     assert read_utkface(tmp_path, 8, "test").labels.tolist() == [[60]]
@@ -165,4 +203,4 @@ def test_a_bad_row_of_a_csv_file_is_named_by_its_line(tmp_path, row, what):
 
 def test_a_csv_file_that_is_not_there_is_an_error_of_the_data(tmp_path):
     with pytest.raises(DatasetError, match="no file .*t.csv"):
-        has_split(tmp_path / "t.csv")
+        splits_of(tmp_path / "t.csv")

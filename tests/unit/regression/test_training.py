@@ -213,8 +213,11 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert cli.main(["regress", "train"]) == 2 and "--csv" in capsys.readouterr().err
     assert cli.main(["regress", "predict", "--out", str(tmp_path / "run")]) == 2
     capsys.readouterr()
-    assert cli.main(["regress", "train", *common, "--epochs", "0"]) == 2
-    assert "--epochs must be above 0" in capsys.readouterr().err
+    for epochs in ("0", "nan", "inf"):
+        assert cli.main(["regress", "train", *common, "--epochs", epochs]) == 2
+        assert f"--epochs must be above 0 and finite, got {epochs}" in capsys.readouterr().err
+    assert cli.main(["regress", "train", *common, "--size", "0"]) == 2
+    assert "image_size must be at least 1, got 0" in capsys.readouterr().err
     assert cli.main(["regress", "train", "--csv", str(tmp_path / "none.csv"), "--method", "mdm"]) == 2
     assert "did you mean 'mdn'" in capsys.readouterr().err
 
@@ -242,6 +245,9 @@ def test_wrong_settings_are_refused_before_data_are_read():
         dataclasses.replace(TINY, steps=0)
     with pytest.raises(ConfigError, match="validate_every must be at least 1"):
         dataclasses.replace(TINY, validate_every=0)
+    for name in ("image_size", "noise", "components", "classes"):
+        with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+            dataclasses.replace(TINY, **{name: 0})
     with pytest.raises(ConfigError, match="flip_signs=.*one factor for each of age"):
         plan_of(dataclasses.replace(TINY, flip_signs=(-1.0, 1.0, -1.0)), drawn())
 

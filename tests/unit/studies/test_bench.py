@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.images import write_picture
 from ebmtrack.studies import bench_tracker as study
 from ebmtrack.studies.bench_tracker import STAGES, BenchOptions, Contender, bench, parse_contender
+from ebmtrack.studies.bench_worker import StageClock, measure, track_clip
 from ebmtrack.tracking.params import load_params
 
 
@@ -74,6 +80,18 @@ def test_several_targets_take_the_contenders_set_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(study, "measure_targets", lambda engine, params, *_: params)
     report = study.bench_targets(BenchOptions(("onnx@lite_nce_plus",), frames=1), 2)
     assert report["setup"]["params"] == "lite_nce_plus" and report["by_side"] == 2 * [load_params("lite_nce_plus")]
+
+
+def test_a_clip_of_one_frame_is_refused(tmp_path: Path) -> None:
+    """Tracking starts in it, and no frame is left to measure: the worker would start again without an end."""
+    write_picture(tmp_path / "0.png", np.zeros((60, 80, 3), np.uint8))
+    starts: list[object] = []
+    tracker = SimpleNamespace(init=lambda image, box_xywh: starts.append(image), update=None, mark=StageClock("cpu"))
+    steps = track_clip(tracker, str(tmp_path), (10, 10, 20, 20))
+    assert next(steps).frame.number == 0
+    with pytest.raises(ConfigError, match="has one frame, .*needs two or more"):
+        measure(islice(steps, 9), 3, tracker.mark)
+    assert len(starts) == 1
 
 
 def test_openvino_runs_what_onnx_runtime_runs() -> None:

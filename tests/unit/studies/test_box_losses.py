@@ -95,6 +95,12 @@ def test_a_study_resumes_and_tells_differences(tmp_path):
         box_study.box_study(tmp_path, prepare, [Run("l2", 4, 0)], TINY)
 
 
+@pytest.mark.parametrize("samples, seeds, name", [((0,), 1, "samples"), ((), 1, "samples"), ((128,), 0, "runs")])
+def test_runs_and_samples_are_counts(samples, seeds, name):
+    with pytest.raises(ConfigError, match=f"--{name} must be at least 1, got 0"):
+        box_study.all_runs((), samples, seeds)
+
+
 def test_the_same_run_gives_the_same_branch():
     pairs = make_pairs(12)
     one, two = (box_study.train_branch(pairs, Run("kld-is", 8, 3), TINY) for _ in range(2))

@@ -243,6 +243,8 @@ def test_bad_requests_and_broken_records(tmp_path):
         study_1d(tmp_path, methods=["nce-"], settings=TINY)
     with pytest.raises(ConfigError, match="samples"):
         study_1d(tmp_path, samples=(0,), settings=TINY)
+    with pytest.raises(ConfigError, match="--runs must be at least 1, got 0"):
+        study_1d(tmp_path, runs=0, settings=TINY)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "half.json").write_text('{"method": "nce"')
     with pytest.raises(ResultError, match="half.json"):

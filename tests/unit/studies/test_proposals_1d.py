@@ -117,6 +117,9 @@ def test_study_writes_a_table_and_goes_on(tmp_path):
     assert (tmp_path / "densities.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="did you mean 'learned-k4'"):
         study_proposals(tmp_path, methods=("learned-k44",), settings=TINY)
+    for name in ("runs", "samples"):
+        with pytest.raises(ConfigError, match=f"--{name} must be at least 1, got 0"):
+            study_proposals(tmp_path, settings=TINY, **{name: 0})
 
 
 def test_failed_runs_count_as_infinite():

@@ -95,9 +95,53 @@ def test_yolo_labels_of_other_tools_have_the_names_of_the_frames(tmp_path: Path)
     assert sequence.skip == 1 and sequence.boxes_xywh[0].tolist() == [30, 15, 20, 30]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("start", [0, 3])
+def test_yolo_labels_of_track_count_from_zero_whatever_the_frames_are_called(
+    tmp_path: Path, first: int, start: int
+) -> None:
+    """Frames of ffmpeg (from 1) have names like ours, one further on; files of macOS and LabelImg are no labels."""
+    place = tmp_path / "walk"
+    for frame in range(6):
+        save_image(place / "img" / f"frame_{first + frame:06d}.jpg", size_wh=SIZE_WH)
+    write_results(place / "labels", rows_of(1, range(start, 6)), INFO, "yolo")
+    (place / "labels" / "._frame_000000.txt").write_bytes(b"\0\5\x16\7")
+    (place / "labels" / "classes.txt").write_text("target\n")
+    sequence = open_dataset("folder", tmp_path).read("walk")
+    assert sequence.skip == start
+    np.testing.assert_allclose(sequence.boxes_xywh[:, 0], [5.0 + k for k in range(start, 6)], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "names, what",
+    [
+        (("0001", "0009"), "0009.txt: no frame is called 0009; remove it or rename it like its frame"),
+        (("a_1", "b_1"), "b_1.txt: has the number of a_1.txt"),
+        (("notes",), "notes.txt: no frame is called notes"),
+        (("clip_9",), "target 1, frame 9: .*there are 6 frames"),
+    ],
+)
+def test_yolo_labels_without_a_frame_are_named(tmp_path: Path, names: tuple[str, ...], what: str) -> None:
+    folder = clip(tmp_path / "walk") / "labels"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    with pytest.raises(DatasetError, match=what):
+        open_dataset("folder", tmp_path).read("walk")
+
+
+def test_folders_with_files_of_macos_alone_hold_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "._frame_000000.txt").write_bytes(b"\0\5\x16\7")
+    assert find_labels(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     "name, text, what",
     [
+        ("labels.csv", 'frame,id,x,y,w,h\n0,1,2,3,4,5\n\n1,1,"2,3,4,5\n' + "2,1,2,3,4,5\n" * 9, "line 4: .*is no row"),
+        ("labels.csv", 'frame,id,x,y,w,h,verdict\n0,1,2,3,4,5,"normal\n1,1,2,3,4,5,normal"\n', "line 2: .*is no row"),
+        ("labels.csv", f"frame,id,x,y,w,h\n0,1,{'2' * 200_000},3,4,5\n", "line 2: .*is no row"),
         ("labels.csv", "frame,id,x,y,w\n0,1,2,3,4\n", "line 2: .*it needs frame,id,x,y,w,h"),
         ("labels.csv", "frame,id,x,y,w,h\n0,1,2,3,four,5\n", "line 2: not a number"),
         ("labels.csv", "frame,id,x,y,w,h\n99,1,2,3,4,5\n", "target 1, frame 99: .*there are 6 frames"),
@@ -197,7 +241,7 @@ def test_spellings_of_seqinfo(tmp_path: Path, content: bytes) -> None:
     (place / "gt").mkdir()
     (place / "gt" / "gt.txt").write_text(DECLARED["gt/gt.txt"])
     (place / "seqinfo.ini").write_bytes(content)
-    with pytest.raises(DatasetError, match="80 x 60 pixels, but it was annotated as 9 x 9"):
+    with pytest.raises(DatasetError, match=r"80 x 60 pixels, but it was annotated as 9 x 9, .*seqinfo\.ini"):
         open_dataset("folder", tmp_path).read("walk")
 
 

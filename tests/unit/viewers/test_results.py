@@ -123,6 +123,21 @@ def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
         write_results(tmp_path / "more", ROWS, layout="yolo")
 
 
+def test_yolo_labels_do_not_mix_with_those_that_are_there(tmp_path):
+    """The same frames are written anew; labels of others stay, and are refused before tracking and when writing."""
+    for _ in range(2):
+        write_results(tmp_path / "r.yolo", ROWS, INFO)
+    before = {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()}
+    with pytest.raises(ConfigError, match="r.yolo holds labels already, such as frame_000001.txt: move them"):
+        write_results(tmp_path / "r.yolo", ROWS[:1], INFO)
+    for layout in ("yolo", None):
+        with pytest.raises(ConfigError, match="r.yolo holds labels already"):
+            checked_outputs("walk.mp4", tmp_path / "r.yolo", None, layout)
+    assert {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    assert checked_outputs("walk.mp4", tmp_path / "empty", None, "yolo") == (tmp_path / "empty", None)
+
+
 def test_the_bare_four_columns_hold_one_target_a_file(tmp_path):
     paths = write_results(tmp_path / "r.dat", ROWS, INFO, layout="pytracking")
     assert [path.name for path in paths] == ["r_1.dat", "r_2.dat"]
