@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ebmtrack.commands.options import Positional
+from ebmtrack.commands.options import Flat, Positional
+from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.errors import ConfigError
 from ebmtrack.names import match_spelling
 
@@ -114,14 +115,6 @@ class Pack:
             file of a data set.
         path: Folder of the source.
         out: Folder of the pack.
-        context: Side of a crop in target sizes; the picture's end cuts it.
-        output: Side of a crop in pixels at most; larger ones are scaled down.
-        quality: JPEG quality, 1 to 100.
-        png: Store PNG instead: no loss, several times as large.
-        every: Keep every N-th visible frame.
-        most_frames: Keep at most N frames of a video, evenly spread; 0 keeps all.
-        targets: Keep the first N targets only.
-        skip_damaged: Leave out what cannot be read, instead of stopping there.
         split: train, val, test or all; of COCO train2017 or val2017; of TrackingNet its sets, such as 0-3.
         exclude: File of sequences to leave out.
         part: Of a pool: what is trained on, what is held back, or all.
@@ -133,14 +126,7 @@ class Pack:
     name: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     path: Annotated[Positional[Path], tyro.conf.arg(metavar="PATH")]
     out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")]
-    context: float = 10.0
-    output: int = 576
-    quality: int = 90
-    png: bool = False
-    every: int = 1
-    most_frames: int = 0
-    targets: int | None = None
-    skip_damaged: bool = False
+    kept: Flat[PackSettings] = field(default_factory=PackSettings)
     split: str | None = None
     exclude: Path | None = None
     part: Literal["train", "validation", "all"] = "train"
@@ -150,23 +136,13 @@ class Pack:
 
     def run(self) -> None:
         """Write the packs and print what they hold."""
-        from ebmtrack.data.packing import PackSettings, write_pack
+        from ebmtrack.data.packing import write_pack
 
-        settings = PackSettings(
-            self.context,
-            self.output,
-            self.quality,
-            self.png,
-            self.every,
-            self.most_frames,
-            self.targets,
-            skip_damaged=self.skip_damaged,
-        )
         exclude = str(self.exclude) if self.exclude else None
         origin = {"path": str(self.path.resolve()), "split": self.split, "exclude": exclude}
         for place, source in self._sources().items():
             out = self.out / place
-            facts = write_pack(source, out, settings, self.threads, progress=True, origin=origin)
+            facts = write_pack(source, out, self.kept, self.threads, progress=True, origin=origin)
             megabytes = facts["bytes"] / 1e6
             print(f"{facts['frames']} crops of {facts['targets']} targets, {megabytes:.1f} MB, are in {out}")
             for line in facts["left_out"]:

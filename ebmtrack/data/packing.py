@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ebmtrack._version import __version__
+from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.data.store import FORMAT, INDEX_KEY, PACK_FILE, crop_size, file_crc, frame_key, load_lmdb, seal
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import replacing, write_text
@@ -37,36 +38,7 @@ if TYPE_CHECKING:
 PACKING_FILE = "packing.json"
 CHUNK = 64  # crops that are made before they are written
 FIRST_MAP_BYTES = 2**24
-
-
-@dataclasses.dataclass(frozen=True)
-class PackSettings:
-    """The part of its source that a pack keeps.
-
-    context: side of the window around the target, in target sizes sqrt(w h); the picture's end cuts it. output: pixels
-    of a crop's side; a larger window is scaled down to it, a smaller one keeps its pixels. quality: of JPEG, 1 to 100.
-    png: PNG instead, without loss. every: keep every N-th visible frame. most_frames: keep at most N of these, evenly
-    spread; 0 keeps all. targets: keep the first N targets. shard_frames: a file is closed with the target that fills it
-    with N crops. skip_damaged: leave out damaged frames, and name them in pack.json, instead of stopping.
-    """
-
-    context: float = 10.0
-    output: int = 576
-    quality: int = 90
-    png: bool = False
-    every: int = 1
-    most_frames: int = 0
-    targets: int | None = None
-    shard_frames: int = 5000
-    skip_damaged: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.context <= 100 or not 16 <= self.output <= 4096 or not 1 <= self.quality <= 100:
-            raise ConfigError("a pack needs a context of 1 to 100, an output of 16 to 4096 and a quality of 1 to 100")
-        if self.every < 1 or self.shard_frames < 1 or (self.targets is not None and self.targets < 1):
-            raise ConfigError("a pack needs every, targets and shard_frames of at least 1")
-        if self.most_frames < 0:
-            raise ConfigError(f"a pack needs most_frames of at least 0, got {self.most_frames}")
+DEFAULT_SETTINGS = PackSettings()
 
 
 @dataclasses.dataclass
@@ -107,7 +79,7 @@ def cut_crop(image: np.ndarray, window_xywh: np.ndarray, output: int) -> tuple[n
 def write_pack(
     source: Source,
     out: str | Path,
-    settings: PackSettings = PackSettings(),
+    settings: PackSettings = DEFAULT_SETTINGS,
     threads: int | None = None,
     progress: bool = False,
     origin: Mapping[str, object] | None = None,

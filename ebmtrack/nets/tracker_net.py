@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -85,30 +86,38 @@ class TrackerNet(nn.Module):
         Returns:
             The score maps (t, s, h', w') of every filter iterate, and the energies (t, s, P).
         """
-        n = train_images.shape[0]
-        if apart:
-            train, test = self._look(train_images), self._look(test_images)
-        else:
-            both = self._look(torch.cat([train_images, test_images]))
-            train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
+        train, test = look_at_both(self._look, (train_images,), (test_images,), apart)
         return self.compare(train, train_boxes_xyxy, test, candidate_boxes_xyxy)
 
     def compare(
         self, train: Layers, train_boxes_xyxy: Tensor, test: Layers, candidate_boxes_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Do what `forward` does, from layer2, layer3 and classification features (m, s, c, h, w) of the images."""
-        t = test[0].shape[0]
         scores = self._scores(train[2], train_boxes_xyxy, test[2])
-        vectors = self.bb_regressor.modulation(train[0][0], train[1][0], train_boxes_xyxy[0])
+        return scores, self.compare_boxes(train[:2], train_boxes_xyxy[0], test[:2], candidate_boxes_xyxy)
+
+    def compare_boxes(
+        self, train: Layers, reference_xyxy: Tensor, test: Layers, candidate_boxes_xyxy: Tensor
+    ) -> Tensor:
+        """Return the energies (t, s, P) of candidates, from layer2 and layer3 (m, s, c, h, w) of the images.
+
+        The first train image modulates; the target's boxes in it are `reference_xyxy` (s, 4).
+        """
+        t = test[0].shape[0]
+        vectors = self.bb_regressor.modulation(train[0][0], train[1][0], reference_xyxy)
         features = self.bb_regressor.features(test[0].flatten(0, 1), test[1].flatten(0, 1))
         modulation = (vectors[0].repeat(t, 1), vectors[1].repeat(t, 1))
         energies = self.bb_regressor(modulation, features, candidate_boxes_xyxy.flatten(0, 1))
-        return scores, energies.unflatten(0, test[0].shape[:2])
+        return energies.unflatten(0, test[0].shape[:2])
 
     def _look(self, images: Tensor) -> Layers:
         """Return layer2, layer3 and classification features (m, s, c, h, w) of images (m, s, 3, H, W)."""
+        return self.with_features(*self.layers(images))
+
+    def layers(self, images: Tensor) -> Layers:
+        """Return layer2 and layer3 (m, s, c, h, w) of images (m, s, 3, H, W)."""
         layer2, layer3 = self.feature_extractor(images.flatten(0, 1))
-        return self.with_features(*(layer.unflatten(0, images.shape[:2]) for layer in (layer2, layer3)))
+        return layer2.unflatten(0, images.shape[:2]), layer3.unflatten(0, images.shape[:2])
 
     def with_features(self, layer2: Tensor, layer3: Tensor) -> Layers:
         """Return layer2, layer3 (m, s, c, h, w) and the classification features that follow from them."""
@@ -121,6 +130,22 @@ class TrackerNet(nn.Module):
         with torch.autocast(first.device.type, enabled=False):
             filters = self.classifier.filter_optimizer(first, train_features.float(), train_boxes_xyxy)
             return [apply_filter(test_features.float(), w) for w in filters]
+
+
+def look_at_both(look: Callable[..., Layers], train: Layers, test: Layers, apart: bool = True) -> tuple[Layers, Layers]:
+    """Return what `look` makes of train and of test images.
+
+    Args:
+        look: tensors (m, s, ...) of m images, such as their pixels -> layers (m, s, ...).
+        train: the tensors of the train images.
+        test: the tensors of the test images.
+        apart: whether it looks at one after the other, so that batch norm has the statistics of each group; else at
+            all of them at once.
+    """
+    if apart:
+        return look(*train), look(*test)
+    n, both = len(train[0]), look(*(torch.cat(pair) for pair in zip(train, test)))
+    return tuple(layer[:n] for layer in both), tuple(layer[n:] for layer in both)
 
 
 def architecture(name: str) -> NetConfig:

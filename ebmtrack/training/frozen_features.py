@@ -23,7 +23,7 @@ from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.progress import progress_bar
 from ebmtrack.training.batches import plain_errors
-from ebmtrack.training.objective import Objective
+from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Batch
 
 
@@ -194,7 +194,19 @@ class FrozenPairs:
 
 
 class FrozenObjective(Objective):
-    """The box loss of batches of `FrozenPairs`, whose network begins behind the trunk."""
+    """The box loss of batches of `FrozenPairs`, whose network begins behind the trunk.
+
+    Raises:
+        ConfigError: the settings ask for a classifier loss.
+    """
+
+    def __init__(self, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
+        if settings.classifier_loss != "none":
+            raise ConfigError(
+                f"objective: classifier_loss={settings.classifier_loss} needs more than the pairs' features, on which "
+                "the box branch is trained alone; set objective.classifier_loss=none"
+            )
+        super().__init__(train_frames, settings, bfloat16)
 
     def _network(
         self, net: Any, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor

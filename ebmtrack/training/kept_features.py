@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.export.graphs import look_graph
 from ebmtrack.nets.backbone import fold_batch_norm
-from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.nets.tracker_net import Layers, TrackerNet, look_at_both
 from ebmtrack.training.objective import Objective
 from ebmtrack.training.plan import Batch
 
@@ -25,7 +25,7 @@ LAYERS = ("layer2", "layer3")
 
 
 class KeptFeatures(Dataset):
-    """Samples by number: `boxes_xywh` (f, 4), `layer2` and, if the whole trunk is frozen, `layer3`.
+    """Samples by number with `layer2` and, if the whole trunk is frozen, `layer3` instead of `crops`.
 
     The layers are (f, c, h, w), bfloat16.
 
@@ -58,7 +58,7 @@ class KeptFeatures(Dataset):
             self.session = single_threaded_session(self.graph)
         layers = self.session.run(list(self.layers), {"patches": sample["crops"].numpy().astype(np.float32)})
         features = {name: torch.from_numpy(layer).bfloat16() for name, layer in zip(self.layers, layers)}
-        return {**features, "boxes_xywh": sample["boxes_xywh"]}
+        return {**{name: value for name, value in sample.items() if name != "crops"}, **features}
 
 
 def sample_number(index: int, kept: int, uses: int) -> int:
@@ -84,22 +84,27 @@ class KeptObjective(Objective):
     ) -> tuple[list[Tensor], Tensor]:
         if "crops" in batch:
             return super()._network(net, batch, train_boxes_xywh, candidates_xyxy)
-        kept = (batch[name].to(candidates_xyxy.device) for name in LAYERS if name in batch)
-        layers = [_float_channels_last(layer) for layer in kept]
+        plain, n, boxes_only = cast(Any, net), self.train_frames, self.settings.classifier_loss == "none"
+        kept = [batch[name].to(candidates_xyxy.device).transpose(0, 1) for name in LAYERS if name in batch]
+        train, test = tuple(layer[: 1 if boxes_only else n] for layer in kept), tuple(layer[n:] for layer in kept)
+        train_boxes, apart = xywh_to_xyxy(train_boxes_xywh), self.settings.statistics == "apart"
+
+        def look(*kept: Tensor) -> Layers:
+            layers = _layers(plain.feature_extractor, *kept)
+            return layers if boxes_only else plain.with_features(*layers)
+
         with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
-            plain: Any = net
-            if len(layers) == 1:
-                pair = plain.feature_extractor.body(layers[0].flatten(0, 1))
-                layers = [layer.unflatten(0, layers[0].shape[:2]) for layer in pair]
-            both, n = plain.with_features(*layers), self.train_frames
-            train, test = tuple(part[:n] for part in both), tuple(part[n:] for part in both)
-            return plain.compare(train, xywh_to_xyxy(train_boxes_xywh), test, candidates_xyxy)
+            train, test = look_at_both(look, train, test, apart)
+            if boxes_only:
+                return [], plain.compare_boxes(train, train_boxes[0], test, candidates_xyxy)
+            return plain.compare(train, train_boxes, test, candidates_xyxy)
 
 
-def _float_channels_last(layer: Tensor) -> Tensor:
-    """Return a layer (s, f, c, h, w) of a batch as float32 (f, s, c, h, w), channels last."""
-    whole = layer.transpose(0, 1).float()
-    return whole.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, whole.shape[:2])
+def _layers(trunk: Any, *kept: Tensor) -> Layers:
+    """Return layer2 and layer3 (m, s, c, h, w) in float32; without a kept layer3 the trunk goes on from layer2."""
+    flat = [layer.flatten(0, 1).float().contiguous(memory_format=torch.channels_last) for layer in kept]
+    pair = flat if len(flat) == len(LAYERS) else trunk.body(*flat)
+    return tuple(layer.unflatten(0, kept[0].shape[:2]) for layer in pair)
 
 
 def trunk_graph(net: TrackerNet) -> bytes:

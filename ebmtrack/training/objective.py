@@ -17,6 +17,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.classifier import FEATURE_STRIDE, distance_maps
+from ebmtrack.nets.tracker_net import look_at_both
 from ebmtrack.training.plan import Batch, Logs, Share
 
 BoxLossName = Literal["nce_plus", "nce", "kld_is", "ml_is", "iou"]
@@ -350,13 +351,5 @@ def box_energies(
         candidates_xyxy: (t, s, P, 4).
         apart: whether the trunk's batch norm has the statistics of reference and test images apart.
     """
-    t, s = test_images.shape[:2]
-    if apart:
-        first, rest = net.feature_extractor(reference), net.feature_extractor(test_images.flatten(0, 1))
-    else:
-        both = net.feature_extractor(torch.cat([reference[None], test_images]).flatten(0, 1))
-        first, rest = tuple(layer[:s] for layer in both), tuple(layer[s:] for layer in both)
-    modulation = net.bb_regressor.modulation(*first, reference_xyxy)
-    modulation = tuple(vector.repeat(t, 1) for vector in modulation)
-    features = net.bb_regressor.features(*rest)
-    return net.bb_regressor(modulation, features, candidates_xyxy.flatten(0, 1)).unflatten(0, (t, s))
+    first, rest = look_at_both(net.layers, (reference[None],), (test_images,), apart)
+    return net.compare_boxes(first, reference_xyxy, rest, candidates_xyxy)

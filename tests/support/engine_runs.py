@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.engines.base import Ascent, Engine, FirstFrame, InnerLook, WholeLook
-from ebmtrack.engines.export.network import export_network
 from ebmtrack.nets.tracker_net import TrackerNet
 from tests.support.golden import arrays, image
 
@@ -19,6 +19,8 @@ STEPS = Ascent(10, 2.5e-3, 2.5e-3, True)
 
 def write_exported(net: TrackerNet, folder: Path) -> Path:
     """Write a network as `net.safetensors`, and exported in float32 in the folder `out`, which is returned."""
+    from ebmtrack.engines.export.network import export_network
+
     save_checkpoint(folder / "net.safetensors", net, run={})
     export_network(folder / "net.safetensors", folder / "out", note=None)
     return folder / "out"
@@ -51,6 +53,17 @@ def check_golden_climb(engine: Engine) -> None:
     assert np.allclose(climb.energies[0], values, rtol=1e-4, atol=1e-4)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     assert np.allclose(engine.energies(sight.features, corners), golden["energy/values"], rtol=1e-4, atol=1e-4)
+
+
+def check_copies_learn_alone(engine: Engine) -> None:
+    """Check that a copy of a model learns without the model; regions and engines are shared, not copied."""
+    model, region = engine.start(first_frame(channels=engine.info.channels))
+    twin = copy.deepcopy(model)
+    engine.remember(twin, 0, region, BOX + 5)
+    engine.learn(twin, np.ones(3) / 3, 1)
+    assert not np.array_equal(twin.filter, model.filter) and not np.array_equal(twin.boxes_xyxy, model.boxes_xyxy)
+    assert model.boxes_xyxy[0].tolist() == BOX.tolist()
+    assert copy.deepcopy(region) is region and copy.deepcopy(engine) is engine
 
 
 def run_through(engine: Engine, side: int = 288) -> dict[str, np.ndarray]:

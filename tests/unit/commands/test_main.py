@@ -23,6 +23,7 @@ from ebmtrack.commands import main as cli
 from ebmtrack.commands.evaluate import Evaluate
 from ebmtrack.commands.options import DatasetOptions, Group, TrackerOptions, flatten
 from ebmtrack.commands.track import Demo, Track
+from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.errors import CheckpointError
 from tests.support import REPOSITORY
 from tests.support.trees import got10k_tree
@@ -112,7 +113,9 @@ def test_former_spellings_are_answered_with_the_present_ones(line, advice, capsy
     assert capsys.readouterr().err == f"ebmtrack: error: {advice}\n"
 
 
-@pytest.mark.parametrize("line", ["fly", "track", "track x.mp4 --foo", "track x.mp4 --max-frames many"])
+@pytest.mark.parametrize(
+    "line", ["fly", "track", "track x.mp4 --foo", "track x.mp4 --max-frames many", "pack pool a b --shard-frames 9"]
+)
 def test_wrong_options_are_code_2(line, capsys):
     assert cli.main(line.split()) == 2
     assert capsys.readouterr().err
@@ -206,6 +209,7 @@ def test_options_are_not_forwarded_by_position():
     assert cli.parse(["eval", "--dataset", "folder"]) == Evaluate(data=DatasetOptions("folder"))
     exports = cli.parse(["export"]), cli.parse(["export-results", "--dataset", "folder", "--layout", "got10k"])
     assert [str(verb.out) for verb in exports] == ["exported", "exported_results"]
+    assert cli.parse("pack pool a b --every 3 --png".split()).kept == PackSettings(every=3, png=True)
 
 
 @pytest.mark.parametrize("init", [["--init", "1,2,3,4", "--init", "5,6,7,8"], ["--init", "1,2,3,4;5,6,7,8"]])

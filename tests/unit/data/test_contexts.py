@@ -15,7 +15,8 @@ from ebmtrack.data.contexts import (
     warn_of_narrow,
     with_cut_at,
 )
-from ebmtrack.data.packing import PackSettings, write_pack
+from ebmtrack.data.pack_options import PackSettings
+from ebmtrack.data.packing import write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import make_sampler
 from ebmtrack.data.store import PackedSource

@@ -15,7 +15,8 @@ from ebmtrack.data.augment import Jitter, Look, LookDraws, apply_look, blur_kern
 from ebmtrack.data.crops import crop_whole_window, crop_window
 from ebmtrack.data.device_batches import DeviceBatches, DeviceFrames, batches_from_packs, change_looks
 from ebmtrack.data.disturb import Disturbance
-from ebmtrack.data.packing import PackSettings, write_pack
+from ebmtrack.data.pack_options import PackSettings
+from ebmtrack.data.packing import write_pack
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import Sampler, SamplingSettings
 from ebmtrack.errors import ConfigError, DatasetError

@@ -17,7 +17,8 @@ import pytest
 
 from ebmtrack.data import packing as packs
 from ebmtrack.data.crops import crop_window
-from ebmtrack.data.packing import PackSettings, cut_crop, target_window, write_pack
+from ebmtrack.data.pack_options import PackSettings
+from ebmtrack.data.packing import cut_crop, target_window, write_pack
 from ebmtrack.data.store import PackedSource, open_packs
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos.source import Source

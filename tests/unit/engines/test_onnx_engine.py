@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -40,10 +39,10 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.tracking.params import load_params
 from ebmtrack.weights import DEFAULT_WEIGHTS
 from tests.support.engine_runs import (
-    BOX,
     STEPS,
     assert_close,
     candidates,
+    check_copies_learn_alone,
     check_golden_climb,
     first_frame,
     run_through,
@@ -53,23 +52,13 @@ from tests.support.golden import dimp18, fill, image
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("exported")
-
-
-@pytest.fixture(scope="module")
 def engine(folder):
-    return load_onnx_engine(write_exported(dimp18(), folder))
+    return load_onnx_engine(folder / "out")
 
 
 @pytest.fixture(scope="module")
 def reference():
     return TorchEngine(InferenceNet(dimp18(), precision="float32"))
-
-
-@pytest.fixture(scope="module")
-def answers(engine):
-    return run_through(engine)
 
 
 def test_the_climb_equals_golden_numbers(engine):
@@ -113,12 +102,7 @@ def test_answers_for_a_target_do_not_depend_on_others(engine):
 
 
 def test_copies_of_a_model_learn_alone(engine):
-    model, region = engine.start(first_frame())
-    twin = copy.deepcopy(model)
-    engine.remember(twin, 0, region, BOX + 5)
-    engine.learn(twin, np.ones(3) / 3, 1)
-    assert not np.array_equal(twin.filter, model.filter) and not np.array_equal(twin.boxes_xyxy, model.boxes_xyxy)
-    assert copy.deepcopy(region) is region and copy.deepcopy(engine) is engine
+    check_copies_learn_alone(engine)
 
 
 def test_boxes_out_of_sight_have_no_energy(engine):

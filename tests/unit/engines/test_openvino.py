@@ -31,31 +31,20 @@ from tests.support.engine_runs import (
     check_golden_climb,
     first_frame,
     run_through,
-    write_exported,
 )
-from tests.support.golden import FEW_VIEWS, dimp18, image
+from tests.support.golden import FEW_VIEWS, image
 
 with_openvino = pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="OpenVINO is not installed")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_exported(dimp18(), tmp_path_factory.mktemp("exported"))
-
-
-@pytest.fixture(scope="module")
 def engine(folder):
-    return load_onnx_engine(folder, "openvino", "float32")
+    return load_onnx_engine(folder / "out", "openvino", "float32")
 
 
 @pytest.fixture(scope="module")
 def reference(folder):
-    return load_onnx_engine(folder)
-
-
-@pytest.fixture(scope="module")
-def answers(engine):
-    return run_through(engine)
+    return load_onnx_engine(folder / "out")
 
 
 @with_openvino
@@ -72,7 +61,7 @@ def test_answers_in_float32_are_those_of_onnx_runtime(engine, answers, reference
 
 @with_openvino
 def test_the_same_calls_give_the_same_bits_in_another_engine(answers, folder):
-    other = run_through(load_onnx_engine(folder, "openvino", "float32"))
+    other = run_through(load_onnx_engine(folder / "out", "openvino", "float32"))
     assert all(np.array_equal(other[name], answers[name]) for name in answers)
 
 
@@ -97,7 +86,7 @@ def test_what_a_look_found_stays_after_later_looks(engine):
 @with_openvino
 def test_threads_that_share_a_graph_get_their_own_answers(folder):
     """Of two shapes, each compiled once."""
-    session = OpenVinoSession(read_exported(folder).graphs["initializer.onnx"], "float32", 1)
+    session = OpenVinoSession(read_exported(folder / "out").graphs["initializer.onnx"], "float32", 1)
     rng = np.random.default_rng(0)
     values = [rng.random((1, 256, side, side), dtype=np.float32) for side in (6, 8) * 8]
     alone = [session.run(None, {"features": value})[0] for value in values]
@@ -131,7 +120,7 @@ def test_networks_that_ship_stay_near_in_bfloat16(weights):
 def test_int8_layers_stay_int8(folder, reference, tmp_path):
     with pytest.warns(UserWarning, match="fewer than 50"):
         regions = [image("walk", 288, 288)]
-        export_network(folder.parent / "net.safetensors", tmp_path / "int8", "int8", regions, None)
+        export_network(folder / "net.safetensors", tmp_path / "int8", "int8", regions, None)
     engine, expected = load_onnx_engine(tmp_path / "int8", "openvino", "float32"), whole_scores(reference)
     assert engine.info.precision == "int8+float32"
     of_runtime = whole_scores(load_onnx_engine(tmp_path / "int8"))
@@ -161,9 +150,9 @@ def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch, multiplies, c
 @with_openvino
 def test_precisions_that_do_not_fit_are_refused(folder):
     with pytest.raises(ConfigError, match="one of auto, float32, bfloat16 on OpenVINO, got 'int8'"):
-        load_onnx_engine(folder, "openvino", "int8")
+        load_onnx_engine(folder / "out", "openvino", "int8")
     with pytest.raises(ConfigError, match=r"in float32, not in bfloat16: .*--device openvino"):
-        load_onnx_engine(folder, "cpu", "bfloat16")
+        load_onnx_engine(folder / "out", "cpu", "bfloat16")
 
 
 @with_openvino
@@ -171,7 +160,7 @@ def test_graphs_that_cannot_run_are_refused_in_one_line(folder):
     """A truncated graph, bytes that are no graph, and one of an operator that OpenVINO does not know."""
     import onnx
 
-    network = read_exported(folder)
+    network = read_exported(folder / "out")
     whole = network.graphs["look.onnx"]
     unknown = onnx.ModelProto.FromString(whole)
     unknown.graph.node[0].op_type = "Conjure"

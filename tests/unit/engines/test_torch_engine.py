@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.base import Ascent, FirstFrame, InnerLook, WholeLook
 from ebmtrack.engines.torch_engine import TorchEngine, covered_power, match_power
 from ebmtrack.nets.inference import InferenceNet
-from tests.support.golden import arrays, dimp18, image
-
-BOX = np.array([100.0, 120, 180, 180], np.float32)
+from tests.support.engine_runs import BOX, check_copies_learn_alone, check_golden_climb
+from tests.support.golden import dimp18, image
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +33,7 @@ def test_info_describes_the_network(engine):
 
 
 def test_the_climb_equals_golden_numbers(engine):
-    """Ten relative steps of 2.5e-3 from the golden boxes, and the energies before the last step."""
-    golden = arrays("dimp18")
-    model, _ = engine.start(first_frame())
-    (sight,) = engine.look([WholeLook(model, image("test0", 288, 288))])
-    boxes = golden["energy/boxes_xywh"].numpy()
-    climb = engine.climb([sight.features], boxes[None], Ascent(10, 2.5e-3, 2.5e-3, True))
-    assert climb.boxes_xywh.dtype == climb.energies.dtype == np.float32
-    expected, values = golden["energy/ascent10_boxes_xywh"], golden["energy/ascent10_values_before_last_step"]
-    assert np.allclose(climb.boxes_xywh[0], expected, rtol=1e-4, atol=1e-2)
-    assert np.allclose(climb.energies[0], values, rtol=1e-4, atol=1e-4)
-    energies = engine.energies(sight.features, xywh_to_xyxy(golden["energy/boxes_xywh"]).numpy())
-    assert np.allclose(energies, golden["energy/values"], rtol=1e-4, atol=1e-4)
+    check_golden_climb(engine)
 
 
 @torch.inference_mode()
@@ -74,13 +61,7 @@ def test_filter_and_samples_are_those_of_the_modules(engine):
 
 
 def test_copies_of_a_model_learn_alone(engine):
-    model, region = engine.start(first_frame())
-    twin = copy.deepcopy(model)
-    engine.remember(twin, 0, region, BOX + 5)
-    engine.learn(twin, np.ones(2) / 2, 1)
-    assert not torch.equal(twin.filter, model.filter) and not torch.equal(twin.boxes_xyxy, model.boxes_xyxy)
-    assert model.boxes_xyxy[0].tolist() == BOX.tolist()
-    assert copy.deepcopy(region) is region
+    check_copies_learn_alone(engine)
 
 
 @pytest.mark.parametrize("side, margin", [(288, 3), (352, 4)])

@@ -20,7 +20,8 @@ from ebmtrack.nets.backbone import fold_batch_norm, normalize_images
 from ebmtrack.nets.backbones import BACKBONES, Backbone, build_trunk, register_backbone
 from ebmtrack.nets.efficientnet import InvertedResidual
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
-from ebmtrack.training.compiled import plain_state, prepare_for_speed
+from ebmtrack.training.compiled import prepare_for_speed
+from tests.support.networks import lively_network
 
 LITE = "efficientnet_lite0"
 PACKAGE_NAMES = {"conv1": "_expand_conv", "bn1": "_bn0", "conv2": "_depthwise_conv", "bn2": "_bn1"}
@@ -30,15 +31,7 @@ PACKAGE_NAMES |= {"conv3": "_project_conv", "bn3": "_bn2"}
 @pytest.fixture
 def net() -> TrackerNet:
     """A network on EfficientNet-Lite0 whose batch norms do something."""
-    torch.manual_seed(0)
-    net = TrackerNet("ebm_lite").eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2.0)
-            nn.init.normal_(module.get_buffer("running_mean"), std=0.1)
-    return net
+    return lively_network("ebm_lite")
 
 
 def published(trunk: nn.Module) -> dict[str, Tensor]:
@@ -90,21 +83,6 @@ def test_cells_are_centred_on_multiples_of_the_stride():
     with torch.no_grad():
         for ours, theirs in zip(trunk(images), mirrored(images.flip(-1))):
             torch.testing.assert_close(ours, theirs.flip(-1), rtol=1e-4, atol=1e-4)
-
-
-def test_folding_and_preparing_for_speed_change_nothing(net):
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        wanted = net.feature_extractor(images)
-        prepare_for_speed(net, compile_parts=False)
-        folded = net.feature_extractor(images)
-        plain = TrackerNet(net.config).eval()
-        plain.load_state_dict(plain_state(net))
-        back = plain.feature_extractor(images)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.feature_extractor.modules())
-    for a, b, c in zip(wanted, folded, back):
-        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(c, a, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("frozen", [3, 5, 11])

@@ -252,21 +252,19 @@ def test_the_way_to_the_energys_size_and_back(engine):
     assert np.allclose(after.size_hw, state.size_hw, rtol=1e-5)
 
 
-def test_calibration_undoes_its_share_of_the_first_frames_error():
-    """The network that ships sees the built-in sequence's first frame again and again, asked for too little or too much
-    of the cup, right and below: the more of the error is undone, the nearer are the sizes to those asked for."""
+def test_calibration_undoes_the_first_frames_error():
+    """The network that ships sees the built-in sequence's first frame again and again, asked for four fifths of the
+    cup's height: with calibration the sizes are near those asked for. (Shares of the error are in test_first_frame.)"""
     usual, sequence = Tracker.from_pretrained(), demo_sequence()
-    image, cup = sequence.frames[0], np.array(sequence.boxes_xywh[0])
-    errors = {0.0: [], 0.5: [], 1.0: []}
-    for part in ((1, 1, 0.8, 1), (1, 1, 1, 0.8), (1, 1, 1.2, 1)):
-        for share, found in errors.items():
-            tracker = Tracker(usual.engine, usual.params.replace(calibration=share, **FEW_VIEWS))
-            tracker.init(image, cup * part)
-            for _ in range(3):
-                result = tracker.update(image)
-            found.append(np.abs(np.log(np.array(result.box_xywh[2:]) / (cup * part)[2:])).mean())
-    without, half, all_of_it = (np.mean(found) for found in errors.values())
-    assert without > 0.08 and half < 0.7 * without and all_of_it < 0.4 * without
+    image, box = sequence.frames[0], np.array(sequence.boxes_xywh[0]) * (1, 1, 1, 0.8)
+    errors = []
+    for share in (0.0, 1.0):
+        tracker = Tracker(usual.engine, usual.params.replace(calibration=share, **FEW_VIEWS))
+        tracker.init(image, box)
+        for _ in range(3):
+            result = tracker.update(image)
+        errors.append(np.abs(np.log(np.array(result.box_xywh[2:]) / box[2:])).mean())
+    assert errors[0] > 0.08 and errors[1] < 0.4 * errors[0]
 
 
 def test_boxes_climb_to_the_first_frames_aspect_ratio_if_nothing_else_is_allowed(engine):
@@ -280,7 +278,7 @@ def test_boxes_climb_to_the_first_frames_aspect_ratio_if_nothing_else_is_allowed
         assert np.allclose(np.log(boxes[:, 2] / boxes[:, 3]), first, atol=0.03)
 
 
-@pytest.mark.parametrize("step", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("step", [1e3, 1e9])
 def test_a_climb_that_diverges_leaves_the_box_as_it_is(engine, step):
     tracker = Tracker(engine, ALWAYS.replace(position_step=step, size_step=step))
     tracker.init(GOOD, BOX)
@@ -290,6 +288,6 @@ def test_a_climb_that_diverges_leaves_the_box_as_it_is(engine, step):
 
 
 def test_a_wild_first_frame_changes_sizes_by_no_more_than_a_limit(engine):
-    tracker = Tracker(engine, PARAMS.replace(calibration=1.0, position_step=1.0, size_step=1.0))
+    tracker = Tracker(engine, SMALL.replace(calibration=1.0, position_step=1.0, size_step=1.0))
     tracker.init(GOOD, BOX)
     assert np.isfinite(tracker._states[0].log_excess_hw).all() and np.abs(tracker._states[0].log_excess_hw).max() <= 0.5

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.support.hidden import run_without
 
+TORCH = ("torch", "torchvision")
 PROGRAM = """
 import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "onnxruntime"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
 import importlib, pkgutil
 import numpy as np
 import ebmtrack.tracking, ebmtrack.tracker_params
@@ -31,20 +24,9 @@ print(tracker.update(image).verdict, "torch" in sys.modules)
 
 
 def test_tracking_imports_and_runs_without_torch_and_onnxruntime():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["normal", "False"], done.stderr[-3000:]
+    assert run_without((*TORCH, "onnxruntime"), PROGRAM).split() == ["normal", "False"]
 
 
-HIDDEN = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-"""
 TRACK = """
 import sys
 from ebmtrack import Tracker
@@ -72,17 +54,14 @@ for wrong in ({"weights": "mine.safetensors"}, {"weights": __import__("sys").arg
 
 def test_boxes_on_a_cpu_do_not_depend_on_whether_torch_is_installed():
     """They are equal to the bit, and torch is not imported."""
-    programs = [[sys.executable, "-c", text] for text in (TRACK, HIDDEN + TRACK)]
-    done = [subprocess.run(program, capture_output=True, text=True, timeout=200) for program in programs]
-    assert done[0].stdout == done[1].stdout and done[0].stdout.startswith("cpu float32 False\n"), done[0].stderr[-3000:]
+    with_torch, without = (run_without(packages, TRACK) for packages in ((), TORCH))
+    assert with_torch == without and with_torch.startswith("cpu float32 False\n")
 
 
 def test_the_network_that_ships_tracks_without_torch(tmp_path):
     (tmp_path / "there.safetensors").touch()
-    program = [sys.executable, "-c", HIDDEN + TRACK + WRONG, str(tmp_path / "there.safetensors")]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    info, box, absent, not_exported, no_torch = done.stdout.splitlines()
+    printed = run_without(TORCH, TRACK + WRONG, str(tmp_path / "there.safetensors"))
+    info, box, absent, not_exported, no_torch = printed.splitlines()
     device, precision, has_torch = info.split()
     assert (device, precision, has_torch) == ("cpu", "float32", "False")
     x, y, w, h = map(float, box.split())

@@ -9,22 +9,12 @@ from torch import nn
 from ebmtrack.nets.roi_pool import precise_roi_pool, precise_roi_pool_rows
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import WeightAverage, plain_state, prepare_for_speed
+from tests.support.networks import lively_network
 
 
-def network() -> TrackerNet:
-    torch.manual_seed(0)
-    net = TrackerNet("dimp18").eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2.0)
-            nn.init.normal_(module.get_buffer("running_mean"), std=0.1)
-    return net
-
-
-def test_the_folded_trunk_equals_the_plain_one_and_its_state_goes_back():
-    net, images = network(), torch.randn(2, 3, 96, 96)
+@pytest.mark.parametrize("architecture", ["dimp18", "ebm_lite"])
+def test_the_folded_trunk_equals_the_plain_one_and_its_state_goes_back(architecture):
+    net, images = lively_network(architecture), torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         wanted = net.feature_extractor(images)
         prepare_for_speed(net, compile_parts=False)
@@ -32,13 +22,14 @@ def test_the_folded_trunk_equals_the_plain_one_and_its_state_goes_back():
         plain = TrackerNet(net.config).eval()
         plain.load_state_dict(plain_state(net))
         back = plain.feature_extractor(images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.feature_extractor.modules())
     for a, b, c in zip(wanted, folded, back):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(c, a, rtol=1e-4, atol=1e-4)
 
 
 def test_the_stem_gets_no_gradient_and_the_body_does():
-    net = network()
+    net = lively_network("dimp18")
     prepare_for_speed(net, compile_parts=False)
     layer2, layer3 = net.feature_extractor(torch.randn(1, 3, 64, 64))
     (layer2.sum() + layer3.sum()).backward()
@@ -58,7 +49,7 @@ def test_dense_pooling_equals_pooling_by_axes():
 
 def test_energies_with_and_without_gradient_for_boxes_agree():
     """The box branch takes the dense product where boxes need no gradient."""
-    net = network().double()
+    net = lively_network("dimp18").double()
     branch, boxes = net.bb_regressor, torch.tensor([[[10.0, 12, 50, 40], [20, 5, 60, 61]]]).double()
     layer2, layer3 = torch.randn(1, 128, 9, 9).double(), torch.randn(1, 256, 5, 5).double()
     features = branch.features(layer2, layer3)
@@ -86,7 +77,7 @@ def test_the_average_of_constant_weights_is_the_weights_and_swapping_twice_chang
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_dropout_of_the_box_branch_acts_in_training_alone(rate):
-    branch = network().bb_regressor
+    branch = lively_network("dimp18").bb_regressor
     branch.dropout = rate
     boxes = torch.tensor([[[10.0, 12, 50, 40]]])
     features = branch.features(torch.randn(1, 128, 9, 9), torch.randn(1, 256, 5, 5))

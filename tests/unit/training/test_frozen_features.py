@@ -74,6 +74,11 @@ def test_the_loss_is_that_of_pictures(net):
     assert elsewhere.item() != pytest.approx(wanted.item(), rel=5e-3)
 
 
+def test_a_classifier_loss_is_refused():
+    with pytest.raises(ConfigError, match="classifier_loss=hinge .*set objective.classifier_loss=none"):
+        FrozenObjective(1, ObjectiveSettings())
+
+
 def test_a_pair_depends_on_its_number_alone(net):
     pairs = frozen_pairs(net)
     straight = [pairs.batch([number]) for number in range(12)]

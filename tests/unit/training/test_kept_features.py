@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import get_args
+
 import pytest
 import torch
 
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
+from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.objective import Objective, ObjectiveSettings
+from ebmtrack.training.objective import ClassifierLossName, Objective, ObjectiveSettings, Statistics
+from ebmtrack.training.plan import Batch
 from tests.unit.training.test_training import training_set
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from ebmtrack.training.kept_features import KeptFeatures, KeptObjective, sample_number, trunk_graph
 
-SETTINGS = ObjectiveSettings(samples=8, statistics="together")
-
 
 @pytest.mark.parametrize("layers", [("layer2", "layer3"), ("layer2",)])
 def test_the_loss_is_that_of_pictures_and_samples_come_back(layers):
-    """Also if the trunk goes on from stride 8 in every step."""
-    torch.manual_seed(0)
-    net, samples = TrackerNet("ebm_lite").eval(), training_set(output=96)
+    """With every classifier loss and statistics, of the network that ships; one of the frames has no target, and a
+    trunk that goes on from stride 8 in every step has its batch norm in training."""
+    net, pairs = load_checkpoint(resolve_weights("ebm_lite")).eval(), training_set(output=96)
+    samples = [{**pairs[k], "has_target": torch.tensor([True, True, True, k > 0])} for k in range(2)]
     kept = KeptFeatures(samples, trunk_graph(net), kept=2, length=5, layers=layers)
-    assert len(kept) == 5 and kept[3]["layer2"] is kept[1]["layer2"] and set(kept[0]) == {*layers, "boxes_xywh"}
+    assert len(kept) == 5 and kept[3]["layer2"] is kept[1]["layer2"]
+    assert set(kept[0]) == {*layers, "boxes_xywh", "has_target"}
     pictures, features = (
         {key: torch.stack([data[k][key] for k in range(2)]) for key in data[0]} for data in (samples, kept)
     )
-    frames = samples.sampler.train
-    with torch.no_grad():
-        wanted, _ = Objective(frames, SETTINGS)(net, pictures, torch.Generator().manual_seed(3))
-        again, _ = KeptObjective(frames, SETTINGS)(net, pictures, torch.Generator().manual_seed(3))
-        got, logs = KeptObjective(frames, SETTINGS)(net, features, torch.Generator().manual_seed(3))
-    assert again == wanted and {"box", "classifier"} <= set(logs)
-    assert got.item() == pytest.approx(wanted.item(), rel=1e-2) and got != wanted
+    if layers == ("layer2",):
+        net.feature_extractor.blocks[LAYER2_BLOCKS:].train()
+    for classifier_loss, statistics in itertools.product(get_args(ClassifierLossName), get_args(Statistics)):
+        settings = ObjectiveSettings(samples=8, classifier_loss=classifier_loss, statistics=statistics)
+        objective = KeptObjective(pairs.sampler.train, settings)
+        wanted, parts = loss_of(Objective(pairs.sampler.train, settings), net, pictures)
+        got, logs = loss_of(objective, net, features)
+        assert logs == pytest.approx(parts, rel=2e-3) and got == pytest.approx(wanted, rel=2e-3) and got != wanted
+    assert loss_of(objective, net, pictures) == (wanted, parts)
+
+
+@torch.no_grad()
+def loss_of(objective: Objective, net: TrackerNet, batch: Batch) -> tuple[float, dict[str, float]]:
+    """Return the loss of a batch with the noise of a seed, and its parts."""
+    loss, logs = objective(net, batch, torch.Generator().manual_seed(3))
+    return loss.item(), {name: part.item() for name, part in logs.items()}
 
 
 def test_each_place_changes_after_its_uses_and_a_share_of_them_in_every_round():

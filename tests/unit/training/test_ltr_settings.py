@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_checkpoint
 from ebmtrack.commands import main as cli
-from ebmtrack.data.packing import PackSettings, write_pack
+from ebmtrack.data.pack_options import PackSettings
+from ebmtrack.data.packing import write_pack
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.tracker_net import TrackerNet

@@ -11,7 +11,8 @@ import pytest
 
 from ebmtrack.commands import main as cli
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.packing import PackSettings, write_pack
+from ebmtrack.data.pack_options import PackSettings
+from ebmtrack.data.packing import write_pack
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import paths, registry
