@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from typing import cast
 
 import tyro
 
@@ -142,7 +143,7 @@ def _parse(argv: Sequence[str], verbs: Verbs, program: str, about: str) -> Verb:
     for option in _options(argv[1:]):
         if right := MISTAKEN.get((program.removeprefix("ebmtrack "), option)):
             raise ConfigError(f"`{program}` has no {option}: there the folder of results is {right} FOLDER")
-    return tyro.cli(verb, prog=program, args=argv[1:], config=config)
+    return cast(Verb, tyro.cli(verb, prog=program, args=argv[1:], config=config))
 
 
 def _options(argv: Sequence[str]) -> set[str]:

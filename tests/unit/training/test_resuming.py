@@ -120,9 +120,13 @@ def test_the_settings_of_every_run_come_back_from_json(name):
     assert "seed is 1 and was 0" in refusal(settings, dataclasses.replace(settings, seed=1))
 
 
-def test_a_file_that_is_no_checkpoint_is_told_without_advice_to_run_it(tmp_path):
-    (tmp_path / "checkpoint.pt").write_text("a text")
-    with pytest.raises(
-        CheckpointError, match=r"is no checkpoint \(it holds something else than arrays\); move it away"
-    ):
-        read_checkpoint(tmp_path / "checkpoint.pt")
+@pytest.mark.parametrize(
+    "content, reason", [(b"a text", "IndexError: .*"), (None, "it holds something else than arrays")]
+)
+def test_a_file_that_is_no_checkpoint_is_told_without_advice_to_run_it(content, reason, tmp_path):
+    """A text, and objects, of which PyTorch says how to load them all the same."""
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"path": path}, path) if content is None else path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"is no checkpoint \({reason}\); move it away") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
