@@ -7,19 +7,11 @@ from pathlib import Path
 
 from ebmtrack.videos import folder
 from ebmtrack.videos.sequence import DataSet
-from ebmtrack.videos.spelling import canonical
 
 SIZE = 70
-NAMES: tuple[str, ...] = ()
-_KEYS = frozenset(map(canonical, NAMES))
 
 
 def find(root: Path) -> DataSet:
     """Find the sequences under `root`. Raises DatasetError if there are none."""
     loaders = {name: partial(folder.load, place, "dtb70") for name, place in folder.places(root).items()}
     return DataSet("dtb70", root, loaders, (), SIZE, "pytracking")
-
-
-def is_known(name: str) -> bool:
-    """Return whether a sequence of DTB70 has this name."""
-    return canonical(name) in _KEYS

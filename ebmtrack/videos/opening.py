@@ -51,7 +51,8 @@ def open_dataset(name: str, root: str | os.PathLike) -> DataSet:
 def find_datasets(root: str | os.PathLike) -> list[Found]:
     """Return every data set of which something is below `root`, with counts.
 
-    A benchmark is there if a sequence has one of its names. Sequences in `root` itself that belong to no benchmark are
+    A benchmark is there if a sequence has one of its names, or, of those whose names are not known here, if the folder
+    is called like it. Sequences in `root` itself that belong to no benchmark are
     one row, `folder`.
 
     Raises:
@@ -136,7 +137,9 @@ def _try(info: DataSetInfo, place: Path) -> DataSet:
 
 
 def _is_of(info: DataSetInfo, found: DataSet) -> bool:
-    """Return whether sequences that were found are those of the data set, by their names."""
+    """Return whether sequences that were found are those of the data set, by their names or their folder's."""
+    if info.at_home and plain(found.root.resolve().name) not in info.homes:
+        return False
     return any(info.is_known is None or info.is_known(name) for name in found.names)
 
 

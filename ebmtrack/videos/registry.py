@@ -37,7 +37,8 @@ class DataSetInfo:
     in which people keep it, and other names that people type, in small letters without `-`, `_` and blanks. inside: the
     data set in whose folder it is. complete: whether training refuses it while sequences are missing that a list names.
     is_known: name -> whether the data set has a sequence of that name, if `benchmark` finds others, too: a folder that
-    has none is not listed as this data set.
+    has none is not listed as this data set. at_home: whether it is listed in a folder with one of its names alone,
+    because others keep sequences of their own in the same layout.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataSetInfo:
     inside: str | None = None
     complete: bool = False
     is_known: Callable[[str], bool] | None = None
+    at_home: bool = False
 
 
 _REGISTERED: dict[str, DataSetInfo] = {}
@@ -158,10 +160,10 @@ for _info in (
     DataSetInfo("uav20l", partial(uav.find, version="uav20l"), homes=("uav20l", "uav123", "uav"), inside="uav123"),
     DataSetInfo("nfs30", nfs.find, homes=("nfs30", "nfs", "needforspeed")),
     DataSetInfo("nfs240", partial(nfs.find, fps=240), homes=("nfs240", "nfs", "needforspeed")),
-    DataSetInfo("tcolor128", tcolor.find, homes=("tcolor128", "templecolor128", "tc128"), is_known=tcolor.is_known),
-    DataSetInfo("dtb70", dtb.find, homes=("dtb70", "dtb"), is_known=dtb.is_known),
+    DataSetInfo("tcolor128", tcolor.find, homes=("tcolor128", "templecolor128", "tc128"), at_home=True),
+    DataSetInfo("dtb70", dtb.find, homes=("dtb70", "dtb"), at_home=True),
     DataSetInfo("vot", vot.find, homes=("vot", "vot2018", "vot2019", "vot2020", "vot2021", "vot2022"),
-                is_known=vot.is_known),
+                at_home=True),
     DataSetInfo("folder", folder.find),
 ):  # fmt: skip
     register(_info)

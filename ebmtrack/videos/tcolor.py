@@ -10,12 +10,9 @@ import numpy as np
 from ebmtrack.errors import DatasetError
 from ebmtrack.videos.otb import ATTRIBUTES
 from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, read_attributes, visible_paths
-from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_boxes, read_table
 
 SIZE = 128
-NAMES: tuple[str, ...] = ()
-_KEYS = frozenset(map(canonical, NAMES))
 
 
 def find(root: Path) -> DataSet:
@@ -27,11 +24,6 @@ def find(root: Path) -> DataSet:
     ]
     loaders = {path.parent.name: partial(load, path) for path in annotations}
     return DataSet("tcolor128", root, loaders, (), SIZE, "pytracking")
-
-
-def is_known(name: str) -> bool:
-    """Return whether a sequence of TColor-128 has this name."""
-    return canonical(name) in _KEYS
 
 
 def load(annotation: Path) -> Sequence:

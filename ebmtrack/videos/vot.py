@@ -35,8 +35,6 @@ from ebmtrack.videos.text import (
 )
 
 MOST_PIXELS = 1 << 26
-# Sequences of VOT 2018 and 2019, of which the other years have many; a copy of any year is recognised by them.
-NAMES: tuple[str, ...] = ()
 
 
 def find(root: Path) -> DataSet:
@@ -49,11 +47,6 @@ def find(root: Path) -> DataSet:
     found, missing = split_found(names, lambda name: (base / name / "groundtruth.txt").is_file())
     loaders = {name: partial(load, base / name) for name in found}
     return DataSet("vot", root, loaders, missing, len(names), "ope")
-
-
-def is_known(name: str) -> bool:
-    """Return whether a sequence of VOT's challenges has this name."""
-    return name in NAMES
 
 
 def load(folder: Path) -> Sequence:

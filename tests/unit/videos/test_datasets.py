@@ -558,10 +558,28 @@ def test_the_check_decodes_frames_and_looks_at_the_first_box(tmp_path: Path) -> 
     assert len(damaged(True)) == 3 and any("middle/img/1.png" in text for text in damaged(True))
 
 
+@pytest.mark.parametrize(
+    "layout, name, home",
+    [
+        ("{}/groundtruth_rect.txt", "dtb70", "DTB70"),
+        ("{}/groundtruth.txt", "vot", "vot-2019"),
+        ("{0}/{0}_gt.txt", "tcolor128", "Temple-color-128"),
+    ],
+)
+def test_a_benchmark_whose_names_are_not_known_is_in_a_folder_called_like_it(layout, name, home, tmp_path) -> None:
+    """Own sequences in its layout are `folder`, if that reads them."""
+    for place in ("mine", home):
+        for sequence in ("walk", "street"):
+            write_boxes(tmp_path / place / layout.format(sequence), 2)
+    is_folder = layout.startswith("{}")
+    rows = [(row.name, row.count, row.root) for row in find_datasets(tmp_path / "mine")]
+    assert rows == [("folder", 2, tmp_path / "mine")] * is_folder
+    for root in (tmp_path, tmp_path / home):
+        assert [(row.name, row.root) for row in find_datasets(root)] == [(name, tmp_path / home)]
+
+
 @pytest.mark.parametrize("layout, known, name", [
-    ("{}/groundtruth_rect.txt", "Gull1", "dtb70"), ("{}/groundtruth.txt", "zebrafish1", "vot"),
-    ("{0}/{0}_gt.txt", "Ball_ce1", "tcolor128"), ("TEST/anno/{}.txt", "0-6LB4FqxoE_0", "trackingnet"),
-    ("{}/groundtruth.txt", "GOT-10k_Val_000001", "got10k_val"),
+    ("TEST/anno/{}.txt", "0-6LB4FqxoE_0", "trackingnet"), ("{}/groundtruth.txt", "GOT-10k_Val_000001", "got10k_val"),
 ])  # fmt: skip
 def test_a_layout_without_a_known_name_is_no_benchmark(layout: str, known: str, name: str, tmp_path: Path) -> None:
     """Own sequences in a benchmark's layout are `folder`; with one of the benchmark's names they are listed as it."""
