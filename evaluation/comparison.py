@@ -215,6 +215,10 @@ def compare(
         trackers += read_peers(peers, tuple(loaded))
     if not trackers:
         raise ConfigError("nothing to compare: name at least one folder of results")
+    labels = [tracker.label for tracker in trackers]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two trackers are called {label}: name one of them otherwise")
     return Comparison(dataset, chosen, loaded, trackers)
 
 

@@ -93,7 +93,7 @@ def report(
     found, others = open_dataset(dataset, root), dict(options.results or {})
     alone = bool(others or options.peers) and not options.params_names
     own = _own_results(options.out, found.name, options.params_names, alone) if options.out is not None else {}
-    for label in own.keys() & others.keys():
+    for label in own.keys() & others.keys():  # one dictionary could not hold both
         raise ConfigError(
             f"{label} is a set-up in {own[label].parent}; give the results in {others[label]} another name"
         )

@@ -12,7 +12,7 @@ import tyro
 from ebmtrack.commands.options import Flat, Positional
 from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.errors import ConfigError
-from ebmtrack.names import match_spelling
+from ebmtrack.names import match_spelling, plain
 
 if TYPE_CHECKING:
     from ebmtrack.videos.source import Source
@@ -81,8 +81,12 @@ class Datasets:
         """Print the findings about a data set of regression, all of whose images are read."""
         from ebmtrack.errors import DatasetError
         from ebmtrack.regression.examples import findings
+        from ebmtrack.videos.sequence import existing_folder
 
-        folder = self.path or self.root
+        folder = self.path
+        if folder is None and self.root is not None:
+            inside = [place for place in sorted(existing_folder(self.root).iterdir()) if plain(place.name) == name]
+            folder = (inside or [self.root])[0]
         if folder is None:
             raise ConfigError(f"where is it? For example: ebmtrack datasets check {name} /data/{name}")
         try:

@@ -200,7 +200,7 @@ class Report:
     page: Path = Path("report.html")
     params: Names = ()
     sequences: Names = ()
-    others: Repeated[dict[str, Path]] = ()
+    others: Repeated[tuple[tuple[str, Path], ...]] = ()
     peers: Path | None = None
     protocol: str | None = None
     worst: int = 5
@@ -226,7 +226,7 @@ class Report:
 
     def _others(self) -> dict[str, Path]:
         """Return the other trackers' folders by name; ConfigError if two have one name."""
-        pairs = [pair for group in self.others for pair in group.items()]
+        pairs = flatten(self.others)
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:

@@ -14,8 +14,11 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import make_dataclass
+from functools import reduce
 from itertools import takewhile
-from typing import cast
+from operator import or_
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -106,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ebmtrack: interrupted", file=sys.stderr)
         return 130
-    except SystemExit as leave:  # tyro leaves in this way after --help (0) and wrong options (2)
-        return leave.code if isinstance(leave.code, int) else 2
+    except SystemExit as leave:  # tyro leaves in this way after --help (0), completions (None) and wrong options (2)
+        return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else 2
     return code or 0
 
 
@@ -128,7 +131,9 @@ def parse(argv: Sequence[str]) -> Verb:
 def _parse(argv: Sequence[str], verbs: Verbs, program: str, about: str) -> Verb:
     """Return one of the verbs with its options; tyro sees its options alone, and so proposes none of other verbs."""
     first, config = argv[0] if argv else "--help", (tyro.conf.FlagCreatePairsOff,)
-    if first in ("-h", "--help") or first.startswith("--tyro-"):  # help, and completion for shells
+    if first.startswith("--tyro-"):  # completion for shells
+        return tyro.cli(_union(verbs), prog=program, args=argv, config=config)
+    if first in ("-h", "--help"):
         choices: dict[str, Callable] = {**verbs}
         return tyro.extras.subcommand_cli_from_dict(
             choices, prog=program, description=about, args=[first, *argv[1:]], config=config
@@ -144,6 +149,16 @@ def _parse(argv: Sequence[str], verbs: Verbs, program: str, about: str) -> Verb:
         if right := MISTAKEN.get((program.removeprefix("ebmtrack "), option)):
             raise ConfigError(f"`{program}` has no {option}: there the folder of results is {right} FOLDER")
     return cast(Verb, tyro.cli(verb, prog=program, args=argv[1:], config=config))
+
+
+def _union(verbs: Verbs) -> Any:
+    """Return the verbs, with those of groups below them, as one type for tyro."""
+    kinds = []
+    for name, verb in verbs.items():
+        if isinstance(verb, type) and issubclass(verb, Group):
+            verb = make_dataclass(verb.__name__, [("verb", tyro.conf.OmitSubcommandPrefixes[_union(verb.verbs)])])
+        kinds.append(Annotated[verb, tyro.conf.subcommand(name)])
+    return reduce(or_, kinds)
 
 
 def _options(argv: Sequence[str]) -> set[str]:

@@ -73,7 +73,8 @@ def read_csv(path: str | Path, size: int, split: str | None = None, targets: tup
     columns, rows = _read_rows(path)
     rows = [(line, row) for line, row in rows if split is None or _split_of(path, line, row) == split]
     if not rows:
-        raise DatasetError(f"{path}: no rows" + (f" with split {split!r}" if split else ""))
+        lack = f" with split {split!r}: give some, or leave the column split out" if split else ""
+        raise DatasetError(f"{path}: no rows{lack}")
     image = next((name for name in ("image", "file", "path", "file_name") if name in columns), columns[0])
     targets = targets or tuple(name for name in columns if name not in (image, "split", ""))
     if len(columns) == 1 and (separator := next((sign for sign in ";\t|" if sign in image), None)):

@@ -260,7 +260,14 @@ def _yolo_frames(path: Path, files: list[Path]) -> dict[Path, int]:
     labels, by_stem = yolo_files(path), {file.stem: number for number, file in enumerate(files)}
     strays = [file for file in labels if file.stem not in by_stem]
     if not strays:
-        return {file: by_stem[file.stem] for file in labels}
+        frames = {file: by_stem[file.stem] for file in labels}
+        for file, frame in frames.items() if _are_ours(labels) else ():
+            if frame != int(file.stem[len("frame_") :]):
+                raise DatasetError(
+                    f"{file}: is it frame {frame}, which has this name, or frame {int(file.stem[len('frame_') :])} as "
+                    "`ebmtrack track` counts? Write the labels in another layout, such as labels.csv"
+                )
+        return frames
     if len(strays) < len(labels) and not _are_ours(labels):
         raise DatasetError(f"{strays[0]}: no frame is called {strays[0].stem}; remove it or rename it like its frame")
     file_of: dict[int, Path] = {}

@@ -52,8 +52,7 @@ def find_datasets(root: str | os.PathLike) -> list[Found]:
     """Return every data set of which something is below `root`, with counts.
 
     A benchmark is there if a sequence has one of its names, or, of those whose names are not known here, if the folder
-    is called like it. Sequences in `root` itself that belong to no benchmark are
-    one row, `folder`.
+    is called like it. Sequences in `root` itself that belong to no benchmark are one row, `folder`.
 
     Raises:
         DatasetError: If `root` is missing.

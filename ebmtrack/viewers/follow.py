@@ -162,11 +162,13 @@ def _forward(
 
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
     """Return the first frame of a span; DatasetError if the source ends before it."""
-    for image in frames:
-        if span.start in frames.unreadable and (span.start > 0 or isinstance(frames, FolderFrames)):
-            raise DatasetError(f"{frames.note}; tracking begins in frame {span.start}: give a box in another frame")
-        if frames.position > span.start:
-            return image
+    image = next(frames, None)
+    while image is not None and frames.position <= span.start:
+        image = next(frames, None)
+    if span.start in frames.unreadable and (span.start > 0 or isinstance(frames, FolderFrames)):
+        raise DatasetError(f"{frames.note}; tracking begins in frame {span.start}: give a box in another frame")
+    if image is not None:
+        return image
     last = (
         f"ends after {frames.position} frames, before frame {span.start}" if frames.frames_read else "holds no frames"
     )

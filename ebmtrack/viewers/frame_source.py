@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ebmtrack.images import SequenceReader
 from ebmtrack.viewers.source_names import ranges_text
 
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
@@ -31,10 +32,9 @@ class FrameSource(ABC):
         self.unreadable: list[int] = []
         self.moment_s = 0.0
         self.pixel_aspect = 1.0  # a pixel's width divided by its height, as it is to be shown
-        self.note: str | None = None
         self.complete = True
+        self._notes: dict[str, str] = {}  # by kind, so that one does not hide another
         self._size: tuple[int, ...] = ()
-        self._resized = ""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
@@ -55,6 +55,11 @@ class FrameSource(ABC):
         self.close()
 
     @property
+    def note(self) -> str | None:
+        """What was odd so far, in one line, or None."""
+        return "; ".join(self._notes.values()) or None
+
+    @property
     def position(self) -> int:
         """The number of the next frame, from 0; those that could not be read are counted."""
         return self.frames_read + len(self.unreadable)
@@ -69,25 +74,28 @@ class FrameSource(ABC):
 
     def _watch_size(self, size: tuple[int, ...]) -> None:
         """Note the first change of the frames' size: boxes count in pixels of their own frame."""
-        if self._size not in ((), size) and not self._resized:
+        if self._size not in ((), size) and "size" not in self._notes:
             old, new = (" x ".join(map(str, each)) for each in (self._size, size))
-            self._resized = (
-                f"frames change from {old} to {new} pixels in frame {self.position}; boxes do not follow that"
-            )
+            where = f"in frame {self.position}"
+            self._notes["size"] = f"frames change from {old} to {new} pixels {where}; boxes do not follow that"
         self._size = size
-        if self._resized not in (self.note or ""):
-            self.note = f"{self.note}; {self._resized}" if self.note else self._resized
+
+    def _note_depth(self, reader: SequenceReader) -> None:
+        """Note how a reader scales deep pictures, if it does."""
+        if reader.note:
+            self._notes["depth"] = reader.note
 
     def _pass_over(self, count: int) -> None:
         """Count the next frames as unreadable, and note which ones were so far."""
         self.unreadable += range(self.position, self.position + count)
         if self.unreadable:
-            self.complete, self.note = False, f"{self.name}: {ranges_text(self.unreadable)} could not be read"
+            self.complete = False
+            self._notes["damage"] = f"{self.name}: {ranges_text(self.unreadable)} could not be read"
 
     def _note_early_end(self, extent: str) -> None:
         """Note that the source ended early, and how many frames came."""
-        early = f"{self.name} ended early: {extent}"
-        self.complete, self.note = False, f"{self.note}; {early}" if self.unreadable else early
+        self.complete = False
+        self._notes["end"] = f"{self.name} ended early: {extent}"
 
     @abstractmethod
     def close(self) -> None:

@@ -105,7 +105,7 @@ class VideoFrames(FrameSource):
             raise DatasetError(f"{self.name}: not one frame of this video can be read; is it damaged?")
         if self._is_stream and self.length is None:
             self.complete = False
-            self.note = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
+            self._notes["end"] = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
         elif self.position < (expected := self._expected_length()):
             self._note_early_end(f"{self.frames_read} of {expected} announced frames")
 

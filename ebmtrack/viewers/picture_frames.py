@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebmtrack.errors import DatasetError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, read_pages
 from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource
@@ -52,7 +52,7 @@ class FolderFrames(FrameSource):
                 failures += 1
                 continue
             self._pass_over(failures)
-            self.note = self.note or self._reader.note
+            self._note_depth(self._reader)
             return image
         self._pass_over(failures)
         if self.paths and not self.frames_read:
@@ -63,7 +63,7 @@ class FolderFrames(FrameSource):
         """See FrameSource; the note names the first file that cannot be read."""
         super()._pass_over(count)
         if self.unreadable:
-            self.note = f"{self.note}: {self._fault}"
+            self._notes["damage"] += f": {self._fault}"
 
 
 class PageFrames(FrameSource):
@@ -86,7 +86,7 @@ class PageFrames(FrameSource):
         if not self._pages:
             return None
         image = self._reader.to_rgb(self._pages.pop(0))
-        self.note = self._reader.note
+        self._note_depth(self._reader)
         return image
 
 
@@ -101,14 +101,18 @@ class ArrayFrames(FrameSource):
         self._images = iter(())
 
     def _read(self) -> np.ndarray | None:
-        image = next(self._images, None)
-        return None if image is None else np.ascontiguousarray(image)
+        for image in self._images:
+            if not isinstance(image, np.ndarray):
+                what = "None: could its file not be read?" if image is None else f"a {type(image).__name__}"
+                raise ConfigError(f"image {self.position} is {what}; give arrays, RGB uint8 (height, width, 3)")
+            return np.ascontiguousarray(image)
+        return None
 
 
 def open_folder(folder: Path) -> FrameSource:
     """Return the pictures of a folder, or the pages of the stacks in it."""
     frames = FolderFrames(folder)
-    return PageFrames(frames.paths) if _holds_pages(frames.paths[0]) else frames
+    return PageFrames(frames.paths) if _hold_pages(frames.paths) else frames
 
 
 def open_picture(path: Path) -> FrameSource:
@@ -119,14 +123,16 @@ def open_picture(path: Path) -> FrameSource:
     return pages
 
 
-def _holds_pages(path: Path) -> bool:
-    """Return whether a picture file is a TIFF stack or an animated WebP of several pages."""
-    if path.suffix.lower() not in (".tif", ".tiff", ".webp"):
-        return False
-    try:
-        return len(read_pages(path)[0]) > 1
-    except DatasetError:
-        return False  # reading the frame raises the error
+def _hold_pages(paths: list[Path]) -> bool:
+    """Return whether files are TIFF stacks or animated WebPs: whether the first that can be read has several pages."""
+    for path in paths:
+        if path.suffix.lower() not in (".tif", ".tiff", ".webp"):
+            return False
+        try:
+            return len(read_pages(path)[0]) > 1
+        except DatasetError:
+            continue  # reading its frames raises the error
+    return False
 
 
 def _list_folder(folder: Path) -> list[Path]:

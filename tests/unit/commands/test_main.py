@@ -322,6 +322,13 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(line, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"ebmtrack: error: {tmp_path / 'place'}")
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_can_complete_verbs_and_those_below_them(shell, capsys):
+    assert cli.main(["--tyro-print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("cut-outs", "--peers", "proposals-1d", "export-results"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the shell closes a stream")
 @pytest.mark.parametrize("line, code", [("paths >&-", 0), ("paths >&- 2>&-", 0), ("fly >&-", 2), ("--version >&-", 0)])
 def test_a_closed_stdout_is_no_error(line, code):

@@ -341,10 +341,15 @@ def test_others_of_our_names_are_refused(place: Path, tmp_path: Path, capsys: py
     """Their results would take the place of ours, or of each other's."""
     where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
     where += ["--page", str(tmp_path / "page.html"), "--others"]
-    assert cli.main([*where, "good", str(foreign(place, tmp_path))]) == 2
+    theirs = str(foreign(place, tmp_path))
+    assert cli.main([*where, "good", theirs]) == 2
     assert "good is a set-up in " in capsys.readouterr().err
-    assert cli.main([*where, "a", str(tmp_path), "--others", "a", str(place)]) == 2
-    assert "--others names a twice" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+    for again in ("--others", "a"), ("a",):
+        assert cli.main([*where, "a", str(tmp_path), *again, str(place)]) == 2
+        assert "--others names a twice" in capsys.readouterr().err
+    peers = ["--peers", str(place / "peers.json")]
+    assert cli.main([*where, "elsewhere", theirs, *peers]) == 2
+    assert "two trackers are called elsewhere" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
 
 
 def test_results_of_another_sequence_of_that_name(place: Path, tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_a_csv_file_may_name_its_validation_rows(tmp_path, word):
     assert [part.labels.ravel().tolist() for part in open_examples(settings)] == [[0, 1], [2], [3]]
 
 
+def test_rows_without_one_to_test_on_are_refused_and_blank_lines_are_none(tmp_path):
+    csv_tree(tmp_path)
+    (tmp_path / "parts.csv").write_text("image,age,split\n\npictures/0.png,1,train\n   \npictures/1.png,2,val\n")
+    with pytest.raises(DatasetError, match="no rows with split 'test': give some, or leave the column split out"):
+        open_examples(RegressionSettings(out=tmp_path / "run", data=tmp_path / "parts.csv", image_size=8))
+
+
 @pytest.mark.parametrize("word", ["training set", "fold2", ""])
 def test_other_words_for_a_split_are_refused(tmp_path, word):
     csv_tree(tmp_path)

@@ -112,6 +112,15 @@ def test_yolo_labels_of_track_count_from_zero_whatever_the_frames_are_called(
     np.testing.assert_allclose(sequence.boxes_xywh[:, 0], [5.0 + k for k in range(start, 6)], atol=1e-3)
 
 
+def test_yolo_labels_of_every_second_frame_beside_names_like_ours_are_refused(tmp_path: Path) -> None:
+    """Nobody can know whether frame_000002 is the second picture, which has this name, or the third."""
+    for name in range(0, 10, 2):
+        save_image(tmp_path / "walk" / "img" / f"frame_{name:06d}.jpg", size_wh=SIZE_WH)
+    write_results(tmp_path / "walk" / "labels", rows_of(1, range(0, 5, 2)), INFO, "yolo")
+    with pytest.raises(DatasetError, match=r"frame_000002\.txt: is it frame 1, .* or frame 2 as .*another layout"):
+        open_dataset("folder", tmp_path).read("walk")
+
+
 @pytest.mark.parametrize(
     "names, what",
     [

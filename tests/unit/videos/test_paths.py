@@ -18,7 +18,15 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import paths, registry
 from ebmtrack.videos.opening import locate
 from ebmtrack.videos.paths import Place, data_path, describe_paths, place_of, said_place
-from tests.support.trees import coco_tree, got10k_tree, lasot_tree, material_tree, save_text, trackingnet_tree
+from tests.support.trees import (
+    coco_tree,
+    got10k_tree,
+    lasot_tree,
+    material_tree,
+    save_image,
+    save_text,
+    trackingnet_tree,
+)
 
 
 def found(place: Place | None) -> Place:
@@ -229,6 +237,8 @@ def test_the_folder_to_check_is_path_or_root(tmp_path: Path, capsys, monkeypatch
         code, out = checked(capsys, name, "--root", tmp_path / root)
         assert code == 0 and words in out
     assert checked(capsys, "utkface", "--root", tmp_path)[0] == 1
+    save_image(tmp_path / "UTKFace" / "21_0_0_2017.jpg")
+    assert checked(capsys, "utkface", "--root", tmp_path)[0] == 0
     assert cli.main(["datasets", "check", "folder"]) == 2
     assert capsys.readouterr().err == "ebmtrack: error: which folder? ebmtrack datasets check folder PATH\n"
     assert cli.main(["datasets", "check", "folder", "a", "--root", "b"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.overlap import iou
@@ -11,7 +12,7 @@ from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.frames import open_frames
-from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, blend, mean_box, switch_point
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, as_key_frames, blend, mean_box, switch_point
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import key_frame_texts, parse_key_frames
@@ -200,6 +201,13 @@ def test_both_tracks_of_a_gap_see_the_same_frames(folder, every):
 def test_every_third_frame_and_all_key_frames(folder):
     rows = list(track(folder, {0: true_box(0), 10: true_box(10)}, Drifter(), end=20, every=3))
     assert [row.frame for row in rows] == [0, 3, 6, 9, 10, 13, 16, 19]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, tuple])
+def test_boxes_of_several_targets_come_in_any_sequence(kind):
+    keys = as_key_frames(kind([BOX, true_box(1)]), 3)
+    assert [(key.frame, key.id, key.box_xywh) for key in keys] == [(3, 1, BOX), (3, 2, true_box(1))]
+    assert [key.box_xywh for key in as_key_frames(kind(BOX))] == [BOX]
 
 
 def test_several_targets_have_their_own_key_frames(folder):

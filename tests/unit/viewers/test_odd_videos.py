@@ -274,6 +274,15 @@ def test_the_pages_of_a_stack_are_frames(tmp_path, as_folder):
         assert [image[0, 0, 0] for image in source] == [0, 20, 40, 60, 80] and source.length == 5
 
 
+def test_a_damaged_first_stack_does_not_make_pictures_of_the_others(tmp_path):
+    """Each of them holds five frames."""
+    for name in "abc":
+        cv2.imwritemulti(str(tmp_path / f"{name}.tif"), [np.full((30, 40, 3), 20 * k, np.uint8) for k in range(5)])
+    (tmp_path / "a.tif").write_bytes(b"II*")
+    with pytest.raises(DatasetError, match=r"a\.tif: not a readable image"):
+        list(open_frames(tmp_path))
+
+
 def test_an_animated_webp_plays_at_its_own_rate(tmp_path):
     from ebmtrack.images import read_pages
 

@@ -202,6 +202,27 @@ def test_images_in_memory_are_a_source(folder, kind):
         np.testing.assert_array_equal(np.stack(list(source)), images)
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+@pytest.mark.parametrize("item, what", [(None, "None: could its file not be read"), ("a.jpg", "a str; give arrays")])
+def test_what_is_no_image_is_named_and_not_taken_for_the_end(folder, kind, item, what):
+    image = read_rgb(folder / "frame0.png")
+    with (
+        open_frames(kind([image, image, item, image])) as source,
+        pytest.raises(ConfigError, match=f"image 2 is {what}"),
+    ):
+        list(source)
+
+
+def test_one_note_does_not_hide_another(tmp_path):
+    """Pictures of 16 bits, one of them damaged, one of another size."""
+    for number, height in enumerate((24, 24, 24, 30)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((height, 32), 1000 * number, np.uint16))
+    (tmp_path / "1.png").write_bytes(b"")
+    with open_frames(tmp_path) as source:
+        assert len(list(source)) == 3
+    assert all(word in source.note for word in ("16 bits", "frame 1 could not be read", "from 32 x 24 to 32 x 30"))
+
+
 def test_a_folder_with_a_number_for_a_name_is_a_folder(folder, monkeypatch):
     folder.rename(folder.parent / "0")
     monkeypatch.chdir(folder.parent)
@@ -606,7 +627,7 @@ def test_unreadable_pictures_keep_the_last_box_and_end_with_an_error(folder, tmp
     assert [int(row[0]) for row in rows if row[-1] == "unreadable"] == [7, 11]
 
 
-@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize("start", [0, 4, 11])
 def test_tracking_does_not_begin_in_an_unreadable_picture(folder, tmp_path, start):
     (folder / f"frame{start}.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=f"frame {start} could not be.* begins in frame {start}: give a box in ano"):
