@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -199,7 +199,7 @@ def compare(
         results: Label -> folder, see `foreign.find_results`.
         protocol: Scoring rules; the data set's own by default.
         sequences: Names of sequences; all if empty.
-        peers: A JSON file of figures (`read_peers`).
+        peers: A JSON file of figures (`read_peers`); the file's name is added to labels that `results` have as well.
         allow_missing: Whether the data set may lack sequences.
 
     Raises:
@@ -212,13 +212,11 @@ def compare(
     names = (*dataset.names, *dataset.missing)
     trackers = [score_folder(find_results(path, label, names), loaded, chosen) for label, path in results.items()]
     if peers is not None:
-        trackers += read_peers(peers, tuple(loaded))
+        for peer in read_peers(peers, tuple(loaded)):  # an earlier measurement of the same set-up has the same label
+            label = f"{peer.label} ({Path(peers).name})" if peer.label in results else peer.label
+            trackers.append(replace(peer, label=label))
     if not trackers:
         raise ConfigError("nothing to compare: name at least one folder of results")
-    labels = [tracker.label for tracker in trackers]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(f"two trackers are called {label}: name one of them otherwise")
     return Comparison(dataset, chosen, loaded, trackers)
 
 

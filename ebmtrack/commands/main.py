@@ -156,7 +156,8 @@ def _union(verbs: Verbs) -> Any:
     kinds = []
     for name, verb in verbs.items():
         if isinstance(verb, type) and issubclass(verb, Group):
-            verb = make_dataclass(verb.__name__, [("verb", tyro.conf.OmitSubcommandPrefixes[_union(verb.verbs)])])
+            below: Any = Annotated[_union(verb.verbs), tyro.conf.OmitSubcommandPrefixes]
+            verb = make_dataclass(verb.__name__, [("verb", below)])
         kinds.append(Annotated[verb, tyro.conf.subcommand(name)])
     return reduce(or_, kinds)
 

@@ -55,6 +55,7 @@ def test_json_is_read_by_a_report(job: jobs.Job, tmp_path: Path) -> None:
     (tmp_path / "peers.json").write_text(json.dumps(facts, allow_nan=False))
     compared = comparison.compare(job.dataset, {"p": tmp_path / "out/folder/p"}, peers=tmp_path / "peers.json")
     ours, theirs = compared.trackers
+    assert (ours.label, theirs.label) == ("p", "p (peers.json)")
     for figure in scoring.FIGURES:
         assert theirs.mean(figure) == pytest.approx(ours.mean(figure), abs=1e-12)
 
