@@ -56,7 +56,7 @@ class FrameSource(ABC):
 
     @property
     def note(self) -> str | None:
-        """What was odd so far, in one line, or None."""
+        """Return what was odd so far, in one line, or None."""
         return "; ".join(self._notes.values()) or None
 
     @property
