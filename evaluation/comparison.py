@@ -214,6 +214,8 @@ def compare(
     if peers is not None:
         for peer in read_peers(peers, tuple(loaded)):  # an earlier measurement of the same set-up has the same label
             label = f"{peer.label} ({Path(peers).name})" if peer.label in results else peer.label
+            if label in (tracker.label for tracker in trackers):
+                raise ConfigError(f"{peers}: two trackers are called {label}; name one of them otherwise")
             trackers.append(replace(peer, label=label))
     if not trackers:
         raise ConfigError("nothing to compare: name at least one folder of results")

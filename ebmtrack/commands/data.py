@@ -81,11 +81,11 @@ class Datasets:
         """Print the findings about a data set of regression, all of whose images are read."""
         from ebmtrack.errors import DatasetError
         from ebmtrack.regression.examples import findings
-        from ebmtrack.videos.sequence import existing_folder
+        from ebmtrack.videos.opening import folders_called
 
         folder = self.path
         if folder is None and self.root is not None:
-            inside = [place for place in sorted(existing_folder(self.root).iterdir()) if plain(place.name) == name]
+            inside = folders_called({plain(name)}, self.root) if self.root.is_dir() else []
             folder = (inside or [self.root])[0]
         if folder is None:
             raise ConfigError(f"where is it? For example: ebmtrack datasets check {name} /data/{name}")

@@ -255,17 +255,19 @@ def _yolo_frames(path: Path, files: list[Path]) -> dict[Path, int]:
     """Return the frame of each YOLO file: by the frames' names if all files have those, or by numbers from 0.
 
     `ebmtrack track` counts from 0 whatever the frames are called, and its files begin with frame_000000. Of all others
-    a file without its frame is refused if another one has it: nobody can know which frame is meant.
+    a file without its frame is refused if another one has it: nobody can know which frame is meant. So are files with
+    such names if both readings are possible and differ.
     """
     labels, by_stem = yolo_files(path), {file.stem: number for number, file in enumerate(files)}
     strays = [file for file in labels if file.stem not in by_stem]
     if not strays:
         frames = {file: by_stem[file.stem] for file in labels}
-        for file, frame in frames.items() if _are_ours(labels) else ():
-            if frame != int(file.stem[len("frame_") :]):
+        numbers = {file: int(file.stem[len("frame_") :]) for file in labels} if _are_ours(labels) else {}
+        for file, number in numbers.items() if max(numbers.values(), default=0) < len(files) else ():
+            if frames[file] != number:
                 raise DatasetError(
-                    f"{file}: is it frame {frame}, which has this name, or frame {int(file.stem[len('frame_') :])} as "
-                    "`ebmtrack track` counts? Write the labels in another layout, such as labels.csv"
+                    f"{file}: is it frame {frames[file]}, which has this name, or frame {number} as `ebmtrack track` "
+                    "counts? Write the labels in another layout, such as labels.csv"
                 )
         return frames
     if len(strays) < len(labels) and not _are_ours(labels):

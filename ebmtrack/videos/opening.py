@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,8 +124,12 @@ def describe_datasets(root: str | os.PathLike) -> str:
 
 def _places(info: DataSetInfo, root: Path) -> list[Path]:
     """Return `root` itself and its folders with a usual name of the data set."""
-    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and plain(p.name) in info.homes]
-    return [root, *inside]
+    return [root, *folders_called(info.homes, root)]
+
+
+def folders_called(names: Collection[str], root: Path) -> list[Path]:
+    """Return the folders in `root` with one of these names, in small letters without `-`, `_` and blanks."""
+    return [place for place in sorted(root.iterdir()) if place.is_dir() and plain(place.name) in names]
 
 
 def _try(info: DataSetInfo, place: Path) -> DataSet:

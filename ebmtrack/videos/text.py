@@ -76,10 +76,10 @@ def parse_csv(
     rows = []
     for number, line in enumerate(split_lines(text), 1):
         try:
-            rows.append((number, next(csv.reader([line], strict=True), [])))
+            rows.append((number, next(csv.reader([line], strict=True), []) if line.strip() else []))
         except csv.Error as reason:
             raise error(f"{path}, line {number}: {line[:80]!r} is no row of a CSV file ({reason})") from reason
-    rows = [(number, fields) for number, fields in rows if any(map(str.strip, fields))]
+    rows = [(number, fields) for number, fields in rows if fields]
     columns = rows[0][1] if rows else []
     return columns, [(number, dict(zip(columns, fields))) for number, fields in rows[1:]]
 

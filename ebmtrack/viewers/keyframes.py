@@ -248,7 +248,7 @@ def as_key_frames(boxes: Any, start: int = 0) -> list[KeyFrame]:
     Raises:
         ConfigError: If a box is not four numbers, or there is none.
     """
-    if not hasattr(boxes, "__len__") or isinstance(boxes, str):
+    if isinstance(boxes, str) or not (isinstance(boxes, (Mapping, Sequence)) or getattr(boxes, "ndim", 0) > 0):
         boxes = [as_box(boxes)]
     if isinstance(boxes, Mapping) or (len(boxes) and np.ndim(boxes[0]) == 0 and not isinstance(boxes[0], Mapping)):
         boxes = [boxes]

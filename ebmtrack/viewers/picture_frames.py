@@ -102,10 +102,14 @@ class ArrayFrames(FrameSource):
 
     def _read(self) -> np.ndarray | None:
         for image in self._images:
-            if not isinstance(image, np.ndarray):
+            if image is None or isinstance(image, (str, os.PathLike)):
                 what = "None: could its file not be read?" if image is None else f"a {type(image).__name__}"
                 raise ConfigError(f"image {self.position} is {what}; give arrays, RGB uint8 (height, width, 3)")
-            return np.ascontiguousarray(image)
+            array = np.ascontiguousarray(image)
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+                form = f"{array.dtype} {array.shape}"
+                raise ConfigError(f"image {self.position} is {form}; give arrays, RGB uint8 (height, width, 3)")
+            return array
         return None
 
 

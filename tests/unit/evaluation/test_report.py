@@ -337,6 +337,20 @@ def test_peers_without_the_sequences_are_said_to_be_left_out(
     assert "peers.json: ECO is left out" in error and "near is left out" not in error
 
 
+def test_peers_and_others_of_one_name_are_both_shown(place: Path, tmp_path: Path, undrawn: None) -> None:
+    peers, page = place / "peers.json", tmp_path / "page.html"
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "none")]
+    where += ["--page", str(page), "--no-pages", "--peers", str(peers)]
+    assert cli.main([*where, "--others", "elsewhere", str(foreign(place, tmp_path))]) == 0
+    text = page.read_text()
+    assert "elsewhere (peers.json)" in text and text.count("elsewhere") > text.count("elsewhere (peers.json)")
+    twice = {"x": {"sequences": {"seq0": {"auc": 0.5}}}, "x (p.json)": {"sequences": {"seq0": {"auc": 0.4}}}}
+    (tmp_path / "p.json").write_text(json.dumps({"trackers": twice}))
+    with pytest.raises(ConfigError, match=r"two trackers are called x \(p.json\)"):
+        found = open_dataset("folder", place / "data")
+        comparison.compare(found, {"x": place / "out" / "folder" / "good"}, peers=tmp_path / "p.json")
+
+
 def test_others_of_our_names_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Their results would take the place of ours, or of each other's."""
     where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]

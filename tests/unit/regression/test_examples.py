@@ -90,6 +90,13 @@ def test_a_csv_file_may_name_its_validation_rows(tmp_path, word):
     assert [part.labels.ravel().tolist() for part in open_examples(settings)] == [[0, 1], [2], [3]]
 
 
+def test_a_row_of_commas_is_no_blank_line(tmp_path):
+    csv_tree(tmp_path)
+    (tmp_path / "t.csv").write_text("image,age\npictures/0.png,1\n  \n,\n")
+    with pytest.raises(DatasetError, match="t.csv, line 4: age is ''"):
+        read_csv(tmp_path / "t.csv", 8)
+
+
 def test_rows_without_one_to_test_on_are_refused_and_blank_lines_are_none(tmp_path):
     csv_tree(tmp_path)
     (tmp_path / "parts.csv").write_text("image,age,split\n\npictures/0.png,1,train\n   \npictures/1.png,2,val\n")

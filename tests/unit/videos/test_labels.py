@@ -121,6 +121,15 @@ def test_yolo_labels_of_every_second_frame_beside_names_like_ours_are_refused(tm
         open_dataset("folder", tmp_path).read("walk")
 
 
+@pytest.mark.parametrize("names", [range(0, 60, 10), (0, 1, 3, 4, 5)])
+def test_yolo_labels_whose_numbers_no_frame_can_have_go_by_names(tmp_path: Path, names: range) -> None:
+    for name in names:
+        save_image(tmp_path / "walk" / "img" / f"frame_{name:06d}.jpg", size_wh=SIZE_WH)
+    write_results(tmp_path / "walk" / "labels", rows_of(1, names), INFO, "yolo")
+    boxes = open_dataset("folder", tmp_path).read("walk").boxes_xywh
+    np.testing.assert_allclose(boxes[:, 0], [5.0 + k for k in names], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "names, what",
     [

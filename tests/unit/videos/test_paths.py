@@ -237,7 +237,10 @@ def test_the_folder_to_check_is_path_or_root(tmp_path: Path, capsys, monkeypatch
         code, out = checked(capsys, name, "--root", tmp_path / root)
         assert code == 0 and words in out
     assert checked(capsys, "utkface", "--root", tmp_path)[0] == 1
-    save_image(tmp_path / "UTKFace" / "21_0_0_2017.jpg")
+    save_image(tmp_path / "21_0_0_2017.jpg")
+    (tmp_path / "utkface").write_text("a file, no folder")
+    assert checked(capsys, "utkface", "--root", tmp_path)[0] == 0
+    save_image(tmp_path / "UTK-Face" / "21_0_0_2017.jpg")
     assert checked(capsys, "utkface", "--root", tmp_path)[0] == 0
     assert cli.main(["datasets", "check", "folder"]) == 2
     assert capsys.readouterr().err == "ebmtrack: error: which folder? ebmtrack datasets check folder PATH\n"

@@ -255,6 +255,9 @@ def test_a_key_frame_that_is_unreadable_is_named(folder):
         ("10,5,8,6", {}, "a box is four numbers x, y, w, h in pixels, not '10,5,8,6'"),
         ({"0.4s": BOX}, {}, "with whole numbers from 0, not '0.4s'"),
         ([], {}, "no box is given"),
+        (torch.tensor(5.0), {}, "a box is four numbers"),
+        ({1: BOX}.values(), {}, "a box is four numbers"),
+        (np.array(5.0), {}, "a box is four numbers"),
     ],
 )
 def test_what_cannot_be_tracked_is_refused(folder, boxes, more, message):

@@ -8,6 +8,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.evaluation.overlap import iou
@@ -194,7 +195,7 @@ def test_what_is_no_source_at_all_is_refused(source):
         open_frames(source)
 
 
-@pytest.mark.parametrize("kind", [list, iter, np.stack])
+@pytest.mark.parametrize("kind", [list, iter, np.stack, lambda images: [Image.fromarray(each) for each in images]])
 def test_images_in_memory_are_a_source(folder, kind):
     images = [read_rgb(folder / f"frame{number}.png") for number in range(12)]
     with open_frames(kind(images)) as source:
@@ -203,7 +204,15 @@ def test_images_in_memory_are_a_source(folder, kind):
 
 
 @pytest.mark.parametrize("kind", [list, iter])
-@pytest.mark.parametrize("item, what", [(None, "None: could its file not be read"), ("a.jpg", "a str; give arrays")])
+@pytest.mark.parametrize(
+    "item, what",
+    [
+        (None, "None: could its file not be read"),
+        ("a.jpg", "a str; give arrays"),
+        (np.zeros((4, 5), np.uint8), r"uint8 \(4, 5\); give arrays"),
+        (np.zeros((4, 5, 3)), r"float64 \(4, 5, 3\); give arrays"),
+    ],
+)
 def test_what_is_no_image_is_named_and_not_taken_for_the_end(folder, kind, item, what):
     image = read_rgb(folder / "frame0.png")
     with (
