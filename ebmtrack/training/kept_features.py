@@ -11,17 +11,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.export.graphs import look_graph
 from ebmtrack.nets.backbone import fold_batch_norm
-from ebmtrack.nets.tracker_net import Layers, TrackerNet, look_at_both
-from ebmtrack.training.objective import Objective
-from ebmtrack.training.plan import Batch
-
-LAYERS = ("layer2", "layer3")
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.objective import LAYERS
 
 
 class KeptFeatures(Dataset):
@@ -74,37 +70,6 @@ def single_threaded_session(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-class KeptObjective(Objective):
-    """The losses of `Objective` on batches of `KeptFeatures`; batches of crops are left to `Objective`."""
-
-    def _network(
-        self, net: nn.Module, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        if "crops" in batch:
-            return super()._network(net, batch, train_boxes_xywh, candidates_xyxy)
-        plain, n, boxes_only = cast(Any, net), self.train_frames, self.settings.classifier_loss == "none"
-        kept = [batch[name].to(candidates_xyxy.device).transpose(0, 1) for name in LAYERS if name in batch]
-        train, test = tuple(layer[: 1 if boxes_only else n] for layer in kept), tuple(layer[n:] for layer in kept)
-        train_boxes, apart = xywh_to_xyxy(train_boxes_xywh), self.settings.statistics == "apart"
-
-        def look(*kept: Tensor) -> Layers:
-            layers = _layers(plain.feature_extractor, *kept)
-            return layers if boxes_only else plain.with_features(*layers)
-
-        with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
-            train, test = look_at_both(look, train, test, apart)
-            if boxes_only:
-                return [], plain.compare_boxes(train, train_boxes[0], test, candidates_xyxy)
-            return plain.compare(train, train_boxes, test, candidates_xyxy)
-
-
-def _layers(trunk: Any, *kept: Tensor) -> Layers:
-    """Return layer2 and layer3 (m, s, c, h, w) in float32; without a kept layer3 the trunk goes on from layer2."""
-    flat = [layer.flatten(0, 1).float().contiguous(memory_format=torch.channels_last) for layer in kept]
-    pair = flat if len(flat) == len(LAYERS) else trunk.body(*flat)
-    return tuple(layer.unflatten(0, kept[0].shape[:2]) for layer in pair)
 
 
 def trunk_graph(net: TrackerNet) -> bytes:
