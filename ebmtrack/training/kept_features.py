@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ebmtrack.engines.export.graphs import look_graph
+from ebmtrack.engines.products import open_session
 from ebmtrack.nets.backbone import fold_batch_norm
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import LAYERS
@@ -51,7 +52,7 @@ class KeptFeatures(Dataset):
     def _compute(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the features of a sample."""
         if self.session is None:
-            self.session = single_threaded_session(self.graph)
+            self.session = open_session(self.graph, threads=1)
         layers = self.session.run(list(self.layers), {"patches": sample["crops"].numpy().astype(np.float32)})
         features = {name: torch.from_numpy(layer).bfloat16() for name, layer in zip(self.layers, layers)}
         return {**{name: value for name, value in sample.items() if name != "crops"}, **features}
@@ -61,15 +62,6 @@ def sample_number(index: int, kept: int, uses: int) -> int:
     """Return the number of the sample that is read at `index`: each of `kept` places changes every `uses` rounds."""
     turn, place = divmod(index, kept)
     return place + kept * ((turn + place) // uses - place // uses)
-
-
-def single_threaded_session(graph: bytes) -> Any:
-    """Return an ONNX Runtime session with one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def trunk_graph(net: TrackerNet) -> bytes:
