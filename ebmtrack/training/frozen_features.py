@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from ebmtrack import files
 from ebmtrack.boxes import xywh_to_xyxy
@@ -21,7 +21,7 @@ from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.progress import progress_bar
-from ebmtrack.training.batches import length_of, plain_errors
+from ebmtrack.training.batches import length_of, read_samples
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,6 @@ class FrozenPairs:
         """Yield the samples of a round, read by the workers."""
         first = number * self.rounds.samples
         part = Subset(self.samples, range(first, first + self.rounds.samples))
-        loader = DataLoader(part, None, num_workers=self.workers, generator=torch.Generator().manual_seed(0))
-        read, name = plain_errors(iter(loader)), f"features, round {number + 1}"
+        read, name = read_samples(part, None, self.workers), f"features, round {number + 1}"
         with contextlib.closing(progress_bar(read, name, total=len(part), unit="sample", leave=False)) as bar:
             yield from bar
