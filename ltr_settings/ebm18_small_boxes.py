@@ -20,11 +20,12 @@ from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.data.pipeline import TrainingSet
 from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
+from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.ltr_settings.atom18_ml_is import train_box_branch
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import device_of_process, world_size
-from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
+from ebmtrack.training.frozen_features import FrozenPairs, Rounds
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
 
@@ -58,15 +59,16 @@ class Settings(ebm18_small.PoolSettings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`, from the weights `start`, or those that come with ebmtrack."""
     ebm18_small.pool_folder(settings)
+    if settings.objective.classifier_loss != "none":
+        raise ConfigError(
+            f"objective: classifier_loss={settings.objective.classifier_loss} needs more than the pairs' features, on "
+            "which the box branch is trained alone; set objective.classifier_loss=none"
+        )
     net = load_checkpoint(resolve_weights(settings.start))
     net.to(device_of_process(settings.device)).to(memory_format=torch.channels_last)
     samples = HeldBack(ebm18_small.held_back(settings, samples=240), train_frames=1, number=240)
-    return Plan(
-        network(net, settings),
-        Data(frozen_pairs(net, settings), samples),
-        FrozenObjective(1, settings.objective, settings.bfloat16),
-        validation=Objective(1, settings.objective, settings.bfloat16),
-    )
+    objective = Objective(1, settings.objective, settings.bfloat16)
+    return Plan(network(net, settings), Data(frozen_pairs(net, settings), samples), objective)
 
 
 def network(net: TrackerNet, settings: Settings) -> Network:

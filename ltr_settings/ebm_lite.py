@@ -21,7 +21,8 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.efficientnet import BLOCKS, LAYER2_BLOCKS
 from ebmtrack.training.compiled import prepare_for_speed
-from ebmtrack.training.kept_features import LAYERS, KeptFeatures, KeptObjective, trunk_graph
+from ebmtrack.training.kept_features import KeptFeatures, trunk_graph
+from ebmtrack.training.objective import LAYERS
 from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
 
 RATES = {"box": 1e-3, "classifier": 4e-4, "initializer": 4e-4, "filter_optimizer": 5e-4, "late": 2e-4}
@@ -50,14 +51,14 @@ class Settings(ebm18.Settings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     check_blocks(settings)
-    samples, prepared, objective = ebm18.data(settings), network(settings), ebm18_small.objective(settings)
+    samples, prepared = ebm18.data(settings), network(settings)
     if settings.kept:
         graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
         layers = LAYERS[:1] if settings.frozen_blocks == LAYER2_BLOCKS else LAYERS
         pictures = cast(Dataset, samples.train)
         samples.train = KeptFeatures(pictures, graph, settings.kept, settings.samples, settings.uses, layers)
-        objective = KeptObjective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
-    return Plan(prepared, samples, objective, ebm18_small.validation(settings), params="lite_nce_plus")
+    losses = ebm18_small.objective(settings), ebm18_small.validation(settings)
+    return Plan(prepared, samples, *losses, params="lite_nce_plus")
 
 
 def check_blocks(settings: Settings) -> None:

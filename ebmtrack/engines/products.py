@@ -33,7 +33,7 @@ SMALL = 5_000_000  # multiplications for which waking a second thread costs more
 
 def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the products (..., m, n) of float32 matrices (..., m, k) and (..., k, n)."""
-    session = _session(GRAPH, 1 if a.size * b.shape[-1] < SMALL else default_threads())
+    session = open_session(GRAPH, 1 if a.size * b.shape[-1] < SMALL else default_threads())
     return session.run(["c"], {"a": a, "b": b})[0]
 
 
@@ -46,12 +46,12 @@ def multiply_pairs(a: Sequence[np.ndarray], b: Sequence[np.ndarray], transposed:
         transposed: multiply by the transposes of `b`.
     """
     is_small = a[0].size * b[0].shape[0 if transposed else 1] < SMALL
-    session = _session(PAIR_TRANSPOSED if transposed else PAIR, 1 if is_small else default_threads())
+    session = open_session(PAIR_TRANSPOSED if transposed else PAIR, 1 if is_small else default_threads())
     return session.run(["c", "f"], {"a": a[0], "b": b[0], "d": a[1], "e": b[1]})
 
 
 @cache
-def _session(graph: bytes, threads: int) -> Any:
+def open_session(graph: bytes, threads: int) -> Any:
     """Return the session of a graph on some threads, opened once."""
     import onnxruntime
 

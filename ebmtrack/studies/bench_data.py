@@ -13,11 +13,13 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from ebmtrack.data import device_batches
 from ebmtrack.data.device_batches import DeviceBatches, batches_from_packs
+from ebmtrack.studies.bench_worker import time_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +77,7 @@ def bench_files(data, samples: int, name: str = "from files") -> Throughput:
 
 def _clock(device: torch.device) -> Callable[[], float]:
     """Return the processor time on a CPU; on a GPU the time at which it has done all that it was given."""
-    if device.type == "cpu":
-        return time.process_time
-
-    def synchronised_time() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised_time
+    return time.process_time if device.type == "cpu" else partial(time_on, str(device))
 
 
 @contextlib.contextmanager

@@ -207,11 +207,11 @@ def _kld_is(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) 
     return losses.kld_is(f, log_q, log_p, reduction="none")
 
 
-def _nce(beta: float) -> Callable[..., Tensor]:
-    """Return the losses NCE (beta = 0) and NCE+, sigma = (0.1, 0.8)."""
+def nce_losses(beta: float, sigmas: tuple[float, ...] = (0.1, 0.8)) -> Callable[..., Tensor]:
+    """Return the losses NCE (beta = 0) and NCE+."""
 
     def per_example(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
-        q = _mixture((0.1, 0.8), x.device)
+        q = _mixture(sigmas, x.device)
         offsets, log_q = nce_plus_samples(q, (len(x),), M, beta, generator)
         f = net(x, y[..., None] + offsets.transpose(1, 2))
         return losses.nce_plus(f, log_q[:, None], reduction="none")
@@ -277,8 +277,8 @@ def _gaussian(net: nn.Module, x: Tensor, y: Tensor, M: int, generator: Generator
 METHODS: dict[str, Callable[..., Tensor]] = {
     "ml-is": _ml_is,
     "kld-is": _kld_is,
-    "nce": _nce(0.0),
-    "nce+": _nce(0.025),
+    "nce": nce_losses(0.0),
+    "nce+": nce_losses(0.025),
     "dsm": _dsm,
     "sm": _sm,
     "gaussian": _gaussian,

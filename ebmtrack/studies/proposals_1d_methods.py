@@ -5,16 +5,14 @@ Sources of numbers: the released code `fregu856/ebms_proposals`, as far as no pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from ebmtrack.energy.noise import GaussianMixture, nce_plus_samples
 from ebmtrack.energy.proposals import MixtureDensity, energy_nce, nce_and_kl, proposal_with_teacher
-from ebmtrack.studies.energy_1d_methods import WIDTH, ManyLinear, StudyCell, StudySettings, make_data
+from ebmtrack.studies.energy_1d_methods import WIDTH, ManyLinear, StudyCell, StudySettings, make_data, nce_losses
 
 COMPONENTS = (1, 4, 16)
 METHODS = ("fixed", *(f"{kind}-k{K}" for kind in ("learned", "mdn", "teacher") for K in COMPONENTS))
@@ -178,14 +176,11 @@ def _label_and_samples(q: MixtureDensity, y: Tensor, M: int, generator: Generato
 class ManyFixed(ManyReluEnergies):
     """R energies trained by NCE with fixed noise around the label, drawn once for a batch."""
 
-    sigmas: Sequence[float] = ()
+    sigmas: tuple[float, ...] = ()
 
     def loss(self, x: Tensor, y: Tensor, M: int, generator: Generator) -> Tensor:
         """Return J_NCE (R, B)."""
-        q = GaussianMixture.isotropic(self.sigmas, device=x.device)
-        offsets, log_q = nce_plus_samples(q, (len(x),), M, 0.0, generator)
-        f = self(x, y[..., None] + offsets.transpose(1, 2))
-        return energy_nce(f, log_q[:, None], reduction="none")
+        return nce_losses(0.0, self.sigmas)(self, x, y, M, generator)
 
 
 def build(cell: StudyCell, runs: int, generator: Generator) -> nn.Module:

@@ -5,7 +5,7 @@ Finished trainings are kept as JSON, so that a killed study goes on; a figure is
 
 from __future__ import annotations
 
-import json
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ebmtrack.regression.measures import evaluate, predictions, refined_error
 from ebmtrack.regression.network import RegressionNet
 from ebmtrack.regression.synthetic import DRAWINGS
 from ebmtrack.regression.training import RegressionSettings, open_examples, plan_of
-from ebmtrack.studies.records import check_counts, claim_folder, markdown_table
+from ebmtrack.studies.records import check_counts, claim_folder, keep_record, load_records, markdown_table, missing_runs
 from ebmtrack.training.run import train
 
 COMPARED = ("l2", "mdn", "energy-nce", "proposal", "teacher")
@@ -64,17 +64,15 @@ def study_regressions(
     claim_folder(out, RegressionStudySettings(steps, noise))
     for seed in range(runs):
         for task in DRAWINGS:
-            chosen = [method for wanted, method in pairs if wanted in ("", task)]
-            todo = [method for method in chosen if not _path(out, task, method, seed).exists()]
+            names = {_name(task, method, seed): method for wanted, method in pairs if wanted in ("", task)}
+            todo = missing_runs(out, names)
             if not todo:
                 continue
-            settings = _settings(out, task, "l2", seed, steps, noise)
-            examples = open_examples(settings)
+            examples = open_examples(_settings(out, task, "l2", seed, steps, noise))
             starts: dict[str, torch.Tensor] = {}
-            for method in todo:
-                figures = _train(_settings(out, task, method, seed, steps, noise), examples, starts)
-                files.write_text(_path(out, task, method, seed), json.dumps(figures))
-                log(f"{task} {method} seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+            for name in todo:
+                settings = _settings(out, task, names[name], seed, steps, noise)
+                keep_record(out, name, _train(settings, examples, starts), log)
     table = make_table(out)
     files.write_text(out / "table.md", table)
     return table
@@ -89,7 +87,7 @@ def _pair(name: str) -> tuple[str, str]:
 def _settings(out: Path, task: str, method: str, seed: int, steps: int, noise: int) -> RegressionSettings:
     """Return the settings of one training on images of 32 x 32."""
     return RegressionSettings(
-        out=out / "runs" / f"{task}_{method}_{seed}",
+        out=out / "runs" / _name(task, method, seed),
         source=f"drawn-{task}",
         method=method,
         trunk="small",
@@ -134,17 +132,14 @@ def _refinement(net: RegressionNet, test: Examples, starts: dict[str, torch.Tens
 
 def make_table(out: Path) -> str:
     """Return the tables of all trainings under `out`, in Markdown."""
-    records: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for path in sorted((out / "runs").glob("*.json")):
-        task, method, _ = path.stem.split("_")
-        records.setdefault((task, method), []).append(json.loads(path.read_text("utf-8")))
-    order = sorted(records, key=lambda key: (list(DRAWINGS).index(key[0]), list(METHODS).index(key[1])))
-    rows = [[*key, str(len(records[key])), *(_cell(records[key], name) for name in COLUMNS)] for key in order]
+    keys = itertools.product(DRAWINGS, METHODS)
+    records = {key: found for key in keys if (found := load_records(out, ("mae",), _name(*key, "[0-9]*")))}
+    rows = [[*key, str(len(found)), *(_cell(found, name) for name in COLUMNS)] for key, found in records.items()]
     starts = ("biased", "l2", "mdn")
     refined = [
-        [*key, *(", ".join(_cell(records[key], f"{name}_{when}") for when in ("before", "after")) for name in starts)]
-        for key in order
-        if any("biased_after" in record for record in records[key])
+        [*key, *(", ".join(_cell(found, f"{name}_{when}") for when in ("before", "after")) for name in starts)]
+        for key, found in records.items()
+        if any("biased_after" in record for record in found)
     ]
     lines = [*markdown_table(("task", "method", "seeds", *COLUMNS), rows), ""]
     lines += markdown_table(("task", "refined by", *(f"{name}: before, after" for name in starts)), refined)
@@ -160,6 +155,6 @@ def _cell(records: list[dict[str, float]], name: str) -> str:
     return f"{statistics.fmean(values):.2f}{spread}"
 
 
-def _path(out: Path, task: str, method: str, seed: int) -> Path:
-    """Return the file of one training's figures."""
-    return out / "runs" / f"{task}_{method}_{seed}.json"
+def _name(task: str, method: str, seed: int | str) -> str:
+    """Return the name of one training, or for a pattern of seeds that of several."""
+    return f"{task}_{method}_{seed}"

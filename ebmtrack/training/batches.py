@@ -64,13 +64,20 @@ def batches(shard: Shard, needed: int, workers: int, seed: int) -> Iterator[Batc
         )
     if isinstance(shard.dataset, BatchMaker):
         return _whole_batches(shard, shard.dataset)
+    return read_samples(shard, shard.batch, workers, seed, pin_memory=shard.team.device.type == "cuda")
+
+
+def read_samples(
+    samples: Dataset, batch: int | None, workers: int, seed: int = 0, pin_memory: bool = False
+) -> Iterator[Any]:
+    """Return the samples in batches, or one by one without `batch`, as worker processes read them ahead."""
     loader = DataLoader(
-        shard,
-        shard.batch,
+        samples,
+        batch,
         num_workers=workers,
         worker_init_fn=_quiet_worker,
         prefetch_factor=3 if workers else None,
-        pin_memory=shard.team.device.type == "cuda",
+        pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
     return plain_errors(iter(loader))

@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from ebmtrack import files
 from ebmtrack.boxes import xywh_to_xyxy
@@ -22,9 +21,7 @@ from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.box_energy import BoxEnergy
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.progress import progress_bar
-from ebmtrack.training.batches import plain_errors
-from ebmtrack.training.objective import Objective, ObjectiveSettings
-from ebmtrack.training.plan import Batch
+from ebmtrack.training.batches import length_of, read_samples
 
 
 @dataclass(frozen=True)
@@ -153,9 +150,9 @@ class FrozenPairs:
             ConfigError: there are too few samples.
         """
         number = -(-length // rounds.pairs)
-        if len(samples) < number * rounds.samples:  # type: ignore[arg-type]  # ours has a length
+        if length_of(samples) < number * rounds.samples:
             needed = f"{number} rounds of {rounds.samples} samples are needed"
-            raise ConfigError(f"{needed}, there are {len(samples)}; lower --steps or round_samples")  # type: ignore[arg-type]  # see above
+            raise ConfigError(f"{needed}, there are {length_of(samples)}; lower --steps or round_samples")
         self.net, self.samples, self.bfloat16, self.workers = net, samples, bfloat16, workers
         self.rounds, self.length, self.seed = rounds, length, seed
         self.round, self.features = -1, NO_FEATURES
@@ -187,33 +184,6 @@ class FrozenPairs:
         """Yield the samples of a round, read by the workers."""
         first = number * self.rounds.samples
         part = Subset(self.samples, range(first, first + self.rounds.samples))
-        loader = DataLoader(part, None, num_workers=self.workers, generator=torch.Generator().manual_seed(0))
-        read, name = plain_errors(iter(loader)), f"features, round {number + 1}"
+        read, name = read_samples(part, None, self.workers), f"features, round {number + 1}"
         with contextlib.closing(progress_bar(read, name, total=len(part), unit="sample", leave=False)) as bar:
             yield from bar
-
-
-class FrozenObjective(Objective):
-    """The box loss of batches of `FrozenPairs`, whose network begins behind the trunk.
-
-    Raises:
-        ConfigError: the settings ask for a classifier loss.
-    """
-
-    def __init__(self, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
-        if settings.classifier_loss != "none":
-            raise ConfigError(
-                f"objective: classifier_loss={settings.classifier_loss} needs more than the pairs' features, on which "
-                "the box branch is trained alone; set objective.classifier_loss=none"
-            )
-        super().__init__(train_frames, settings, bfloat16)
-
-    def _network(
-        self, net: Any, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return no scores, and energies (1, s, P)."""
-        device = candidates_xyxy.device
-        layer2, layer3 = (_float_channels_last(batch[name].to(device)) for name in ("layer2", "layer3"))
-        pairs = Features(layer2, layer3, batch["boxes_xywh"].to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
-            return [], pair_energies(net.bb_regressor, pairs)(candidates_xyxy[0])[None]

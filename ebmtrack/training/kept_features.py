@@ -11,17 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.export.graphs import look_graph
+from ebmtrack.engines.products import open_session
 from ebmtrack.nets.backbone import fold_batch_norm
-from ebmtrack.nets.tracker_net import Layers, TrackerNet, look_at_both
-from ebmtrack.training.objective import Objective
-from ebmtrack.training.plan import Batch
-
-LAYERS = ("layer2", "layer3")
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.objective import LAYERS
 
 
 class KeptFeatures(Dataset):
@@ -55,7 +52,7 @@ class KeptFeatures(Dataset):
     def _compute(self, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the features of a sample."""
         if self.session is None:
-            self.session = single_threaded_session(self.graph)
+            self.session = open_session(self.graph, threads=1)
         layers = self.session.run(list(self.layers), {"patches": sample["crops"].numpy().astype(np.float32)})
         features = {name: torch.from_numpy(layer).bfloat16() for name, layer in zip(self.layers, layers)}
         return {**{name: value for name, value in sample.items() if name != "crops"}, **features}
@@ -65,46 +62,6 @@ def sample_number(index: int, kept: int, uses: int) -> int:
     """Return the number of the sample that is read at `index`: each of `kept` places changes every `uses` rounds."""
     turn, place = divmod(index, kept)
     return place + kept * ((turn + place) // uses - place // uses)
-
-
-def single_threaded_session(graph: bytes) -> Any:
-    """Return an ONNX Runtime session with one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-class KeptObjective(Objective):
-    """The losses of `Objective` on batches of `KeptFeatures`; batches of crops are left to `Objective`."""
-
-    def _network(
-        self, net: nn.Module, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        if "crops" in batch:
-            return super()._network(net, batch, train_boxes_xywh, candidates_xyxy)
-        plain, n, boxes_only = cast(Any, net), self.train_frames, self.settings.classifier_loss == "none"
-        kept = [batch[name].to(candidates_xyxy.device).transpose(0, 1) for name in LAYERS if name in batch]
-        train, test = tuple(layer[: 1 if boxes_only else n] for layer in kept), tuple(layer[n:] for layer in kept)
-        train_boxes, apart = xywh_to_xyxy(train_boxes_xywh), self.settings.statistics == "apart"
-
-        def look(*kept: Tensor) -> Layers:
-            layers = _layers(plain.feature_extractor, *kept)
-            return layers if boxes_only else plain.with_features(*layers)
-
-        with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
-            train, test = look_at_both(look, train, test, apart)
-            if boxes_only:
-                return [], plain.compare_boxes(train, train_boxes[0], test, candidates_xyxy)
-            return plain.compare(train, train_boxes, test, candidates_xyxy)
-
-
-def _layers(trunk: Any, *kept: Tensor) -> Layers:
-    """Return layer2 and layer3 (m, s, c, h, w) in float32; without a kept layer3 the trunk goes on from layer2."""
-    flat = [layer.flatten(0, 1).float().contiguous(memory_format=torch.channels_last) for layer in kept]
-    pair = flat if len(flat) == len(LAYERS) else trunk.body(*flat)
-    return tuple(layer.unflatten(0, kept[0].shape[:2]) for layer in pair)
 
 
 def trunk_graph(net: TrackerNet) -> bytes:

@@ -17,7 +17,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.classifier import FEATURE_STRIDE, distance_maps
-from ebmtrack.nets.tracker_net import look_at_both
+from ebmtrack.nets.tracker_net import Layers, look_at_both
 from ebmtrack.training.plan import Batch, Logs, Share
 
 BoxLossName = Literal["nce_plus", "nce", "kld_is", "ml_is", "iou"]
@@ -26,6 +26,7 @@ Statistics = Literal["apart", "together"]
 Proposals = Literal["mixture", "overlapping"]
 PLACEHOLDER_XYWH = (0.0, 0.0, 16.0, 16.0)  # the box of a frame without a target; nothing depends on it
 ALL_OF_US = Share()
+LAYERS = ("layer2", "layer3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +272,9 @@ class Objective:
     """The loss of a batch of image sequences, the first frames of which are train frames and the others test frames.
 
     A batch holds `crops` (s, f, H, W, 3) uint8 and `boxes_xywh` (s, f, 4) in crop pixels. It may hold `has_target`
-    (s, f) bool: test frames without a target have labels of zero for the classifier and no part in the box loss.
+    (s, f) bool: test frames without a target have labels of zero for the classifier and no part in the box loss. In
+    place of `crops` it may hold features of a trunk that is frozen so far: `layer2` (s, f, c, h, w) and `layer3`, or
+    `layer2` alone if the trunk goes on from there.
     """
 
     def __init__(
@@ -316,6 +319,8 @@ class Objective:
         self, net: nn.Module, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Return scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
+        if LAYERS[0] in batch:
+            return self._behind_trunk(net, batch, xywh_to_xyxy(train_boxes_xywh), candidates_xyxy)
         crops = batch["crops"].to(candidates_xyxy.device)
         trunk = getattr(getattr(net, "module", net), "feature_extractor", None)  # within DistributedDataParallel too
         images = normalize_images(crops.transpose(0, 1).permute(0, 1, 4, 2, 3).flatten(0, 1), trunk)
@@ -326,6 +331,31 @@ class Objective:
             if self.settings.classifier_loss == "none":
                 return [], box_energies(net, train_images[0], train_boxes[0], test_images, candidates_xyxy, apart)
             return net(train_images, train_boxes, test_images, candidates_xyxy, apart)
+
+    def _behind_trunk(
+        self, net: Any, batch: Batch, train_boxes_xyxy: Tensor, candidates_xyxy: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return what `_network` does, from features of the trunk."""
+        n, boxes_only = self.train_frames, self.settings.classifier_loss == "none"
+        kept = [batch[name].to(candidates_xyxy.device).transpose(0, 1) for name in LAYERS if name in batch]
+        train, test = tuple(layer[: 1 if boxes_only else n] for layer in kept), tuple(layer[n:] for layer in kept)
+
+        def look(*kept: Tensor) -> Layers:
+            layers = _layers(net.feature_extractor, *kept)
+            return layers if boxes_only else net.with_features(*layers)
+
+        with torch.autocast(candidates_xyxy.device.type, torch.bfloat16, enabled=self.bfloat16):
+            train, test = look_at_both(look, train, test, self.settings.statistics == "apart")
+            if boxes_only:
+                return [], net.compare_boxes(train, train_boxes_xyxy[0], test, candidates_xyxy)
+            return net.compare(train, train_boxes_xyxy, test, candidates_xyxy)
+
+
+def _layers(trunk: Any, *kept: Tensor) -> Layers:
+    """Return layer2 and layer3 (m, s, c, h, w) in float32; without a kept layer3 the trunk goes on from layer2."""
+    flat = [layer.flatten(0, 1).float().contiguous(memory_format=torch.channels_last) for layer in kept]
+    pair = flat if len(flat) == len(LAYERS) else trunk.body(*flat)
+    return tuple(layer.unflatten(0, kept[0].shape[:2]) for layer in pair)
 
 
 def _mean_of_known(values: Tensor, known: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ebmtrack.studies import energy_1d_methods as methods
 from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.training import distributed
-from ebmtrack.training.frozen_features import FrozenObjective, FrozenPairs, Rounds
+from ebmtrack.training.frozen_features import FrozenPairs, Rounds
 from ebmtrack.training.objective import PRDIMP_WEIGHTS, Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan
 from ebmtrack.training.run import train
@@ -169,7 +169,7 @@ def test_training_of_the_box_branch_alone(frames, tmp_path, known_device):
         net = TrackerNet("dimp18").to(device)
         data = batches(frames, device, train_frames=1)
         pairs = FrozenPairs(net, data, Rounds(3, 4), 4, bfloat16=False)
-        objective = FrozenObjective(1, ObjectiveSettings(samples=8, classifier_loss="none", box_weight=1.0))
+        objective = Objective(1, ObjectiveSettings(samples=8, classifier_loss="none", box_weight=1.0))
         groups = [{"params": list(net.bb_regressor.parameters()), "lr": 1e-4}]
         plan = Plan(Network(net, groups), Data(pairs), objective)
         train(plan, RunSettings(out=tmp_path / device[:3], device=device, steps=2, batch=2, warmup=0))

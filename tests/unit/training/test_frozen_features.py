@@ -12,7 +12,6 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.frozen_features import (
-    FrozenObjective,
     FrozenPairs,
     Rounds,
     compute_features,
@@ -68,15 +67,10 @@ def test_the_loss_is_that_of_pictures(net):
     batch = {key: torch.stack([s[key] for s in several])[:, :2] for key in ("crops", "boxes_xywh")}
     features = compute_features(net, several, bfloat16=False).pairs(torch.arange(3), torch.ones(3, dtype=torch.int64))
     wanted, _ = Objective(1, SETTINGS)(net, batch, torch.Generator().manual_seed(3))
-    got, logs = FrozenObjective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(3))
+    got, logs = Objective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(3))
     assert got.item() == pytest.approx(wanted.item(), rel=5e-3) and logs["box"] == got
-    elsewhere, _ = FrozenObjective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(4))
+    elsewhere, _ = Objective(1, SETTINGS)(net, vars(features), torch.Generator().manual_seed(4))
     assert elsewhere.item() != pytest.approx(wanted.item(), rel=5e-3)
-
-
-def test_a_classifier_loss_is_refused():
-    with pytest.raises(ConfigError, match="classifier_loss=hinge .*set objective.classifier_loss=none"):
-        FrozenObjective(1, ObjectiveSettings())
 
 
 def test_a_pair_depends_on_its_number_alone(net):
@@ -123,7 +117,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path):
             set_mode=lambda net: (net.eval(), net.bb_regressor.train()),
             rate=lambda step: 1.0,
         )
-        plan = Plan(network, Data(frozen_pairs(net)), FrozenObjective(1, SETTINGS))
+        plan = Plan(network, Data(frozen_pairs(net)), Objective(1, SETTINGS))
         settings = RunSettings(out=tmp_path / out, steps=steps, batch=2, checkpoint_every=3, bfloat16=False)
         return dict(train(plan, settings).state_dict())
 

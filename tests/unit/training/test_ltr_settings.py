@@ -29,6 +29,7 @@ from ebmtrack.studies.box_losses import BoxStudySettings
 from ebmtrack.training import command
 from ebmtrack.training import run as running
 from ebmtrack.training.command import list_runs, load_run, settings_for, train_named
+from ebmtrack.training.objective import ObjectiveSettings
 from ebmtrack.training.overrides import describe, flat, override
 from ebmtrack.training.plan import Data, Network, Plan
 from ebmtrack.training.run import _Run, train
@@ -247,6 +248,8 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
     assert not torch.allclose(mixed.state_dict()[weight], trained.state_dict()[weight], atol=1e-6)
     with pytest.raises(ConfigError, match="give the pool's folder"):
         module.plan(dataclasses.replace(settings, data=tmp_path / "none"))
+    with pytest.raises(ConfigError, match="classifier_loss=hinge .*set objective.classifier_loss=none"):
+        module.plan(dataclasses.replace(settings, objective=ObjectiveSettings()))
 
 
 LITE_BRANCHES = ALL_BUT_EARLY - {"feature_extractor.layer3"}

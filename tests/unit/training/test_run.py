@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, StackDataset
 
 from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, EbmtrackError
-from ebmtrack.training.batches import plain_errors
+from ebmtrack.training.batches import read_samples
 from ebmtrack.training.plan import Plan
 from ebmtrack.training.resuming import random_state, read_checkpoint, set_random_state
 from ebmtrack.training.run import train
@@ -143,8 +143,14 @@ class Fails(Dataset):
 def test_the_message_of_a_worker_is_kept_whole(message):
     """Whatever it holds, and without the traceback if it holds nothing."""
     with pytest.raises(DatasetError) as caught:
-        list(plain_errors(iter(DataLoader(Fails(message), num_workers=1))))
+        list(read_samples(Fails(message), 1, workers=1))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_without_a_batch_come_one_by_one_in_order(workers):
+    read = read_samples(StackDataset(number=torch.arange(5)), None, workers)
+    assert [sample["number"].item() for sample in read] == list(range(5))
 
 
 def test_samples_go_on_where_they_ended_also_with_another_batch(tmp_path):
