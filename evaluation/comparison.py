@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -353,7 +354,7 @@ def discover(out: str | os.PathLike, dataset: str, params_names: Items[str] = ()
 def _errors(path: Path) -> dict[str, str]:
     """Return the tracebacks beside the results: `<params>_<run>/<sequence>.error`."""
     found = {}
-    for error in sorted(path.parent.glob(f"{path.name}*/*.error")):
+    for error in sorted(path.parent.glob(f"{glob.escape(path.name)}*/*.error")):
         if re.fullmatch(re.escape(path.name) + r"(_\d{3,})?", error.parent.name):
             found[f"{error.stem} ({error.parent.name})"] = error.read_text(errors="replace")
     return found

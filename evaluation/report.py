@@ -100,7 +100,7 @@ def report(
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
-    for line in _left_out_lines(comparison) + _lengths(comparison):
+    for line in _left_out_lines(comparison) + _lengths(comparison) + _other_protocols(comparison):
         print(f"ebmtrack: {line}", file=sys.stderr)
     page, title = Path(page), options.title or _title(comparison)
     links: dict[str, str] = {}
@@ -247,7 +247,7 @@ def _notes(comparison: Comparison) -> list[str]:
             lines.append(f"{tracker.label} has intervals of {known} of {results} {things}.")
         if len(tracker.made_by) > 1:
             lines.append(f"{tracker.label} mixes results of {len(tracker.made_by)} different set-ups; see Provenance.")
-    return lines + _left_out_lines(comparison) + _lengths(comparison)
+    return lines + _left_out_lines(comparison) + _lengths(comparison) + _other_protocols(comparison)
 
 
 def _summary(notes: Items[str], most: int = 90) -> str:
@@ -275,6 +275,16 @@ def _lengths(comparison: Comparison) -> list[str]:
             rule = f"{comparison.protocol.title} fills what is missing with empty boxes and cuts what is too long"
             lines.append(f"{tracker.label}: the number of boxes does not fit: {', '.join(told)}; {rule}.")
     return lines
+
+
+def _other_protocols(comparison: Comparison) -> list[str]:
+    """Return a line for each tracker whose figures from elsewhere say that another protocol judged them."""
+    title, known = comparison.protocol.title, [(t.label, made) for t in comparison.trackers for made in t.made_by]
+    return [
+        f"{label}: its figures are of the protocol {made['protocol']}, not {title}: they cannot be compared."
+        for label, made in known
+        if "figures from" in made and made.get("protocol", title) != title
+    ]
 
 
 def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, int, str]]]]:

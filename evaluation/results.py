@@ -89,18 +89,18 @@ def write_result(folder: str | os.PathLike, name: str, result: Result) -> None:
         raise ResultError(f"{folder / name}, frame {frame} (from 0): {boxes[frame].tolist()} is no box")
     text = format_boxes(boxes)
     write_text(box_path(folder, name), text)
-    if len(result.times_s):
-        write_text(folder / f"{name}_time.txt", "".join(f"{t:.6f}\n" for t in result.times_s))
-    if len(result.scores):
-        scores = "".join(f"{float(s)!r}\n" for s in result.scores)
-        write_text(folder / f"{name}_object_presence_scores.txt", scores)
-    if result.stages_s or result.workers:
-        lines = [f"{WORKERS}\t{result.workers}\n"] * bool(result.workers)
-        lines += [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()]
-        write_text(folder / f"{name}_stages.txt", "".join(lines))
-    if len(result.sureness):
-        rows = ("\t".join(f"{v:.7g}" for v in row) for row in result.sureness)
-        write_text(folder / f"{name}_intervals.txt", "".join(f"{row}\n" for row in rows))
+    shared = [f"{WORKERS}\t{result.workers}\n"] * bool(result.workers)
+    sides = (
+        [f"{t:.6f}\n" for t in result.times_s],
+        [f"{float(s)!r}\n" for s in result.scores],
+        shared + [f"{stage}\t{seconds:.6f}\n" for stage, seconds in result.stages_s.items()],
+        ["\t".join(f"{v:.7g}" for v in row) + "\n" for row in result.sureness],
+    )
+    for path, lines in zip(_side_paths(folder, name), sides):
+        if lines:
+            write_text(path, "".join(lines))
+        else:
+            path.unlink(missing_ok=True)  # that of an earlier attempt, which was killed before its marker
     marker = {"frames": len(boxes), "made_by": dict(result.made_by), "sha256": _sha256(text.encode())}
     write_text(marker_path(folder, name), json.dumps(marker, indent=1, sort_keys=True) + "\n")
 

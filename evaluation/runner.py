@@ -86,7 +86,7 @@ def run_elsewhere(job: Job, compute: Callable[[Callable[[], int]], list[str]]) -
         return len(todo)
 
     troubles = compute(count_left) if todo else []
-    _agree_with_disk(job, outcome)
+    _agree_with_disk(replace(job, began=began), outcome)
     why = "\n".join(troubles) or "its job ended before it"
     outcome.failed |= {t: f"not computed: {why}" for t in job.tasks if t not in outcome.failed and not is_done(job, t)}
     return outcome
@@ -132,11 +132,11 @@ def _agree_with_disk(job: Job, outcome: Outcome) -> None:
         if is_done(job, task):
             error.unlink(missing_ok=True)
             outcome.failed.pop(task, None)
-        elif task not in outcome.failed:
+        elif task not in outcome.failed and has_failed(job, task):
             try:
                 outcome.failed[task] = error.read_text(errors="replace")
             except FileNotFoundError:
-                continue  # another runner is at it, or has just succeeded
+                continue  # another runner has just succeeded
 
 
 def _prepare_folders(job: Job) -> float:

@@ -154,7 +154,7 @@ def load_regression(path: str | Path, device: str | torch.device = "cpu") -> Reg
         values = json.loads(header["ebmtrack_regression"])["config"]
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         net = RegressionNet(RegressionConfig(**values))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the config in its header is damaged: {error}; train again") from error
     net.load_state_dict(fit_entries(tensors, net.state_dict(), path))
     return net.eval().to(device)

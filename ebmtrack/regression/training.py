@@ -97,9 +97,9 @@ class RegressionSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_name("method of regression", self.method, METHODS)
-        for name in ("image_size", "noise", "components", "classes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in {"image_size": 1, "noise": 1, "components": 1, "classes": 2}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:

@@ -224,9 +224,14 @@ class _Content:
             raise DatasetError(
                 f"{self.path}, line 1: no list {key!r}; give an instances file, such as instances_train2017.json"
             )
+        faults = [_fault(key, entry) for entry in found]
+        first: dict[int, dict[str, Any]] = {}
+        sound = [entry for entry, fault in zip(found, faults) if fault is None and key != "annotations"]
+        shared = {entry["id"] for entry in sound if first.setdefault(entry["id"], entry) != entry}
         usable = []
-        for number, entry in enumerate(found):
-            fault = _fault(key, entry)
+        for number, (entry, fault) in enumerate(zip(found, faults)):
+            if fault is None and key != "annotations" and entry["id"] in shared:
+                fault = f"id {entry['id']} is that of another entry, too"
             if fault is None and images is not None and entry["image_id"] not in images:
                 fault = f"image_id {entry['image_id']} is not in the list of images"
             if fault is None and kinds is not None and entry["category_id"] not in kinds:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, only_first, split_found, visible_paths
-from ebmtrack.videos.text import read_boxes, read_labels, read_meta, read_names, read_text
+from ebmtrack.videos.text import read_boxes, read_labels, read_names, read_text
 
 SIZES = {"train": 9335, "val": 180, "test": 180, "vottrain": 7086, "votval": 1249}  # the last two: pytracking
 LISTS = {
@@ -81,11 +81,6 @@ def load(folder: Path, dataset: str = "got10k_val", least_cover: int = 1) -> Seq
         visible = read_labels(folder / "cover.label", len(boxes), 8) >= least_cover
     size_wh, annotation = _size(folder / "meta_info.ini"), folder / ANNOTATION[0]
     return Sequence(folder.name, dataset, boxes, frames, visible, size_wh=size_wh, absent=absent, annotation=annotation)
-
-
-def meta(folder: Path) -> dict[str, str]:
-    """Read the entries of a sequence's meta_info.ini (object_class, motion_class, ...); none without the file."""
-    return read_meta(folder / "meta_info.ini") if (folder / "meta_info.ini").is_file() else {}
 
 
 def _read_list(folder: Path, split: str) -> tuple[str, ...]:

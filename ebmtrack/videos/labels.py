@@ -22,10 +22,13 @@ from ebmtrack.images import read_size_wh
 from ebmtrack.videos.image_store import wrong_size
 from ebmtrack.videos.index_cache import stamp
 from ebmtrack.videos.sequence import Frames, Sequence, visible_paths
-from ebmtrack.videos.text import parse_csv, read_text, split_lines
+from ebmtrack.videos.text import first_repeated, parse_csv, read_text, split_lines
 
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
+
+MOST_YOLO = 7  # words in a row: class, x, y, w, h, and of a tracker's box its confidence and id
+MOST_PART = 2.0  # of the frame; a box may reach beyond it, but one in pixels has larger numbers
 
 Tracks = dict[int, dict[int, list[float]]]  # target -> frame -> x, y, w, h
 Size = tuple[int, int]  # width, height
@@ -212,11 +215,16 @@ def _read_json(path: Path) -> Tracks:
         if row.get("verdict") not in LOST:
             _add(tracks, path, int(row.get("id", 1)), int(row["frame"]), [float(row[key]) for key in "xywh"])
     frame_of = {image["id"]: int(image["frame_id"]) for image in content.get("images", ())}
+    if len(videos := {image.get("video_id") for image in content.get("images", ())}) > 1:
+        raise DatasetError(f"{path}: has images of {len(videos)} videos; give each video a file of its own")
+    if (twice := first_repeated(image["id"] for image in content.get("images", ()))) is not None:
+        raise DatasetError(f"{path}: two images have the id {twice!r}; give the images of merged files new ids")
     for entry in content.get("annotations", ()):
         target = entry.get("track_id", entry.get("instance_id"))
         if target is None:
             raise DatasetError(f"{path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco")
-        _add(tracks, path, int(target), frame_of[entry["image_id"]], [float(value) for value in entry["bbox"]])
+        x, y, w, h = (float(value) for value in entry["bbox"])
+        _add(tracks, path, int(target), frame_of[entry["image_id"]], [x, y, w, h])
     return tracks
 
 
@@ -243,10 +251,17 @@ def _read_yolo(path: Path, files: list[Path]) -> Tracks:
     for file, frame in _yolo_frames(path, files).items():
         for number, line in enumerate(split_lines(read_text(file)), 1):
             try:
-                kind, x, y, w, h = (float(word) for word in line.split()[:5])
+                words = line.split()
+                kind, x, y, w, h = (float(word) for word in words[:5])
                 target = int(kind) + 1
             except (ValueError, OverflowError) as error:
                 raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
+            if len(words) > MOST_YOLO or max(map(abs, (x, y, w, h))) > MOST_PART:
+                what = "a polygon" if len(words) > MOST_YOLO else "a box in pixels"
+                raise DatasetError(
+                    f"{file}, line {number}: {line[:80]!r} looks like {what}; write boxes, class x y w h in parts of "
+                    "the frame"
+                )
             _add(tracks, file, target, frame, [x - w / 2, y - h / 2, w, h])
     return tracks
 

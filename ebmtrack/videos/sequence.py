@@ -231,10 +231,10 @@ def _restore(values: dict[str, Any]) -> DataSet:
     return DataSet(**values)
 
 
-def well_formed(boxes_xywh: np.ndarray, least_side: float = 1.0) -> np.ndarray:
-    """Return (n,) bool: boxes (n, 4) that are finite, with both sides at least `least_side` pixels."""
+def well_formed(boxes_xywh: np.ndarray) -> np.ndarray:
+    """Return (n,) bool: boxes (n, 4) that are finite, with both sides at least a pixel."""
     with np.errstate(invalid="ignore"):
-        return np.isfinite(boxes_xywh).all(axis=1) & (boxes_xywh[:, 2:] >= least_side).all(axis=1)
+        return np.isfinite(boxes_xywh).all(axis=1) & (boxes_xywh[:, 2:] >= 1).all(axis=1)
 
 
 def read_attributes(folders: Items[Path], sequence: str, names: Items[str]) -> tuple[str, ...]:

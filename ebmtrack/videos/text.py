@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +58,7 @@ def split_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n") if text.strip() else []
 
 
-def parse_csv(
-    text: str, path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
-) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def parse_csv(text: str, path: str | os.PathLike) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Return the columns and rows of a CSV file with a header: for each row its line (from 1) and its fields by column.
 
     A row is one line: a quotation mark without its pair would otherwise take in the rows after it. Blank lines are left
@@ -68,20 +67,37 @@ def parse_csv(
     Args:
         text: The file's text.
         path: The file, for the error.
-        error: The class of the error to raise.
 
     Raises:
-        EbmtrackError: `error` with file and line for a quotation mark without its pair.
+        DatasetError: With file and line, for a quotation mark without its pair, two columns of one name, and a row with
+            more fields than the header, such as one with decimal commas.
     """
-    rows = []
+    rows: list[tuple[int, list[str]]] = []
     for number, line in enumerate(split_lines(text), 1):
         try:
-            rows.append((number, next(csv.reader([line], strict=True), []) if line.strip() else []))
+            fields = next(csv.reader([line], strict=True), []) if line.strip() else []
         except csv.Error as reason:
-            raise error(f"{path}, line {number}: {line[:80]!r} is no row of a CSV file ({reason})") from reason
-    rows = [(number, fields) for number, fields in rows if fields]
+            raise DatasetError(f"{path}, line {number}: {line[:80]!r} is no row of a CSV file ({reason})") from reason
+        if rows and any(map(str.strip, fields[len(rows[0][1]) :])):
+            raise DatasetError(
+                f"{path}, line {number}: {line[:80]!r} has {len(fields)} fields for {len(rows[0][1])} columns; write "
+                "decimal points, and fields with commas in quotation marks"
+            )
+        rows += [(number, fields)] * bool(fields)
     columns = rows[0][1] if rows else []
+    if twice := first_repeated(filter(None, columns)):
+        raise DatasetError(f"{path}, line {rows[0][0]}: two columns are called {twice!r}; name each otherwise")
     return columns, [(number, dict(zip(columns, fields))) for number, fields in rows[1:]]
+
+
+def first_repeated(values: Iterable[Any]) -> Any:
+    """Return the first of some values that was there before; None if all differ."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def split_words(line: str) -> list[str]:
@@ -267,19 +283,6 @@ def read_names(path: Path) -> tuple[str, ...]:
         if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable() or len(name.encode()) > 200:
             raise DatasetError(f"{path}, line {number}: {name[:80]!r} cannot be the name of a sequence's folder")
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def read_meta(path: Path) -> dict[str, str]:
-    """Read keys and values of an .ini file whose values may hold any character; sections are ignored."""
-    entries = {}
-    for number, line in enumerate(split_lines(read_text(path)), start=1):
-        if not line.strip() or line.startswith(("[", "#", ";")):
-            continue
-        key, separator, value = line.partition(":")
-        if not separator:
-            raise DatasetError(f"{path}, line {number}: {line[:40]!r} is not 'key: value'")
-        entries[key.strip()] = value.strip()
-    return entries
 
 
 def polygon_to_xywh(points: np.ndarray) -> np.ndarray:

@@ -250,13 +250,18 @@ def as_key_frames(boxes: Any, start: int = 0) -> list[KeyFrame]:
     """
     if isinstance(boxes, str) or not (isinstance(boxes, (Mapping, Sequence)) or getattr(boxes, "ndim", 0) > 0):
         boxes = [as_box(boxes)]
-    if isinstance(boxes, Mapping) or (len(boxes) and np.ndim(boxes[0]) == 0 and not isinstance(boxes[0], Mapping)):
+    if isinstance(boxes, Mapping) or (len(boxes) and _is_number(boxes[0])):
         boxes = [boxes]
     targets = [dict(target) if isinstance(target, Mapping) else {start: target} for target in boxes]
     keys = [KeyFrame(_as_frame(f), number, as_box(b)) for number, t in enumerate(targets, 1) for f, b in t.items()]
     if not keys:
         raise ConfigError("no box is given, so there is nothing to track")
     return keys
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number or a text, and not a box or key frames; lists may be ragged."""
+    return isinstance(value, str) or not (isinstance(value, (Mapping, Sequence)) or np.ndim(value))
 
 
 def _as_frame(number: Any) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.errors import ConfigError, DatasetError, reason_of
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, read_pages
 from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource
@@ -102,14 +102,16 @@ class ArrayFrames(FrameSource):
 
     def _read(self) -> np.ndarray | None:
         for image in self._images:
-            if image is None or isinstance(image, (str, os.PathLike)):
-                what = "None: could its file not be read?" if image is None else f"a {type(image).__name__}"
-                raise ConfigError(f"image {self.position} is {what}; give arrays, RGB uint8 (height, width, 3)")
-            array = np.ascontiguousarray(image)
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-                form = f"{array.dtype} {array.shape}"
-                raise ConfigError(f"image {self.position} is {form}; give arrays, RGB uint8 (height, width, 3)")
-            return array
+            what = "None: could its file not be read?" if image is None else f"a {type(image).__name__}"
+            if image is not None and not isinstance(image, (str, os.PathLike)):
+                try:
+                    array = np.ascontiguousarray(image)
+                    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+                        return array
+                    what = f"{array.dtype} {array.shape}"
+                except (TypeError, ValueError, RuntimeError, OSError) as error:  # ragged, on a GPU, a damaged file
+                    what += f", which is no array ({reason_of(error)})"
+            raise ConfigError(f"image {self.position} is {what}; give arrays, RGB uint8 (height, width, 3)")
         return None
 
 

@@ -126,7 +126,8 @@ def write_results(
         The paths that were written: several for several targets in pytracking's layout, which holds one a file.
 
     Raises:
-        ConfigError: On an unknown layout or ending, on a row that is no result, or if the file cannot be written.
+        ConfigError: On an unknown layout or ending, on a row that is no result, if the size of a frame is needed and
+            not known, or if the file cannot be written.
 
     Examples:
         >>> video, box = cv2.VideoCapture("walk.mp4"), (80, 60, 60, 44)          # doctest: +SKIP
@@ -137,6 +138,8 @@ def write_results(
         >>> write_results("walk.csv", results)                                   # doctest: +SKIP
     """
     path, info, layout = Path(path), info or ResultInfo(), layout_of(path, layout)
+    if layout in ("coco", "yolo") and min(info.size_wh) < 1:
+        raise ConfigError(f"{path}: {layout} needs the size of a frame: give ResultInfo(size_wh=(width, height))")
     ordered = sorted((_as_row(place, row) for place, row in enumerate(rows)), key=lambda row: (row.frame, row.id))
     try:
         if layout == "pytracking":
@@ -323,8 +326,6 @@ def _write_yolo(path: Path, rows: Sequence[FrameResult], info: ResultInfo) -> li
     are called.
     """
     width, height = info.size_wh
-    if width < 1 or height < 1:
-        raise ConfigError(f"{path}: YOLO's labels are parts of the frame: its size must be known")
     lines: dict[str, list[str]] = {f"frame_{frame:06d}.txt": [] for frame in sorted({0, *(row.frame for row in rows)})}
     check_yolo_folder(path, lines)
     for row in filter(lambda row: row.found, rows):

@@ -206,7 +206,7 @@ class _Job:
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
         tracker = self._tracker()
         stack.enter_context(_interrupted_by_signals())
-        first = frames.read(span.start)
+        first = frames.read(keys[0].frame)  # that of `start` may be one that cannot be read
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
         stack.enter_context(
             _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))

@@ -337,6 +337,26 @@ def test_peers_without_the_sequences_are_said_to_be_left_out(
     assert "peers.json: ECO is left out" in error and "near is left out" not in error
 
 
+def test_peers_of_another_protocol_are_said_to_be(place: Path, tmp_path: Path, undrawn: None, capsys: Any) -> None:
+    where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(place / "out")]
+    where += ["--page", str(tmp_path / "page.html"), "--no-pages", "--peers", str(tmp_path / "p.json")]
+    for said, is_noted in (("otb", True), ("ope", False), (None, False)):
+        about = {} if said is None else {"protocol": said}
+        (tmp_path / "p.json").write_text(
+            json.dumps({**about, "trackers": {"x": {"sequences": {"seq0": {"auc": 0.5}}}}})
+        )
+        assert cli.main(where) == 0
+        note = "x: its figures are of the protocol otb, not ope: they cannot be compared."
+        assert (note in capsys.readouterr().err) == (note in (tmp_path / "page.html").read_text()) == is_noted
+
+
+def test_errors_of_a_folder_with_any_name_are_found(tmp_path: Path) -> None:
+    for name in ("a[1]_000", "a1_000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "seq.error").write_text(name)
+    assert comparison._errors(tmp_path / "a[1]") == {"seq (a[1]_000)": "a[1]_000"}
+
+
 def test_peers_and_others_of_one_name_are_both_shown(place: Path, tmp_path: Path, undrawn: None) -> None:
     peers, page = place / "peers.json", tmp_path / "page.html"
     where = ["report", "--dataset", "folder", "--root", str(place / "data"), "--results", str(tmp_path / "none")]

@@ -47,6 +47,19 @@ def test_round_trip(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_nothing_is_left_of_an_attempt_that_was_killed(tmp_path: Path) -> None:
+    """It had written times and intervals; the next attempt has none."""
+    numbers = np.full(len(BOXES), 0.5)
+    first = Result(
+        BOXES + 1, numbers, numbers, {}, {"crop": 1.0}, sureness=np.full((len(BOXES), results.SURENESS), 0.5)
+    )
+    results.write_result(tmp_path, "walk", first)
+    (tmp_path / "walk.json").unlink()
+    results.write_result(tmp_path, "walk", Result(BOXES))
+    read = results.read_result(tmp_path, "walk")
+    assert not (len(read.times_s) or len(read.scores) or len(read.sureness) or read.stages_s)
+
+
 def test_a_marker_vouches_for_the_boxes(tmp_path: Path) -> None:
     """One changed digit, a missing or a damaged marker: the sequence counts as not done."""
     results.write_result(tmp_path, "walk", Result(BOXES))

@@ -154,6 +154,15 @@ def test_results_of_other_machines_have_the_engine_of_their_devices(root: Path, 
         run(root, tmp_path, factory=here, elsewhere=compute, device="cpu")
 
 
+def test_a_job_that_ended_early_is_not_said_to_have_failed_as_before(root: Path, tmp_path: Path) -> None:
+    """Reports of an earlier command say nothing about this one."""
+    run(root, tmp_path, factory=StubFactory(trouble="raise", trouble_width=41))
+    for report in tmp_path.rglob("*.error"):
+        os.utime(report, (0, 0))
+    found = run(root, tmp_path, elsewhere=lambda left: ["out of time"], factory=StubFactory())[0]
+    assert found.failed and set(found.failed.values()) == {"not computed: out of time"}
+
+
 def test_results_of_two_precisions_are_not_mixed(root: Path, tmp_path: Path) -> None:
     """Nor are those of "auto", which was written down before it was what it meant."""
     for precision in ("auto", "bfloat16"):

@@ -55,6 +55,11 @@ def test_csv_files(tmp_path):
         ([("image", "age")], "no rows"),
         ([("image",), ("pictures/0.png",)], "one to three columns"),
         ([("age", "image"), ("3", "pictures/0.png"), ("4",)], "wrong.csv, line 3: names no image"),
+        (
+            [("image", "age"), ("pictures/0.png", "3", "5")],
+            r"line 2: .* has 3 fields for 2 columns; write decimal points",
+        ),
+        ([("image", "yaw", "yaw"), ("pictures/0.png", "3", "5")], "line 1: two columns are called 'yaw'"),
         ([("image", "age"), ("pictures/0.png", "3" * 200_000)], "wrong.csv, line 2: .*is no row of a CSV file"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ebmtrack.commands import main as cli
 from ebmtrack.errors import CheckpointError, ConfigError
@@ -74,6 +76,10 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(data.replace(b'\\"trunk\\": \\"small\\"', b'\\"trunk\\": \\"smell\\"'))
     with pytest.raises((CheckpointError, ConfigError), match="small"):
         load_regression(tmp_path / "b.safetensors")
+    header = json.dumps({"config": {"method": "mdn", "components": -1}, "run": {}})
+    save_file({}, tmp_path / "c.safetensors", {"ebmtrack_regression": header})
+    with pytest.raises(CheckpointError, match="c.safetensors: the config in its header is damaged"):
+        load_regression(tmp_path / "c.safetensors")
     with pytest.raises(CheckpointError, match="a.safetensor"):
         load_regression(tmp_path / "nowhere_a.safetensor")
 
@@ -245,9 +251,9 @@ def test_wrong_settings_are_refused_before_data_are_read():
         dataclasses.replace(TINY, steps=0)
     with pytest.raises(ConfigError, match="validate_every must be at least 1"):
         dataclasses.replace(TINY, validate_every=0)
-    for name in ("image_size", "noise", "components", "classes"):
-        with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
-            dataclasses.replace(TINY, **{name: 0})
+    for name, least in (("image_size", 1), ("noise", 1), ("components", 1), ("classes", 2)):
+        with pytest.raises(ConfigError, match=f"{name} must be at least {least}, got {least - 1}"):
+            dataclasses.replace(TINY, **{name: least - 1})
     with pytest.raises(ConfigError, match="flip_signs=.*one factor for each of age"):
         plan_of(dataclasses.replace(TINY, flip_signs=(-1.0, 1.0, -1.0)), drawn())
 

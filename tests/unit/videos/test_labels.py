@@ -121,6 +121,46 @@ def test_yolo_labels_of_every_second_frame_beside_names_like_ours_are_refused(tm
         open_dataset("folder", tmp_path).read("walk")
 
 
+@pytest.mark.parametrize(
+    "row, what",
+    [
+        ("0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6", "a polygon"),
+        ("0 20 20 10 10", "a box in pixels"),
+        ("0 0.5 0.5 0.25 0.5 0.9 7", ""),
+        ("0 0.5 0.5 0.25 0.5 0.9", ""),
+    ],
+)
+def test_yolo_rows_are_boxes_in_parts_of_the_frame(tmp_path: Path, row: str, what: str) -> None:
+    """A tracker's rows go on with confidence and id; polygons and pixels would be boxes elsewhere."""
+    place = clip(tmp_path / "walk")
+    (place / "labels").mkdir()
+    (place / "labels" / "0001.txt").write_text(row)
+    if what:
+        with pytest.raises(DatasetError, match=rf"0001.txt, line 1: .* looks like {what}"):
+            open_dataset("folder", tmp_path)
+    else:
+        assert open_dataset("folder", tmp_path).load("walk").boxes_xywh[0].tolist() == [30, 15, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"bbox": [1, 2, 3]}, "not labels as"),
+        ({"bbox": [1, 2, 3, 4, 5]}, "not labels as"),
+        ({"id": 0}, "two images have the id 0"),
+        ({"video_id": 2}, "has images of 2 videos"),
+    ],
+)
+def test_coco_video_that_cannot_be_meant_is_refused(tmp_path: Path, change: dict, what: str) -> None:
+    """Boxes are four numbers, images of merged files may have one id, and frames of other videos are others."""
+    write_results(clip(tmp_path / "walk") / "labels.coco.json", rows_of(1, range(2)), INFO)
+    content = json.loads((tmp_path / "walk" / "labels.coco.json").read_text())
+    content["annotations" if "bbox" in change else "images"][1] |= change
+    (tmp_path / "walk" / "labels.coco.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=rf"labels.coco.json: {what}"):
+        open_dataset("folder", tmp_path).load("walk")
+
+
 @pytest.mark.parametrize("names", [range(0, 60, 10), (0, 1, 3, 4, 5)])
 def test_yolo_labels_whose_numbers_no_frame_can_have_go_by_names(tmp_path: Path, names: range) -> None:
     for name in names:

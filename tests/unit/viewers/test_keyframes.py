@@ -241,6 +241,15 @@ def test_unreadable_pictures_keep_their_numbers(folder, unreadable):
     assert [row.frame for row in rows if row.verdict == "unreadable"] == [*unreadable]
 
 
+def test_the_size_of_frames_is_known_if_the_first_one_is_unreadable(folder, tmp_path):
+    """YOLO's labels are parts of it, and what was tracked would be lost without it."""
+    (folder / "0.png").write_bytes(b"damaged")
+    out = tmp_path / "out.yolo"
+    with pytest.raises(DatasetError, match="what was tracked is saved"):
+        track_video(folder, Drifter, "5:10,5,8,6", both=True, boxes=str(out))
+    assert len(list(out.glob("frame_*.txt"))) == 40
+
+
 def test_a_key_frame_that_is_unreadable_is_named(folder):
     (folder / "20.png").write_bytes(b"")
     with pytest.raises(ConfigError, match="frame 20"):
@@ -258,6 +267,7 @@ def test_a_key_frame_that_is_unreadable_is_named(folder):
         (torch.tensor(5.0), {}, "a box is four numbers"),
         ({1: BOX}.values(), {}, "a box is four numbers"),
         (np.array(5.0), {}, "a box is four numbers"),
+        ([[[1, 2], [3]]], {}, "a box is four numbers"),
     ],
 )
 def test_what_cannot_be_tracked_is_refused(folder, boxes, more, message):

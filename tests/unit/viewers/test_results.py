@@ -119,8 +119,9 @@ def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
     lines = (tmp_path / "labels" / "frame_000000.txt").read_text().splitlines()
     assert lines == ["0 0.125000 0.400000 0.150000 0.400000", "1 0.277500 0.250000 0.050000 0.100000"]
     assert len((tmp_path / "labels" / "frame_000001.txt").read_text().splitlines()) == 1
-    with pytest.raises(ConfigError, match="size must be known"):
-        write_results(tmp_path / "more", ROWS, layout="yolo")
+    for layout in ("yolo", "coco"):
+        with pytest.raises(ConfigError, match=f"{layout} needs the size of a frame"):
+            write_results(tmp_path / "more", ROWS, layout=layout)
 
 
 def test_yolo_labels_do_not_mix_with_those_that_are_there(tmp_path):

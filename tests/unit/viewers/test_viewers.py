@@ -8,6 +8,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ebmtrack.errors import ConfigError, DatasetError
@@ -211,6 +212,8 @@ def test_images_in_memory_are_a_source(folder, kind):
         ("a.jpg", "a str; give arrays"),
         (np.zeros((4, 5), np.uint8), r"uint8 \(4, 5\); give arrays"),
         (np.zeros((4, 5, 3)), r"float64 \(4, 5, 3\); give arrays"),
+        ([[1, 2], [3]], r"a list, which is no array \(ValueError: .*\); give arrays"),
+        (torch.zeros(4, 5, 3, requires_grad=True), r"a Tensor, which is no array \(RuntimeError: .*\); give arrays"),
     ],
 )
 def test_what_is_no_image_is_named_and_not_taken_for_the_end(folder, kind, item, what):
