@@ -294,7 +294,7 @@ def test_default_weights_and_names(tmp_path, monkeypatch):
     assert resolve_weights() == tmp_path / "ebm18_small.safetensors"
     (tmp_path / "own.safetensors").touch()
     assert resolve_weights(tmp_path / "own.safetensors") == tmp_path / "own.safetensors"
-    with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path of a .safetensors file .*folder of an exported"):
+    with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path of a .safetensors file .*exported"):
         resolve_weights("nothing")
     with pytest.raises(CheckpointError, match="train them with `ebmtrack train ebm_lite` and give the path of"):
         resolve_weights("ebm_lite")
