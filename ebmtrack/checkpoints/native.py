@@ -118,6 +118,10 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
         if path.is_file():
             return path
     name = str(weights)
+    if Path(name).is_dir():
+        raise CheckpointError(
+            f"{name}: a folder without network.json, so not an exported network; `ebmtrack export` makes one"
+        )
     names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
     if Path(name).suffix or Path(name).name != name:
         raise CheckpointError(
@@ -127,7 +131,7 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
     advice = f"train them with `ebmtrack train {name}` and give" if has_run else "give"
     raise CheckpointError(
         f"no weights {name!r}, neither a file nor a network in {folder} ({names}); {advice} the path of a .safetensors "
-        "file; `ebmtrack convert` makes one of a pytracking checkpoint"
+        "file (`ebmtrack convert` makes one of a pytracking checkpoint) or of the folder of an exported network"
     )
 
 

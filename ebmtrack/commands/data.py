@@ -166,8 +166,6 @@ class Pack:
 class CutOuts:
     """Cut objects out of a pool's photographs and video by their boxes, as material for compositions.
 
-    About three boxes in ten have an outline that is good enough to keep. What is held back is left alone.
-
     Attributes:
         path: Folder of the pool, or of own sequences.
         out: Folder of the cut-outs; by default PATH/cutouts. Files that are there stay.

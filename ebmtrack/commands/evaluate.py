@@ -41,7 +41,7 @@ class Evaluate:
         device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
         precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
-        weights: Network weights instead of those of the set-ups.
+        weights: Network weights, or the folder of an exported network, instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
@@ -140,7 +140,7 @@ class Stress:
         params: Tracker set-ups, one or more (dimp18_nce_plus by default).
         changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
         set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
-        weights: Network weights (.safetensors) instead of those that come with ebmtrack.
+        weights: Network weights (.safetensors), or the folder of an exported network, instead of those of the set-ups.
         device: auto (a GPU if there is one), cpu, openvino, cuda or cuda:N.
         seed: Seed of the changes and the trackers.
         out: Folder of trials, which are not run again, and of the page stress.html.

@@ -87,11 +87,11 @@ class Vot:
     """Register the tracker in a workspace of the VOT toolkit: an entry of its trackers.ini.
 
     Attributes:
-        action: There is one.
+        action: init: write the entry.
         params: Tracker set-up.
         workspace: The workspace's folder.
         name: The tracker's name there (ebmtrack_PARAMS by default).
-        weights: Network weights (.safetensors) instead of those of the set-up.
+        weights: Network weights (.safetensors), or the folder of an exported network, instead of those of the set-up.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
     """
 

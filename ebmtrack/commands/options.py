@@ -54,8 +54,8 @@ class TrackerOptions:
 
     Attributes:
         params: Tracker set-up: a name in tracker_params, such as dimp18_nce_plus, or the path of a file like those.
-        weights: Network weights (.safetensors), or the name of a network that comes with ebmtrack, instead of those
-            of the set-up.
+        weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
+            with ebmtrack, instead of those of the set-up.
         device: auto (a GPU if there is one), cpu, openvino (the fastest on CPUs that multiply bfloat16; needs
             ebmtrack[openvino]), cuda or cuda:N.
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.

@@ -13,7 +13,7 @@ class Track:
     """Track one object or several through a video, a folder of frames, a camera or a stream.
 
     Attributes:
-        source: Video file, folder of pictures, camera number or URL.
+        source: Video file, folder of pictures, camera number or URL; - is a video from a pipe.
     """
 
     source: Positional[str]
@@ -23,9 +23,10 @@ class Track:
 
     def run(self) -> None:
         """Track and print a summary."""
+        from ebmtrack.viewers.source_names import path_or_stdin
         from ebmtrack.viewers.track_video import track
 
-        track(self.source, self.tracker.load, visdom=self.panel.url, **asdict(self.options))
+        track(path_or_stdin(self.source), self.tracker.load, visdom=self.panel.url, **asdict(self.options))
 
 
 @dataclass(frozen=True, kw_only=True)

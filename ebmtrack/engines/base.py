@@ -23,11 +23,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from ebmtrack.errors import CheckpointError
+from ebmtrack.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
 
 TargetModel: TypeAlias = Any
 """The handle of what an engine learned about one target: modulation, filter and stored samples. The engine may change
@@ -225,6 +227,19 @@ def check_same_network(saved: np.ndarray, own: np.ndarray) -> None:
     """Raise CheckpointError unless two networks have the same last layer, up to the rounding of float16."""
     if saved.shape != own.shape or not np.allclose(saved, own, rtol=2e-3, atol=1e-4):
         raise CheckpointError("was saved with another network; open the tracker with the weights of that one")
+
+
+class OneProcess:
+    """An engine of one process: deep copies share its network, and pickling it is a ConfigError."""
+
+    def __deepcopy__(self: T, memo: dict) -> T:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            "a tracker cannot be pickled, that is, sent to another process: make one in each process with "
+            "from_pretrained(), and hand targets over with save_state() and load_state()"
+        )
 
 
 class Engine(Protocol):

@@ -18,6 +18,7 @@ from ebmtrack.engines.base import (
     InnerLook,
     Look,
     Mark,
+    OneProcess,
     Sight,
     check_same_network,
     no_mark,
@@ -66,7 +67,7 @@ class OnnxRegion:
         return self
 
 
-class OnnxEngine:
+class OnnxEngine(OneProcess):
     """An exported network as the tracker uses it; see `ebmtrack.engines.base.Engine` for the methods.
 
     Each search region goes through the graphs alone: on a CPU several at once would be no faster.
@@ -96,9 +97,6 @@ class OnnxEngine:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{network.folder}: lacks {error}; export the network anew") from error
         check_channels(network, self.sessions)
-
-    def __deepcopy__(self, memo: dict) -> OnnxEngine:
-        return self
 
     @property
     def info(self) -> EngineInfo:

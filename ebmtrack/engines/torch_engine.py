@@ -21,6 +21,7 @@ from ebmtrack.engines.base import (
     InnerLook,
     Look,
     Mark,
+    OneProcess,
     Sight,
     TrainedOn,
     check_same_network,
@@ -64,7 +65,7 @@ class TorchRegion:
         return self
 
 
-class TorchEngine:
+class TorchEngine(OneProcess):
     """A network of PyTorch as the tracker uses it; see `ebmtrack.engines.base.Engine` for the methods.
 
     Convolutions, filters and pooled products run on the network's device; the arithmetic of the few boxes runs on the
@@ -73,9 +74,6 @@ class TorchEngine:
 
     def __init__(self, net: InferenceNet, trained_on: TrainedOn | None = None, source_sha256: str = ""):
         self.net, self.trained_on, self.source_sha256 = net, trained_on, source_sha256
-
-    def __deepcopy__(self, memo: dict) -> TorchEngine:
-        return self
 
     @property
     def info(self) -> EngineInfo:

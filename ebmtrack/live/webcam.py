@@ -23,6 +23,7 @@ from ebmtrack.viewers.drawing import ORANGE, WHITE
 from ebmtrack.viewers.outputs import checked_outputs
 from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.selection import parse_boxes
+from ebmtrack.viewers.source_names import path_or_stdin
 from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.window import LiveWindow, require_screen
 
@@ -232,13 +233,13 @@ def _report(live: Live, outputs: Sequence[Recorder | ResultLog]) -> None:
         print(f"saved {path}")
 
 
-def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str | os.PathLike | int:
+def _checked_source(camera: int | None, source: str | os.PathLike | None) -> str | int:
     """Return the source of frames: the camera's number or the source, not both; the first camera by default."""
     if source is None:
         return 0 if camera is None else camera
     if camera is not None:
         raise ConfigError("--camera is a camera's number, --source a file or URL: use one of the two")
-    return source
+    return path_or_stdin(os.fspath(source))
 
 
 def _checked_headless(headless: bool, output: str | os.PathLike | None, has_boxes: bool) -> bool:

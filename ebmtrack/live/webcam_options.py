@@ -13,7 +13,7 @@ class WebcamOptions:
 
     Attributes:
         camera: The camera's number, 0 by default.
-        source: A stream (URL), a video file or a folder of pictures instead of a camera.
+        source: A stream (URL), a video file, - (a video from a pipe) or a folder of pictures instead of a camera.
         init: A target in the first frame: x,y,w,h in pixels. Give it once for each of several targets.
         save: Write a video of what is seen, such as out.mp4.
         boxes: Write where the targets are, in the layout that the ending names: .csv, .json, .coco.json, .xml (CVAT),

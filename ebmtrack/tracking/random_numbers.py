@@ -6,17 +6,23 @@ same boxes. Source of the formulas: ATen's mt19937 and uniform_real_distribution
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
+
+from ebmtrack.errors import ConfigError
 
 
 class RandomNumbers:
     """A Mersenne twister with PyTorch's seeding and conversions to floats."""
 
     def __init__(self, seed: int):
-        """Start from a seed; its lowest 32 bits count."""
-        self.seed = int(seed)
+        """Start from a seed; its lowest 32 bits count. Raises ConfigError if it is no whole number."""
+        try:
+            self.seed = operator.index(seed)
+        except TypeError:
+            raise ConfigError(f"a seed is a whole number, not {seed!r}") from None
         state: Any = np.random.RandomState(self.seed & 0xFFFFFFFF).get_state(legacy=False)
         self._bits = np.random.MT19937()
         self._bits.state = state

@@ -14,11 +14,11 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_ahead
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, as_key_frames
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks
 from ebmtrack.viewers.picture_frames import FolderFrames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
-from ebmtrack.viewers.selection import checked_key_frames, frame_number
+from ebmtrack.viewers.selection import as_key_frames, checked_key_frames, frame_number
 
 Answers = Callable[[np.ndarray], list[Any]]
 
@@ -61,8 +61,8 @@ def track(
     boxes: Any,
     tracker: Any = None,
     *,
-    start: int = 0,
-    end: int | None = None,
+    start: int | str = 0,
+    end: int | str | None = None,
     every: int = 1,
     direction: Direction = "forward",
 ) -> Iterator[FrameResult]:
@@ -76,7 +76,7 @@ def track(
         boxes: The target's box x, y, w, h in frame `start`, in pixels; a dictionary {frame: box} of its key frames; or
             a list of these, one for each target.
         tracker: A Tracker; by default the one that ships.
-        start: First frame that is tracked, from 0.
+        start: First frame that is tracked: its number, from 0, or a time such as "3.5s" or "1:02.5", as for key frames.
         end: Last one; by default the source's.
         every: Distance of the frames that are tracked.
         direction: "forward" from the last key frame, "backward" from the first one, or "both". A box without a frame
@@ -90,25 +90,26 @@ def track(
         ConfigError: On boxes that cannot be tracked.
         DatasetError: If the source cannot be read; after the last frame, if some frames could not be read.
     """
-    span = checked_span(start, end, every)
     if direction not in get_args(Direction):
         raise ConfigError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
     if tracker is None:
         from ebmtrack.tracking.tracker import Tracker
 
         tracker = Tracker.from_pretrained()
-    keys = checked_key_frames(as_key_frames(boxes, start))
-    if direction == "forward" and are_all_in(keys, start):
-        yield from _forward(source, [key.box_xywh for key in keys], tracker, span)
-        return
-    with SeekableFrames(source) as frames:
-        span = whole_span(frames, span)
+    with open_frames(source) as frames:
+        span = checked_span(start, end, every, frames.fps)
+        keys = checked_key_frames(as_key_frames(boxes, span.start, frames.fps))
+        if direction == "forward" and are_all_in(keys, span.start):
+            yield from _forward(frames, [key.box_xywh for key in keys], tracker, span)
+            return
+    with SeekableFrames(source) as recorded:
+        span = whole_span(recorded, span)
         if direction == "backward":
-            keys = checked_key_frames(as_key_frames(boxes, span.end or 0))
-        rows = [row for part in label(frames, keys, tracker, span, direction) for row in part]
+            keys = checked_key_frames(as_key_frames(boxes, span.end or 0, recorded.fps))
+        rows = [row for part in label(recorded, keys, tracker, span, direction) for row in part]
         yield from sorted(rows, key=lambda row: (row.frame, row.id))
-        if not frames.complete:
-            raise DatasetError(str(frames.note))
+        if not recorded.complete:
+            raise DatasetError(str(recorded.note))
 
 
 def are_all_in(keys: Sequence[KeyFrame], frame: int) -> bool:
@@ -148,16 +149,13 @@ def label(
         yield from labels.track([key for key in keys if key.id == target], direction)
 
 
-def _forward(
-    source: str | os.PathLike | int | Iterable[np.ndarray], starts_xywh: list[Box], tracker: Any, span: Span
-) -> Iterator[FrameResult]:
+def _forward(frames: FrameSource, starts_xywh: list[Box], tracker: Any, span: Span) -> Iterator[FrameResult]:
     """Yield results while reading a source once, from front to end."""
-    with open_frames(source) as frames:
-        first = first_frame(frames, span)
-        for step in follow(frames, first, tracker, starts_xywh, span):
-            yield from step.results
-        if not frames.complete:
-            raise DatasetError(str(frames.note))
+    first = first_frame(frames, span)
+    for step in follow(frames, first, tracker, starts_xywh, span):
+        yield from step.results
+    if not frames.complete:
+        raise DatasetError(str(frames.note))
 
 
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
@@ -241,7 +239,7 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     return begin, lambda image: list(several.update(image).values())
 
 
-def checked_span(start: int | str | None, end: int | str | None, every: int, fps: float = 30.0) -> Span:
+def checked_span(start: int | str | None, end: int | str | None, every: int, fps: float) -> Span:
     """Return the span of frame numbers or times ("3.5s", "1:02.5"); ConfigError if it holds no frame.
 
     Args:
@@ -254,6 +252,6 @@ def checked_span(start: int | str | None, end: int | str | None, every: int, fps
     last = frame_number(end, fps, "--end") if end is not None else None
     if last is not None and last < first:
         raise ConfigError(f"--end {end} is before --start {start}: there is nothing to track")
-    if every < 1:
+    if not isinstance(every, (int, np.integer)) or every < 1:
         raise ConfigError(f"--every is a distance of frames, at least 1, not {every}")
     return Span(first, last, every)

@@ -23,6 +23,7 @@ from ebmtrack.viewers.source_names import is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
+PIPE_ADVICE = "let it carry Motion JPEG, MPEG-TS or Matroska, which are read without going back, or write a file first"
 STREAM_TIMEOUT_MS = 30_000  # after which a stream that does not answer, or sends nothing more, is given up
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
@@ -102,7 +103,8 @@ class VideoFrames(FrameSource):
     def _end(self) -> None:
         """Note how a video ended after which no frame comes any more."""
         if self.frames_read == 0:
-            raise DatasetError(f"{self.name}: not one frame of this video can be read; is it damaged?")
+            cure = PIPE_ADVICE if Path(self._source).is_fifo() else "is it damaged?"
+            raise DatasetError(f"{self.name}: not one frame of this video can be read; {cure}")
         if self._is_stream and self.length is None:
             self.complete = False
             self._notes["end"] = f"{self.name} gave no more frames after {self.frames_read}: is it still there?"
@@ -201,6 +203,8 @@ def _no_video(source: str, is_stream: bool) -> str:
     """Return in one line why a file or stream could not be opened."""
     if is_stream:
         return f"{without_password(source)}: no video can be had from this address; is it reachable?"
+    if Path(source).is_fifo():
+        return f"{source}: no video came through this pipe; {PIPE_ADVICE}"
     try:
         with open(source, "rb") as file:
             empty = not file.read(1)

@@ -7,8 +7,7 @@ If both agree in a frame, its box is their mean, weighted by the distance to the
 from __future__ import annotations
 
 import copy
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, pairwise
 from typing import Any, Literal
@@ -234,50 +233,6 @@ def mean_box(one_xywh: Box, other_xywh: Box, weight: float) -> Box:
     middle = (1 - weight) * (one[:2] + one[2:] / 2) + weight * (other[:2] + other[2:] / 2)
     size = np.exp((1 - weight) * np.log(np.maximum(one[2:], 1e-6)) + weight * np.log(np.maximum(other[2:], 1e-6)))
     x, y, w, h = (round(float(value), 6) for value in (*(middle - size / 2), *size))
-    return x, y, w, h
-
-
-def as_key_frames(boxes: Any, start: int = 0) -> list[KeyFrame]:
-    """Return key frames of what a caller of `ebmtrack.track` may give.
-
-    Args:
-        boxes: A box x, y, w, h in frame `start`; a dictionary from frames to boxes, the key frames of one target; or a
-            list of any of these, one for each target.
-        start: The frame of boxes without one.
-
-    Raises:
-        ConfigError: If a box is not four numbers, or there is none.
-    """
-    if isinstance(boxes, str) or not (isinstance(boxes, (Mapping, Sequence)) or getattr(boxes, "ndim", 0) > 0):
-        boxes = [as_box(boxes)]
-    if isinstance(boxes, Mapping) or (len(boxes) and _is_number(boxes[0])):
-        boxes = [boxes]
-    targets = [dict(target) if isinstance(target, Mapping) else {start: target} for target in boxes]
-    keys = [KeyFrame(_as_frame(f), number, as_box(b)) for number, t in enumerate(targets, 1) for f, b in t.items()]
-    if not keys:
-        raise ConfigError("no box is given, so there is nothing to track")
-    return keys
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether a value is a number or a text, and not a box or key frames; lists may be ragged."""
-    return isinstance(value, str) or not (isinstance(value, (Mapping, Sequence)) or np.ndim(value))
-
-
-def _as_frame(number: Any) -> int:
-    """Return the number of a key frame; ConfigError if it is none."""
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise ConfigError(f"key frames are {{frame number: box}}, with whole numbers from 0, not {number!r}") from None
-
-
-def as_box(box_xywh: Any) -> Box:
-    """Return a box as four floats; ConfigError if it is none."""
-    try:
-        x, y, w, h = (float(value) for value in box_xywh)
-    except (TypeError, ValueError):
-        raise ConfigError(f"a box is four numbers x, y, w, h in pixels, not {box_xywh!r}") from None
     return x, y, w, h
 
 

@@ -38,7 +38,7 @@ class SeekableFrames:
         if is_stream(source):
             name = source if isinstance(source, (str, os.PathLike, int)) else "images"
             raise ConfigError(
-                f"{name}: a camera, stream or iterator cannot go back to an earlier frame; record it first"
+                f"{name}: a camera, stream, pipe or iterator cannot go back to an earlier frame; record it first"
             )
         self._source = source
         self._reader: FrameSource = open_frames(source)

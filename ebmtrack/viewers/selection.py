@@ -1,14 +1,18 @@
-"""Targets as they are written on the command line: boxes x,y,w,h, and the frames in which they are."""
+"""Targets as users give them, on the command line and in Python: boxes x,y,w,h, and the frames in which they are."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.keyframes import KeyFrame
+from ebmtrack.viewers.results import Box
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -46,7 +50,7 @@ def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> l
         default: The frame of boxes without one; None if each needs one.
 
     Raises:
-        ConfigError: On what is no box or frame, or if a target has two boxes in one frame.
+        ConfigError: On what is no box or frame.
     """
     keys: list[KeyFrame] = []
     for part in (part for text in texts for part in text.split(";")):
@@ -57,10 +61,47 @@ def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> l
         if not re.fullmatch(r"\s*([1-9]\d*)?\s*", name):
             raise ConfigError(f"a box in a frame is ID@FRAME:x,y,w,h, such as 2@90:120,80,64,48, not {part!r}")
         number = int(name) if name.strip() else 1 if where else 1 + len({key.id for key in keys})
-        at = frame_number(frame, fps, "--init FRAME:x,y,w,h: FRAME") if where else default
-        time = "" if frame.strip().isdecimal() else frame.strip()
-        keys.append(KeyFrame(at or 0, number, parse_box(box), time))
-    return checked_key_frames(keys)
+        at = _place(frame, fps, "--init FRAME:x,y,w,h: FRAME") if where else (default or 0, "")
+        keys.append(KeyFrame(at[0], number, parse_box(box), at[1]))
+    return keys
+
+
+def as_key_frames(boxes: Any, start: int = 0, fps: float = 30.0) -> list[KeyFrame]:
+    """Return key frames of what a caller of `ebmtrack.track` may give.
+
+    Args:
+        boxes: A box x, y, w, h in frame `start`; a dictionary from frames to boxes, the key frames of one target; or a
+            list of any of these, one for each target. A frame is a number or a time, as on the command line.
+        start: The frame of boxes without one.
+        fps: Frames per second, for times.
+
+    Raises:
+        ConfigError: On what is no box or frame.
+    """
+    if isinstance(boxes, str) or not (isinstance(boxes, (Mapping, Sequence)) or getattr(boxes, "ndim", 0) > 0):
+        boxes = [as_box(boxes)]
+    if isinstance(boxes, Mapping) or (len(boxes) and _is_number(boxes[0])):
+        boxes = [boxes]
+    keys = []
+    for number, target in enumerate(boxes, 1):
+        for frame, box in (target if isinstance(target, Mapping) else {start: target}).items():
+            at, time = _place(frame, fps, "the frame in {frame: box}")
+            keys.append(KeyFrame(at, number, as_box(box), time))
+    return keys
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number or a text, and not a box or key frames; lists may be ragged."""
+    return isinstance(value, str) or not (isinstance(value, (Mapping, Sequence)) or np.ndim(value))
+
+
+def as_box(box_xywh: Any) -> Box:
+    """Return a box as four floats; ConfigError if it is none."""
+    try:
+        x, y, w, h = (float(value) for value in box_xywh)
+    except (TypeError, ValueError):
+        raise ConfigError(f"a box is four numbers x, y, w, h in pixels, not {box_xywh!r}") from None
+    return x, y, w, h
 
 
 def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:
@@ -84,6 +125,12 @@ def key_frame_texts(keys: Sequence[KeyFrame]) -> str:
     """
     boxes = [",".join(f"{round(value, 2):g}" for value in key.box_xywh) for key in keys]
     return " ".join(f"--init {key.id}@{key.frame}:{box}" for key, box in zip(keys, boxes))
+
+
+def _place(frame: int | str, fps: float, option: str) -> tuple[int, str]:
+    """Return the number of a frame, and the time by which it is given; "" if it is given by its number."""
+    text = str(frame).strip()
+    return frame_number(text, fps, option), "" if text.isdecimal() else text
 
 
 def frame_number(text: int | str, fps: float, option: str) -> int:

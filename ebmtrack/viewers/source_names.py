@@ -7,17 +7,24 @@ import re
 from collections.abc import Iterator
 
 
+def path_or_stdin(source: str) -> str:
+    """Return a source as it is named on the command line; "-" is the standard input."""
+    return "/dev/stdin" if source == "-" else source
+
+
 def is_url(source: str) -> bool:
     """Return whether a source is a URL (scheme://...) rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
 def is_stream(source: object) -> bool:
-    """Return whether a source is a camera, a URL or an iterator, which cannot go back."""
-    if not isinstance(source, (str, os.PathLike, int)):
-        return isinstance(source, Iterator)
-    text = os.fspath(source) if not isinstance(source, int) else ""
-    return isinstance(source, int) or is_url(text) or (text.isdigit() and not os.path.exists(text))
+    """Return whether a source is a camera, a URL, a pipe or an iterator, which cannot go back."""
+    if not isinstance(source, (str, os.PathLike)):
+        return isinstance(source, (int, Iterator))
+    text = os.fspath(source)
+    if is_url(text) or not os.path.exists(text):
+        return is_url(text) or text.isdigit()
+    return not (os.path.isfile(text) or os.path.isdir(text))
 
 
 def without_password(url: str) -> str:

@@ -24,7 +24,7 @@ from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem
 from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
-from ebmtrack.viewers.selection import parse_key_frames
+from ebmtrack.viewers.selection import checked_key_frames, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
@@ -147,7 +147,7 @@ class _Job:
         self.result, self.complete = VideoTrack(interval=options.interval), True
         self.note: str | None = None
         default = None if options.both else 0
-        written = parse_key_frames(options.init, 30.0, default) if options.init else []
+        written = parse_key_frames(options.init, 30.0, default)  # the frame rate is not known yet, nor are the frames
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
             raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
         if options.show:
@@ -165,10 +165,9 @@ class _Job:
         frames = stack.enter_context(open_frames(self.source))
         span = checked_span(options.start, options.end, options.every, frames.fps)
         default = {"forward": span.start, "backward": span.end, "both": None}[options.direction]
-        texts = options.init
         if options.direction == "backward" and span.end is None:
             default = -1  # the last frame, which is not known yet
-        keys = parse_key_frames(texts, frames.fps, default) if texts else []
+        keys = checked_key_frames(parse_key_frames(options.init, frames.fps, default)) if options.init else []
         if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
             frames.close()
             self._label(stack, keys)
@@ -202,7 +201,7 @@ class _Job:
         span = checked_span(options.start, options.end, options.every, frames.fps)
         if keys is None:
             keys = self._draw(frames, span)
-        span = _limit(whole_span(frames, span), options)
+        span = _limit(whole_span(frames, span), options, keys)
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
         tracker = self._tracker()
         stack.enter_context(_interrupted_by_signals())
@@ -311,7 +310,7 @@ def _follow(
 def draw_results(
     image: np.ndarray, rows: Sequence[FrameResult], fps: float, interval: float | None = None
 ) -> np.ndarray:
-    """Return a copy of a frame with the boxes of its results, its number and the speed; soft edges are intervals."""
+    """Return a copy of a frame with boxes, its number and the speed if there is one; soft edges are intervals."""
     drawn = image.copy()
     for row in rows:
         label, colour = f"{row.id} " * (len(rows) > 1), PALETTE[(row.id - 1) % len(PALETTE)]
@@ -319,17 +318,18 @@ def draw_results(
         if interval is not None and row.density is not None:
             draw_soft_edge(drawn, row.density.interval(interval), colour)
         draw_box(drawn, row.box_xywh, label, colour=colour, lost=not row.found)
-    return draw_text(drawn, f"{rows[0].frame}  {fps:.0f} frames/s", (0, 0))
+    return draw_text(drawn, f"{rows[0].frame}" + f"  {fps:.0f} frames/s" * (fps > 0), (0, 0))
 
 
-def _limit(span: Span, options: TrackOptions) -> Span:
+def _limit(span: Span, options: TrackOptions, keys: Sequence[KeyFrame]) -> Span:
     """Return a span of at most --max-frames frames, counted from where tracking begins."""
     if options.max_frames is None or span.end is None:
         return span
     reach = (options.max_frames - 1) * span.every
     if options.direction == "backward":
         return replace(span, start=max(span.start, span.end - reach))
-    return replace(span, end=min(span.end, span.start + reach))
+    begin = min(key.frame for key in keys) if options.direction == "forward" else span.start
+    return replace(span, end=min(span.end, begin + reach))
 
 
 def _is_ended(outputs: Sequence[Output], drawn: np.ndarray, moment_s: float) -> bool:

@@ -287,12 +287,14 @@ def test_default_weights_and_names(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.packaged, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(CheckpointError, match=r"no weights 'ebm18_small'.*\(none\); train them with"):
         resolve_weights()
+    with pytest.raises(CheckpointError, match="a folder without network.json, so not an exported network"):
+        resolve_weights(tmp_path)
     (tmp_path / "ebm18_small.safetensors").touch()
     assert resolve_weights() == resolve_weights(None) == resolve_weights("ebm18_small")
     assert resolve_weights() == tmp_path / "ebm18_small.safetensors"
     (tmp_path / "own.safetensors").touch()
     assert resolve_weights(tmp_path / "own.safetensors") == tmp_path / "own.safetensors"
-    with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path of a .safetensors file;"):
+    with pytest.raises(CheckpointError, match=r"ebm18_small, own\); give the path of a .safetensors file .*exported"):
         resolve_weights("nothing")
     with pytest.raises(CheckpointError, match="train them with `ebmtrack train ebm_lite` and give the path of"):
         resolve_weights("ebm_lite")

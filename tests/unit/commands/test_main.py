@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import inspect
 import json
 import os
 import signal
@@ -98,6 +99,15 @@ def test_help(argv, capsys):
     out = capsys.readouterr().out
     assert "usage: ebmtrack" in out
     assert all(verb in out for verb in cli.VERBS) or argv[:1] in (["track"], ["demo"])
+
+
+def test_each_verb_has_one_paragraph_in_the_list_of_verbs():
+    """A second paragraph of a verb's docstring would be shown there, too."""
+    verbs = [*cli.VERBS.values()]
+    verbs += [below for verb in verbs if issubclass(verb, Group) for below in verb.verbs.values()]
+    for verb in verbs:
+        paragraphs = inspect.getdoc(verb).split("\n\n")
+        assert len(paragraphs) == 1 or paragraphs[1].startswith("Attributes:"), verb
 
 
 @pytest.mark.parametrize(

@@ -451,6 +451,11 @@ def test_a_box_that_the_tracker_refuses_is_an_error(clip, tmp_path, no_screen):
     assert [path.name for path in tmp_path.iterdir()] == ["clip.avi"]
 
 
+@pytest.mark.parametrize("source, name", [("-", "/dev/stdin"), ("a.mp4", "a.mp4"), (Path("-x"), "-x"), (None, 0)])
+def test_a_dash_is_the_standard_input(source, name):
+    assert webcam._checked_source(None, source) == name
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -174,8 +174,9 @@ def test_init_writes_an_entry_that_runs_this_python(tmp_path):
 
 def test_init_keeps_what_others_wrote(tmp_path):
     """Their entries and comments stay to the letter; ours is replaced in its place; names with % and blanks survive."""
-    path, weights = tmp_path / "trackers.ini", tmp_path / "100% mine.safetensors"
-    weights.touch()
+    path, weights = tmp_path / "trackers.ini", tmp_path / "100% mine"  # an exported network
+    weights.mkdir()
+    (weights / "network.json").touch()
     before, after = "# my trackers\n[A]\ncommand = a\n\n", "# the last\n[B]\ncommand: b --x\n"
     path.write_text(before + after)
     vot_setup.init("dimp18_nce_plus", tmp_path)

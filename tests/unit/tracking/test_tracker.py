@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.torch_engine import TorchEngine, check_device
 from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.live.session import Session
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.localize import Localization
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.step import Located, answer, propose
-from ebmtrack.tracking.tracker import Tracker, check_image
+from ebmtrack.tracking.tracker import MultiTracker, Tracker, check_image
 from ebmtrack.viewers.demo_sequence import demo_sequence
 from tests.support.golden import FEW_VIEWS, dimp18, image
 
@@ -51,6 +53,20 @@ def test_same_seed_same_boxes_and_nothing_left_from_before(engine):
     assert clone.engine is tracker.engine
     assert np.array_equal(boxes_of(clone), first) and np.array_equal(boxes_of(Tracker(engine, params)), first)
     assert not np.array_equal(boxes_of(tracker, seed=4), first)
+
+
+def test_a_tracker_that_is_pickled_says_what_to_do(engine):
+    """Of one target or several, and in what holds it."""
+    several = MultiTracker(engine, SMALL)
+    for each in (Tracker(engine, SMALL), several, Session(several)):
+        with pytest.raises(ConfigError, match=r"make one in each process .* save_state\(\) and load_state\(\)"):
+            pickle.dumps(each)
+
+
+@pytest.mark.parametrize("seed", ["1", 1.5])
+def test_a_seed_is_a_whole_number(engine, seed):
+    with pytest.raises(ConfigError, match="a seed is a whole number"):
+        Tracker(engine, SMALL).init(FRAMES[0], BOX, seed)
 
 
 def test_views_of_an_image_are_as_good_as_copies(engine):

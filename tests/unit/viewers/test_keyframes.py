@@ -12,10 +12,10 @@ from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.frames import open_frames
-from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, as_key_frames, blend, mean_box, switch_point
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, blend, mean_box, switch_point
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
-from ebmtrack.viewers.selection import key_frame_texts, parse_key_frames
+from ebmtrack.viewers.selection import as_key_frames, checked_key_frames, key_frame_texts, parse_key_frames
 from ebmtrack.viewers.track_video import track as track_video
 from ebmtrack.viewers.video_file import VideoWriter
 
@@ -210,6 +210,22 @@ def test_boxes_of_several_targets_come_in_any_sequence(kind):
     assert [key.box_xywh for key in as_key_frames(kind(BOX))] == [BOX]
 
 
+def test_frames_are_given_as_times_in_python_too(folder):
+    """By the frame rate of the source, which is 30 frames/s for a folder."""
+    by_number = list(track(folder, {6: true_box(6), 15: true_box(15)}, Drifter(), end=20))
+    assert list(track(folder, {"0.2s": true_box(6), "0:00.5": true_box(15)}, Drifter(), end=20)) == by_number
+    rows = list(track(folder, true_box(6), Drifter(), start="0.2s", end="0.3s"))
+    assert [row.frame for row in rows] == [6, 7, 8, 9]
+
+
+def test_times_count_by_the_frame_rate_of_the_video(film, tmp_path, monkeypatch):
+    """25 frames/s; at 30, which is taken for the first look at --init, 0.1 s and 3 would be one frame."""
+    rows = list(track(film, BOX, Drifter(), start="0.4s", end="0.48s"))
+    assert [row.frame for row in rows] == [10, 11, 12]
+    init = ["0.1s:10,5,8,6", "3:12,5,8,6"]
+    assert len(track_video(film, lambda: Drifter(), init=init, boxes=tmp_path / "b.csv", end="6").rows) == 5
+
+
 def test_several_targets_have_their_own_key_frames(folder):
     boxes = [{0: true_box(0), 10: true_box(10)}, {5: true_box(5)}]
     rows = list(track(folder, boxes, Drifter(), end=12))
@@ -262,7 +278,10 @@ def test_a_key_frame_that_is_unreadable_is_named(folder):
         (BOX, dict(direction="sideways"), "direction is one of forward, backward, both, not 'sideways'"),
         (None, {}, "a box is four numbers x, y, w, h in pixels, not None"),
         ("10,5,8,6", {}, "a box is four numbers x, y, w, h in pixels, not '10,5,8,6'"),
-        ({"0.4s": BOX}, {}, "with whole numbers from 0, not '0.4s'"),
+        ({"0.4": BOX}, {}, "the frame in {frame: box} is a frame's number such as 90, or a time .*, not '0.4'"),
+        ({-1: BOX}, {}, "the frame in {frame: box} is a frame's number .*, not '-1'"),
+        ({"10": BOX, "0.3333s": BOX}, {}, r"two boxes in one frame: .* in frame 10, .* in 0.3333s \(frame 10\)"),
+        (BOX, dict(every=1.5), "--every is a distance of frames, at least 1, not 1.5"),
         ([], {}, "no box is given"),
         (torch.tensor(5.0), {}, "a box is four numbers"),
         ({1: BOX}.values(), {}, "a box is four numbers"),
@@ -320,7 +339,7 @@ def test_key_frames_are_written_and_read():
 )
 def test_what_is_no_key_frame_is_refused(texts, message):
     with pytest.raises(ConfigError, match=message):
-        parse_key_frames(texts, 30.0, 0)
+        checked_key_frames(parse_key_frames(texts, 30.0, 0))
 
 
 def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
@@ -332,7 +351,7 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
     assert open_frames(video).length == 40 and "40 frames" in capsys.readouterr().out
     assert result.files == [video, out]
     track_video(folder, lambda: Drifter(), init=boxes, boxes=out, max_frames=32)
-    assert len(out.read_text().splitlines()) == 1 + 28  # frames 4 to 31
+    assert len(out.read_text().splitlines()) == 1 + 32  # frames 4 to 35
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Videos and folders as people have them: damaged, cut, long pauses, odd names, stacks. Each test makes its input."""
 
+import contextlib
 import http.server
 import os
 import socket
@@ -16,8 +17,10 @@ from ebmtrack.commands.main import main
 from ebmtrack.commands.options import TrackerOptions
 from ebmtrack.errors import DatasetError
 from ebmtrack.files import in_frame_order
+from ebmtrack.images import encode_picture
 from ebmtrack.viewers import containers, frames
 from ebmtrack.viewers.frames import open_frames
+from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_video import track
 
 av = pytest.importorskip("av", reason="PyAV, which makes these videos, is not installed")
@@ -335,3 +338,64 @@ def test_names_that_are_too_long_are_one_line(tmp_path, option, monkeypatch, cap
     line = [long] if option == "source" else [clip, option, long, *(["--layout", "csv"] if option == "--boxes" else [])]
     assert main(["track", *line, "--init", "10,20,30,40"]) == 2
     assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stdin():
+    """Return a function that lets this process read bytes from a pipe as its standard input."""
+    before, ends = os.dup(0), os.pipe()
+
+    def feed(data: bytes) -> None:
+        with open(ends[1], "wb") as end, contextlib.suppress(BrokenPipeError):
+            end.write(data)
+
+    def pipe(data: bytes) -> None:
+        os.dup2(ends[0], 0)
+        threading.Thread(target=feed, args=(data,), daemon=True).start()
+
+    yield pipe
+    os.dup2(before, 0)
+    os.close(ends[0])
+
+
+def jpegs(count: int) -> bytes:
+    """Return pictures as one stream of Motion JPEG."""
+    pictures = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(count)]
+    return b"".join(encode_picture(picture, ".jpg") for picture in pictures)
+
+
+needs_pipes = pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no /dev/stdin here")
+
+
+@needs_pipes
+@pytest.mark.parametrize("kind", ["mjpeg", "ts"])
+def test_a_video_from_a_pipe(tmp_path, kind, stdin, monkeypatch, capsys):
+    """`ebmtrack track -` reads it once: the video that is saved has all frames, and its sound is not looked for."""
+    monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
+    stdin(jpegs(8) if kind == "mjpeg" else film(tmp_path / "v.ts", 8, codec="mpeg2video").read_bytes())
+    video = tmp_path / "v.mp4"
+    assert main(["track", "-", "--init", "10,20,30,20", "--save", str(video)]) == 0
+    assert "8 frames" in capsys.readouterr().out and len(list(open_frames(video))) == 8
+
+
+@needs_pipes
+def test_a_pipe_cannot_go_back(stdin, capsys):
+    stdin(jpegs(8))
+    assert main(["track", "-", "--init", "5:10,20,30,20", "--both"]) == 2
+    assert "/dev/stdin: a camera, stream, pipe or iterator cannot go back" in capsys.readouterr().err
+
+
+@needs_pipes
+@pytest.mark.parametrize("data", [b"", b"no video" * 99])
+def test_what_is_no_video_in_a_pipe_is_refused(stdin, data, capsys):
+    """Neither is the end of the pipe waited for again, nor is it called an empty file."""
+    stdin(data)
+    assert main(["track", "-", "--init", "10,20,30,20"]) == 2
+    assert "let it carry Motion JPEG, MPEG-TS or Matroska" in capsys.readouterr().err
+
+
+def test_sources_that_cannot_go_back(tmp_path):
+    (tmp_path / "7").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe")
+    assert all(map(is_stream, [0, "3", "rtsp://host/door", str(tmp_path / "pipe"), tmp_path / "pipe", iter([])]))
+    assert not any(map(is_stream, [str(tmp_path / "7"), tmp_path, str(tmp_path / "missing.mp4"), [], None]))

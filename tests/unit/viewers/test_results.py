@@ -205,11 +205,11 @@ def test_frames_are_given_as_numbers_or_times(text, number):
 
 
 @pytest.mark.parametrize(
-    "start, end, every", [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1)]
+    "start, end, every", [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1), (0, None, 1.5)]
 )
 def test_spans_without_a_frame_are_refused(start, end, every):
     with pytest.raises(ConfigError, match="--(start|end|every)"):
-        checked_span(start, end, every)
+        checked_span(start, end, every, 25.0)
 
 
 class Counter:
