@@ -46,7 +46,8 @@ class Look:
     saturation: float = 0.0
     blur: float = 0.0  # probability; sigma U(0.3, 2)
     motion_blur: float = 0.0  # probability; length up to 9 pixels
-    noise: float = 0.0  # probability; deviation up to 8 grey levels
+    noise: float = 0.0  # probability
+    noise_deviation: float = 8.0  # the largest, grey levels
 
 
 def without_augmentation(look: Look) -> Look:
@@ -139,11 +140,13 @@ def draw_look(
     motion, angle = (int(rng.integers(3, 10)), rng.uniform(0, math.pi)) if rng.random() < look.motion_blur else (0, 0.0)
     if rng.random() >= look.noise:
         return LookDraws(saturation, contrast, brightness, blur, motion, angle)
+    pixels, seed = None, 0
     if noise_shape is not None:
         pixels = rng.standard_normal(noise_shape, dtype=np.float32)
-        return LookDraws(saturation, contrast, brightness, blur, motion, angle, rng.uniform(0, 8), 0, pixels)
-    seed = int(rng.integers(2**62))
-    return LookDraws(saturation, contrast, brightness, blur, motion, angle, rng.uniform(0, 8), seed)
+    else:
+        seed = int(rng.integers(2**62))
+    deviation = rng.uniform(0, look.noise_deviation)
+    return LookDraws(saturation, contrast, brightness, blur, motion, angle, deviation, seed, pixels)
 
 
 def apply_look(patch: np.ndarray, drawn: LookDraws) -> np.ndarray:

@@ -144,6 +144,13 @@ def test_looks():
     assert flip_box(np.array([10.0, 5, 20, 8]), 288).tolist() == [258, 5, 20, 8]
 
 
+def test_noise_is_evenly_drawn_up_to_the_deviation_that_is_asked():
+    look, rng = Look(brightness=0, noise=1.0, noise_deviation=24), np.random.default_rng(3)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    deviations = [np.std(change_look(grey, look, False, rng).astype(float)) for _ in range(200)]
+    assert max(deviations) < 24.6 and np.mean(deviations) == pytest.approx(12, abs=1.5)
+
+
 def test_candidates_come_from_the_noise_and_the_first_is_nearly_true():
     """With widths 0.05 and 0.5 and beta 0.1 the first box strays ten times less; densities are those of the offsets."""
     truth = torch.tensor([[50.0, 60, 80, 40]]).repeat(4, 1)
