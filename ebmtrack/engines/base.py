@@ -204,13 +204,6 @@ class Ascent:
     relative_space: bool
     prior: AspectPrior | None = None
 
-    def of(self, target: int) -> Ascent:
-        """Return the settings for one of T targets, by its place."""
-        if self.prior is None:
-            return self
-        log_aspect = self.prior.log_aspect[target : target + 1]
-        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, log_aspect=log_aspect))
-
 
 class Climb(NamedTuple):
     """The boxes after a climb: boxes_xywh (T, R, 4) float32 and energies (T, R) float32 before the last step.
@@ -221,6 +214,22 @@ class Climb(NamedTuple):
 
     boxes_xywh: np.ndarray
     energies: np.ndarray
+
+
+class BoxEnergies(Protocol):
+    """The energies of boxes in the search regions of T targets."""
+
+    def look_at(self, boxes_xyxy: np.ndarray) -> None:
+        """Compute now what boxes (T, R, 4) in crop pixels will need."""
+        ...
+
+    def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the gradients (T, R, 4) at boxes (T, R, 4) in crop pixels."""
+        ...
+
+    def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the energies (T, R) and gradients (T, R, 4) at boxes (T, R, 4) in crop pixels."""
+        ...
 
 
 def check_same_network(saved: np.ndarray, own: np.ndarray) -> None:
@@ -292,6 +301,10 @@ class Engine(Protocol):
         Returns:
             The boxes after the climb and their energies before its last step.
         """
+        ...
+
+    def energy_of(self, regions: Sequence[RegionFeatures]) -> BoxEnergies:
+        """Return the energies of boxes in T search regions, as a climb asks for them."""
         ...
 
     def energies(self, region: RegionFeatures, boxes_xyxy: np.ndarray) -> np.ndarray:

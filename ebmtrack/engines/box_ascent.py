@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, Climb
+from ebmtrack.engines.base import Ascent, BoxEnergies, Climb
 
 Function = Callable[[np.ndarray], np.ndarray]
-
-
-class BoxEnergies(Protocol):
-    """The energies of boxes in the search regions of T targets."""
-
-    def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Return the gradients (T, R, 4) at boxes (T, R, 4) in crop pixels."""
-        ...
-
-    def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the energies (T, R) and gradients (T, R, 4) at boxes (T, R, 4) in crop pixels."""
-        ...
 
 
 class RelativeSpace:

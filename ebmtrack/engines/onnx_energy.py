@@ -305,8 +305,9 @@ class RegionEnergy:
         self.questions = 0
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
-        """Compute now what boxes (R, 4) will need."""
-        self._windows(_in_sight(boxes_xyxy)[0])
+        """Compute now what boxes (1, R, 4) will need."""
+        with np.errstate(all="ignore"):  # they may be NaN or infinite
+            self._windows(_in_sight(boxes_xyxy[0])[0])
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return energies (R,) of boxes (R, 4); NaN for boxes out of sight."""
@@ -356,6 +357,28 @@ class RegionEnergy:
         if self.windows is not None and (known := self.windows.projections[level]).holds(low, high):
             return known
         return NumpyProjection(self.maps, level, self.target.weights[level], low, high)
+
+
+class RegionEnergies:
+    """The energies of boxes of several targets, each in its own search region."""
+
+    def __init__(self, regions: Sequence[RegionEnergy]):
+        self.regions = regions
+
+    def look_at(self, boxes_xyxy: np.ndarray) -> None:
+        """Compute now what boxes (T, R, 4) will need."""
+        for region, boxes in zip(self.regions, boxes_xyxy):
+            region.look_at(boxes[None])
+
+    def gradient(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return gradients (T, R, 4) at boxes (T, R, 4); NaN for boxes out of sight."""
+        return np.concatenate([region.gradient(boxes[None]) for region, boxes in zip(self.regions, boxes_xyxy)])
+
+    def value_and_gradient(self, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (T, R) and gradients (T, R, 4) at boxes (T, R, 4); NaN for boxes out of sight."""
+        both = [region.value_and_gradient(boxes[None]) for region, boxes in zip(self.regions, boxes_xyxy)]
+        energies, gradients = (np.concatenate(parts) for parts in zip(*both))
+        return energies, gradients
 
 
 def _in_sight(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ebmtrack.engines.base import (
     Ascent,
+    BoxEnergies,
     Climb,
     EngineInfo,
     FirstFrame,
@@ -25,7 +26,7 @@ from ebmtrack.engines.base import (
     read_trained_on,
 )
 from ebmtrack.engines.box_ascent import climb_boxes, corners
-from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy, modulation_vectors
+from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergies, RegionEnergy, modulation_vectors
 from ebmtrack.engines.onnx_files import (
     ExportedNetwork,
     check_channels,
@@ -142,15 +143,14 @@ class OnnxEngine(OneProcess):
         self, regions: Sequence[OnnxRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the energy, for each target in its own search region."""
-        with np.errstate(all="ignore"):  # boxes may be NaN or infinite
-            for region, boxes in zip(regions, boxes_xywh):
-                region.energy.look_at(corners(boxes))
-            mark("box features")
-            climbs = [
-                climb_boxes(region.energy, boxes[None], ascent.of(k))
-                for k, (region, boxes) in enumerate(zip(regions, boxes_xywh))
-            ]
-        return Climb(*(np.concatenate(parts) for parts in zip(*climbs)))
+        energies = self.energy_of(regions)
+        energies.look_at(corners(boxes_xywh))
+        mark("box features")
+        return climb_boxes(energies, boxes_xywh, ascent)
+
+    def energy_of(self, regions: Sequence[OnnxRegion]) -> BoxEnergies:
+        """Return the energies of boxes in search regions."""
+        return RegionEnergies([region.energy for region in regions]) if len(regions) > 1 else regions[0].energy
 
     def energies(self, region: OnnxRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the energies (n,) of boxes (n, 4) in a search region."""

@@ -150,10 +150,14 @@ class TorchEngine(OneProcess):
         self, regions: Sequence[TorchRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the energy, for each target in its own search region."""
-        joint = JointEnergy([region.energy for region in regions])
+        joint = self.energy_of(regions)
         joint.look_at(corners(boxes_xywh))
         mark("box features")
         return climb_boxes(joint, boxes_xywh, ascent, _exp, _log)
+
+    def energy_of(self, regions: Sequence[TorchRegion]) -> JointEnergy:
+        """Return the energies of boxes in search regions."""
+        return JointEnergy([region.energy for region in regions])
 
     @torch.inference_mode()
     def energies(self, region: TorchRegion, boxes_xyxy: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ebmtrack.engines import load_engine
 from ebmtrack.engines.base import Engine, Mark, TrainedOn, no_mark
+from ebmtrack.engines.mirrored import MirroredEngine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import INTERVAL_SAMPLES, TrackerParams, load_params
@@ -280,7 +281,7 @@ def engine_and_params(
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
     warn_of_other_regions(params, loaded.info.trained_on)
-    return loaded, params
+    return MirroredEngine(loaded) if params.mirrored else loaded, params
 
 
 def warn_of_other_regions(params: TrackerParams, trained: TrainedOn | None) -> None:
