@@ -133,6 +133,12 @@ class MirroredEngine(OneProcess):
         return MirroredTarget(target, other), MirroredRegion(region, image, side)
 
 
+def as_set_up(engine: Engine, mirrored: bool) -> Engine:
+    """Return an engine as a set-up asks for it: with mirror images or without."""
+    plain = engine.engine if isinstance(engine, MirroredEngine) else engine
+    return MirroredEngine(plain) if mirrored else plain
+
+
 class MeanEnergies:
     """The mean of the energies of boxes in search regions and of their mirror images in the mirrored ones."""
 

@@ -29,8 +29,6 @@ from ebmtrack.checkpoints.native import resolve_weights
 from ebmtrack.checkpoints.pytracking import import_pytracking
 from ebmtrack.checkpoints.untrusted import kind_of
 from ebmtrack.engines.atom_engine import AtomEngine
-from ebmtrack.engines.base import Engine
-from ebmtrack.engines.mirrored import MirroredEngine
 from ebmtrack.engines.torch_engine import TorchEngine, check_device, load_torch_engine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.nets.inference import InferenceNet
@@ -245,7 +243,7 @@ def _tracker_params(params: Any) -> TrackerParams:
     return TrackerParams(**{name: getattr(params, name) for name in FIELDS if hasattr(params, name)})
 
 
-def _network(set_up: TrackerParams, device: str | None) -> Engine:
+def _network(set_up: TrackerParams, device: str | None) -> TorchEngine:
     """Return the network of a set-up on its device, shared by all trackers of a process."""
     path = find_weights(set_up.weights)
     device = device or "auto"  # of GPUs the one that the host made the current one
@@ -253,7 +251,7 @@ def _network(set_up: TrackerParams, device: str | None) -> Engine:
     if set_up.softmax_scores != (engine.info.classifier == "prdimp"):
         raise ConfigError(f"{path} holds another kind of classifier (DiMP or PrDiMP) than these parameters are for")
     warn_of_other_regions(set_up, engine.info.trained_on)
-    return MirroredEngine(engine) if set_up.mirrored else engine
+    return engine
 
 
 @functools.lru_cache(maxsize=2)

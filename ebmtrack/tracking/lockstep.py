@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.engines.base import Engine
+from ebmtrack.engines.mirrored import as_set_up
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams
@@ -43,7 +44,7 @@ class Lockstep:
 
     def __init__(self, engine: Engine, params: TrackerParams):
         """Take the network and the set-up of all lanes."""
-        self.engine, self.params = engine, params
+        self.engine, self.params = as_set_up(engine, params.mirrored), params
         self._turn = threading.Condition()
         self._tracking = 0  # lanes that have started on a target
         self._waiting: list[_Request] = []

@@ -13,7 +13,7 @@ import numpy as np
 
 from ebmtrack.engines import load_engine
 from ebmtrack.engines.base import Engine, Mark, TrainedOn, no_mark
-from ebmtrack.engines.mirrored import MirroredEngine
+from ebmtrack.engines.mirrored import as_set_up
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import INTERVAL_SAMPLES, TrackerParams, load_params
@@ -54,7 +54,7 @@ class MultiTracker:
             params: the set-up; a target that is alone has its `inner_looks`.
             inner_looks: for each of several targets.
         """
-        self.engine, self.params, self.inner_looks = engine, params, inner_looks
+        self.engine, self.params, self.inner_looks = as_set_up(engine, params.mirrored), params, inner_looks
         self.mark: Mark = no_mark  # called with each stage's name when it is done
         self._states: dict[int, TargetState] = {}
         self._next_id, self._interval_samples = 0, INTERVAL_SAMPLES
@@ -161,7 +161,7 @@ class Tracker:
     """
 
     def __init__(self, engine: Engine, params: TrackerParams):
-        self.engine, self.params = engine, params
+        self.engine, self.params = as_set_up(engine, params.mirrored), params
         self.mark: Mark = no_mark  # called with each stage's name when it is done
         self.network = params.weights or ""  # the name or file of its weights, for files of results
         self.watch: Callable | None = None  # viewers' place: called with name, frame number, image and result
@@ -281,7 +281,7 @@ def engine_and_params(
         kind = "PrDiMP" if params.softmax_scores else "DiMP"
         raise ConfigError(f"these parameters are for a {kind} classifier, but the weights hold another kind")
     warn_of_other_regions(params, loaded.info.trained_on)
-    return MirroredEngine(loaded) if params.mirrored else loaded, params
+    return loaded, params
 
 
 def warn_of_other_regions(params: TrackerParams, trained: TrainedOn | None) -> None:

@@ -319,7 +319,7 @@ def test_the_verb_export_writes_a_network(folder, tmp_path, capsys):
     [
         (["net.safetensors", "--precision", "int8"], "give a folder of sequences (pictures with groundtruth.txt)"),
         (["out"], "is an exported network already: give it as --weights when tracking"),
-        (["ebm_light"], "the path of a .safetensors file; `ebmtrack convert` makes"),
+        (["ebm_light"], "the path of a .safetensors file (`ebmtrack convert` makes"),
     ],
 )
 def test_the_verb_export_says_what_it_needs(engine, folder, monkeypatch, capsys, argv, advice):

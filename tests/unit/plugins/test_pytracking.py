@@ -20,6 +20,7 @@ import ebmtrack
 from ebmtrack.checkpoints.native import save_checkpoint
 from ebmtrack.commands import main as cli
 from ebmtrack.engines.atom_engine import AtomEngine
+from ebmtrack.engines.mirrored import MirroredEngine
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.plugins import hook as _hook
@@ -306,6 +307,13 @@ def test_other_search_regions_than_in_training_are_warned_of(host, checkout):
     with pytest.warns(UserWarning, match="searches regions of 144 pixels at 3 .*trained on 288 pixels at 5"):
         other = {"sample_size": 144, "search_factor": 3.0}
         plugin.HostTracker(plugin.parameters_of("dimp18_nce_plus", "cpu", weights="settled", **other))
+
+
+def test_mirrored_regions_are_the_set_ups(host, checkout):
+    save_checkpoint(checkout / "networks/mirrored.safetensors", dimp18(), run={}, dtype=torch.float16)
+    for mirrored in (True, False):
+        params = plugin.parameters_of("dimp18_nce_plus", "cpu", weights="mirrored", mirrored=mirrored)
+        assert isinstance(plugin.HostTracker(params).tracker.engine, MirroredEngine) == mirrored
 
 
 def test_hosts_own_networks_are_found_and_read(host, checkout):
