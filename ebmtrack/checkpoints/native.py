@@ -118,6 +118,11 @@ def resolve_weights(weights: str | os.PathLike | None = None) -> Path:
         if path.is_file():
             return path
     name = str(weights)
+    if (Path(name) / "network.json").is_file():
+        raise CheckpointError(
+            f"{name}: an exported network, which runs on ONNX Runtime (--engine onnx); PyTorch and training need a "
+            ".safetensors file"
+        )
     if Path(name).is_dir():
         raise CheckpointError(
             f"{name}: a folder without network.json, so not an exported network; `ebmtrack export` makes one"

@@ -112,5 +112,6 @@ def add_slope(of_log_size: np.ndarray, by_ratio: np.ndarray) -> None:
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:
     """Return boxes x0, y0, x1, y1 (..., 4) of boxes x, y, w, h (..., 4)."""
     boxes = boxes_xywh.copy()
-    boxes[..., 2:] += boxes[..., :2]
+    with np.errstate(all="ignore"):  # they may be NaN or infinite
+        boxes[..., 2:] += boxes[..., :2]
     return boxes

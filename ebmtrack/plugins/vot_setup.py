@@ -10,7 +10,7 @@ from configparser import ConfigParser
 from configparser import Error as IniError
 from pathlib import Path
 
-from ebmtrack.engines.onnx_files import is_exported
+from ebmtrack.engines.onnx_files import DESCRIPTION
 from ebmtrack.errors import ConfigError, missing_extra
 from ebmtrack.files import write_text
 from ebmtrack.tracking.params import load_params, set_up_name
@@ -34,7 +34,7 @@ def init(
     load_params(params)
     if importlib.util.find_spec("trax") is None:
         raise missing_extra("trax", "a tracker for the VOT toolkit")
-    if weights is not None and not (weights.is_file() or is_exported(weights)):
+    if weights is not None and not (weights.is_file() or (weights / DESCRIPTION).is_file()):
         raise ConfigError(f"{weights}: no such file of weights, nor an exported network's folder; check its path")
     name = name or f"ebmtrack_{set_up_name(params)}"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):

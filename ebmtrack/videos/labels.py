@@ -28,7 +28,7 @@ LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
 
 MOST_YOLO = 7  # words in a row: class, x, y, w, h, and of a tracker's box its confidence and id
-MOST_PART = 2.0  # of the frame; a box may reach beyond it, but one in pixels has larger numbers
+MOST_PART = 10.0  # of the frame; a box may reach beyond it, but one in pixels has larger numbers
 
 Tracks = dict[int, dict[int, list[float]]]  # target -> frame -> x, y, w, h
 Size = tuple[int, int]  # width, height
@@ -217,7 +217,8 @@ def _read_json(path: Path) -> Tracks:
     frame_of = {image["id"]: int(image["frame_id"]) for image in content.get("images", ())}
     if len(videos := {image.get("video_id") for image in content.get("images", ())}) > 1:
         raise DatasetError(f"{path}: has images of {len(videos)} videos; give each video a file of its own")
-    if (twice := first_repeated(image["id"] for image in content.get("images", ()))) is not None:
+    placed = {(image["id"], int(image["frame_id"])) for image in content.get("images", ())}
+    if (twice := first_repeated(number for number, _ in placed)) is not None:
         raise DatasetError(f"{path}: two images have the id {twice!r}; give the images of merged files new ids")
     for entry in content.get("annotations", ()):
         target = entry.get("track_id", entry.get("instance_id"))
@@ -254,10 +255,16 @@ def _read_yolo(path: Path, files: list[Path]) -> Tracks:
                 words = line.split()
                 kind, x, y, w, h = (float(word) for word in words[:5])
                 target = int(kind) + 1
+                is_polygon = (
+                    len(words) > MOST_YOLO
+                    or (  # class and three points; a tracker's ids are whole
+                        len(words) == MOST_YOLO and not any(float(word).is_integer() for word in words[5:])
+                    )
+                )
             except (ValueError, OverflowError) as error:
                 raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
-            if len(words) > MOST_YOLO or max(map(abs, (x, y, w, h))) > MOST_PART:
-                what = "a polygon" if len(words) > MOST_YOLO else "a box in pixels"
+            if is_polygon or max(map(abs, (x, y, w, h))) > MOST_PART:
+                what = "a polygon" if is_polygon else "a box in pixels"
                 raise DatasetError(
                     f"{file}, line {number}: {line[:80]!r} looks like {what}; write boxes, class x y w h in parts of "
                     "the frame"

@@ -85,7 +85,7 @@ def parse_csv(text: str, path: str | os.PathLike) -> tuple[list[str], list[tuple
             )
         rows += [(number, fields)] * bool(fields)
     columns = rows[0][1] if rows else []
-    if twice := first_repeated(filter(None, columns)):
+    if twice := first_repeated(filter(str.strip, columns)):
         raise DatasetError(f"{path}, line {rows[0][0]}: two columns are called {twice!r}; name each otherwise")
     return columns, [(number, dict(zip(columns, fields))) for number, fields in rows[1:]]
 

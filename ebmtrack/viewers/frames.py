@@ -118,7 +118,9 @@ class VideoFrames(FrameSource):
         """
         announced = self.length or 0
         if not os.path.isfile(self._source):
-            return announced
+            return (
+                announced if self._is_stream else 0
+            )  # a pipe cannot be looked into, and its number may be the sound's
         if not self.unreadable and not is_cut_short(self._source):
             seconds = edited_seconds(self._source)
             return 0 if seconds is None else min(announced, int(seconds * self.fps - 0.5))

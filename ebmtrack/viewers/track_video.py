@@ -201,11 +201,15 @@ class _Job:
         span = checked_span(options.start, options.end, options.every, frames.fps)
         if keys is None:
             keys = self._draw(frames, span)
-        span = _limit(whole_span(frames, span), options, keys)
+        span = whole_span(frames, span)
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
+        span = _limit(span, options, keys)
         tracker = self._tracker()
         stack.enter_context(_interrupted_by_signals())
-        first = frames.read(keys[0].frame)  # that of `start` may be one that cannot be read
+        within = span.start <= keys[0].frame <= (span.end or 0)
+        first = frames.read(keys[0].frame) if within else None  # that of `start` may be one that cannot be read
+        if within and first is None:
+            raise ConfigError(f"{keys[0].place}, with a box of target {keys[0].id}, cannot be read")
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
         stack.enter_context(
             _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))
@@ -327,7 +331,7 @@ def _limit(span: Span, options: TrackOptions, keys: Sequence[KeyFrame]) -> Span:
         return span
     reach = (options.max_frames - 1) * span.every
     if options.direction == "backward":
-        return replace(span, start=max(span.start, span.end - reach))
+        return replace(span, start=max(span.start, min(span.end, max(key.frame for key in keys)) - reach))
     begin = min(key.frame for key in keys) if options.direction == "forward" else span.start
     return replace(span, end=min(span.end, begin + reach))
 

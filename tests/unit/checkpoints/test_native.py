@@ -289,6 +289,10 @@ def test_default_weights_and_names(tmp_path, monkeypatch):
         resolve_weights()
     with pytest.raises(CheckpointError, match="a folder without network.json, so not an exported network"):
         resolve_weights(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "network.json").touch()
+    with pytest.raises(CheckpointError, match="an exported network, which runs on ONNX Runtime"):
+        resolve_weights(tmp_path / "out")
     (tmp_path / "ebm18_small.safetensors").touch()
     assert resolve_weights() == resolve_weights(None) == resolve_weights("ebm18_small")
     assert resolve_weights() == tmp_path / "ebm18_small.safetensors"

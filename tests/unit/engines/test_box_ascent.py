@@ -60,6 +60,7 @@ def test_coordinates_there_and_back(space):
     assert np.allclose(made.boxes(), boxes)
     assert np.allclose(made.corners(), corners(boxes))
     assert corners(boxes)[0, 0].tolist() == [5, 6, 9, 14]
+    assert np.isnan(corners(np.array([-np.inf, 0, np.inf, 5]))[2])  # without a warning
 
 
 def test_the_aspect_prior_is_student_t_and_its_gradient_is_its_slope():

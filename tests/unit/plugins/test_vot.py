@@ -217,6 +217,7 @@ def test_init_replaces_an_entry_with_comments(tmp_path):
     [
         ({"params": "dimp18_nce_plu"}, "", "did you mean 'dimp18_nce_plus'"),
         ({"weights": Path("nowhere.safetensors")}, "", "no such file of weights"),
+        ({"weights": Path("nowhere/network.json")}, "", "no such file of weights"),
         ({"name": "two words"}, "", "letters, digits"),
         ({"name": "A"}, "[A]\ncommand = a\n", "another tracker called A"),
         ({}, "command = a\n", "is no .ini file"),

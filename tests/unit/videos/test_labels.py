@@ -125,6 +125,7 @@ def test_yolo_labels_of_every_second_frame_beside_names_like_ours_are_refused(tm
     "row, what",
     [
         ("0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6", "a polygon"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.6", "a polygon"),
         ("0 20 20 10 10", "a box in pixels"),
         ("0 0.5 0.5 0.25 0.5 0.9 7", ""),
         ("0 0.5 0.5 0.25 0.5 0.9", ""),
@@ -159,6 +160,18 @@ def test_coco_video_that_cannot_be_meant_is_refused(tmp_path: Path, change: dict
     (tmp_path / "walk" / "labels.coco.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=rf"labels.coco.json: {what}"):
         open_dataset("folder", tmp_path).load("walk")
+
+
+def test_labels_of_our_own_are_read_however_large_and_an_image_that_is_listed_twice(tmp_path: Path) -> None:
+    rows = [FrameResult(0, 1, (-60.0, 5.0, 200.0, 20.0), 0.9, "normal")]
+    write_results(clip(tmp_path / "wide") / "labels", rows, INFO, "yolo")
+    write_results(clip(tmp_path / "twice") / "labels.coco.json", rows_of(1, range(2)), INFO)
+    content = json.loads((tmp_path / "twice" / "labels.coco.json").read_text())
+    content["images"].append(content["images"][0])
+    (tmp_path / "twice" / "labels.coco.json").write_text(json.dumps(content))
+    found = open_dataset("folder", tmp_path)
+    assert found.load("wide").boxes_xywh[0].tolist() == pytest.approx([-60, 5, 200, 20], abs=1e-3)
+    assert len(found.load("twice")) >= 2
 
 
 @pytest.mark.parametrize("names", [range(0, 60, 10), (0, 1, 3, 4, 5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -352,6 +353,17 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
     assert result.files == [video, out]
     track_video(folder, lambda: Drifter(), init=boxes, boxes=out, max_frames=32)
     assert len(out.read_text().splitlines()) == 1 + 32  # frames 4 to 35
+    track_video(folder, lambda: Drifter(), init=boxes[1], backward=True, boxes=out, max_frames=5)
+    assert [line.split(",")[0] for line in out.read_text().splitlines()[1:]] == ["26", "27", "28", "29", "30"]
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.coco.json", "b.yolo"])
+def test_a_damaged_key_frame_is_named_whatever_is_written(tmp_path, name):
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((40, 50, 3), np.uint8))
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match="frame 3, with a box of target 1, cannot be read"):
+        track_video(tmp_path, lambda: Drifter(), init="3:10,5,8,6", both=True, boxes=tmp_path / name)
 
 
 @pytest.mark.parametrize(

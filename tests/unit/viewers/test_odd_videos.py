@@ -368,11 +368,16 @@ needs_pipes = pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no /d
 
 
 @needs_pipes
-@pytest.mark.parametrize("kind", ["mjpeg", "ts"])
+@pytest.mark.parametrize("kind", ["mjpeg", "ts", "mkv"])
 def test_a_video_from_a_pipe(tmp_path, kind, stdin, monkeypatch, capsys):
-    """`ebmtrack track -` reads it once: the video that is saved has all frames, and its sound is not looked for."""
+    """`ebmtrack track -` reads it once: the video that is saved has all frames, and its sound is not looked for.
+
+    Nor does a sound that goes on longer make the video end early.
+    """
     monkeypatch.setattr(TrackerOptions, "load", lambda self: Still())
-    stdin(jpegs(8) if kind == "mjpeg" else film(tmp_path / "v.ts", 8, codec="mpeg2video").read_bytes())
+    codec, audio_s = {"mkv": ("libx264", 3.0)}.get(kind, ("mpeg2video", 0.0))
+    made = kind != "mjpeg" and film(tmp_path / f"in.{kind}", 8, codec=codec, audio_s=audio_s)
+    stdin(made.read_bytes() if made else jpegs(8))
     video = tmp_path / "v.mp4"
     assert main(["track", "-", "--init", "10,20,30,20", "--save", str(video)]) == 0
     assert "8 frames" in capsys.readouterr().out and len(list(open_frames(video))) == 8
