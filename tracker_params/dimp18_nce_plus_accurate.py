@@ -1,4 +1,4 @@
-"""dimp18_nce_plus by the mean of each search region and its mirror image: more exact, at half the speed."""
+"""dimp18_nce_plus with the mean energy of each search region and its mirror image: better boxes, at half the speed."""
 
 from __future__ import annotations
 

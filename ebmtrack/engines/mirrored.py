@@ -1,7 +1,8 @@
-"""An engine that sees each search region twice, as it is and mirrored, and takes the mean of scores and energies.
+"""An engine that sees each search region twice, as it is and mirrored, and takes the mean of both energies.
 
-A network is not the same to the bit for a mirrored picture, and its errors in both are not the same either: their mean
-is more exact than one of them, for twice the network's work.
+A network's errors for a picture and for its mirror image differ: the mean of both energies has better boxes than one of
+them, for twice the network's work. Scores are those of the region as it is: the mean of two score maps whose peaks are
+a cell apart has a lower peak, and targets that are covered for a while were lost more often.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PREFIX = "mirrored_"  # of the names of arrays
 
 @dataclasses.dataclass
 class MirroredTarget:
-    """What the engine learned of a target, and of its mirror image."""
+    """What the engine learned of a target, and of its mirror image, of which the modulation alone is used."""
 
     straight: TargetModel
     mirrored: TargetModel
@@ -53,7 +54,7 @@ class MirroredRegion:
 class MirroredEngine(OneProcess):
     """Another engine's network on regions and their mirror images; see `ebmtrack.engines.base.Engine` for the methods.
 
-    Scores and energies are the means of both, so that a mirrored video gives mirrored boxes, up to the random numbers.
+    Energies are the means of both: those of a mirrored box in the mirror image are the same.
     """
 
     def __init__(self, engine: Engine):
@@ -65,21 +66,18 @@ class MirroredEngine(OneProcess):
         return self.engine.info
 
     def start(self, first: FirstFrame) -> tuple[MirroredTarget, MirroredRegion]:
-        """Learn a target and its mirror image from the first frame."""
+        """Learn a target from the first frame, and the modulation of its mirror image."""
         side = first.patches.shape[2]
-        patches, boxes = np.ascontiguousarray(first.patches[:, :, ::-1]), mirror(first.boxes_xyxy, side)
-        target, region = self.engine.start(first)
-        other, mirrored = self.engine.start(dataclasses.replace(first, patches=patches, boxes_xyxy=boxes))
+        patch = np.ascontiguousarray(first.patches[:1, :, ::-1])
+        image = FirstFrame(patch, mirror(first.boxes_xyxy[:1], side), first.channel_factors[:0], 1, 1)
+        (target, region), (other, mirrored) = self.engine.start(first), self.engine.start(image)
         return MirroredTarget(target, other), MirroredRegion(region, mirrored, side)
 
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
         """Look at search regions and their mirror images, those of equal size in one pass of the network."""
         sights = self.engine.look([half for look in looks for half in _halves(look)], mark)
         return [
-            Sight(
-                MirroredRegion(straight.features, mirrored.features, self._side(look)),
-                (straight.scores + mirrored.scores[:, ::-1]) / 2,
-            )
+            Sight(MirroredRegion(straight.features, mirrored.features, self._side(look)), straight.scores)
             for look, straight, mirrored in zip(looks, sights[::2], sights[1::2])
         ]
 
@@ -109,14 +107,12 @@ class MirroredEngine(OneProcess):
         return (straight + self.engine.energies(region.mirrored, mirror(boxes_xyxy, region.side))) / 2
 
     def remember(self, target: MirroredTarget, slot: int, region: MirroredRegion, box_xyxy: np.ndarray) -> None:
-        """Store a search region's classification features, and those of its mirror image, as samples."""
+        """Store a search region's classification features as a sample."""
         self.engine.remember(target.straight, slot, region.straight, box_xyxy)
-        self.engine.remember(target.mirrored, slot, region.mirrored, mirror(box_xyxy, region.side))
 
     def learn(self, target: MirroredTarget, weights: np.ndarray, iterations: int) -> None:
-        """Improve both filters on their stored samples."""
+        """Improve the filter on its stored samples."""
         self.engine.learn(target.straight, weights, iterations)
-        self.engine.learn(target.mirrored, weights, iterations)
 
     def pack(self, target: MirroredTarget, region: MirroredRegion) -> dict[str, np.ndarray]:
         """Return the arrays of a target's model and of one region's features, and those of their mirror images."""

@@ -30,7 +30,7 @@ class TrackerParams:
     """
 
     weights: str | None = None  # a file, or None: the network that ships (or must be named when tracking)
-    mirrored: bool = False  # scores and energies are means over region and mirror image: more exact, twice the work
+    mirrored: bool = False  # energies are means over region and mirror image: better boxes, twice the work
     classifier: str = "network"  # the network's own, or "atom": learned by Gauss-Newton in the first frame
     # search region
     sample_size: int = 352

@@ -38,7 +38,7 @@ def save_targets(path: str | os.PathLike, engine: Engine, states: Mapping[int, T
     """Write targets after a frame to a file, atomically.
 
     Args:
-        path: the file; for each target 16 MB with the default set-up, 6 MB with lite_nce_plus, twice if mirrored.
+        path: the file; for each target 16 MB with the default set-up, 6 MB with lite_nce_plus.
         engine: the network that the targets belong to. It is not written.
         states: by id, at least one.
         next_id: the id of the next target.

@@ -44,8 +44,8 @@ def corners_of(boxes_xywh):
     return np.concatenate([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], axis=-1)
 
 
-def test_a_mirrored_video_has_mirrored_answers(engine):
-    """Scores, energies and climbed boxes; so with whole and with inner looks, and after learning."""
+def test_a_mirrored_video_has_mirrored_boxes(engine):
+    """Energies and climbed boxes, with whole and with inner looks."""
     margin, patch, found = 3, image("walk", SIDE, SIDE), []
     edge = 16 * margin
     for first, seen, is_mirrored in ((first_frame(SIDE), patch, False), (mirrored_first(), patch[:, ::-1], True)):
@@ -55,30 +55,33 @@ def test_a_mirrored_video_has_mirrored_answers(engine):
         boxes = corners_of(candidates())
         boxes = mirror(boxes, SIDE) if is_mirrored else boxes
         start = np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
-        engine.remember(model, 3, whole.features, mirror(BOX + 8, SIDE) if is_mirrored else BOX + 8)
-        engine.learn(model, np.full(4, 0.25), 2)
-        for sight in (whole, inner, *engine.look([WholeLook(model, seen)])):
+        for sight in (whole, inner):
             climbed = corners_of(engine.climb([sight.features], start, STEPS).boxes_xywh)
             energies = engine.energies(sight.features, boxes[0])
-            scores = sight.scores[:, ::-1] if is_mirrored else sight.scores
-            found.append((scores, energies, mirror(climbed, SIDE) if is_mirrored else climbed))
-    for straight, other in zip(found[:3], found[3:]):
-        for one, two, tolerance in zip(straight, other, (1e-6, 2e-4, 2e-2)):
+            found.append((energies, mirror(climbed, SIDE) if is_mirrored else climbed))
+    for straight, other in zip(found[:2], found[2:]):
+        for one, two, tolerance in zip(straight, other, (2e-4, 2e-2)):
             assert np.abs(one - two).max() < tolerance
 
 
-def test_scores_and_energies_are_the_means_of_both(engine, plain):
+def test_energies_are_the_means_of_both_and_scores_the_networks_own(engine, plain):
     patch, boxes = image("walk", SIDE, SIDE), corners_of(candidates())[0]
     halves = []
     for first, seen, where in (
         (first_frame(SIDE), patch, boxes),
         (mirrored_first(), np.ascontiguousarray(patch[:, ::-1]), mirror(boxes, SIDE)),
     ):
-        (sight,) = plain.look([WholeLook(plain.start(first)[0], seen)])
+        model, _ = plain.start(first)
+        plain.remember(model, 3, plain.look([WholeLook(model, seen)])[0].features, BOX + 8)
+        plain.learn(model, np.full(4, 0.25), 2)
+        (sight,) = plain.look([WholeLook(model, seen)])
         halves.append((sight.scores, plain.energies(sight.features, where)))
-    (scores, energies), (other_scores, other_energies) = halves
-    (both,) = engine.look([WholeLook(engine.start(first_frame(SIDE))[0], patch)])
-    assert np.allclose(both.scores, (scores + other_scores[:, ::-1]) / 2, atol=1e-6)
+    (scores, energies), (_, other_energies) = halves
+    model, _ = engine.start(first_frame(SIDE))
+    engine.remember(model, 3, engine.look([WholeLook(model, patch)])[0].features, BOX + 8)
+    engine.learn(model, np.full(4, 0.25), 2)
+    (both,) = engine.look([WholeLook(model, patch)])
+    assert np.allclose(both.scores, scores, atol=1e-5)
     assert np.allclose(engine.energies(both.features, boxes), (energies + other_energies) / 2, atol=1e-5)
     assert np.abs(energies - other_energies).max() > 0.01  # they differ, or the mean would be no gain
 
