@@ -9,7 +9,7 @@ from ebmtrack.tracking.params import TrackerParams
 def parameters() -> TrackerParams:
     """Return the set-up as a value."""
     return dimp18_nce_plus.parameters().replace(
-        mirrored=True,  # chosen on three held-back sets of video; docs/experiments.md
+        mirrored=True,  # chosen on two held-back sets of video; docs/experiments.md
         # `ebmtrack study intervals` on 42 held-back sequences of the training pool, three seeds (docs/uncertainty.md)
         interval_scale=(5.1, 2.3, -0.053, -0.547),
         lost_logit=(0.31, -5.95),
