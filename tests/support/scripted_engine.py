@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -80,6 +81,10 @@ class ScriptedEngine:
         assert len(regions) == len(boxes_xywh) and boxes_xywh.dtype == np.float32
         self.climbed.append(boxes_xywh)
         return Climb(self.arrive(boxes_xywh), np.zeros(boxes_xywh.shape[:2], np.float32))
+
+    def energy_of(self, regions: Sequence) -> NoReturn:
+        """Refuse: boxes go where the script says, whatever their energy."""
+        raise AssertionError("a scripted climb asks for no energies")
 
     def energies(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the boxes' widths."""
