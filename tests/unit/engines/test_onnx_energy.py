@@ -111,7 +111,7 @@ def test_what_boxes_have_left_is_not_multiplied():
     """When boxes have drawn together only cells around them count; nothing is projected or convolved anew."""
     energy, sides = region()
     spread = BOXES[:1] + np.float32([[0, 0, 0, 0], [12, 12, 12, 12], [-8, -8, -8, -8]])
-    energy.look_at(spread)
+    energy.look_at(spread[None])
     cells, projections = [[len(z) for z in energy.windows.z]], energy.windows.projections
     for _ in range(CUT_ANEW):
         check_gradient(energy, spread[:1])
@@ -138,13 +138,13 @@ def test_boxes_that_leave_a_little_at_a_time_miss_no_cell(way):
 def test_windows_grow_by_steps():
     """Boxes that leave a window cost a somewhat larger one, not the whole map."""
     energy, sides = region()
-    energy.look_at(BOXES[:1])
+    energy.look_at(BOXES[None, :1])
     assert sides == [12, 8]
-    energy.look_at(BOXES[:1] + np.float32([32, 0, 32, 0]))
+    energy.look_at((BOXES[:1] + np.float32([32, 0, 32, 0]))[None])
     assert sides == [12, 8, 16, 10]
-    energy.look_at(BOXES[:1] + np.float32([32, 0, 32, 0]))
+    energy.look_at((BOXES[:1] + np.float32([32, 0, 32, 0]))[None])
     assert sides == [12, 8, 16, 10]
-    energy.look_at(np.float32([[4, 4, 280, 280]]))
+    energy.look_at(np.float32([[4, 4, 280, 280]])[None])
     assert sides[4:] == [36, 18]
 
 
@@ -155,6 +155,6 @@ def test_lost_boxes_do_not_enlarge_the_windows():
     assert np.isnan(values[0, :3]).all() and np.isnan(gradients[0, :3]).all()
     assert np.allclose(values[0, 3:], region()[0].value(BOXES), rtol=1e-5)
     seen, expected = region()
-    seen.look_at(BOXES)
+    seen.look_at(BOXES[None])
     assert sides == expected
     assert np.isnan(region()[0].value(lost)).all()
