@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, BoxEnergies, Climb
+from ebmtrack.engines.base import Ascent, BoxEnergies, Climb, Mark, no_mark
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -77,7 +77,12 @@ class DefaultSpace:
 
 
 def climb_boxes(
-    energies: BoxEnergies, boxes_xywh: np.ndarray, ascent: Ascent, exp: Function = np.exp, log: Function = np.log
+    energies: BoxEnergies,
+    boxes_xywh: np.ndarray,
+    ascent: Ascent,
+    mark: Mark = no_mark,
+    exp: Function = np.exp,
+    log: Function = np.log,
 ) -> Climb:
     """Let boxes climb.
 
@@ -85,6 +90,7 @@ def climb_boxes(
         energies: of T targets, each in its own search region.
         boxes_xywh: (T, R, 4) float32, R boxes for each target, in crop pixels.
         ascent: steps and space.
+        mark: called with "box features" when what the boxes need first is computed.
         exp: the exponential function of float32 arrays, for an engine that has its own.
         log: its inverse.
 
@@ -92,6 +98,8 @@ def climb_boxes(
         The boxes after the climb and their energies before its last step.
     """
     with np.errstate(all="ignore"):  # boxes may climb out of sight or to no size; their energies become NaN
+        energies.look_at(corners(boxes_xywh))
+        mark("box features")
         space = (RelativeSpace if ascent.relative_space else DefaultSpace)(boxes_xywh, ascent, exp, log)
         for _ in range(ascent.steps - 1):
             space.move(energies.gradient(space.corners()))
@@ -112,6 +120,5 @@ def add_slope(of_log_size: np.ndarray, by_ratio: np.ndarray) -> None:
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:
     """Return boxes x0, y0, x1, y1 (..., 4) of boxes x, y, w, h (..., 4)."""
     boxes = boxes_xywh.copy()
-    with np.errstate(all="ignore"):  # they may be NaN or infinite
-        boxes[..., 2:] += boxes[..., :2]
+    boxes[..., 2:] += boxes[..., :2]
     return boxes

@@ -29,7 +29,7 @@ from ebmtrack.engines.base import (
     WholeLook,
     no_mark,
 )
-from ebmtrack.engines.box_ascent import climb_boxes, corners
+from ebmtrack.engines.box_ascent import climb_boxes
 
 PREFIX = "mirrored_"  # of the names of arrays
 
@@ -90,10 +90,7 @@ class MirroredEngine(OneProcess):
         self, regions: Sequence[MirroredRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the mean energy, for each target in its own search region."""
-        energies = self.energy_of(regions)
-        energies.look_at(corners(boxes_xywh))
-        mark("box features")
-        return climb_boxes(energies, boxes_xywh, ascent)
+        return climb_boxes(self.energy_of(regions), boxes_xywh, ascent, mark)
 
     def energy_of(self, regions: Sequence[MirroredRegion]) -> MeanEnergies:
         """Return the mean energies of boxes in search regions."""

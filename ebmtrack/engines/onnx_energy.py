@@ -306,8 +306,7 @@ class RegionEnergy:
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (1, R, 4) will need."""
-        with np.errstate(all="ignore"):  # they may be NaN or infinite
-            self._windows(_in_sight(boxes_xyxy[0])[0])
+        self._windows(_in_sight(boxes_xyxy[0])[0])
 
     def value(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return energies (R,) of boxes (R, 4); NaN for boxes out of sight."""

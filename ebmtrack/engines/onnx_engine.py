@@ -25,7 +25,7 @@ from ebmtrack.engines.base import (
     no_mark,
     read_trained_on,
 )
-from ebmtrack.engines.box_ascent import climb_boxes, corners
+from ebmtrack.engines.box_ascent import climb_boxes
 from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergies, RegionEnergy, modulation_vectors
 from ebmtrack.engines.onnx_files import (
     ExportedNetwork,
@@ -143,10 +143,7 @@ class OnnxEngine(OneProcess):
         self, regions: Sequence[OnnxRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the energy, for each target in its own search region."""
-        energies = self.energy_of(regions)
-        energies.look_at(corners(boxes_xywh))
-        mark("box features")
-        return climb_boxes(energies, boxes_xywh, ascent)
+        return climb_boxes(self.energy_of(regions), boxes_xywh, ascent, mark)
 
     def energy_of(self, regions: Sequence[OnnxRegion]) -> BoxEnergies:
         """Return the energies of boxes in search regions."""

@@ -28,7 +28,7 @@ from ebmtrack.engines.base import (
     no_mark,
     read_trained_on,
 )
-from ebmtrack.engines.box_ascent import climb_boxes, corners
+from ebmtrack.engines.box_ascent import climb_boxes
 from ebmtrack.engines.torch_energy import BoxFeatures, EnergyMap, JointEnergy, TargetEnergy, target_energy
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
@@ -150,10 +150,7 @@ class TorchEngine(OneProcess):
         self, regions: Sequence[TorchRegion], boxes_xywh: np.ndarray, ascent: Ascent, mark: Mark = no_mark
     ) -> Climb:
         """Let boxes climb the energy, for each target in its own search region."""
-        joint = self.energy_of(regions)
-        joint.look_at(corners(boxes_xywh))
-        mark("box features")
-        return climb_boxes(joint, boxes_xywh, ascent, _exp, _log)
+        return climb_boxes(self.energy_of(regions), boxes_xywh, ascent, mark, _exp, _log)
 
     def energy_of(self, regions: Sequence[TorchRegion]) -> JointEnergy:
         """Return the energies of boxes in search regions."""

@@ -107,7 +107,7 @@ def test_copies_of_a_model_learn_alone(engine):
 
 def test_boxes_out_of_sight_have_no_energy(engine):
     model, region = engine.start(first_frame())
-    boxes = np.array([[[np.nan, 0, 5, 5], [1e7, 0, 5, 5], [100, 120, 80, 60], [0, 0, np.inf, 4]]], np.float32)
+    boxes = np.array([[[np.nan, 0, 5, 5], [1e7, 0, 5, 5], [100, 120, 80, 60], [-np.inf, 0, np.inf, 4]]], np.float32)
     climb = engine.climb([region], boxes, STEPS)
     assert np.isnan(climb.energies[0, [0, 1, 3]]).all() and np.isfinite(climb.boxes_xywh[0, 2]).all()
     alone = engine.climb([region], boxes[:, 2:3], Ascent(0, 0.0, 0.0, False))
