@@ -118,7 +118,10 @@ class MirroredEngine(OneProcess):
         return {**straight, **{PREFIX + name: values for name, values in mirrored.items()}}
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> tuple[MirroredTarget, MirroredRegion]:
-        """Return a target's model and a region's features from their arrays."""
+        """Return a target's model and a region's features from their arrays.
+
+        The region's side is that of whole cells; trackers ask a region that was unpacked for no energies.
+        """
         mirrored = {name.removeprefix(PREFIX): v for name, v in arrays.items() if name.startswith(PREFIX)}
         straight = {name: values for name, values in arrays.items() if not name.startswith(PREFIX)}
         side = arrays["layer3"].shape[-1] * self.info.stride
