@@ -33,7 +33,7 @@ from miniature_data import write_backbones, write_data
 from records import Section, compare
 
 NAMES = ("Crossing", "DragonBaby", "Skiing", "bag", "Girl")
-SETUPS = ("dimp18_nce_plus", "dimp18_nce_plus_fast")
+SETUPS = ("dimp18_nce_plus", "dimp18_nce_plus_fast", "dimp18_nce_plus_accurate")
 PROTOCOLS = ("pytracking", "otb", "got10k", "lasot", "trackingnet", "ope")
 FRAMES = 40
 SMALL = "crops.output=64 objective.samples=4 validation_samples=2 warmup=1 round_steps=1 round_samples=2"

@@ -183,7 +183,12 @@ def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[st
         image = images[entry["image_id"]]
         box = _clip(entry["bbox"], image["width"], image["height"])
         shortest, largest = min(box[2:]), largest_frac * image["width"] * image["height"]
-        if entry.get("iscrowd", 0) or shortest <= 0 or shortest < least_side or box[2] * box[3] > largest:
+        if (
+            entry.get("iscrowd", 0) not in (0, "0", None)
+            or shortest <= 0
+            or shortest < least_side
+            or box[2] * box[3] > largest
+        ):
             continue
         if image["file_name"] not in files:
             sizes.append((image["width"], image["height"]))

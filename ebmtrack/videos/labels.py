@@ -122,7 +122,7 @@ def _check_sizes(path: Path, files: list[Path]) -> None:
 def _json_sizes(path: Path) -> Sizes:
     """Return the sizes in the JSON of `ebmtrack track` or in COCO video."""
     content: dict[str, Any] = json.loads(read_text(path))
-    frames = [(0, content), *((int(image["frame_id"]), image) for image in content.get("images", ()))]
+    frames = [(0, content), *((_whole(image["frame_id"]), image) for image in content.get("images", ()))]
     return [(frame, _size_in(entry.get("width"), entry.get("height"))) for frame, entry in frames]
 
 
@@ -207,17 +207,25 @@ def _read_mot(path: Path) -> Tracks:
     return tracks
 
 
+def _whole(value: Any) -> int:
+    """Return a number of a frame or target; ValueError for one between two."""
+    number = int(value)
+    if number != float(value):
+        raise ValueError(f"{value!r} is no whole number")
+    return number
+
+
 def _read_json(path: Path) -> Tracks:
     """Read the JSON of `ebmtrack track`, or COCO video."""
     content: dict[str, Any] = json.loads(read_text(path))
     tracks: Tracks = {}
     for row in content.get("results", ()):
         if row.get("verdict") not in LOST:
-            _add(tracks, path, int(row.get("id", 1)), int(row["frame"]), [float(row[key]) for key in "xywh"])
-    frame_of = {image["id"]: int(image["frame_id"]) for image in content.get("images", ())}
+            _add(tracks, path, _whole(row.get("id", 1)), _whole(row["frame"]), [float(row[key]) for key in "xywh"])
+    frame_of = {image["id"]: _whole(image["frame_id"]) for image in content.get("images", ())}
     if len(videos := {image.get("video_id") for image in content.get("images", ())}) > 1:
         raise DatasetError(f"{path}: has images of {len(videos)} videos; give each video a file of its own")
-    placed = {(image["id"], int(image["frame_id"])) for image in content.get("images", ())}
+    placed = {(image["id"], _whole(image["frame_id"])) for image in content.get("images", ())}
     if (twice := first_repeated(number for number, _ in placed)) is not None:
         raise DatasetError(f"{path}: two images have the id {twice!r}; give the images of merged files new ids")
     for entry in content.get("annotations", ()):
@@ -225,7 +233,7 @@ def _read_json(path: Path) -> Tracks:
         if target is None:
             raise DatasetError(f"{path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco")
         x, y, w, h = (float(value) for value in entry["bbox"])
-        _add(tracks, path, int(target), frame_of[entry["image_id"]], [x, y, w, h])
+        _add(tracks, path, _whole(target), frame_of[entry["image_id"]], [x, y, w, h])
     return tracks
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ebmtrack.viewers.av_frames import AvFrames
 from ebmtrack.viewers.containers import UPRIGHT, display_matrix, edited_seconds, is_cut_short, is_text
 from ebmtrack.viewers.frame_source import FrameSource, turn
 from ebmtrack.viewers.picture_frames import ArrayFrames, open_folder, open_picture
-from ebmtrack.viewers.source_names import is_url, without_password
+from ebmtrack.viewers.source_names import camera_number, is_url, without_password
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
@@ -150,7 +149,7 @@ class CameraFrames(FrameSource):
 
 
 def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> FrameSource:
-    """Open a video file, a folder of pictures, a TIFF stack, a camera (its number) or a stream (a URL: rtsp://...).
+    """Open a video file, a folder of pictures, a TIFF stack, a camera (its number, or /dev/video0) or a stream (a URL: rtsp://...).
 
     Images (RGB uint8, height, width, 3) in a list or from an iterator are a source, too. A name that exists as a file
     or folder is that, even if it looks like a number.
@@ -169,12 +168,12 @@ def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> Frame
     text = os.fspath(source)
     if is_url(text):
         return VideoFrames(text)
+    if (number := camera_number(text)) is not None:
+        return CameraFrames(number)
     path = Path(text).expanduser()
     if path.is_dir():
         return open_folder(path)
     if not path.exists():
-        if re.fullmatch(r"\d{1,4}", text):
-            return CameraFrames(int(text))
         raise DatasetError(f"{text}: no such file or folder")
     if path.suffix.lower() in PICTURES:
         return open_picture(path)

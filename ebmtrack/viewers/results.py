@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,11 @@ class FrameResult:
         """Return the same target with the same box in a frame that cannot be read."""
         return FrameResult(frame, self.id, self.box_xywh, None, "unreadable")
 
+    @property
+    def known_score(self) -> float | None:
+        """The score as files hold it: JSON knows no NaN."""
+        return None if self.score is None or not math.isfinite(self.score) else float(self.score)
+
     def to_dict(self, interval: float | None = None) -> dict[str, Any]:
         """Return the row as plain numbers and texts, by the names in COLUMNS.
 
@@ -78,7 +84,7 @@ class FrameResult:
                 side with this probability (None if there is none), and the probability that the target is lost.
         """
         numbers = [round(float(value), 3) for value in self.box_xywh]
-        score = None if self.score is None else round(float(self.score), 4)
+        score = None if self.known_score is None else round(self.known_score, 4)
         row = dict(zip(COLUMNS, (self.frame, self.id, *numbers, score, self.verdict)))
         if interval is None:
             return row
@@ -243,7 +249,7 @@ def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     lines = []
     for row in filter(lambda row: row.found, rows):
         x, y, w, h = row.box_xywh
-        score = 1.0 if row.score is None else row.score
+        score = 1.0 if row.known_score is None else row.known_score
         lines.append(f"{row.frame + 1},{row.id},{x + 1:.3f},{y + 1:.3f},{w:.3f},{h:.3f},{score:.4f},-1,-1,-1\n")
     return "".join(lines)
 
@@ -267,7 +273,13 @@ def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
             "track_id": row.id,
             "instance_id": row.id,
         }
-        entry |= {"category_id": 1, "bbox": [x, y, w, h], "area": round(w * h, 3), "iscrowd": 0, "score": row.score}
+        entry |= {
+            "category_id": 1,
+            "bbox": [x, y, w, h],
+            "area": round(w * h, 3),
+            "iscrowd": 0,
+            "score": row.known_score,
+        }
         annotations.append(entry)
     return (
         json.dumps(

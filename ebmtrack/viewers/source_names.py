@@ -17,14 +17,20 @@ def is_url(source: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
+def camera_number(source: str) -> int | None:
+    """Return the number of the camera that a source is ("0", "/dev/video0"); None for a file or folder of that name."""
+    number = re.fullmatch(r"(/dev/video)?(\d{1,4})", source)
+    return None if number is None or (not number[1] and os.path.exists(source)) else int(number[2])
+
+
 def is_stream(source: object) -> bool:
     """Return whether a source is a camera, a URL, a pipe or an iterator, which cannot go back."""
     if not isinstance(source, (str, os.PathLike)):
         return isinstance(source, (int, Iterator))
     text = os.fspath(source)
-    if is_url(text) or not os.path.exists(text):
-        return is_url(text) or text.isdigit()
-    return not (os.path.isfile(text) or os.path.isdir(text))
+    if is_url(text) or camera_number(text) is not None:
+        return True
+    return os.path.exists(text) and not (os.path.isfile(text) or os.path.isdir(text))
 
 
 def without_password(url: str) -> str:

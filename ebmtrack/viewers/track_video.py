@@ -90,11 +90,11 @@ class VideoTrack:
     def summary(self) -> str:
         """Return one line with the number of frames, the speed, the losses and the files."""
         count = len(self.boxes_xywh)
-        speed = f", {self.fps:.1f} frames/s" if count > 1 else ""
+        speed, frames = (f", {self.fps:.1f} frames/s", "frames") if count > 1 else ("", "frame")
         lost = f"lost in {self.lost}" if self.lost else "never lost"
         lost += f", {len(self.unreadable)} unreadable" if self.unreadable else ""
         targets = f"{len(self.boxes_of)} targets, " if len(self.boxes_of) > 1 else ""
-        return f"{targets}{count} frames{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
+        return f"{targets}{count} {frames}{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
 
 
 def track(

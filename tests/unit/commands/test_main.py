@@ -396,7 +396,7 @@ def test_signals_from_outside_keep_the_boxes(folder, name):
         process.send_signal(getattr(signal, name))
         printed, errors = process.communicate(timeout=100)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frames" in printed
+    assert out.read_text() == "1.000,2.000,3.000,4.000\n" and "kept what was tracked: 1 frame," in printed
 
 
 @pytest.mark.parametrize(

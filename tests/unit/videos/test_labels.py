@@ -148,6 +148,8 @@ def test_yolo_rows_are_boxes_in_parts_of_the_frame(tmp_path: Path, row: str, wha
     [
         ({"bbox": [1, 2, 3]}, "not labels as"),
         ({"bbox": [1, 2, 3, 4, 5]}, "not labels as"),
+        ({"track_id": 1.5, "bbox": [1, 2, 3, 4]}, "not labels as .*1.5 is no whole number"),
+        ({"frame_id": 0.5}, "not labels as .*0.5 is no whole number"),
         ({"id": 0}, "two images have the id 0"),
         ({"video_id": 2}, "has images of 2 videos"),
     ],
@@ -234,6 +236,7 @@ def test_folders_with_files_of_macos_alone_hold_no_labels(tmp_path: Path) -> Non
         ("labels/0001.txt", "inf .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels/0001.txt", "nan .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels.mot.txt", "inf,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
+        ("labels.json", '{"results": [{"frame": 1.5, "x": 1, "y": 2, "w": 3, "h": 4}]}', "1.5 is no whole number"),
         ("labels.json", '{"results": [{"frame": 1e400, "x": 1, "y": 2, "w": 3, "h": 4}]}', "not labels as .*Overflow"),
     ],
 )

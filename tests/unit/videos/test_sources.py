@@ -245,12 +245,14 @@ def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
 
 
 def test_coco_has_every_box_that_is_no_crowd_and_has_area(tmp_path: Path) -> None:
-    """Of seven boxes the crowd, one without height and one beside the photograph are left out, as in pytracking."""
+    """Of eight boxes two crowds, one without height and one beside the photograph are left out, as in pytracking."""
     content = coco_content()
     content["annotations"] += [
         {"id": 20 + i, "image_id": 1, "category_id": 3, "bbox": box, "iscrowd": 0}
         for i, box in enumerate([[3, 3, 9, 0], [50, 5, 9, 9]])
     ]
+    content["annotations"].append(content["annotations"][0] | {"id": 30, "iscrowd": "1"})
+    content["annotations"][0]["iscrowd"] = "0"  # some programs write texts
     coco_tree(tmp_path)
     save_text(tmp_path / "annotations" / "instances_train2017.json", json.dumps(content))
     source = CocoSource(tmp_path)

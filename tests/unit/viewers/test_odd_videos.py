@@ -402,5 +402,7 @@ def test_what_is_no_video_in_a_pipe_is_refused(stdin, data, capsys):
 def test_sources_that_cannot_go_back(tmp_path):
     (tmp_path / "7").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe")
-    assert all(map(is_stream, [0, "3", "rtsp://host/door", str(tmp_path / "pipe"), tmp_path / "pipe", iter([])]))
+    assert all(
+        map(is_stream, [0, "3", "/dev/video9", "rtsp://host/door", str(tmp_path / "pipe"), tmp_path / "pipe", iter([])])
+    )
     assert not any(map(is_stream, [str(tmp_path / "7"), tmp_path, str(tmp_path / "missing.mp4"), [], None]))

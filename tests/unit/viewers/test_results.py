@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from xml.etree import ElementTree
 
@@ -50,6 +51,16 @@ def test_json_has_metadata(tmp_path):
     head = {name: read[name] for name in ("source", "fps", "width", "height", "network", "seed")}
     assert head == dict(source="walk.mp4", fps=25.0, width=200, height=100, network="ebm18_small", seed=1)
     assert read["results"] == [row.to_dict() for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.coco.json", "r.csv", "r.mot.txt"])
+def test_a_score_that_is_no_number_is_left_out(name, tmp_path):
+    """JSON knows no NaN; programs that read it strictly would refuse the whole file."""
+    texts = []
+    for score in (math.nan, None):
+        write_results(tmp_path / name, [FrameResult(0, 1, (1.0, 2.0, 3.0, 4.0), score, "normal")], INFO)
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1] and "nan" not in texts[0].lower()
 
 
 def test_csv_and_json_hold_intervals_if_asked(tmp_path):

@@ -180,9 +180,20 @@ def test_a_video_that_ends_early_gives_what_it_has_and_says_how_much(tmp_path, c
         (lambda p: p, "no pictures"),
         (lambda p: 97, "no camera number 97"),
         (lambda p: "98", "no camera number 98"),
+        (lambda p: "/dev/video96", "no camera number 96"),
         (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video can be had"),
     ],
-    ids=["missing", "text", "empty", "picture", "empty folder", "camera", "camera as text", "stream"],
+    ids=[
+        "missing",
+        "text",
+        "empty",
+        "picture",
+        "empty folder",
+        "camera",
+        "camera as text",
+        "camera as device",
+        "stream",
+    ],
 )
 def test_what_cannot_be_read_is_one_clear_error_and_nothing_else_on_screen(tmp_path, capfd, make, message):
     with pytest.raises(DatasetError, match=message):
