@@ -21,6 +21,8 @@ def parameters() -> TrackerParams:
         between_cells=False,
         weak_score=0.0,
         calibration=0.0,
+        centre_calibration=(0.0, 0.0),
+        energy_adaptation=0.0,
         aspect_scale=0.0,
         looks_around=0,
         interval_scale=TrackerParams().interval_scale,  # not calibrated

@@ -108,6 +108,7 @@ class FirstFrame:
         weights.
     capacity: number of samples that the model must have room for, at least n + copies. The first frame's samples fill
         the slots from 0.
+    regions: number of patches, from the first one on, whose features are wanted.
     """
 
     patches: np.ndarray
@@ -115,13 +116,14 @@ class FirstFrame:
     channel_factors: np.ndarray
     iterations: int
     capacity: int
+    regions: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class WholeLook:
     """A request to look at a whole search region with a target's filter.
 
-    patch: (side, side, 3) uint8.
+    patch: (side, side, 3) uint8, or float32 RGB 0..255.
     """
 
     target: TargetModel
@@ -263,7 +265,7 @@ class Engine(Protocol):
         """Return what the tracker must know of the network."""
         ...
 
-    def start(self, first: FirstFrame) -> tuple[TargetModel, RegionFeatures]:
+    def start(self, first: FirstFrame) -> tuple[TargetModel, list[RegionFeatures]]:
         """Learn a target from its first frame.
 
         Args:
@@ -271,7 +273,8 @@ class Engine(Protocol):
 
         Returns:
             The target's model (modulation vectors of the first patch and box, the filter after `first.iterations`
-            steps, the samples in slots 0 to n + copies - 1), and the features of the first patch for this target.
+            steps, the samples in slots 0 to n + copies - 1), and the features of the first `first.regions` patches for
+            this target.
         """
         ...
 
@@ -311,6 +314,24 @@ class Engine(Protocol):
         """Return the energies (n,) float32 of boxes (n, 4) float32 in a search region."""
         ...
 
+    def hidden_units(self, region: RegionFeatures, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the hidden units (n, c) float32 of boxes (n, 4) float32 in a search region; 0 for those out of sight.
+
+        Energies are their products with the last layer's weights, up to a constant.
+        """
+        ...
+
+    def last_layer(self, target: TargetModel) -> np.ndarray:
+        """Return the weights (c,) float32 of the energy's last layer, as a target has them."""
+        ...
+
+    def use_last_layer(self, target: TargetModel, weights: np.ndarray) -> None:
+        """Let a target's energy have other weights (c,) in its last layer, in regions it was looked at in, too.
+
+        Deep copies of the target share the layer: call this before there are any.
+        """
+        ...
+
     def remember(self, target: TargetModel, slot: int, region: RegionFeatures, box_xyxy: np.ndarray) -> None:
         """Store a search region's classification features as a sample, in place of what the slot held.
 
@@ -340,7 +361,8 @@ class Engine(Protocol):
             region: features of a search region for this target.
 
         Returns:
-            float32 arrays. network: (512,) weights of the energy's last layer. vector8, vector16: (256,) modulation.
+            float32 arrays. network: (512,) weights of the energy's last layer in the network. last_layer: the same, as
+            the target has them. vector8, vector16: (256,) modulation.
             filter: (c, k, k). samples: (capacity, c, h, w); boxes_xyxy: (capacity, 4), the target in each of them.
             layer2, layer3, classification: (c, h, w), the region's features. An engine may add arrays of its own.
         """

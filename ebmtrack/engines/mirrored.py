@@ -65,13 +65,16 @@ class MirroredEngine(OneProcess):
         """Return what the tracker must know of the network."""
         return self.engine.info
 
-    def start(self, first: FirstFrame) -> tuple[MirroredTarget, MirroredRegion]:
+    def start(self, first: FirstFrame) -> tuple[MirroredTarget, list[MirroredRegion]]:
         """Learn a target from the first frame, and the modulation of its mirror image."""
         side = first.patches.shape[2]
-        patch = np.ascontiguousarray(first.patches[:1, :, ::-1])
-        image = FirstFrame(patch, mirror(first.boxes_xyxy[:1], side), first.channel_factors[:0], 1, 1)
-        (target, region), (other, mirrored) = self.engine.start(first), self.engine.start(image)
-        return MirroredTarget(target, other), MirroredRegion(region, mirrored, side)
+        patches = np.ascontiguousarray(first.patches[:, :, ::-1])
+        image = FirstFrame(patches[:1], mirror(first.boxes_xyxy[:1], side), first.channel_factors[:0], 1, 1)
+        (target, straight), (other, mirrored) = self.engine.start(first), self.engine.start(image)
+        further = self.engine.look([WholeLook(other, patch) for patch in patches[1 : first.regions]])
+        mirrored += [sight.features for sight in further]
+        regions = [MirroredRegion(one, another, side) for one, another in zip(straight, mirrored)]
+        return MirroredTarget(target, other), regions
 
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
         """Look at search regions and their mirror images, those of equal size in one pass of the network."""
@@ -102,6 +105,20 @@ class MirroredEngine(OneProcess):
         """Return the mean energies (n,) of boxes (n, 4) in a search region."""
         straight = self.engine.energies(region.straight, boxes_xyxy)
         return (straight + self.engine.energies(region.mirrored, mirror(boxes_xyxy, region.side))) / 2
+
+    def hidden_units(self, region: MirroredRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the means (n, c) of the hidden units of boxes (n, 4) and of those of their mirror images."""
+        straight = self.engine.hidden_units(region.straight, boxes_xyxy)
+        return (straight + self.engine.hidden_units(region.mirrored, mirror(boxes_xyxy, region.side))) / 2
+
+    def last_layer(self, target: MirroredTarget) -> np.ndarray:
+        """Return the weights of the energy's last layer, which a target and its mirror image share."""
+        return self.engine.last_layer(target.straight)
+
+    def use_last_layer(self, target: MirroredTarget, weights: np.ndarray) -> None:
+        """Let both energies have other weights in their last layer."""
+        self.engine.use_last_layer(target.straight, weights)
+        self.engine.use_last_layer(target.mirrored, weights)
 
     def remember(self, target: MirroredTarget, slot: int, region: MirroredRegion, box_xyxy: np.ndarray) -> None:
         """Store a search region's classification features as a sample."""

@@ -112,7 +112,7 @@ class OnnxEngine(OneProcess):
             source_sha256=self.source_sha256,
         )
 
-    def start(self, first: FirstFrame) -> tuple[OnnxTarget, OnnxRegion]:
+    def start(self, first: FirstFrame) -> tuple[OnnxTarget, list[OnnxRegion]]:
         """Learn a target from its first frame."""
         looked = [self._extract(patch) for patch in first.patches]
         layer2, layer3, _ = looked[0]
@@ -129,7 +129,8 @@ class OnnxEngine(OneProcess):
         guess = first_filter(self._initializer_features(features), boxes, self.filter_size)
         target = OnnxTarget(energy, guess, samples, stored)
         self.learn(target, np.full(len(features), 1 / len(features)), first.iterations)
-        return target, self._region(target, layer2, layer3, features[0])
+        regions = [self._region(target, maps[0], maps[1], one) for maps, one in zip(looked[: first.regions], features)]
+        return target, regions
 
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
         """Look at search regions, one after the other."""
@@ -156,6 +157,19 @@ class OnnxEngine(OneProcess):
             parts = [region.energy.value(boxes_xyxy[k : k + 128]) for k in range(0, len(boxes_xyxy), 128)]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
+    def hidden_units(self, region: OnnxRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the hidden units (n, 512) of boxes (n, 4) in a search region."""
+        with np.errstate(all="ignore"):
+            return region.energy.hidden_units(boxes_xyxy.astype(np.float32, copy=False))
+
+    def last_layer(self, target: OnnxTarget) -> np.ndarray:
+        """Return the weights (512,) of the energy's last layer, as a target has them."""
+        return target.energy.out.reshape(-1).copy()
+
+    def use_last_layer(self, target: OnnxTarget, weights: np.ndarray) -> None:
+        """Let a target's energy have other weights (512,) in its last layer."""
+        target.energy.out = weights.astype(np.float32).reshape(2, -1)
+
     def remember(self, target: OnnxTarget, slot: int, region: OnnxRegion, box_xyxy: np.ndarray) -> None:
         """Store a search region's classification features as a sample."""
         target.samples[:, slot] = region.classification
@@ -171,7 +185,8 @@ class OnnxEngine(OneProcess):
         """Return the arrays of a target's model and of one region's features."""
         layer2, layer3 = region.energy.maps.layers
         return {
-            "network": target.energy.out.reshape(-1),
+            "network": self.arrays["energy/out"].reshape(-1),
+            "last_layer": self.last_layer(target),
             "vector8": target.energy.vectors[0],
             "vector16": target.energy.vectors[1],
             "filter": target.filter,
@@ -188,6 +203,7 @@ class OnnxEngine(OneProcess):
         energy = ModulatedWeights([arrays["vector8"], arrays["vector16"]], self.arrays)
         samples = np.ascontiguousarray(arrays["samples"].transpose(1, 0, 2, 3))
         target = OnnxTarget(energy, arrays["filter"], samples, arrays["boxes_xyxy"].copy())
+        self.use_last_layer(target, arrays["last_layer"])
         return target, self._region(target, arrays["layer2"], arrays["layer3"], arrays["classification"])
 
     def _extract(self, patch: np.ndarray) -> list[np.ndarray]:

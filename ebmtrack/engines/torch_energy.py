@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ebmtrack.engines.pooling import FAR, MARGIN, SLACK, WINDOWS, PoolingKernel, bin_edges
 from ebmtrack.nets.box_energy import POOL, BoxEnergy
+from ebmtrack.nets.roi_pool import precise_roi_pool_rows
 
 
 class BoxFeatures:
@@ -187,6 +188,23 @@ class EnergyMap:
         energies, gradients = JointEnergy([self]).value_and_gradient(boxes_xyxy[None])
         return energies[0], gradients[0]
 
+    def hidden_units(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the hidden units (R, 512) of boxes (R, 4), zeros for boxes out of sight.
+
+        Features are pooled first, then projected: for boxes all over the region that costs less than `project`.
+        """
+        boxes, lost = _in_sight(boxes_xyxy[None])
+        features = [_channels_last(two(one(layer))) for one, two, layer in self.features.branches]
+        units = []
+        for feature, weight, bias, (bins, scale) in zip(features, self.target.weights, self.target.biases, POOL):
+            rows = precise_roi_pool_rows(
+                feature.permute(2, 0, 1)[None], torch.from_numpy(boxes).to(feature.device), bins, scale
+            )
+            units.append((rows[0] @ weight.float().flatten(0, 1) + bias).relu())
+        values = _numpy(torch.cat(units, dim=1))
+        values[lost[0]] = 0
+        return values
+
     def project(self, level: int, low: np.ndarray, high: np.ndarray) -> Projection:
         """Return the projection of a level around bins (2, s) from low to high; project anew, larger, if need be."""
         known = self.projections[level]
@@ -210,7 +228,9 @@ class JointEnergy:
 
     def __init__(self, maps: Sequence[EnergyMap]):
         self.maps, target = list(maps), maps[0].target
-        self.out, self.bias, self.biases = target.out, target.bias, target.biases
+        self.bias, self.biases = target.bias, target.biases
+        outs = zip(*(one.target.out for one in maps))  # each target may have a last layer of its own
+        self.outs = [torch.stack(level)[:, None] if len(maps) > 1 else level[0][None, None] for level in outs]
         self.groups: list[list[Group]] = [[] for _ in POOL]
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
@@ -257,7 +277,7 @@ class JointEnergy:
         for level, (bins, scale) in enumerate(POOL):
             edges = bin_edges(boxes_xyxy * scale, bins)
             for group in self._group_boxes(level, edges):
-                yield HiddenUnits(group, edges[group.members], self.biases[level], self.out[level], scale)
+                yield HiddenUnits(group, edges[group.members], self.biases[level], scale)
 
     def _group_boxes(self, level: int, edges: np.ndarray) -> list[Group]:
         """Return the targets in groups, with the projected features around the bins of their boxes.
@@ -279,11 +299,18 @@ class JointEnergy:
             BoxFeatures.prepare([energy.features for energy in self.maps], level, *wishes)
         projections = [energy.project(level, a, b) for energy, a, b in zip(self.maps, low, high)]
         self.groups[level] = groups_of(projections, last, edges.dtype)
+        for group in self.groups[level]:
+            group.out = self.outs[level][group.members]
         return self.groups[level]
 
 
 class Group:
-    """Targets whose projected features have the same shape: which ones, and their features stacked."""
+    """Targets whose projected features have the same shape: which ones, and their features stacked.
+
+    out: (t, 1, 256) each target's weights of the hidden units in the energy.
+    """
+
+    out: Tensor
 
     def __init__(self, members: list[int] | slice, projections: list[Projection], last: int, dtype: np.dtype):
         """Stack the projections of some targets.
@@ -312,17 +339,16 @@ class Group:
 class HiddenUnits:
     """The hidden units of the boxes of a group at one level, with the energies and gradients that follow from them."""
 
-    def __init__(self, group: Group, edges: np.ndarray, bias: Tensor, out: Tensor, scale: float):
+    def __init__(self, group: Group, edges: np.ndarray, bias: Tensor, scale: float):
         """Pool the boxes' features and apply the linear layer.
 
         Args:
             group: t targets.
             edges: (t, R, 2, s + 1), of the bins of their boxes, in cells.
             bias: (256,) of the linear layer.
-            out: (256,) weights of the hidden units in the energy.
             scale: cells per crop pixel.
         """
-        self.group, self.out, self.scale = group, out, scale
+        self.group, self.out, self.scale = group, group.out, scale
         t, r = edges.shape[:2]
         cells = group.cells if t == 1 else np.repeat(group.cells, r, axis=0)
         self.pool = PoolingKernel(edges.reshape(t * r, *edges.shape[2:]), cells)

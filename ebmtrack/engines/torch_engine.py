@@ -90,18 +90,21 @@ class TorchEngine(OneProcess):
         )
 
     @torch.inference_mode()
-    def start(self, first: FirstFrame) -> tuple[TorchTarget, TorchRegion]:
+    def start(self, first: FirstFrame) -> tuple[TorchTarget, list[TorchRegion]]:
         """Learn a target from its first frame."""
         layer2, layer3 = self.net.extract(torch.from_numpy(first.patches))
         branch, reference = self.net.box_energy, torch.from_numpy(first.boxes_xyxy[:1]).to(self.net.device)
         energy = target_energy(branch, layer2[:1], layer3[:1], reference, self.net.dtype)
         features = self.classify(layer3)
-        region = TorchRegion(energy.over(BoxFeatures(branch, layer2[:1], layer3[:1])), features[:1])
+        regions = [
+            TorchRegion(energy.over(BoxFeatures(branch, *layers)), one)
+            for *layers, one in zip(*(maps[: first.regions].split(1) for maps in (layer2, layer3, features)))
+        ]
         factors = torch.from_numpy(first.channel_factors).to(features)
         samples = torch.cat([features, features[:1] * factors[:, :, None, None]])
         boxes = torch.from_numpy(first.boxes_xyxy)
         boxes = torch.cat([boxes, boxes[:1].expand(len(factors), -1)]).to(self.net.device)
-        return self.target_of(energy, samples, boxes, first), region
+        return self.target_of(energy, samples, boxes, first), regions
 
     def classify(self, layer3: Tensor) -> Tensor:
         """Return the classification features (N, c, h, w) of N images."""
@@ -163,6 +166,20 @@ class TorchEngine(OneProcess):
         return np.concatenate([np.empty(0, np.float32), *(region.energy.value(part) for part in parts)])
 
     @torch.inference_mode()
+    def hidden_units(self, region: TorchRegion, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return the hidden units (n, 512) of boxes (n, 4) in a search region."""
+        return region.energy.hidden_units(boxes_xyxy.astype(np.float32, copy=False))
+
+    def last_layer(self, target: TorchTarget) -> np.ndarray:
+        """Return the weights (512,) of the energy's last layer, as a target has them."""
+        return torch.cat(target.energy.out).detach().float().cpu().numpy().copy()
+
+    def use_last_layer(self, target: TorchTarget, weights: np.ndarray) -> None:
+        """Let a target's energy have other weights (512,) in its last layer."""
+        out = target.energy.out
+        target.energy.out = torch.from_numpy(weights.astype(np.float32)).to(out[0]).split(len(out[0]))
+
+    @torch.inference_mode()
     def remember(self, target: TorchTarget, slot: int, region: TorchRegion, box_xyxy: np.ndarray) -> None:
         """Store a search region's classification features as a sample."""
         target.samples[slot] = region.classification[0]
@@ -181,7 +198,8 @@ class TorchEngine(OneProcess):
         """Return the arrays of a target's model and of one region's features."""
         layers = [branch[2][0] for branch in region.energy.features.branches]
         tensors = {
-            "network": torch.cat(target.energy.out),
+            "network": self.net.box_energy.iou_predictor.weight[0],
+            "last_layer": torch.cat(target.energy.out),
             **dict(zip(("vector8", "vector16"), target.energy.vectors)),
             "filter": target.filter[0],
             "samples": target.samples,
@@ -198,6 +216,7 @@ class TorchEngine(OneProcess):
         check_same_network(arrays["network"], branch.iou_predictor.weight[0].cpu().numpy())
         found = {name: torch.from_numpy(values.copy()).to(self.net.device) for name, values in arrays.items()}
         energy = TargetEnergy(branch, [found["vector8"], found["vector16"]], self.net.dtype)
+        energy.out = found["last_layer"].to(energy.out[0]).split(len(energy.out[0]))
         layers = (found[name][None].to(self.net.dtype) for name in ("layer2", "layer3"))
         features = BoxFeatures(branch, *(layer.contiguous(memory_format=torch.channels_last) for layer in layers))
         target = TorchTarget(energy, found["filter"][None], found["samples"], found["boxes_xyxy"])

@@ -6,12 +6,14 @@ Points and shifts are (y, x), in pixels of the patch. Source of the set of views
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ebmtrack.data.crops import CropMap, crop_around
 from ebmtrack.engines.base import Engine, FirstFrame, RegionFeatures
+from ebmtrack.tracking.adaptation import adapt_energy, adapts
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
@@ -20,7 +22,8 @@ from ebmtrack.tracking.state import TargetState
 
 EXPANSION = 2  # side of the patch that the views are cut from, in search regions
 CALIBRATION_ROUNDS = 3  # climbs, each from where the one before has ended
-MOST_EXCESS = 0.5  # natural logarithm
+MOST_EXCESS = 0.5  # of the size, natural logarithm
+MOST_DISTANCE = 0.25  # of the centre, in the box's size
 
 
 def start_target(
@@ -49,9 +52,12 @@ def start_target(
     scale = math.sqrt(size_hw.prod()) * params.search_factor / params.sample_size
     crop_map = CropMap(np.round(position_yx), scale, params.sample_size)
     box_in_crop = crop_map.to_crop(position_yx, size_hw).astype(np.float32)
-    first = draw_first_frame(image, position_yx, scale, box_in_crop, params, engine.info.channels, random)
-    model, whole = engine.start(first)
+    first, labels = draw_first_frame(image, position_yx, size_hw, scale, box_in_crop, params, engine, random)
+    model, regions = engine.start(first)
+    if adapts(params):
+        adapt_energy(engine, model, regions, first, labels, params.energy_adaptation)
     count = len(first.patches) + len(first.channel_factors)
+    log_excess_hw, excess_yx = excess(engine, regions[0], labels[0], params, seed)
     return TargetState(
         params=params,
         model=model,
@@ -59,7 +65,8 @@ def start_target(
         random=random,
         base_area=float((size_hw / scale).prod()),
         first_log_aspect=math.log(size_hw[0] / size_hw[1]),
-        log_excess_hw=params.calibration * size_excess(engine, whole, box_in_crop, params, seed),
+        log_excess_hw=params.calibration * log_excess_hw,
+        excess_yx=np.array(params.centre_calibration) * excess_yx,
         phase=phase,
         frame=1,
         position_yx=position_yx,
@@ -70,75 +77,113 @@ def start_target(
         found_yx=position_yx,
         found_hw=size_hw,
         is_calm=False,
-        whole=whole,
+        whole=regions[0],
         proposals=(),
     )
 
 
-def size_excess(
+def excess(
     engine: Engine, whole: RegionFeatures, box_xywh: np.ndarray, params: TrackerParams, seed: int
-) -> np.ndarray:
-    """Return the log ratio (h, w) of the energy's preferred box to the annotated one in frame 1, at most 0.5.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how the box that the energy prefers in frame 1 differs from the annotated one.
 
     What counts as the target is the user's choice: with or without its shadow, limbs, the rider's horse. If the energy
-    sees it otherwise, it does so in every frame, and by about the same ratio.
+    sees it otherwise, it does so in every frame, and by about as much.
 
     Args:
         engine: the network.
         whole: the first frame's features.
-        box_xywh: (4,) float32, the annotated box in crop pixels.
-        params: the set-up; without `calibration` the ratio is not measured and its log is 0.
+        box_xywh: (4,) float32, where the annotated box is in the search region.
+        params: the set-up; without calibration nothing is measured, and there is no difference.
         seed: of the random candidates.
+
+    Returns:
+        The log ratio (h, w) of the sizes, at most 0.5 either way, and the distance (y, x) of the centres in the
+        annotated height and width, at most a quarter.
     """
-    if not params.calibration:
-        return np.zeros(2)
+    if not (params.calibration or any(params.centre_calibration)):
+        return np.zeros(2), np.zeros(2)
     random, box = RandomNumbers(seed), box_xywh
     for _ in range(CALIBRATION_ROUNDS):
         climb = engine.climb([whole], candidate_boxes(box, params, random)[None], ascent_of(params))
         average = average_box(climb.boxes_xywh[0], climb.energies[0], params)
         box = box if average is None else average
-    excess_wh = np.log((box[2:] / box_xywh[2:]).astype(np.float64))
-    return excess_wh.astype(np.float32).clip(-MOST_EXCESS, MOST_EXCESS).astype(np.float64)[::-1]
+    log_ratio_wh = np.log((box[2:] / box_xywh[2:]).astype(np.float64))
+    distance_xy = ((box[:2] + box[2:] / 2 - box_xywh[:2] - box_xywh[2:] / 2) / box_xywh[2:]).astype(np.float64)
+    log_ratio_wh = log_ratio_wh.astype(np.float32).clip(-MOST_EXCESS, MOST_EXCESS).astype(np.float64)
+    return log_ratio_wh[::-1], distance_xy.clip(-MOST_DISTANCE, MOST_DISTANCE)[::-1]
 
 
 def draw_first_frame(
     image: np.ndarray,
     position_yx: np.ndarray,
+    size_hw: np.ndarray,
     scale: float,
     box_xywh: np.ndarray,
     params: TrackerParams,
-    channels: int,
+    engine: Engine,
     random: RandomNumbers,
-) -> FirstFrame:
-    """Return the training samples of the first frame.
+) -> tuple[FirstFrame, np.ndarray]:
+    """Return the training samples of the first frame, and where the target is in them.
+
+    DiMP's samples have the box that the target would have if regions were not cut to whole pixels, in mirrored and
+    rotated views, too. For small targets that is several hundredths of their size off.
 
     Args:
         image: (height, width, 3) uint8 RGB.
         position_yx: the target's centre in the image.
+        size_hw: its size.
         scale: image pixels per patch pixel.
-        box_xywh: (4,) float32, the target in the plain view.
+        box_xywh: (4,) float32, the target in the plain view, as DiMP has it.
         params: the set-up.
-        channels: of the classification features.
+        engine: the network.
         random: two numbers are drawn for each mirrored, blurred or rotated view, then dropout's.
+
+    Returns:
+        The samples, and the boxes (n, 4) float32 x, y, w, h that the target has in the patches; rotated views have an
+        upright box around the turned centre.
     """
-    patches, shifts = augmented_views(image, position_yx, scale, params, random)
-    boxes = np.repeat(box_xywh[None], len(patches), axis=0)
-    boxes[:, :2] += shifts[:, ::-1].astype(np.float32)
+    views = augmented_views(image, position_yx, scale, params, random)
+    boxes = np.repeat(box_xywh[None], len(views.patches), axis=0)
+    boxes[:, :2] += views.shifts[:, ::-1].astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    kept = random.bernoulli(1 - params.dropout, params.dropout_copies, channels)
-    return FirstFrame(
-        patches=patches,
+    kept = random.bernoulli(1 - params.dropout, params.dropout_copies, engine.info.channels)
+    first = FirstFrame(
+        patches=views.patches,
         boxes_xyxy=boxes,
         channel_factors=kept.astype(np.float32) / np.float32(1 - params.dropout),
         iterations=params.initial_iterations,
-        capacity=max(params.memory_size, len(patches) + params.dropout_copies),
+        capacity=max(params.memory_size, len(views.patches) + params.dropout_copies),
+        regions=len(views.patches) if adapts(params) else 1,
     )
+    return first, views.boxes_xywh(position_yx, size_hw).astype(np.float32)
+
+
+class Views(NamedTuple):
+    """Views of a target's surroundings.
+
+    patches: (n, size, size, 3) float32. shifts: (n, 2), y and x, whole pixels by which the content is moved after it
+    was turned. turns: (n, 2, 2), how offsets (x, y) from the patch's middle are turned or mirrored. map: between the
+    image and the first view.
+    """
+
+    patches: np.ndarray
+    shifts: np.ndarray
+    turns: np.ndarray
+    map: CropMap
+
+    def boxes_xywh(self, position_yx: np.ndarray, size_hw: np.ndarray) -> np.ndarray:
+        """Return the upright boxes (n, 4) that a box of the image has around its centre in each view."""
+        x, y, w, h = self.map.to_crop(position_yx, size_hw)
+        centres = self.turns @ (np.array([x + w / 2, y + h / 2]) - self.map.side / 2) + self.map.side / 2
+        size = np.array([w, h])
+        return np.concatenate([centres + self.shifts[:, ::-1] - size / 2, np.tile(size, (len(centres), 1))], axis=1)
 
 
 def augmented_views(
     image: np.ndarray, position_yx: np.ndarray, scale: float, params: TrackerParams, random: RandomNumbers
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return views of the target and by how much each is shifted.
+) -> Views:
+    """Return views of the target.
 
     Args:
         image: (height, width, 3) uint8 RGB.
@@ -146,23 +191,20 @@ def augmented_views(
         scale: image pixels per patch pixel.
         params: the set-up.
         random: two numbers are drawn for each mirrored, blurred or rotated view.
-
-    Returns:
-        Patches (n, size, size, 3) float32, and their shifts (n, 2), y and x, whole pixels.
     """
-    size = params.sample_size
+    size, same = params.sample_size, np.eye(2)
     expanded = EXPANSION * size
     centre, side = tuple(np.round(position_yx)), scale * expanded
     crop = crop_around(image, centre, (side, side), (expanded, expanded), "replicate", rule=params.crop_rule)
     patch = crop.patch.astype(np.float32)
-    views = [(patch, (0, 0))]
-    views += [(patch, (int(y * size / 2), int(x * size / 2))) for y, x in params.shift_fracs]
-    changed = [patch[:, ::-1]] if params.flip else []
-    changed += [blur(patch, sigmas) for sigmas in params.blur_sigmas]
-    changed += [rotate(patch, angle) for angle in params.rotations_deg]
-    views += [(view, random_shift(size, params.random_shift_frac, random)) for view in changed]
-    patches = np.stack([crop_centre(view, size, shift) for view, shift in views])
-    return patches, np.array([shift for _, shift in views])
+    views = [(patch, same, (0, 0))]
+    views += [(patch, same, (int(y * size / 2), int(x * size / 2))) for y, x in params.shift_fracs]
+    changed = [(patch[:, ::-1], np.diag([-1.0, 1.0]))] if params.flip else []
+    changed += [(blur(patch, sigmas), same) for sigmas in params.blur_sigmas]
+    changed += [(rotate(patch, angle), turn_of(angle)) for angle in params.rotations_deg]
+    views += [(view, turn, random_shift(size, params.random_shift_frac, random)) for view, turn in changed]
+    patches, turns, shifts = zip(*((crop_centre(view, size, shift), turn, shift) for view, turn, shift in views))
+    return Views(np.stack(patches), np.array(shifts), np.stack(turns), CropMap(crop.centre_yx, crop.scale, size))
 
 
 def count_samples(params: TrackerParams) -> int:
@@ -187,10 +229,15 @@ def blur(patch: np.ndarray, sigmas_yx: tuple[float, float]) -> np.ndarray:
     return cv2.sepFilter2D(patch, -1, kernels[1], kernels[0], borderType=cv2.BORDER_CONSTANT)
 
 
+def turn_of(angle_deg: float) -> np.ndarray:
+    """Return the matrix (2, 2) by which `rotate` turns offsets (x, y) from the patch's middle."""
+    angle = math.radians(angle_deg)
+    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+
+
 def rotate(patch: np.ndarray, angle_deg: float) -> np.ndarray:
     """Return the patch turned by an angle about its centre, its edge repeated outside."""
-    angle = math.radians(angle_deg)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    turn = turn_of(angle_deg)
     centre = (np.array(patch.shape[1::-1]) - 1) / 2
     matrix = np.column_stack([turn, centre - turn @ centre])
     return cv2.warpAffine(patch, matrix, patch.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)

@@ -45,6 +45,8 @@ LIMITS: dict[str, tuple[float, float]] = {  # least and most value, far beyond w
     "size_jitter": (0, 100),
     "average_best": (1, 10**9),
     "calibration": (0, 1),
+    "centre_calibration": (0, 1),
+    "energy_adaptation": (0, 100),
     "max_aspect": (1, 10**9),
     "interval_temperature": (0.01, 10**9),
     "interval_scale": (-1000, 1000),
@@ -55,6 +57,7 @@ SHAPES: dict[str, tuple[int | None, ...]] = {  # of the fields that hold several
     "shift_fracs": (None, 2),
     "blur_sigmas": (None, 2),
     "rotations_deg": (None,),
+    "centre_calibration": (2,),
     "interval_scale": (4,),
     "lost_logit": (2,),
 }

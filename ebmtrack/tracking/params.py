@@ -81,6 +81,8 @@ class TrackerParams:
     average_best: int = 3
     average_temperature: float = 0.0  # T > 0: all climbed boxes are averaged, with weights exp(f / T)
     calibration: float = 0.0  # share of the first frame's error of size that is undone (0 in the papers)
+    centre_calibration: tuple[float, float] = (0.0, 0.0)  # the same of the centre's error, down and across
+    energy_adaptation: float = 0.0  # how far the energy's last layer learns the first frame; see adaptation.py
     aspect_scale: float = 0.0  # of the density of log(w / h) around the first frame's; 0: none, as in the papers
     max_aspect: float = 6.0
     # how sure it is; see uncertainty.py

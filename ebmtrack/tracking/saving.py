@@ -19,7 +19,8 @@ import numpy as np
 from ebmtrack.engines.base import Engine
 from ebmtrack.errors import CheckpointError, ConfigError, reason_of
 from ebmtrack.files import as_json, write_bytes
-from ebmtrack.tracking.first_frame import MOST_EXCESS, count_samples, start_target
+from ebmtrack.tracking.adaptation import MOST_LOSS
+from ebmtrack.tracking.first_frame import MOST_DISTANCE, MOST_EXCESS, count_samples, start_target
 from ebmtrack.tracking.memory import SampleMemory
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
@@ -28,7 +29,7 @@ from ebmtrack.tracking.state import TargetState
 FORMAT_VERSION = 2
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "is_calm")
-VECTORS = ("log_excess_hw", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
+VECTORS = ("log_excess_hw", "excess_yx", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
 # parameters that may differ: they move no box of a later frame
 FREE = ("seed", "weights", "interval_samples", "interval_temperature", "interval_scale", "lost_logit")
 MOST_PIXELS = 1e7  # of a side or a coordinate, in the image
@@ -129,7 +130,7 @@ def _unpacked(
     """
     _check_kinds(facts, expected[0], where)
     _check_arrays(arrays, expected[1], where)
-    _check_values(facts, arrays, expected[0], MOST_EXCESS * params.calibration, where)
+    _check_values(facts, arrays, expected[0], params, where)
     model, whole = engine.unpack({name: arrays[name] for name in expected[1]})
     random = RandomNumbers(facts["random"]["seed"])
     random.state = arrays["random"], facts["random"]["position"]
@@ -140,6 +141,7 @@ def _unpacked(
         random=random,
         **{name: facts[name] for name in NUMBERS},
         log_excess_hw=arrays["log_excess_hw"],
+        excess_yx=arrays["excess_yx"],
         position_yx=arrays["position_yx"],
         size_hw=arrays["size_hw"],
         found_yx=arrays["found_yx"],
@@ -178,7 +180,13 @@ def _expected(engine: Engine, params: TrackerParams) -> tuple[dict[str, Any], di
     """
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     samples = count_samples(params)
-    quick = params.replace(initial_iterations=1, calibration=0.0, memory_size=max(params.memory_size, samples))
+    quick = params.replace(
+        initial_iterations=1,
+        calibration=0.0,
+        centre_calibration=(0.0, 0.0),
+        energy_adaptation=0.0,
+        memory_size=max(params.memory_size, samples),
+    )
     quick = quick.replace(shift_fracs=(), flip=False, blur_sigmas=(), rotations_deg=(), dropout_copies=0)
     facts, arrays = _packed(engine, start_target(engine, quick, image, np.array([16.0, 16.0, 32.0, 32.0]), 0))
     facts["memory"]["initial"] = samples
@@ -257,11 +265,19 @@ def _check_arrays(found: Mapping[str, np.ndarray], expected: Mapping[str, np.nda
             raise CheckpointError(f"{where}{name} holds numbers that are not finite; save it anew")
 
 
+def _is_within_reach(arrays: Mapping[str, np.ndarray], params: TrackerParams) -> bool:
+    """Return whether a target's last layer is the network's, or as near as learning the first frame leaves it."""
+    if "last_layer" not in arrays:
+        return True
+    own, reach = arrays["network"], math.sqrt(2 * MOST_LOSS * params.energy_adaptation)
+    return bool((np.abs(arrays["last_layer"] - own) <= reach + 2e-3 * np.abs(own) + 1e-4).all())
+
+
 def _check_values(
     facts: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     expected: Mapping[str, Any],
-    most_excess: float,
+    params: TrackerParams,
     where: str,
 ) -> None:
     """Raise CheckpointError on numbers, of the right kinds, that no tracker has.
@@ -270,7 +286,7 @@ def _check_values(
         facts: the target's numbers.
         arrays: the target's arrays.
         expected: the numbers of another target of this network and set-up.
-        most_excess: the largest log ratio of sizes.
+        params: the set-up.
         where: the beginning of messages.
     """
     memory, weights, size_hw = facts["memory"], arrays["sample_weights"], arrays["size_hw"]
@@ -286,7 +302,9 @@ def _check_values(
         "memory: last": -1 <= memory["last"] < count,
         "memory: least_weight": memory["least_weight"] == expected["memory"]["least_weight"],
         "sample_weights": (weights >= 0).all() and weights[:count].sum() > 0 and not weights[count:].any(),
-        "log_excess_hw": np.abs(arrays["log_excess_hw"]).max() <= most_excess + 1e-6,
+        "log_excess_hw": np.abs(arrays["log_excess_hw"]).max() <= MOST_EXCESS * params.calibration + 1e-6,
+        "last_layer": _is_within_reach(arrays, params),
+        "excess_yx": (np.abs(arrays["excess_yx"]) <= MOST_DISTANCE * np.array(params.centre_calibration) + 1e-6).all(),
         "position_yx": np.abs(arrays["position_yx"]).max() <= MOST_PIXELS,
         "found_yx": np.abs(arrays["found_yx"]).max() <= MOST_PIXELS,
         "size_hw, box_xywh or found_hw": (sizes > 0).all() and sizes.max() <= MOST_PIXELS,

@@ -56,7 +56,8 @@ class TargetState:
         change in place; all other fields are values.
     base_area: the area (crop pixels) that the target has in its search region.
     first_log_aspect: log(h / w) in the first frame.
-    log_excess_hw: log ratio of the energy's preferred size to the annotated one in the first frame, (2,).
+    log_excess_hw: log ratio of the size that the energy prefers to the target's, (2,), from the first frame.
+    excess_yx: distance of the centre that it prefers from the target's, in the target's height and width, (2,).
     phase: number of frames by which the target's whole looks are put off.
     frame: number of the last frame; the first one is 1.
     position_yx, size_hw: the target's centre (pixel centres are integers) and size in image pixels, (2,).
@@ -76,6 +77,7 @@ class TargetState:
     base_area: float
     first_log_aspect: float
     log_excess_hw: np.ndarray
+    excess_yx: np.ndarray
     phase: int
     frame: int
     position_yx: np.ndarray
@@ -89,18 +91,26 @@ class TargetState:
     whole: RegionFeatures
     proposals: tuple[Proposal, ...]
 
-    def box_in(self, crop_map: CropMap, times_hw: np.ndarray | float = 1.0) -> np.ndarray:
-        """Return the target's box x, y, w, h (4,) float32 in crop pixels, its size multiplied by `times_hw`."""
-        return crop_map.to_crop(self.position_yx, self.size_hw * times_hw).astype(np.float32)
+    def box_in(self, crop_map: CropMap) -> np.ndarray:
+        """Return the target's box x, y, w, h (4,) float32 in crop pixels."""
+        return crop_map.to_crop(self.position_yx, self.size_hw).astype(np.float32)
 
-    def own_size(self, climbed_hw: np.ndarray) -> np.ndarray:
-        """Return the target's sizes (..., 2), h, w in image pixels, from those of boxes that climbed the energy."""
-        return climbed_hw * np.exp(-self.log_excess_hw)
+    def preferred_box_in(self, crop_map: CropMap) -> np.ndarray:
+        """Return the box x, y, w, h (4,) float32 in crop pixels that the energy prefers for the target's."""
+        return crop_map.to_crop(*self.preferred(self.position_yx, self.size_hw)).astype(np.float32)
+
+    def preferred(self, positions_yx: np.ndarray, sizes_hw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return centres and sizes (..., 2) that the energy prefers for the target's, in image pixels."""
+        return positions_yx + self.excess_yx * sizes_hw, sizes_hw * np.exp(self.log_excess_hw)
+
+    def own(self, positions_yx: np.ndarray, sizes_hw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the target's centres and sizes (..., 2) in image pixels from those of boxes that climbed."""
+        own_hw = sizes_hw * np.exp(-self.log_excess_hw)
+        return positions_yx - self.excess_yx * own_hw, own_hw
 
     def boxes_in_image(self, proposal: Proposal, boxes_xywh: np.ndarray) -> np.ndarray:
         """Return boxes (R, 4) in image pixels from climbed ones in crop pixels, as the tracker would answer them."""
-        positions, sizes = proposal.view.region.map.to_image(boxes_xywh)
-        sizes = self.own_size(sizes)
+        positions, sizes = self.own(*proposal.view.region.map.to_image(boxes_xywh))
         return np.concatenate([(positions - (sizes - 1) / 2)[:, ::-1], sizes[:, ::-1]], axis=1)
 
     @property

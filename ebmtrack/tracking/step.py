@@ -201,10 +201,9 @@ def clamp_inside(position_yx: np.ndarray, state: TargetState, shape: tuple[int, 
 
 
 def propose(one: Located) -> Proposal:
-    """Return candidate boxes around the position, larger or smaller by the first frame's excess."""
+    """Return candidate boxes around the one that the energy prefers for the target's."""
     state, view = one.state, one.view
-    box = state.box_in(view.region.map, np.exp(state.log_excess_hw))
-    return Proposal(view, candidate_boxes(box, state.params, state.random))
+    return Proposal(view, candidate_boxes(state.preferred_box_in(view.region.map), state.params, state.random))
 
 
 def answer_together(engine: Engine, located: Sequence[Located], mark: Mark) -> list[TargetState]:
@@ -234,8 +233,7 @@ def answer(state: TargetState, proposal: Proposal, box_xywh: np.ndarray | None) 
     state = dataclasses.replace(state, proposals=(proposal,))
     if box_xywh is None:
         return dataclasses.replace(state, box_xywh=centred_box(state.position_yx, state.size_hw))
-    position, size = proposal.view.region.map.to_image(box_xywh)
-    return state.move(position, state.own_size(size))
+    return state.move(*state.own(*proposal.view.region.map.to_image(box_xywh)))
 
 
 def learn(engine: Engine, state: TargetState, one: Located) -> None:
@@ -302,7 +300,7 @@ def corner_energies(engine: Engine, state: TargetState, proposal: Proposal, poin
     x, y, _, h = state.box_xywh
     sizes = np.stack([y + h - points_xy[:, 1], points_xy[:, 0] - x], axis=1)
     positions = np.stack([points_xy[:, 1], np.full(len(points_xy), x)], axis=1) + (sizes - 1) / 2
-    boxes = proposal.view.region.map.to_crop(positions, sizes * np.exp(state.log_excess_hw)).astype(np.float32)
+    boxes = proposal.view.region.map.to_crop(*state.preferred(positions, sizes)).astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
     energies = engine.energies(proposal.view.features, boxes)
     energies[(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)] = -np.inf

@@ -82,20 +82,26 @@ def lost_probability(score: float, params: TrackerParams) -> float | None:
 def relative_offsets(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets (number, 4) in (cx / w, cy / h, log w, log h), the first one 0, and log q of them, (number,).
 
-    They are the same in every frame: an additive recurrence, more even than random numbers (Roberts, "The unreasonable
-    effectiveness of quasirandom sequences", 2018), through the inverse of the normal distribution. Raises ConfigError
+    They are the same in every frame: even numbers through the inverse of the normal distribution. Raises ConfigError
     for fewer than LEAST_SAMPLES or no whole number.
     """
     if not isinstance(number, int) or number < LEAST_SAMPLES:
         raise ConfigError(f"interval_samples={number}: take 0 (no intervals) or a whole number from {LEAST_SAMPLES}")
-    growth = 2.0
-    for _ in range(60):
-        growth = (1 + growth) ** (1 / 5)  # to the root of g^5 = g + 1
-    uniform = (0.5 + np.outer(np.arange(20 * number), growth ** -np.arange(1.0, 5.0))) % 1
-    offsets = SPREAD * np.vectorize(NormalDist().inv_cdf)(uniform)
+    offsets = SPREAD * np.vectorize(NormalDist().inv_cdf)(even_numbers(20 * number, 4))
     sides = corners(displaced_boxes(np.array([0.0, 0.0, 1.0, 1.0]), offsets))
     offsets = offsets[(np.abs(sides - [0, 0, 1, 1]) <= REACH).all(axis=1)][:number]
     return offsets, -(offsets**2).sum(axis=1) / (2 * SPREAD**2)
+
+
+def even_numbers(number: int, dims: int) -> np.ndarray:
+    """Return points (number, dims) in the unit cube, more evenly spread than random ones: an additive recurrence.
+
+    Source: Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018.
+    """
+    growth = 2.0
+    for _ in range(60):
+        growth = (1 + growth) ** (1 / (dims + 1))  # to the root of g^(dims + 1) = g + 1
+    return (0.5 + np.outer(np.arange(number), growth ** -np.arange(1.0, dims + 1))) % 1
 
 
 def displaced_boxes(box_xywh: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -122,7 +128,7 @@ def box_density(engine: Engine, state: TargetState, proposal: Proposal, score: f
     """
     params = state.params
     offsets, log_q = relative_offsets(params.interval_samples)
-    box = state.box_in(proposal.view.region.map, np.exp(state.log_excess_hw)).astype(np.float64)
+    box = state.preferred_box_in(proposal.view.region.map).astype(np.float64)
     boxes = displaced_boxes(box, offsets)
     energies = engine.energies(proposal.view.features, corners(boxes).astype(np.float32)).astype(np.float64)
     prior = ascent_of(params, [state.climbed_log_aspect]).prior

@@ -57,7 +57,7 @@ def check_golden_climb(engine: Engine) -> None:
 
 def check_copies_learn_alone(engine: Engine) -> None:
     """Check that a copy of a model learns without the model; regions and engines are shared, not copied."""
-    model, region = engine.start(first_frame(channels=engine.info.channels))
+    model, (region, *_) = engine.start(first_frame(channels=engine.info.channels))
     twin = copy.deepcopy(model)
     engine.remember(twin, 0, region, BOX + 5)
     engine.learn(twin, np.ones(3) / 3, 1)
@@ -70,7 +70,7 @@ def run_through(engine: Engine, side: int = 288) -> dict[str, np.ndarray]:
     """Return what an engine answers: first frame, looks of both kinds, climbs in both spaces, a sample, learning."""
     margin, first = 3, first_frame(side, engine.info.channels)
     edge = 16 * margin
-    model, region = engine.start(first)
+    model, (region, *_) = engine.start(first)
     patch = image("walk", side, side)
     (whole,) = engine.look([WholeLook(model, patch)])
     (inner,) = engine.look([InnerLook(model, patch[edge:-edge, edge:-edge], margin, whole.features)])
@@ -85,7 +85,33 @@ def run_through(engine: Engine, side: int = 288) -> dict[str, np.ndarray]:
     found["learned"] = engine.look([WholeLook(model, patch)])[0].scores
     far = np.array([[-300, -200, -250, -150], [0, 0, side, side], [-40, -40, 20, 30], [10, 10, 10, 50]], np.float32)
     found["far energies"] = engine.energies(region, far)
+    layer = engine.last_layer(model)
+    engine.use_last_layer(model, layer * np.linspace(0.5, 1.5, len(layer), dtype=np.float32))
+    found["far energies, another last layer"] = engine.energies(region, far)
     return found
+
+
+def check_hidden_units(engine: Engine) -> None:
+    """Check that energies are hidden units times the last layer, up to a constant, before and after a change of it.
+
+    Regions that were looked at before have the new energy, too; boxes out of sight have no hidden units.
+    """
+    model, (region, *_) = engine.start(first_frame(channels=engine.info.channels))
+    (sight,) = engine.look([WholeLook(model, image("walk", 288, 288))])
+    boxes = candidates()[0]
+    boxes[:, 2:] += boxes[:, :2]
+    own = engine.last_layer(model)
+    for layer in (own, own[::-1].copy()):
+        engine.use_last_layer(model, layer)
+        assert np.array_equal(engine.last_layer(model), layer)
+        for one in (region, sight.features):
+            energies, hidden = engine.energies(one, boxes), engine.hidden_units(one, boxes)
+            assert hidden.shape == (len(boxes), len(own)) and hidden.dtype == np.float32 and (hidden >= 0).all()
+            rest = energies - hidden @ layer
+            assert np.abs(energies - energies.mean()).max() > 0.05
+            assert np.allclose(rest, rest[0], rtol=0, atol=1e-3 * (1 + np.abs(energies).max()))
+    lost = np.array([[np.nan, 0, 1, 1], [0, 0, 1e8, 1]], np.float32)
+    assert not engine.hidden_units(sight.features, lost).any()
 
 
 def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:

@@ -60,10 +60,10 @@ class ScriptedEngine:
         self.shown = list(maps)
         return self
 
-    def start(self, first: FirstFrame) -> tuple[str, str]:
+    def start(self, first: FirstFrame) -> tuple[str, list[str]]:
         """Write the samples down."""
         self.first.append(first)
-        return "model", "first frame"
+        return "model", ["first frame"] * len(first.patches)
 
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
         """Return the maps to show, one for each look."""
@@ -89,6 +89,18 @@ class ScriptedEngine:
     def energies(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the boxes' widths."""
         return boxes_xyxy[:, 2] - boxes_xyxy[:, 0]
+
+    def hidden_units(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> NoReturn:
+        """Refuse: a script has no hidden units."""
+        raise AssertionError("a script has no hidden units")
+
+    def last_layer(self, target: str) -> NoReturn:
+        """Refuse: a script has no layers."""
+        raise AssertionError("a script has no layers")
+
+    def use_last_layer(self, target: str, weights: np.ndarray) -> NoReturn:
+        """Refuse: a script has no layers."""
+        raise AssertionError("a script has no layers")
 
     def remember(self, target: str, slot: int, region: np.ndarray, box_xyxy: np.ndarray) -> None:
         """Write the sample down under its slot."""

@@ -32,7 +32,7 @@ def started(engine: AtomEngine):
 
 
 def test_the_engine_has_the_protocols_shapes(engine: AtomEngine, started) -> None:
-    model, region = started
+    model, (region, *_) = started
     assert (engine.info.classifier, engine.info.channels, engine.info.stride) == ("atom", 256, 16)
     assert model.samples.shape == (5, 64, 18, 18) and (model.samples[3:] == 0).all()
     (sight,) = engine.look([WholeLook(model, image("train0", 288, 288))])
@@ -44,7 +44,7 @@ def test_the_engine_has_the_protocols_shapes(engine: AtomEngine, started) -> Non
 
 
 def test_copies_learn_alone_and_a_start_repeats_to_the_bit(engine: AtomEngine, started) -> None:
-    model, region = started
+    model, (region, *_) = started
     twin = copy.deepcopy(model)
     engine.remember(twin, 3, region, BOX + 8)
     engine.learn(twin, np.array([0.3, 0.3, 0.2, 0.2]), 5)

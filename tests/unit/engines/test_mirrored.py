@@ -87,7 +87,7 @@ def test_energies_are_the_means_of_both_and_scores_the_networks_own(engine, plai
 
 
 def test_the_gradient_is_that_of_the_mean_energy(engine):
-    _, region = engine.start(first_frame(SIDE))
+    _, (region, *_) = engine.start(first_frame(SIDE))
     energies, boxes = engine.energy_of([region]), corners_of(candidates(3))
     values, gradients = energies.value_and_gradient(boxes)
     assert np.allclose(values[0], engine.energies(region, boxes[0]), atol=1e-4)

@@ -88,7 +88,7 @@ def test_the_same_calls_give_the_same_bits(engine, answers):
 
 
 def test_answers_for_a_target_do_not_depend_on_others(engine):
-    model, region = engine.start(first_frame())
+    model, (region, *_) = engine.start(first_frame())
     sights = engine.look([WholeLook(model, image(name, 288, 288)) for name in ("walk", "test0")])
     (alone,) = engine.look([WholeLook(model, image("test0", 288, 288))])
     assert np.array_equal(sights[1].scores, alone.scores)
@@ -106,7 +106,7 @@ def test_copies_of_a_model_learn_alone(engine):
 
 
 def test_boxes_out_of_sight_have_no_energy(engine):
-    model, region = engine.start(first_frame())
+    model, (region, *_) = engine.start(first_frame())
     boxes = np.array([[[np.nan, 0, 5, 5], [1e7, 0, 5, 5], [100, 120, 80, 60], [-np.inf, 0, np.inf, 4]]], np.float32)
     climb = engine.climb([region], boxes, STEPS)
     assert np.isnan(climb.energies[0, [0, 1, 3]]).all() and np.isfinite(climb.boxes_xywh[0, 2]).all()
@@ -115,7 +115,7 @@ def test_boxes_out_of_sight_have_no_energy(engine):
 
 
 def test_energies_take_boxes_in_float64(engine):
-    _, region = engine.start(first_frame())
+    _, (region, *_) = engine.start(first_frame())
     boxes = candidates()[0] + [0, 0, 40, 40]
     assert np.array_equal(engine.energies(region, boxes.astype(np.float64)), engine.energies(region, boxes))
 

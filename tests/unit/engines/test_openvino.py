@@ -68,7 +68,7 @@ def test_the_same_calls_give_the_same_bits_in_another_engine(answers, folder):
 @with_openvino
 def test_what_a_look_found_stays_after_later_looks(engine):
     """Feature maps, box features and scores of an earlier frame are never overwritten."""
-    model, start = engine.start(first_frame())
+    model, (start, *_) = engine.start(first_frame())
     (first,) = engine.look([WholeLook(model, image("walk", 288, 288))])
     climbed = engine.climb([first.features], candidates(), STEPS)
     maps = first.features.energy.maps

@@ -40,7 +40,7 @@ def test_the_climb_equals_golden_numbers(engine):
 def test_filter_and_samples_are_those_of_the_modules(engine):
     """The model of the first frame, a stored sample, and the filter that is learned from both."""
     net, first = engine.net, first_frame()
-    model, region = engine.start(first)
+    model, (region, *_) = engine.start(first)
     _, layer3 = net.extract(torch.from_numpy(first.patches))
     features = net.classify(layer3)
     factors = torch.tensor([0.0, 2.0]).repeat(128)
@@ -115,7 +115,7 @@ def test_looks_of_any_size_come_back_in_order_and_as_each_alone(engine):
 
 def test_the_two_spaces_agree_for_small_steps_of_position(engine):
     """One step: relative v + step df/dv moves x by step w^2 df/dx; the default space moves it by step w df/dx."""
-    model, region = engine.start(first_frame())
+    model, (region, *_) = engine.start(first_frame())
     box = np.array([[[120.0, 118, 50, 40]]], np.float32)
     relative, default = (
         engine.climb([region], box, Ascent(1, 1e-3, 0.0, space)).boxes_xywh[0, 0] - box[0, 0] for space in (True, False)

@@ -46,7 +46,7 @@ def test_there_is_room_for_all_samples_of_the_first_frame(size, capacity):
 
 
 def test_views_have_the_set_and_order_of_dimp():
-    patches, shifts = augmented_views(PICTURE, np.array([90.0, 110.0]), 0.8, PARAMS, RandomNumbers(0))
+    patches, shifts, turns, crop_map = augmented_views(PICTURE, np.array([90.0, 110.0]), 0.8, PARAMS, RandomNumbers(0))
     assert patches.shape == (13, 288, 288, 3) and patches.dtype == np.float32
     assert shifts[:5].tolist() == [[0, 0], [86, 86], [-86, 86], [86, -86], [-86, -86]]  # 0.6 * 144 = 86.4
     drawn = (torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) - 0.5) * 288 / 3
@@ -70,10 +70,14 @@ def test_transforms():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_the_excess_is_the_share_of_the_log_ratio_of_the_sizes_and_limited(share):
-    """The energy of the script likes boxes of 54 x 320, for one of 36 x 64: 1.5 and 5 times; at most e^0.5."""
-    engine = ScriptedEngine()
-    engine.arrive = lambda boxes: np.full_like(boxes, 1) * np.array([0, 0, 54, 320], np.float32)
-    state = start_target(engine, PLAIN.replace(calibration=share), np.zeros((400, 400, 3), np.uint8), BOX, seed=0)
-    assert state.log_excess_hw == pytest.approx([0.5 * share, np.log(1.5) * share])
+def test_the_excess_is_a_share_of_the_first_frames_difference_and_limited(share):
+    """The energy of the script likes boxes of 54 x 320, for one of 36 x 64: 1.5 and 5 times; at most e^0.5. It likes
+    them 12 pixels to the right, a third of the width, and 64 pixels higher, a whole height; at most a quarter."""
+    engine, centre = ScriptedEngine(), np.array([144 + 12, 144 - 64], np.float32)
+    size = np.array([54, 320], np.float32)
+    engine.arrive = lambda boxes: np.full_like(boxes, 1) * np.concatenate([centre - size / 2, size])
+    params = PLAIN.replace(calibration=share, centre_calibration=(share / 2, share))
+    state = start_target(engine, params, np.zeros((400, 400, 3), np.uint8), BOX, seed=0)
+    assert state.log_excess_hw == pytest.approx([0.5 * share, np.log(1.5) * share], rel=5e-3)  # whole pixels are cut
+    assert state.excess_yx == pytest.approx([-0.25 * share / 2, 0.25 * share], rel=1e-4)
     assert len(engine.climbed) == (3 if share else 0)

@@ -18,14 +18,16 @@ from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.state import TargetState
 from tests.support.scripted_engine import ScriptedEngine
 
-PARAMS = load_params("dimp18_nce_plus").replace(sample_size=288, search_factor=5.0)
+PARAMS = load_params("dimp18_nce_plus").replace(
+    sample_size=288, search_factor=5.0, calibration=0, centre_calibration=(0, 0), energy_adaptation=0
+)
 IMAGE = np.zeros((400, 400, 3), np.uint8)
 
 
 @cache
 def first_state() -> TargetState:
     """Return a target after its first frame."""
-    return start_target(ScriptedEngine(), PARAMS.replace(calibration=0), IMAGE, np.array([90.0, 60, 30, 60]), seed=0)
+    return start_target(ScriptedEngine(), PARAMS, IMAGE, np.array([90.0, 60, 30, 60]), seed=0)
 
 
 def target(side: float = 60.0, scale: float = 1.0, **changes) -> TargetState:

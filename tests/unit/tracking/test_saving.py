@@ -195,6 +195,9 @@ def array(name, values_of):
         (array("position_yx", lambda values: values + 1e30), "position_yx is out of range"),
         (array("size_hw", lambda values: values * 0), "size_hw, box_xywh or found_hw is out of range"),
         (array("log_excess_hw", lambda values: values - 1e5), "log_excess_hw is out of range"),
+        (array("excess_yx", lambda values: values + 0.2), "excess_yx is out of range"),
+        (array("last_layer", lambda values: values[:5]), r"last_layer is float32 \(5,"),
+        (array("last_layer", lambda values: values + 1e3), "last_layer is out of range"),
         (array("sample_weights", lambda values: -values), "sample_weights is out of range"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 
@@ -121,3 +122,12 @@ def test_an_evaluation_takes_a_set_up_by_its_path(tmp_path):
     assert (tmp_path / "results" / "folder" / "mine_000" / "still.txt").is_file()
     [marker] = (tmp_path / "results" / "folder" / "mine_000").glob("still*.json")
     assert json.loads(marker.read_text())["made_by"]["params"]["ascent_steps"] == 15
+
+
+def test_the_papers_set_up_has_nothing_of_ours():
+    """What is off in a set-up of no name is off there, and what a later field adds to the default one will be."""
+    plain, papers = TrackerParams(), load_params("dimp18_nce_plus_paper")
+    fields = [field.name for field in dataclasses.fields(TrackerParams)]
+    off = [name for name in fields if not np.any(getattr(plain, name) or 0)]
+    assert {"calibration", "centre_calibration", "energy_adaptation", "weak_score", "looks_around"} <= set(off)
+    assert {name: getattr(papers, name) for name in off} == {name: getattr(plain, name) for name in off}

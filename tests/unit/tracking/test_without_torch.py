@@ -17,7 +17,8 @@ from ebmtrack import MultiTracker, Tracker
 from ebmtrack.tracking.params import load_params
 from tests.support.scripted_engine import ScriptedEngine, scores
 image = np.zeros((200, 300, 3), np.uint8)
-tracker = Tracker(ScriptedEngine().show(scores((9, 9, 0.9))), load_params("dimp18_nce_plus"))
+params = load_params("dimp18_nce_plus").replace(energy_adaptation=0.0)
+tracker = Tracker(ScriptedEngine().show(scores((9, 9, 0.9))), params)
 tracker.init(image, (100, 80, 40, 30))
 print(tracker.update(image).verdict, "torch" in sys.modules)
 """
