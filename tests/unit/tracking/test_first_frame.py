@@ -81,3 +81,15 @@ def test_the_excess_is_a_share_of_the_first_frames_difference_and_limited(share)
     assert state.log_excess_hw == pytest.approx([0.5 * share, np.log(1.5) * share], rel=5e-3)  # whole pixels are cut
     assert state.excess_yx == pytest.approx([-0.25 * share / 2, 0.25 * share], rel=1e-4)
     assert len(engine.climbed) == (3 if share else 0)
+
+
+@pytest.mark.parametrize("size, centre", [(1.0, (0.0, 0.0)), (0.0, (0.0, 1.0)), (0.0, (1.0, 0.0))])
+def test_size_and_centre_are_calibrated_each_for_itself(size, centre):
+    """What is asked for alone is measured; the rest is 0."""
+    engine = ScriptedEngine()
+    engine.arrive = lambda boxes: boxes * np.array([1, 1, 1.1, 1.2], np.float32) + np.array([3, 2, 0, 0], np.float32)
+    params = PLAIN.replace(calibration=size, centre_calibration=centre)
+    state = start_target(engine, params, np.zeros((400, 400, 3), np.uint8), BOX, seed=0)
+    assert len(engine.climbed) == 3
+    assert state.log_excess_hw.all() == bool(size) == state.log_excess_hw.any()
+    assert state.excess_yx.astype(bool).tolist() == [bool(share) for share in centre]

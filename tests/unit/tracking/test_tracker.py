@@ -268,6 +268,9 @@ def test_the_way_to_the_energys_box_and_back(engine):
     after = answer(state, proposal, proposal.candidates_xywh[0])
     assert np.allclose(after.size_hw, state.size_hw, rtol=1e-5)
     assert np.allclose(after.position_yx, state.position_yx, atol=1e-3)
+    drawn = state.boxes_in_image(proposal, proposal.candidates_xywh)
+    answers = [answer(state, proposal, one).box_xywh for one in proposal.candidates_xywh]
+    assert np.allclose(drawn, answers, atol=1e-3)  # what viewers draw is what the tracker would answer
 
 
 def test_calibration_undoes_the_first_frames_error():
