@@ -15,7 +15,7 @@ def parameters() -> TrackerParams:
         half_pixel_late=False,
         position_step=1e-3,  # 2.5e-3 overshoots: this energy is steeper than one from the full public sets
         size_step=1e-3,
-        # These three were chosen on fresh sources of held-back video (docs/experiments.md)
+        # These three were chosen on four sets of held-back video; docs/experiments.md
         calibration=0.6,
         centre_calibration=(0.5, 0.25),  # down, across: targets stay upright, but turn their other side
         energy_adaptation=0.5,

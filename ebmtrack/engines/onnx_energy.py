@@ -325,7 +325,7 @@ class RegionEnergy:
     def _pooled_units(self, level: int, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return a level's hidden units (R, 256): features are pooled first, then projected.
 
-        For boxes all over the region, of any size, that costs a fifth of projecting all cells for each bin first.
+        For boxes all over the region that takes a fifth of the multiplications of projecting all cells for each bin.
         """
         side, bins, r = self.maps.side(level), COUNTS[level], len(boxes_xyxy)
         part, _ = self.maps.part(level, np.zeros(2), np.full(2, side - 1))

@@ -191,7 +191,7 @@ class EnergyMap:
     def hidden_units(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Return the hidden units (R, 512) of boxes (R, 4), zeros for boxes out of sight.
 
-        Features are pooled first, then projected: for boxes all over the region that costs less than `project`.
+        Features are pooled first, then projected, which takes fewer multiplications for boxes all over the region.
         """
         boxes, lost = _in_sight(boxes_xyxy[None])
         features = [_channels_last(two(one(layer))) for one, two, layer in self.features.branches]
