@@ -149,7 +149,7 @@ class CameraFrames(FrameSource):
 
 
 def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> FrameSource:
-    """Open a video file, a folder of pictures, a TIFF stack, a camera (its number, or /dev/video0) or a stream (a URL: rtsp://...).
+    """Open a video file, a folder of pictures, a TIFF stack, a camera (its number or /dev/video0) or a stream (a URL).
 
     Images (RGB uint8, height, width, 3) in a list or from an iterator are a source, too. A name that exists as a file
     or folder is that, even if it looks like a number.
