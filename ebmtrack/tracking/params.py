@@ -67,8 +67,9 @@ class TrackerParams:
     displacement_scale: float = 0.8
     between_cells: bool = False  # a peak is placed between cells, by parabolas through it and its neighbours
     inside_frac: float = 0.2  # of the target that stays inside the image
-    looks_around: int = 0  # more search regions in a frame while the target is lost; see regions.py
+    looks_around: int = 0  # more search regions in a frame in which the target is not found; see regions.py
     clear_score: float = 0.4  # least classifier score there for a target to be found
+    doubtful_frames: int = 0  # frames after that in which it is not learned and may be found where it was before
     # refinement
     candidates: int = 10  # the unperturbed box and nine random ones
     position_jitter: float = 0.1

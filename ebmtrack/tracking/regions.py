@@ -4,9 +4,10 @@ A calm target may get inner looks: the network sees the inner two thirds of the 
 work; the rest of the feature maps is zero, as beyond an image's edge. At most `inner_looks` of them follow a look at
 the whole region, which sees in time what comes near.
 
-A lost target gets `looks_around` more regions in every frame, which take turns over the image, the nearest places
-first: what leaves the image and returns elsewhere is never in the region around its last place. What is found there
-must be seen clearly (`clear_score`), and the frame is not learned.
+A frame in which the target is not found gets `looks_around` more regions at once. They take turns over the image, the
+nearest places first: what a jolt of the camera has moved, or what leaves the image and returns elsewhere, is not in the
+region around its last place. What is found there must be seen clearly (`clear_score`). It may be something else while
+the target is covered, so for `doubtful_frames` it is not learned, and the place before is looked at, too.
 """
 
 from __future__ import annotations
@@ -25,30 +26,40 @@ from ebmtrack.tracking.state import Region, TargetState, View
 CALM_SCORE = 2.0  # times the threshold below which a target is not found
 CALM_MOTION = 1.5  # cells in the last frame
 CALM_SIDE = 0.5  # of the inner part: longest side of the box
-GRID_STEP = 0.5  # of a search region's side: largest distance of neighbouring centres of the grid
-GRID_MOST = 64  # centres along each axis, for tiny regions
+GRID_STEP = 0.75  # of a search region's side: distance of neighbouring places in which a lost target is looked for
+GRID_MOST = 64  # places in each direction, for tiny regions
 
 
-def search_regions(state: TargetState, image: np.ndarray, inner_looks: int, stride: int) -> list[Region]:
-    """Return the regions in which a target is looked for in the next frame.
+def search_region(state: TargetState, image: np.ndarray, inner_looks: int, stride: int) -> Region:
+    """Return the region around the last position, in which a target is looked for first.
 
     Args:
         state: the target after the last frame.
         image: (height, width, 3) uint8 RGB.
         inner_looks: frames with an inner look after each one with a whole look.
         stride: crop pixels per cell of the network.
-
-    Returns:
-        The region around the last position, and more if the target is lost.
     """
-    params, centres = state.params, [state.position_yx]
-    if state.lost_frames and params.looks_around:
-        grid = search_grid(state.position_yx, state.scale * params.sample_size, image.shape)
-        centres.extend(next_centres(grid, state.lost_frames, params.looks_around))
-    regions = [cut_region(image, centre, state.scale, params) for centre in centres]
-    if can_use_inner_crop(state, inner_looks):
-        return [crop_inner(regions[0], stride)]
-    return regions
+    region = cut_region(image, state.position_yx, state.scale, state.params)
+    return crop_inner(region, stride) if can_use_inner_crop(state, inner_looks) else region
+
+
+def region_left(state: TargetState, image: np.ndarray) -> list[Region]:
+    """Return the region around the place that looking around has taken the target from, while that is in doubt."""
+    if not state.doubtful_frames:
+        return []
+    return [cut_region(image, state.found_yx, state.at_found.scale, state.params)]
+
+
+def regions_around(state: TargetState, image: np.ndarray) -> list[Region]:
+    """Return further regions for a frame in which a target is not in the first one; none if the image ends there.
+
+    Args:
+        state: the target after the last frame.
+        image: (height, width, 3) uint8 RGB.
+    """
+    places = places_around(state.position_yx, state.scale * state.params.sample_size, image.shape)
+    centres = next_places(places, state.lost_frames, state.params.looks_around)
+    return [cut_region(image, centre, state.scale, state.params) for centre in centres]
 
 
 def cut_region(image: np.ndarray, centre_yx: np.ndarray, scale: float, params: TrackerParams) -> Region:
@@ -73,7 +84,7 @@ def look_at(
         else WholeLook(state.model, region.patch)
         for state, region in flat
     ]
-    sights = iter(engine.look(looks, mark))
+    sights = iter(engine.look(looks, mark) if looks else [])
     return [[_view(state, region, *next(sights)) for region in some] for state, some in zip(states, regions)]
 
 
@@ -133,36 +144,45 @@ def is_calm(state: TargetState, found: Localization, stride: int) -> bool:
 # Looking around for a lost target.
 
 
-def search_grid(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Return centres (n, 2), as y, x, of search regions that cover an image, the nearest to a position first.
+def places_around(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Return centres (n, 2), as y, x, of regions that cover an image with the one around a position, nearest first.
 
-    The image is cut into equal cells of at most half a region's side, at most 64 along each axis; each cell has a
-    region around its centre.
+    They lie on a grid around the position with steps of three quarters of a region's side, at most 64 in each
+    direction. The outermost ones are moved inwards, so that their regions end with the image.
 
     Args:
-        position_yx: the target's last position.
+        position_yx: the target's last position, whose own region is left out.
         side: of the regions, in image pixels.
         shape: the image's (height, width, ...).
 
-    >>> search_grid(np.array([10.0, 90.0]), 100, (50, 100)).tolist()
-    [[25.0, 75.0], [25.0, 25.0]]
+    >>> places_around(np.array([50.0, 50.0]), 100, (100, 250)).tolist()
+    [[50.0, 125.0], [50.0, 200.0]]
     """
-    counts = [min(GRID_MOST, math.ceil(extent / (GRID_STEP * side))) for extent in shape[:2]]
-    axes = [(np.arange(n) + 0.5) / n * extent for n, extent in zip(counts, shape)]
+    axes = [_steps(float(centre), side, extent) for centre, extent in zip(position_yx, shape[:2])]
     centres = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    return centres[np.linalg.norm(centres - position_yx, axis=1).argsort(kind="stable")]
+    return centres[np.linalg.norm(centres - position_yx, axis=1).argsort(kind="stable")][1:]
 
 
-def next_centres(grid: np.ndarray, lost_frames: int, looks: int) -> np.ndarray:
-    """Return the next `looks` search centres; successive lost frames cycle through the grid.
+def _steps(centre: float, side: float, extent: int) -> np.ndarray:
+    """Return the coordinates of regions that cover an image from 0 to `extent` along an axis, one of them `centre`."""
+    step = GRID_STEP * side
+    before, after = (
+        min(GRID_MOST, max(0, math.ceil((distance - side / 2) / step))) for distance in (centre, extent - centre)
+    )
+    steps = centre + step * np.arange(-before, after + 1)
+    return np.clip(steps, min(centre, side / 2), max(centre, extent - side / 2))
+
+
+def next_places(places: np.ndarray, lost_frames: int, looks: int) -> np.ndarray:
+    """Return the next `looks` places; successive frames without the target go through all of them in turn.
 
     Args:
-        grid: (n, 2) centres.
-        lost_frames: number of frames for which the target is lost, from 1.
-        looks: number of centres in a frame.
+        places: (n, 2) centres.
+        lost_frames: number of frames before this one for which the target is lost.
+        looks: number of places in a frame.
 
-    >>> [next_centres(np.arange(5), frames, 2).tolist() for frames in (1, 2, 3)]
+    >>> [next_places(np.arange(5), frames, 2).tolist() for frames in range(3)]
     [[0, 1], [2, 3], [4, 0]]
     """
-    looks = min(looks, len(grid))
-    return grid[(np.arange(looks) + (lost_frames - 1) * looks) % len(grid)]
+    looks = min(looks, len(places))
+    return places[(np.arange(looks) + lost_frames * looks) % max(len(places), 1)]

@@ -64,7 +64,9 @@ class TargetState:
     scale: image pixels per pixel of the search region.
     box_xywh: the same box as the user sees it.
     lost_frames: number of frames since the target was last found.
-    found_yx, found_hw: its position and size then; the same as those above if it is not lost.
+    doubtful_frames: number of frames in which the target, which looking around has found, may still turn out to be
+        where it was before.
+    found_yx, found_hw: its position and size when it was last found without that doubt.
     is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
     whole: the features of the last whole look at the first search region.
     proposals: the last frame's proposal, or nothing if the target was not found, nor a weak peak followed.
@@ -85,6 +87,7 @@ class TargetState:
     scale: float
     box_xywh: tuple[float, float, float, float]
     lost_frames: int
+    doubtful_frames: int
     found_yx: np.ndarray
     found_hw: np.ndarray
     is_calm: bool
@@ -118,6 +121,11 @@ class TargetState:
         """Return log(w / h) of the boxes that climb, if the target has the first frame's aspect ratio."""
         excess_h, excess_w = self.log_excess_hw
         return float(excess_w - excess_h) - self.first_log_aspect
+
+    @property
+    def at_found(self) -> TargetState:
+        """Return the state moved to where the target was last found without doubt."""
+        return self.move(self.found_yx, self.found_hw)
 
     def move(self, position_yx: np.ndarray, size_hw: np.ndarray) -> TargetState:
         """Return the state with another position and size."""

@@ -1,6 +1,6 @@
 """One frame, as a pipeline of values.
 
-image -> search regions -> views (features, score maps) -> located targets (position, verdict) -> proposals (candidate
+image -> search region -> view (features, score maps) -> located targets (position, verdict) -> proposals (candidate
 boxes) -> climbed boxes -> new states -> learning -> results.
 """
 
@@ -14,8 +14,9 @@ import numpy as np
 from ebmtrack.engines.base import Engine, Mark, no_mark
 from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.localize import Localization, localize
+from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes
-from ebmtrack.tracking.regions import is_calm, look_at, search_regions
+from ebmtrack.tracking.regions import is_calm, look_at, region_left, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
 from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability, student_reach
 
@@ -116,10 +117,21 @@ def track_frame(
     if not states:
         return []
     stride = engine.info.stride
-    regions = [search_regions(state, image, inner_looks, stride) for state, image in zip(states, images, strict=True)]
+    regions = [
+        [search_region(state, image, inner_looks, stride), *region_left(state, image)]
+        for state, image in zip(states, images, strict=True)
+    ]
     mark("crop")
     views = look_at(engine, states, regions, mark)
-    located = [locate(state, some, image.shape, stride) for state, some, image in zip(states, views, images)]
+    left = [some.pop() if len(some) > 1 else None for some in views]
+    lost = [k for k, state in enumerate(states) if judge(state, views[k][0], stride).verdict == "not_found"]
+    around = [regions_around(states[k], images[k]) for k in lost]
+    for k, further in zip(lost, look_at(engine, [states[k] for k in lost], around, mark)):
+        views[k] += further
+    located = [
+        locate(state, some, image.shape, stride, before)
+        for state, some, image, before in zip(states, views, images, left)
+    ]
     mark("score and localisation")
     answers = answer_together(engine, located, mark)
     sure = [(one, state) for one, state in zip(located, answers) if one.is_sure]
@@ -136,7 +148,9 @@ def track_frame(
     ]
 
 
-def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], stride: int) -> Located:
+def locate(
+    state: TargetState, views: Sequence[View], shape: tuple[int, ...], stride: int, left: View | None = None
+) -> Located:
     """Say where the target is and how sure that is, and move it there.
 
     Args:
@@ -144,21 +158,39 @@ def locate(state: TargetState, views: Sequence[View], shape: tuple[int, ...], st
         views: of the region around the last position, and of others that count if the target is not in that one.
         shape: the image's (height, width, 3).
         stride: crop pixels per cell.
+        left: of the place that looking around has taken the target from, while that is in doubt.
+    """
+    one = choose(state, views, stride, left)
+    whole = state.whole if views[0].region.is_inner else views[0].features
+    lost_frames = 0 if one.is_found else state.lost_frames + 1
+    state = dataclasses.replace(one.state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
+    if state.params.weak_score > 0 and lost_frames == state.params.weak_frames + 1:  # away from what was followed
+        state = state.at_found
+    one = dataclasses.replace(one, state=state)
+    if not one.is_followed:
+        return one
+    crop_map = one.view.region.map
+    position = crop_map.centre_yx + one.found.displacement_yx * (stride * crop_map.scale)
+    return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=clamp_inside(position, state, shape)))
+
+
+def choose(state: TargetState, views: Sequence[View], stride: int, left: View | None) -> Located:
+    """Return the view that counts and its judgement; arguments as in `locate`.
+
+    A target that looking around has found may be another one, and the right one covered. So for `doubtful_frames` it is
+    not learned, and goes back to the place that it was taken from if a target is seen as clearly there.
     """
     view, found = views[0], judge(state, views[0], stride)
     if found.verdict == "not_found":
         view, found = take_clear_view(state, views, found, stride)
-    whole = state.whole if views[0].region.is_inner else views[0].features
-    lost_frames = state.lost_frames + 1 if found.verdict == "not_found" else 0
-    state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
-    if state.params.weak_score > 0 and lost_frames == state.params.weak_frames + 1:  # away from what was followed
-        state = state.move(state.found_yx, state.found_hw)
-    one = Located(state, view, found)
-    if not one.is_followed:
-        return one
-    crop_map = view.region.map
-    position = crop_map.centre_yx + found.displacement_yx * (stride * crop_map.scale)
-    return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=clamp_inside(position, state, shape)))
+    doubtful = max(state.doubtful_frames - 1, 0) if view is views[0] else state.params.doubtful_frames
+    if left is not None:
+        there = judge(state.at_found, left, stride)
+        if is_clear(there, state.params) and there.score >= found.score:
+            state, view, found, doubtful = state.at_found, left, there, 0
+        if found.verdict != "not_found":
+            found = found._replace(verdict="uncertain")
+    return Located(dataclasses.replace(state, doubtful_frames=doubtful), view, found)
 
 
 def judge(state: TargetState, view: View, stride: int) -> Localization:
@@ -185,13 +217,16 @@ def take_clear_view(
         The view and its judgement. A further view has the verdict "uncertain", so that the frame is not learned.
     """
     judged = [(view, judge(state, view, stride)) for view in views[1:]]
-    clear = [
-        (view, there) for view, there in judged if there.verdict == "normal" and there.score >= state.params.clear_score
-    ]
+    clear = [(view, there) for view, there in judged if is_clear(there, state.params)]
     if not clear:
         return views[0], found
     view, best = max(clear, key=lambda one: one[1].score)
     return view, best._replace(verdict="uncertain")
+
+
+def is_clear(found: Localization, params: TrackerParams) -> bool:
+    """Return whether a target is seen clearly enough to be taken where it is not expected."""
+    return found.verdict == "normal" and found.score >= params.clear_score
 
 
 def clamp_inside(position_yx: np.ndarray, state: TargetState, shape: tuple[int, ...]) -> np.ndarray:
@@ -251,7 +286,7 @@ def learn(engine: Engine, state: TargetState, one: Located) -> None:
 
 def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     """Return the state that the next frame begins with."""
-    if one.is_found:
+    if one.is_found and not state.doubtful_frames:
         state = dataclasses.replace(state, found_yx=state.position_yx, found_hw=state.size_hw)
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 

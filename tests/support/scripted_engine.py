@@ -56,8 +56,8 @@ class ScriptedEngine:
         self.arrive = lambda boxes: np.full_like(boxes, np.inf)
 
     def show(self, *maps: np.ndarray) -> ScriptedEngine:
-        """Let the next frame's regions have these score maps."""
-        self.shown = list(maps)
+        """Let the next frame's regions have these score maps, in the order in which they are looked at."""
+        self.shown, self.looks = list(maps), []
         return self
 
     def start(self, first: FirstFrame) -> tuple[str, list[str]]:
@@ -66,10 +66,11 @@ class ScriptedEngine:
         return "model", ["first frame"] * len(first.patches)
 
     def look(self, looks: Sequence[Look], mark: Mark = no_mark) -> list[Sight]:
-        """Return the maps to show, one for each look."""
-        assert len(looks) == len(self.shown)
-        self.looks = list(looks)
-        return [Sight(one, one.copy()) for one in self.shown]
+        """Return the next maps to show, one for each look."""
+        self.looks += looks
+        maps, self.shown = self.shown[: len(looks)], self.shown[len(looks) :]
+        assert len(maps) == len(looks)
+        return [Sight(one, one.copy()) for one in maps]
 
     @property
     def inner(self) -> list[bool]:

@@ -94,24 +94,51 @@ def test_an_inner_look_sees_the_middle_of_the_region(side, inner):
     assert part.map is whole.map and part.window_xywh == whole.window_xywh
 
 
-@given(st.floats(0, 500), st.floats(0, 500), st.floats(20, 900), st.integers(1, 500), st.integers(1, 500))
-def test_the_grid_covers_the_image_and_begins_nearby(y, x, side, height, width):
-    centres = regions.search_grid(np.array([y, x]), side, (height, width, 3))
-    distances = np.linalg.norm(centres - (y, x), axis=1)
-    assert (np.diff(distances) >= 0).all()
-    corners = np.array([(0, 0), (0, width), (height, 0), (height, width), (height / 2, width / 3)], float)
-    nearest = np.abs(corners[:, None] - centres).max(axis=2).min(axis=1)
-    assert (nearest <= regions.GRID_STEP * side / 2 + 1e-9).all()
+SIDES = st.floats(20, 900)
 
 
-def test_a_tiny_region_does_not_make_millions_of_centres():
-    assert len(regions.search_grid(np.zeros(2), 1e-3, (1080, 1920))) == regions.GRID_MOST**2
+@given(st.floats(0, 1), st.floats(0, 1), SIDES, st.integers(1, 500), st.integers(1, 500))
+def test_the_places_cover_the_image_and_begin_nearby(y, x, side, height, width):
+    """With the target's own region: every point of the image is in one; none is beyond what that needs."""
+    position = np.array([y * height, x * width])
+    places = regions.places_around(position, side, (height, width, 3))
+    distances = np.linalg.norm(places - position, axis=1)
+    assert (np.diff(distances) >= 0).all() and (distances > 0).all()
+    every, shape = np.vstack([position, places]), np.array([height, width])
+    points = np.random.default_rng(0).random((50, 2)) * shape
+    reach = np.abs(points[:, None] - every).max(axis=2).min(axis=1)
+    assert (reach <= side / 2 + 1e-9).all()
+    moved = (places != position) & (shape >= side)
+    assert (places >= np.minimum(position, side / 2) - 1e-9)[moved].all()
+    assert (places <= np.maximum(position, shape - side / 2) + 1e-9)[moved].all()
+
+
+@given(st.floats(0, 500), st.floats(0, 500), SIDES, st.integers(1, 500), st.integers(1, 500))
+def test_no_place_is_looked_at_twice(y, x, side, height, width):
+    places = regions.places_around(np.array([y, x]), side, (height, width, 3))
+    assert len(np.unique(places, axis=0)) == len(places)
+
+
+def test_the_first_eight_places_are_a_ring_around_the_target():
+    """Far from the edges: three quarters of a side away, those along the axes first."""
+    places = (regions.places_around(np.array([500.0, 500]), 100, (1000, 1000, 3))[:8] - 500) / 75
+    assert sorted(map(tuple, places[:4])) == [(-1, 0), (0, -1), (0, 1), (1, 0)]
+    assert sorted(map(tuple, places[4:])) == [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+
+
+def test_an_image_within_the_region_has_no_other_places():
+    places = regions.places_around(np.array([40.0, 60.0]), 130, (80, 120, 3))
+    assert places.shape == (0, 2) and len(regions.next_places(places, 3, 4)) == 0
+
+
+def test_a_tiny_region_does_not_make_millions_of_places():
+    assert len(regions.places_around(np.full(2, 500.0), 1e-3, (1080, 1920))) == (2 * regions.GRID_MOST + 1) ** 2 - 1
 
 
 @given(st.integers(1, 40), st.integers(1, 5))
-def test_every_centre_has_its_turn(n, looks):
+def test_every_place_has_its_turn(n, looks):
     frames = -(-n // looks)
-    seen = np.concatenate([regions.next_centres(np.arange(n), frame, looks) for frame in range(1, frames + 1)])
+    seen = np.concatenate([regions.next_places(np.arange(n), frame, looks) for frame in range(frames)])
     assert set(seen.tolist()) == set(range(n))
 
 

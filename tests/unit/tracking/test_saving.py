@@ -174,6 +174,8 @@ def array(name, values_of):
         (numbers(phase=None), "target 0: phase is None"),
         (numbers(is_calm=1), "target 0: is_calm is 1"),
         (numbers(lost_frames=-1), "lost_frames is out of range"),
+        (numbers(doubtful_frames=-1), "doubtful_frames is out of range"),
+        (numbers(doubtful_frames=PARAMS.doubtful_frames + 1), "doubtful_frames is out of range"),
         (numbers(base_area=1.0), "base_area is out of range"),
         (numbers("memory", count=999), "memory: count is out of range"),
         (numbers("memory", initial=2), "memory: initial is out of range"),

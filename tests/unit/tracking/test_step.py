@@ -15,7 +15,7 @@ import pytest
 from ebmtrack.data.crops import CropMap
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.regions import search_regions
+from ebmtrack.tracking.regions import region_left, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
 from ebmtrack.tracking.step import TrackResult, answer, locate, track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
@@ -53,6 +53,7 @@ class Run:
         self.engine.show(*maps)
         looks = self.params.inner_looks
         ((self.state, result),) = track_frame(self.engine, [self.state], [self.picture], looks)
+        assert not self.engine.shown
         return result
 
 
@@ -221,18 +222,18 @@ def test_a_box_of_the_region_becomes_the_targets(shift, y, x):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_the_set_up_says_whether_the_way_back_is_late(late):
-    region = search_regions(Run(half_pixel_late=late).state, IMAGE, 0, 16)[0]
+    region = search_region(Run(half_pixel_late=late).state, IMAGE, 0, 16)
     assert region.map.shift == (0.5 if late else 0.0)
 
 
 def test_the_search_region_follows_the_size():
     """Always six times the root of the area: of 100 x 40 pixels 379.5, of 25 x 16 pixels 120."""
     state = Run().state
-    assert search_regions(state, IMAGE, 0, 16)[0].window_xywh[2:] == (288, 288)
+    assert search_region(state, IMAGE, 0, 16).window_xywh[2:] == (288, 288)
     for box, side in (((100.0, 120.0, 50.0, 20.0), 379), ((100.0, 120.0, 12.5, 8.0), 120)):
         moved = answered(state, view((200.0, 300.0), 2.0), box)
         assert moved.scale == pytest.approx(6 * np.sqrt(moved.size_hw.prod()) / 288)
-        assert search_regions(moved, IMAGE, 0, 16)[0].window_xywh[2:] == (side, side)
+        assert search_region(moved, IMAGE, 0, 16).window_xywh[2:] == (side, side)
 
 
 def test_no_box_keeps_size_and_scale_and_takes_the_position():
@@ -247,13 +248,14 @@ def test_the_target_is_moved_to_the_box():
     assert state.position_yx.tolist() == [20 + 21.5, 12 + 15.5]
 
 
-# Looking around for what is lost. Of the image's nine places those nearest to (100, 110) are (66, 66) and (66, 200).
+# Looking around for what is lost. The region around (100, 110) has a side of 288: beside it the image has the three
+# places (100, 256), (256, 110) and (256, 256).
 
 
 def lost(**changes) -> Run:
-    """Return a target that was not found in the last frame."""
+    """Return a target that was not found in the last frame, in which two further places were looked at."""
     run = Run(**{"looks_around": 2, "update_every": 1} | changes)
-    run.frame(NOWHERE)
+    run.frame(NOWHERE, *[NOWHERE] * run.params.looks_around)
     return run
 
 
@@ -261,14 +263,12 @@ def test_frames_without_the_target_are_counted_until_it_is_found():
     run, counts, regions = Run(looks_around=2), [], []
     script = [
         [HERE],
-        [NOWHERE],
         [NOWHERE] * 3,
         [NOWHERE] * 3,
-        [HERE, NOWHERE, NOWHERE],
         [HERE],
-        [NOWHERE],
-        [UNCERTAIN, NOWHERE, NOWHERE],
-        [NOWHERE],
+        [UNCERTAIN],
+        [NOWHERE] * 3,
+        [UNCERTAIN],
         [NOWHERE, NOWHERE, HERE],
         [HERE],
     ]
@@ -276,8 +276,8 @@ def test_frames_without_the_target_are_counted_until_it_is_found():
         run.frame(*maps)
         counts.append(run.state.lost_frames)
         regions.append(len(run.engine.looks))
-    assert counts == [0, 1, 2, 3, 0, 0, 1, 0, 1, 0, 0]
-    assert regions == [1, 1, 3, 3, 3, 1, 1, 3, 1, 3, 1]
+    assert counts == [0, 1, 2, 0, 0, 1, 0, 0, 0]
+    assert regions == [1, 3, 3, 1, 1, 3, 1, 3, 1]
 
 
 def test_the_box_follows_a_weak_peak_and_the_target_stays_lost():
@@ -312,7 +312,7 @@ def test_weak_peaks_are_followed_for_a_few_frames_only():
     run = Run(looks_around=2, weak_score=0.1, weak_frames=3)
     run.frame(HERE)
     found = run.state
-    run.frame(NOWHERE)  # a weak peak of 0.2 in the middle
+    run.frame(*[NOWHERE] * 3)  # a weak peak of 0.2 in the middle
     weak, places = scores((9, 11, 0.15)), []
     run.engine.arrive = lambda boxes: boxes
     for _ in range(4):
@@ -322,7 +322,7 @@ def test_weak_peaks_are_followed_for_a_few_frames_only():
     assert places[2].tolist() == places[3].tolist() == found.position_yx.tolist()
     assert run.state.size_hw.tolist() == found.size_hw.tolist() and run.state.box_xywh == found.box_xywh
     assert run.state.lost_frames == 5 and run.state.scale == found.scale
-    run.frame(HERE, NOWHERE, NOWHERE)
+    run.frame(HERE)
     assert run.state.lost_frames == 0 and run.state.found_yx.tolist() == run.state.position_yx.tolist()
 
 
@@ -340,22 +340,29 @@ def test_without_looking_around_one_region_is_seen():
 
 
 def test_places_take_turns_while_the_target_is_lost():
-    run, seen = lost(), []
-    for _ in range(5):
-        seen += [tuple(region.map.centre_yx) for region in search_regions(run.state, IMAGE, 0, 16)[1:]]
+    """Two of three in each frame, from the first one without the target on."""
+    run, seen = Run(looks_around=2), []
+    for _ in range(3):
+        seen += [tuple(region.map.centre_yx) for region in regions_around(run.state, IMAGE)]
         run.frame(*[NOWHERE] * 3)
-    assert seen[:2] == [(66.5, 66.5), (66.5, 200.5)]
-    assert len(set(seen[:9])) == 9 and seen[9] == seen[0]
+    places = [(100.5, 256.5), (256.5, 110.5), (256.5, 256.5)]
+    assert seen == places * 2
+
+
+def test_a_target_that_a_jolt_has_moved_is_found_in_the_same_frame():
+    run = Run(looks_around=2)
+    result = run.frame(NOWHERE, NOWHERE, HERE)
+    assert result.found and run.state.lost_frames == 0 and run.state.position_yx == pytest.approx((256.5, 110.5))
 
 
 def test_what_is_found_by_looking_around_is_taken_but_not_learned():
-    """Seen best in the region around (66.5, 200.5), one cell below and two to the right of its middle."""
+    """Seen best in the region around (100.5, 256.5), one cell below and two to the right of its middle."""
     run = lost()
     result = run.frame(scores((4, 4, 0.1)), scores((9, 9, 0.5)), scores((10, 11, 0.7)))
     assert result.found and (result.verdict, result.score) == ("uncertain", pytest.approx(0.7))
-    assert run.state.position_yx == pytest.approx((66.5 + 16, 200.5 + 32))
-    assert result.box_xywh == pytest.approx((232.5 - 17.5, 82.5 - 31.5, 36, 64))
-    assert result.search_xywh == (57, -77, 288, 288) and result.score_map.argmax() == 10 * 19 + 11
+    assert run.state.position_yx == pytest.approx((100.5 + 16, 256.5 + 32))
+    assert result.box_xywh == pytest.approx((288.5 - 17.5, 116.5 - 31.5, 36, 64))
+    assert result.search_xywh == (113, -43, 288, 288) and result.score_map.argmax() == 10 * 19 + 11
     assert run.engine.stored == {} and run.engine.learned == []
     assert run.frame(HERE).verdict == "normal"
     assert len(run.engine.stored) == len(run.engine.learned) == 1
@@ -381,9 +388,81 @@ def test_what_is_not_clear_elsewhere_leaves_the_target_lost(elsewhere):
 def test_what_is_in_the_usual_region_needs_no_looking_around():
     """Seen there, however poorly, it is not given up for what looks better elsewhere, and it is learned."""
     run = lost()
-    assert run.frame(scores((9, 9, 0.3)), HERE, HERE).verdict == "normal"
+    assert run.frame(scores((9, 9, 0.3))).verdict == "normal"
     assert run.state.position_yx == pytest.approx((100.5, 110.5))
     assert len(run.engine.stored) == len(run.engine.learned) == 1
+
+
+# Doubt: what looking around has found may be another one, so the region at (100, 110) is looked at for a while, too.
+
+
+def taken(**changes) -> Run:
+    """Return a target that was just found around (100, 256), one cell below and two to the right of it."""
+    run = lost(**{"doubtful_frames": 3} | changes)
+    run.frame(NOWHERE, NOWHERE, scores((10, 11, 0.7)))
+    return run
+
+
+ELSEWHERE = (100.5 + 16, 256.5 + 32)
+
+
+def test_a_doubtful_target_is_not_learned_and_the_place_before_is_looked_at():
+    run, seen = taken(), []
+    for maps in ([HERE, NOWHERE], [HARD, NOWHERE], [HERE, scores((9, 9, 0.39))], [HERE], [HERE]):
+        result = run.frame(*maps)
+        seen.append((result.verdict, len(run.engine.looks), len(run.engine.stored), run.state.doubtful_frames))
+    learned_later = [("normal", 1, 1, 0), ("normal", 1, 2, 0)]
+    assert seen == [("uncertain", 2, 0, 2), ("uncertain", 2, 0, 1), ("uncertain", 2, 0, 0), *learned_later]
+
+
+def test_the_place_before_is_kept_until_the_doubt_is_over():
+    run = taken()
+    assert run.state.position_yx == pytest.approx(ELSEWHERE)
+    for _ in range(3):
+        assert run.state.found_yx.tolist() == [100, 110] and run.state.found_hw.tolist() == [64, 36]
+        run.frame(HERE, NOWHERE)
+    assert run.state.found_yx.tolist() == run.state.position_yx.tolist()
+
+
+def test_the_place_before_is_seen_at_the_scale_of_before():
+    state = taken().state
+    (before,) = region_left(state.move(state.position_yx, 2 * state.size_hw), IMAGE)
+    assert before.map.centre_yx.tolist() == [100.5, 110.5] and before.map.scale == 1.0
+    assert region_left(lost(doubtful_frames=3).state, IMAGE) == []
+
+
+@pytest.mark.parametrize("here", [NOWHERE, scores((9, 9, 0.6)), HARD], ids=["nothing", "less", "hard"])
+def test_a_covered_target_is_found_again_where_it_was(here):
+    """Its size is that of before; nothing of the other one was learned, and now learning goes on."""
+    run = taken()
+    run.state = run.state.move(run.state.position_yx, np.array([30.0, 40.0]))
+    result = run.frame(here, scores((9, 10, 0.9)), *[NOWHERE] * (2 * (here is NOWHERE)))
+    assert result.found and result.verdict == "uncertain" and result.box_xywh[2:] == (36, 64)
+    assert run.state.position_yx == pytest.approx((100.5, 110.5 + 16)) and run.state.doubtful_frames == 0
+    assert run.state.found_yx.tolist() == run.state.position_yx.tolist() and run.engine.stored == {}
+    assert run.frame(HERE).verdict == "normal" and len(run.engine.stored) == 1
+
+
+@pytest.mark.parametrize(
+    "before", [scores((9, 9, 0.59)), HARD_AND_CLEAR, UNCERTAIN], ids=["less than here", "two of them", "doubt"]
+)
+def test_what_is_not_as_clear_where_the_target_was_does_not_bring_it_back(before):
+    run = taken()
+    assert run.frame(scores((9, 9, 0.6)), before).found
+    assert run.state.position_yx[1] > 250 and run.state.doubtful_frames == 2
+
+
+def test_a_doubtful_target_that_is_lost_goes_back_in_the_end():
+    run = taken(weak_score=0.1, weak_frames=1)
+    for _ in range(2):
+        run.frame(*[NOWHERE] * 4)
+    assert run.state.position_yx.tolist() == [100, 110] and run.state.size_hw.tolist() == [64, 36]
+
+
+def test_without_doubt_what_is_found_elsewhere_is_the_target():
+    run = taken(doubtful_frames=0)
+    assert run.state.found_yx == pytest.approx(ELSEWHERE)
+    assert run.frame(HERE).verdict == "normal" and len(run.engine.looks) == 1
 
 
 # Inner looks.
