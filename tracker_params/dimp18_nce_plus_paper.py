@@ -25,6 +25,7 @@ def parameters() -> TrackerParams:
         energy_adaptation=0.0,
         aspect_scale=0.0,
         looks_around=0,
+        clear_score=TrackerParams().clear_score,
         doubtful_frames=0,
         interval_scale=TrackerParams().interval_scale,  # not calibrated
         lost_logit=None,

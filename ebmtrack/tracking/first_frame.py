@@ -74,7 +74,7 @@ def start_target(
         scale=scale,
         box_xywh=tuple(box_xywh.tolist()),
         lost_frames=0,
-        doubtful_frames=0,
+        doubt=0,
         found_yx=position_yx,
         found_hw=size_hw,
         is_calm=False,

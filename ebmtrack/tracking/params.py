@@ -60,7 +60,7 @@ class TrackerParams:
     softmax_scores: bool = False  # PrDiMP
     not_found_threshold: float = 0.25
     weak_score: float = 0.0  # if above 0: the box of a target that is not found goes to a peak of at least this score
-    weak_frames: int = 4  # for so many frames in a row; then it goes back to where the target was last found
+    weak_frames: int = 4  # for so many frames in a row; then back to where the target was last surely found
     distractor_threshold: float = 0.8
     hard_negative_threshold: float = 0.5
     neighbourhood_scale: float = 2.2
@@ -68,7 +68,7 @@ class TrackerParams:
     between_cells: bool = False  # a peak is placed between cells, by parabolas through it and its neighbours
     inside_frac: float = 0.2  # of the target that stays inside the image
     looks_around: int = 0  # more search regions in a frame in which the target is not found; see regions.py
-    clear_score: float = 0.4  # least classifier score there for a target to be found
+    clear_score: float = 0.4  # least classifier score for a target to be found there, or where it was before
     doubtful_frames: int = 0  # frames after that in which it is not learned and may be found where it was before
     # refinement
     candidates: int = 10  # the unperturbed box and nine random ones

@@ -7,7 +7,8 @@ the whole region, which sees in time what comes near.
 A frame in which the target is not found gets `looks_around` more regions at once. They take turns over the image, the
 nearest places first: what a jolt of the camera has moved, or what leaves the image and returns elsewhere, is not in the
 region around its last place. What is found there must be seen clearly (`clear_score`). It may be something else while
-the target is covered, so for `doubtful_frames` it is not learned, and the place before is looked at, too.
+the target is covered, so for `doubtful_frames` it is not learned, and the place before is looked at, too. (A target
+that leaps again and again within that time is not learned at all.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CALM_SCORE = 2.0  # times the threshold below which a target is not found
 CALM_MOTION = 1.5  # cells in the last frame
 CALM_SIDE = 0.5  # of the inner part: longest side of the box
 GRID_STEP = 0.75  # of a search region's side: distance of neighbouring places in which a lost target is looked for
+THIN = 0.2  # of a search region's side: a strip at the image's edge for which there is no place of its own
 GRID_MOST = 64  # places in each direction, for tiny regions
 
 
@@ -43,9 +45,9 @@ def search_region(state: TargetState, image: np.ndarray, inner_looks: int, strid
     return crop_inner(region, stride) if can_use_inner_crop(state, inner_looks) else region
 
 
-def region_left(state: TargetState, image: np.ndarray) -> list[Region]:
+def region_before(state: TargetState, image: np.ndarray) -> list[Region]:
     """Return the region around the place that looking around has taken the target from, while that is in doubt."""
-    if not state.doubtful_frames:
+    if not state.doubt:
         return []
     return [cut_region(image, state.found_yx, state.at_found.scale, state.params)]
 
@@ -148,7 +150,8 @@ def places_around(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) 
     """Return centres (n, 2), as y, x, of regions that cover an image with the one around a position, nearest first.
 
     They lie on a grid around the position with steps of three quarters of a region's side, at most 64 in each
-    direction. The outermost ones are moved inwards, so that their regions end with the image.
+    direction. The outermost ones are moved inwards, so that their regions end with the image; strips of up to a fifth
+    of a side at its edge are left out.
 
     Args:
         position_yx: the target's last position, whose own region is left out.
@@ -164,11 +167,10 @@ def places_around(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) 
 
 
 def _steps(centre: float, side: float, extent: int) -> np.ndarray:
-    """Return the coordinates of regions that cover an image from 0 to `extent` along an axis, one of them `centre`."""
+    """Return the coordinates of regions along an axis of an image from 0 to `extent`, one of them `centre`."""
     step = GRID_STEP * side
-    before, after = (
-        min(GRID_MOST, max(0, math.ceil((distance - side / 2) / step))) for distance in (centre, extent - centre)
-    )
+    strips = (distance - side / 2 - THIN * side for distance in (centre, extent - centre))
+    before, after = (min(GRID_MOST, max(0, math.ceil(strip / step))) for strip in strips)
     steps = centre + step * np.arange(-before, after + 1)
     return np.clip(steps, min(centre, side / 2), max(centre, extent - side / 2))
 

@@ -28,7 +28,7 @@ from ebmtrack.tracking.state import TargetState
 
 FORMAT_VERSION = 2
 ABOUT = "about"  # the entry with the JSON
-NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "doubtful_frames", "is_calm")
+NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "doubt", "is_calm")
 VECTORS = ("log_excess_hw", "excess_yx", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
 # parameters that may differ: they move no box of a later frame
 FREE = ("seed", "weights", "interval_samples", "interval_temperature", "interval_scale", "lost_logit")
@@ -296,7 +296,7 @@ def _check_values(
         "phase": facts["phase"] >= 0,
         "frame": facts["frame"] >= 1,
         "lost_frames": 0 <= facts["lost_frames"] < facts["frame"],
-        "doubtful_frames": 0 <= facts["doubtful_frames"] <= params.doubtful_frames,
+        "doubt": 0 <= facts["doubt"] <= params.doubtful_frames,
         "random: position": 0 <= facts["random"]["position"] <= len(arrays["random"]),
         "memory: initial": memory["initial"] == expected["memory"]["initial"],
         "memory: count": memory["initial"] <= count <= len(weights),

@@ -64,8 +64,8 @@ class TargetState:
     scale: image pixels per pixel of the search region.
     box_xywh: the same box as the user sees it.
     lost_frames: number of frames since the target was last found.
-    doubtful_frames: number of frames in which the target, which looking around has found, may still turn out to be
-        where it was before.
+    doubt: number of frames for which the target, which looking around has found, may still turn out to be where it was
+        before.
     found_yx, found_hw: its position and size when it was last found without that doubt.
     is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
     whole: the features of the last whole look at the first search region.
@@ -87,7 +87,7 @@ class TargetState:
     scale: float
     box_xywh: tuple[float, float, float, float]
     lost_frames: int
-    doubtful_frames: int
+    doubt: int
     found_yx: np.ndarray
     found_hw: np.ndarray
     is_calm: bool

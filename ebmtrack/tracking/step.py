@@ -7,7 +7,7 @@ boxes) -> climbed boxes -> new states -> learning -> results.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.localize import Localization, localize
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes
-from ebmtrack.tracking.regions import is_calm, look_at, region_left, regions_around, search_region
-from ebmtrack.tracking.state import Proposal, TargetState, View, centred_box
+from ebmtrack.tracking.regions import is_calm, look_at, region_before, regions_around, search_region
+from ebmtrack.tracking.state import Proposal, Region, TargetState, View, centred_box
 from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability, student_reach
 
 
@@ -70,6 +70,26 @@ class TrackResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class Seen:
+    """The views of a target in a frame.
+
+    own: the region around its last position.
+    before: the region around the place that looking around has taken it from, while that is in doubt.
+    around: further regions, which count if it is in none of these.
+    """
+
+    own: View
+    before: View | None = None
+    around: tuple[View, ...] = ()
+
+    def is_lost(self, state: TargetState, stride: int) -> bool:
+        """Return whether the target is neither in its own region nor clearly where it was before."""
+        if judge(state, self.own, stride).verdict != "not_found":
+            return False
+        return self.before is None or not is_clear(judge(state.at_found, self.before, stride), state.params)
+
+
+@dataclasses.dataclass(frozen=True)
 class Located:
     """A target after localisation: its state, moved to the score's peak, the view that was judged, the judgement."""
 
@@ -117,21 +137,8 @@ def track_frame(
     if not states:
         return []
     stride = engine.info.stride
-    regions = [
-        [search_region(state, image, inner_looks, stride), *region_left(state, image)]
-        for state, image in zip(states, images, strict=True)
-    ]
-    mark("crop")
-    views = look_at(engine, states, regions, mark)
-    left = [some.pop() if len(some) > 1 else None for some in views]
-    lost = [k for k, state in enumerate(states) if judge(state, views[k][0], stride).verdict == "not_found"]
-    around = [regions_around(states[k], images[k]) for k in lost]
-    for k, further in zip(lost, look_at(engine, [states[k] for k in lost], around, mark)):
-        views[k] += further
-    located = [
-        locate(state, some, image.shape, stride, before)
-        for state, some, image, before in zip(states, views, images, left)
-    ]
+    seen = look_for(engine, states, images, inner_looks, mark)
+    located = [locate(state, one, image.shape, stride) for state, one, image in zip(states, seen, images)]
     mark("score and localisation")
     answers = answer_together(engine, located, mark)
     sure = [(one, state) for one, state in zip(located, answers) if one.is_sure]
@@ -148,49 +155,85 @@ def track_frame(
     ]
 
 
-def locate(
-    state: TargetState, views: Sequence[View], shape: tuple[int, ...], stride: int, left: View | None = None
-) -> Located:
+def look_for(
+    engine: Engine, states: Sequence[TargetState], images: Sequence[np.ndarray], inner_looks: int, mark: Mark
+) -> list[Seen]:
+    """Return what is seen of each target in its next frame; arguments as in `track_frame`.
+
+    The regions around the last positions go through the network together; then the whole regions of targets that an
+    inner look has not found; then further regions for those that are still not found.
+    """
+    stride = engine.info.stride
+    pairs = list(zip(states, images, strict=True))
+    regions = [
+        [search_region(state, image, inner_looks, stride), *region_before(state, image)] for state, image in pairs
+    ]
+    mark("crop")
+    seen = [Seen(*views) for views in look_at(engine, states, regions, mark)]
+
+    def look_again(lost: list[int], further: list[list[Region]]) -> Iterator[tuple[int, list[View]]]:
+        if lost:
+            mark("crop")
+        return zip(lost, look_at(engine, [states[k] for k in lost], further, mark))
+
+    lost = [k for k, one in enumerate(seen) if one.own.region.is_inner and one.is_lost(states[k], stride)]
+    for k, (view,) in look_again(lost, [[search_region(*pairs[k], 0, stride)] for k in lost]):
+        seen[k] = dataclasses.replace(seen[k], own=view)
+    lost = [k for k, one in enumerate(seen) if one.is_lost(states[k], stride)]
+    for k, views in look_again(lost, [regions_around(*pairs[k]) for k in lost]):
+        seen[k] = dataclasses.replace(seen[k], around=tuple(views))
+    return seen
+
+
+def locate(state: TargetState, seen: Seen, shape: tuple[int, ...], stride: int) -> Located:
     """Say where the target is and how sure that is, and move it there.
 
     Args:
         state: the target after the last frame.
-        views: of the region around the last position, and of others that count if the target is not in that one.
+        seen: the views of the frame.
         shape: the image's (height, width, 3).
         stride: crop pixels per cell.
-        left: of the place that looking around has taken the target from, while that is in doubt.
     """
-    one = choose(state, views, stride, left)
-    whole = state.whole if views[0].region.is_inner else views[0].features
-    lost_frames = 0 if one.is_found else state.lost_frames + 1
-    state = dataclasses.replace(one.state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
-    if state.params.weak_score > 0 and lost_frames == state.params.weak_frames + 1:  # away from what was followed
-        state = state.at_found
-    one = dataclasses.replace(one, state=state)
+    whole = state.whole if seen.own.region.is_inner else seen.own.features
+    state, view, found = choose(state, seen, stride)
+    lost_frames = state.lost_frames + 1 if found.verdict == "not_found" else 0
+    state = dataclasses.replace(state, frame=state.frame + 1, whole=whole, proposals=(), lost_frames=lost_frames)
+    follows = state.params.weak_score > 0 or state.doubt > 0
+    if follows and lost_frames == state.params.weak_frames + 1:  # away from what was followed
+        state = dataclasses.replace(state.at_found, doubt=0)
+    one = Located(state, view, found)
     if not one.is_followed:
         return one
-    crop_map = one.view.region.map
-    position = crop_map.centre_yx + one.found.displacement_yx * (stride * crop_map.scale)
-    return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=clamp_inside(position, state, shape)))
+    position = clamp_inside(place_of(view, found, stride), state, shape)
+    return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=position))
 
 
-def choose(state: TargetState, views: Sequence[View], stride: int, left: View | None) -> Located:
-    """Return the view that counts and its judgement; arguments as in `locate`.
+def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, View, Localization]:
+    """Return the view of a frame that counts, its judgement, and the state with the doubt that is left.
 
     A target that looking around has found may be another one, and the right one covered. So for `doubtful_frames` it is
-    not learned, and goes back to the place that it was taken from if a target is seen as clearly there.
+    not learned, and goes back to the place that it was taken from if a target is seen as clearly there, and not the
+    same one.
     """
-    view, found = views[0], judge(state, views[0], stride)
+    view, found = seen.own, judge(state, seen.own, stride)
+    if seen.before is not None:
+        there = judge(state.at_found, seen.before, stride)
+        apart = np.abs(place_of(seen.before, there, stride) - place_of(view, found, stride)) > state.size_hw / 2
+        is_other = found.verdict == "not_found" or apart.any()
+        if is_other and is_clear(there, state.params) and there.score >= found.score:
+            return dataclasses.replace(state.at_found, doubt=0), seen.before, there._replace(verdict="uncertain")
     if found.verdict == "not_found":
-        view, found = take_clear_view(state, views, found, stride)
-    doubtful = max(state.doubtful_frames - 1, 0) if view is views[0] else state.params.doubtful_frames
-    if left is not None:
-        there = judge(state.at_found, left, stride)
-        if is_clear(there, state.params) and there.score >= found.score:
-            state, view, found, doubtful = state.at_found, left, there, 0
-        if found.verdict != "not_found":
-            found = found._replace(verdict="uncertain")
-    return Located(dataclasses.replace(state, doubtful_frames=doubtful), view, found)
+        view, found = take_clear_view(state, seen, found, stride)
+        if view is not seen.own:
+            state = dataclasses.replace(state, doubt=state.params.doubtful_frames)
+    elif state.doubt:
+        state, found = dataclasses.replace(state, doubt=state.doubt - 1), found._replace(verdict="uncertain")
+    return state, view, found
+
+
+def place_of(view: View, found: Localization, stride: int) -> np.ndarray:
+    """Return the image position (y, x) of a view's peak."""
+    return view.region.map.centre_yx + found.displacement_yx * (stride * view.region.map.scale)
 
 
 def judge(state: TargetState, view: View, stride: int) -> Localization:
@@ -202,30 +245,28 @@ def judge(state: TargetState, view: View, stride: int) -> Localization:
     return found._replace(displacement_yx=found.displacement_yx / finer)
 
 
-def take_clear_view(
-    state: TargetState, views: Sequence[View], found: Localization, stride: int
-) -> tuple[View, Localization]:
-    """Return the further view that shows the target best, if one shows it clearly, else the first one.
+def take_clear_view(state: TargetState, seen: Seen, found: Localization, stride: int) -> tuple[View, Localization]:
+    """Return the further view that shows the target best, if one does so clearly, else that of its own region.
 
     Args:
         state: the target after the last frame.
-        views: all views of the frame.
-        found: the judgement of the first one.
+        seen: the views of the frame.
+        found: the judgement of the own region's.
         stride: crop pixels per cell.
 
     Returns:
         The view and its judgement. A further view has the verdict "uncertain", so that the frame is not learned.
     """
-    judged = [(view, judge(state, view, stride)) for view in views[1:]]
+    judged = [(view, judge(state, view, stride)) for view in seen.around]
     clear = [(view, there) for view, there in judged if is_clear(there, state.params)]
     if not clear:
-        return views[0], found
+        return seen.own, found
     view, best = max(clear, key=lambda one: one[1].score)
     return view, best._replace(verdict="uncertain")
 
 
 def is_clear(found: Localization, params: TrackerParams) -> bool:
-    """Return whether a target is seen clearly enough to be taken where it is not expected."""
+    """Return whether a target is seen clearly enough to be taken where it was not in the last frame."""
     return found.verdict == "normal" and found.score >= params.clear_score
 
 
@@ -286,7 +327,7 @@ def learn(engine: Engine, state: TargetState, one: Located) -> None:
 
 def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     """Return the state that the next frame begins with."""
-    if one.is_found and not state.doubtful_frames:
+    if one.is_found and not state.doubt:
         state = dataclasses.replace(state, found_yx=state.position_yx, found_hw=state.size_hw)
     return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 

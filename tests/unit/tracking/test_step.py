@@ -15,9 +15,9 @@ import pytest
 from ebmtrack.data.crops import CropMap
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams
-from ebmtrack.tracking.regions import region_left, regions_around, search_region
+from ebmtrack.tracking.regions import region_before, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
-from ebmtrack.tracking.step import TrackResult, answer, locate, track_frame
+from ebmtrack.tracking.step import Seen, TrackResult, answer, locate, track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 
 PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
@@ -157,7 +157,7 @@ def test_the_highest_score_moves_the_target_but_a_fifth_of_it_stays_inside(peak,
 
 
 def test_a_displacement_is_in_cells_of_the_region_and_counts_from_its_centre():
-    located = locate(Run().state, [view((200.0, 150.0), 1.5, scores((7, 10, 0.9)))], IMAGE.shape, 16)
+    located = locate(Run().state, Seen(view((200.0, 150.0), 1.5, scores((7, 10, 0.9)))), IMAGE.shape, 16)
     assert located.state.position_yx == pytest.approx((200 - 2 * 24, 150 + 24))
 
 
@@ -195,7 +195,7 @@ def test_in_the_middle_the_same_rivals_leave_doubt():
 def test_the_last_position_is_measured_in_cells_of_the_region():
     """At a scale of 2 a cell is 32 pixels: 256 pixels to the left are 8 cells, where the left rival is. At 16 cells
     both would be far."""
-    located = locate(Run().state, [view((100.0, 110.0 + 256.0), 2.0, RIVALS)], IMAGE.shape, 16)
+    located = locate(Run().state, Seen(view((100.0, 110.0 + 256.0), 2.0, RIVALS)), IMAGE.shape, 16)
     assert located.found.verdict == "hard_negative" and located.found.displacement_yx.tolist() == [0, -8]
 
 
@@ -205,7 +205,7 @@ def test_the_neighbourhood_of_a_peak_has_the_targets_size():
         (scores((9, 9, 0.9), (9, 12, 0.6)), "hard_negative"),
         (scores((9, 9, 0.9), (12, 9, 0.6)), "normal"),
     ):
-        assert locate(Run().state, [view(maps=maps)], IMAGE.shape, 16).found.verdict == verdict
+        assert locate(Run().state, Seen(view(maps=maps)), IMAGE.shape, 16).found.verdict == verdict
 
 
 # The way back from the search region.
@@ -410,7 +410,7 @@ def test_a_doubtful_target_is_not_learned_and_the_place_before_is_looked_at():
     run, seen = taken(), []
     for maps in ([HERE, NOWHERE], [HARD, NOWHERE], [HERE, scores((9, 9, 0.39))], [HERE], [HERE]):
         result = run.frame(*maps)
-        seen.append((result.verdict, len(run.engine.looks), len(run.engine.stored), run.state.doubtful_frames))
+        seen.append((result.verdict, len(run.engine.looks), len(run.engine.stored), run.state.doubt))
     learned_later = [("normal", 1, 1, 0), ("normal", 1, 2, 0)]
     assert seen == [("uncertain", 2, 0, 2), ("uncertain", 2, 0, 1), ("uncertain", 2, 0, 0), *learned_later]
 
@@ -426,9 +426,9 @@ def test_the_place_before_is_kept_until_the_doubt_is_over():
 
 def test_the_place_before_is_seen_at_the_scale_of_before():
     state = taken().state
-    (before,) = region_left(state.move(state.position_yx, 2 * state.size_hw), IMAGE)
+    (before,) = region_before(state.move(state.position_yx, 2 * state.size_hw), IMAGE)
     assert before.map.centre_yx.tolist() == [100.5, 110.5] and before.map.scale == 1.0
-    assert region_left(lost(doubtful_frames=3).state, IMAGE) == []
+    assert region_before(lost(doubtful_frames=3).state, IMAGE) == []
 
 
 @pytest.mark.parametrize("here", [NOWHERE, scores((9, 9, 0.6)), HARD], ids=["nothing", "less", "hard"])
@@ -436,9 +436,9 @@ def test_a_covered_target_is_found_again_where_it_was(here):
     """Its size is that of before; nothing of the other one was learned, and now learning goes on."""
     run = taken()
     run.state = run.state.move(run.state.position_yx, np.array([30.0, 40.0]))
-    result = run.frame(here, scores((9, 10, 0.9)), *[NOWHERE] * (2 * (here is NOWHERE)))
+    result = run.frame(here, scores((9, 10, 0.9)))
     assert result.found and result.verdict == "uncertain" and result.box_xywh[2:] == (36, 64)
-    assert run.state.position_yx == pytest.approx((100.5, 110.5 + 16)) and run.state.doubtful_frames == 0
+    assert run.state.position_yx == pytest.approx((100.5, 110.5 + 16)) and run.state.doubt == 0
     assert run.state.found_yx.tolist() == run.state.position_yx.tolist() and run.engine.stored == {}
     assert run.frame(HERE).verdict == "normal" and len(run.engine.stored) == 1
 
@@ -449,14 +449,76 @@ def test_a_covered_target_is_found_again_where_it_was(here):
 def test_what_is_not_as_clear_where_the_target_was_does_not_bring_it_back(before):
     run = taken()
     assert run.frame(scores((9, 9, 0.6)), before).found
-    assert run.state.position_yx[1] > 250 and run.state.doubtful_frames == 2
+    assert run.state.position_yx[1] > 250 and run.state.doubt == 2
 
 
-def test_a_doubtful_target_that_is_lost_goes_back_in_the_end():
-    run = taken(weak_score=0.1, weak_frames=1)
+@pytest.mark.parametrize("weak_score", [0.0, 0.1])
+def test_a_doubtful_target_that_is_lost_goes_back_in_the_end(weak_score):
+    run = taken(weak_score=weak_score, weak_frames=1)
     for _ in range(2):
         run.frame(*[NOWHERE] * 4)
     assert run.state.position_yx.tolist() == [100, 110] and run.state.size_hw.tolist() == [64, 36]
+    assert run.state.doubt == 0 and run.frame(HERE).verdict == "normal"
+
+
+def test_frames_without_the_target_do_not_end_the_doubt():
+    run = taken()
+    run.frame(*[NOWHERE] * 4)
+    assert run.state.doubt == 3
+    run.frame(HERE, NOWHERE)
+    assert run.state.doubt == 2
+    run.frame(NOWHERE, NOWHERE, NOWHERE, HERE)  # elsewhere once more
+    assert run.state.doubt == 3 and run.state.found_yx.tolist() == [100, 110]
+
+
+def test_the_same_object_in_both_regions_does_not_clear_itself():
+    """It stands between both places, at x = 190.5: 32 from the middle of its own region and 80 from that of before."""
+    run = taken(doubtful_frames=4)
+    run.state = dataclasses.replace(run.state, position_yx=np.array([100.0, 222.0]))
+    for score in (0.85, 0.86, 0.84):
+        result = run.frame(scores((9, 7, 0.85)), scores((9, 14, score)))
+        run.state = dataclasses.replace(run.state, position_yx=np.array([100.0, 222.0]))
+        assert result.verdict == "uncertain" and run.state.found_yx.tolist() == [100, 110]
+    assert run.state.doubt == 1
+    run.frame(scores((9, 7, 0.2)), scores((9, 14, 0.7)))  # not found, where the other region shows it clearly
+    assert run.state.found_yx == pytest.approx((100.5, 190.5)) and run.state.doubt == 0
+    other = taken()
+    other.state = dataclasses.replace(other.state, position_yx=np.array([100.0, 222.0]))
+    other.frame(scores((9, 7, 0.85)), scores((9, 12, 0.86)))  # 34 pixels further left, beyond half of the width of 36
+    assert other.state.found_yx == pytest.approx((100.5, 158.5))
+
+
+def test_a_peak_of_the_clear_score_itself_will_do():
+    run = lost(clear_score=0.375)
+    assert run.frame(NOWHERE, NOWHERE, scores((9, 9, 0.375))).found
+    assert lost(clear_score=0.375).frame(NOWHERE, NOWHERE, scores((9, 9, 0.37))).verdict == "not_found"
+
+
+def test_regions_around_have_the_scale_of_the_target():
+    """Twice as large: the region's side is 576, and an image of 1,000 pixels has places a side of 432 apart."""
+    state = Run(looks_around=8).state
+    large = state.move(np.array([500.0, 500.0]), 2 * state.size_hw)
+    regions = regions_around(large, np.zeros((1000, 1000, 3), np.uint8))
+    assert {region.window_xywh[2] for region in regions} == {576} and len(regions) == 8
+    assert {abs(float(region.map.centre_yx[0]) - 500.5) for region in regions} == {0.0, 212.0}
+
+
+def test_each_target_is_looked_for_in_its_own_image():
+    """A calm one, a lost one and a doubtful one, in images of their own: as each of them alone."""
+    picture = np.random.default_rng(0).integers(0, 256, (420, 500, 3), dtype=np.uint8)
+    pictures = [picture, picture[:400, :400] // 2, picture[::-1]]
+    changes = {"looks_around": 2, "doubtful_frames": 3}
+    runs = [Run(**changes), lost(**changes), taken()]
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        engine, states = ScriptedEngine(), [runs[k].state for k in order]
+        firsts = {0: [NOWHERE], 1: [NOWHERE], 2: [HERE, NOWHERE]}
+        engine.show(*[each for k in order for each in firsts[k]], *[NOWHERE] * 4)
+        track_frame(engine, states, [pictures[k] for k in order], 0)
+        cut = [region_before(runs[2].state, pictures[2])[0].patch]
+        cut += [region.patch for k in order if k < 2 for region in regions_around(runs[k].state, pictures[k])]
+        place = sum(len(firsts[k]) for k in order[: order.index(2)]) + 1
+        seen = [engine.looks[place].patch, *(look.patch for look in engine.looks[-4:])]
+        assert all(np.array_equal(a, b) for a, b in zip(seen, cut, strict=True))
 
 
 def test_without_doubt_what_is_found_elsewhere_is_the_target():
@@ -480,6 +542,19 @@ def test_inner_looks_follow_a_whole_one_and_only_whole_ones_are_referred_to():
     assert [any(one is seen for seen in maps) for one in referred] == [True] * 7
     whole = [0, 0, 2, 2, 2, 5, 5]
     assert all(one is maps[k] for one, k in zip(referred, whole))
+
+
+def test_a_target_that_an_inner_look_misses_is_looked_for_in_its_whole_region_first():
+    run = Run(inner_looks=4, looks_around=2)
+    run.frame(HERE)
+    whole = scores((9, 16, 0.7))
+    result = run.frame(NOWHERE, whole)
+    assert run.engine.inner == [True, False] and run.state.whole is whole
+    assert result.verdict == "normal" and run.state.position_yx == pytest.approx((100.5, 110.5 + 7 * 16))
+    run = Run(inner_looks=4, looks_around=2)
+    run.frame(HERE)
+    run.frame(*[NOWHERE] * 4)
+    assert run.engine.inner == [True, False, False, False] and run.state.lost_frames == 1
 
 
 def test_only_the_usual_region_is_referred_to_by_inner_looks():
