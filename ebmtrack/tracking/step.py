@@ -28,7 +28,8 @@ class TrackResult:
     box_xywh: the target's box in image pixels. If the target was not found it is the last one, or, with `weak_score`,
         that at a weak peak of the scores.
     score: the highest classifier score.
-    verdict: "normal", "hard_negative", "uncertain" or "not_found".
+    verdict: "normal", "hard_negative", "uncertain" or "not_found". What looking around has found is uncertain for some
+        frames (`doubtful_frames`).
     search_xywh: the search region in the image.
     score_map: (h, w) classifier scores over the search region.
     density: of the box's sides, if the target was found and the set-up asks for it (`interval_samples`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -79,6 +80,22 @@ def test_a_memory_that_grew_for_the_views_of_the_first_frame_is_read_again(engin
     tracker.save_state(tmp_path / "state")
     other.load_state(tmp_path / "state")
     assert other.update(frame(2)).box_xywh == tracker.update(frame(2)).box_xywh
+
+
+def test_a_doubt_is_kept(engines, tmp_path):
+    """The place before is looked at as well after loading, so that boxes and verdicts are the same."""
+    several = MultiTracker(engines["onnx"], PARAMS)
+    target = several.add(frame(0), BOX, 3)
+    state = several._states[target]
+    several._states[target] = dataclasses.replace(state.move(state.position_yx + 3, state.size_hw), doubt=5)
+    several.save_state(tmp_path / "state")
+    again = MultiTracker(engines["onnx"], PARAMS)
+    again.load_state(tmp_path / "state")
+    assert again._states[target].doubt == 5
+    for number in (1, 2):
+        (expected,), (result,) = (some.update(frame(number)).values() for some in (several, again))
+        assert result.verdict == "uncertain" and result.box_xywh == expected.box_xywh
+        assert again._states[target].doubt == 5 - number
 
 
 def test_another_process_goes_on_to_the_bit(engines, tmp_path):
