@@ -170,7 +170,7 @@ def look_for(
         [search_region(state, image, inner_looks, stride), *region_before(state, image)] for state, image in pairs
     ]
     mark("crop")
-    seen = [Seen(*views) for views in look_at(engine, states, regions, mark)]
+    seen = [Seen(own, before[0] if before else None) for own, *before in look_at(engine, states, regions, mark)]
 
     def look_again(lost: list[int], further: list[list[Region]]) -> Iterator[tuple[int, list[View]]]:
         if lost:
