@@ -213,8 +213,8 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
     """Return the view of a frame that counts, its judgement, and the state with the doubt that is left.
 
     A target that looking around has found may be another one, and the right one covered. So for `doubtful_frames` it is
-    not learned, and goes back to the place that it was taken from if a target is seen as clearly there, and not the
-    same one.
+    not learned, and goes back to the place that it was taken from if a target is seen as clearly there; but not if both
+    regions show the same object.
     """
     view, found = seen.own, judge(state, seen.own, stride)
     if seen.before is not None:
