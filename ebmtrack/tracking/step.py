@@ -75,17 +75,19 @@ class Seen:
     """The views of a target in a frame.
 
     own: the region around its last position.
+    found: the judgement of that view.
     before: the region around the place that looking around has taken it from, while that is in doubt.
     around: further regions, which count if it is in none of these.
     """
 
     own: View
+    found: Localization
     before: View | None = None
     around: tuple[View, ...] = ()
 
     def is_lost(self, state: TargetState, stride: int) -> bool:
         """Return whether the target is neither in its own region nor clearly where it was before."""
-        if judge(state, self.own, stride).verdict != "not_found":
+        if self.found.verdict != "not_found":
             return False
         return self.before is None or not is_clear(judge(state.at_found, self.before, stride), state.params)
 
@@ -170,7 +172,8 @@ def look_for(
         [search_region(state, image, inner_looks, stride), *region_before(state, image)] for state, image in pairs
     ]
     mark("crop")
-    seen = [Seen(own, before[0] if before else None) for own, *before in look_at(engine, states, regions, mark)]
+    looked = zip(states, look_at(engine, states, regions, mark))
+    seen = [Seen(own, judge(state, own, stride), before[0] if before else None) for state, (own, *before) in looked]
 
     def look_again(lost: list[int], further: list[list[Region]]) -> Iterator[tuple[int, list[View]]]:
         if lost:
@@ -179,7 +182,7 @@ def look_for(
 
     lost = [k for k, one in enumerate(seen) if one.own.region.is_inner and one.is_lost(states[k], stride)]
     for k, (view,) in look_again(lost, [[search_region(*pairs[k], 0, stride)] for k in lost]):
-        seen[k] = dataclasses.replace(seen[k], own=view)
+        seen[k] = dataclasses.replace(seen[k], own=view, found=judge(states[k], view, stride))
     lost = [k for k, one in enumerate(seen) if one.is_lost(states[k], stride)]
     for k, views in look_again(lost, [regions_around(*pairs[k]) for k in lost]):
         seen[k] = dataclasses.replace(seen[k], around=tuple(views))
@@ -216,7 +219,7 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
     not learned, and goes back to the place that it was taken from if a target is seen as clearly there; but not if both
     regions show the same object.
     """
-    view, found = seen.own, judge(state, seen.own, stride)
+    view, found = seen.own, seen.found
     if seen.before is not None:
         there = judge(state.at_found, seen.before, stride)
         apart = np.abs(place_of(seen.before, there, stride) - place_of(view, found, stride)) > state.size_hw / 2
@@ -224,7 +227,7 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
         if is_other and is_clear(there, state.params) and there.score >= found.score:
             return dataclasses.replace(state.at_found, doubt=0), seen.before, there._replace(verdict="uncertain")
     if found.verdict == "not_found":
-        view, found = take_clear_view(state, seen, found, stride)
+        view, found = take_clear_view(state, seen, stride)
         if view is not seen.own:
             state = dataclasses.replace(state, doubt=state.params.doubtful_frames)
     elif state.doubt:
@@ -246,13 +249,12 @@ def judge(state: TargetState, view: View, stride: int) -> Localization:
     return found._replace(displacement_yx=found.displacement_yx / finer)
 
 
-def take_clear_view(state: TargetState, seen: Seen, found: Localization, stride: int) -> tuple[View, Localization]:
+def take_clear_view(state: TargetState, seen: Seen, stride: int) -> tuple[View, Localization]:
     """Return the further view that shows the target best, if one does so clearly, else that of its own region.
 
     Args:
         state: the target after the last frame.
         seen: the views of the frame.
-        found: the judgement of the own region's.
         stride: crop pixels per cell.
 
     Returns:
@@ -261,7 +263,7 @@ def take_clear_view(state: TargetState, seen: Seen, found: Localization, stride:
     judged = [(view, judge(state, view, stride)) for view in seen.around]
     clear = [(view, there) for view, there in judged if is_clear(there, state.params)]
     if not clear:
-        return seen.own, found
+        return seen.own, seen.found
     view, best = max(clear, key=lambda one: one[1].score)
     return view, best._replace(verdict="uncertain")
 

@@ -17,7 +17,7 @@ from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.regions import region_before, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
-from ebmtrack.tracking.step import Seen, TrackResult, answer, locate, track_frame
+from ebmtrack.tracking.step import Located, Seen, TrackResult, answer, judge, locate, track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 
 PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
@@ -67,6 +67,12 @@ def answered(state: TargetState, seen: View, box: tuple[float, ...] | None = Non
     """Return the state after a box was found in a view."""
     average = None if box is None else np.array(box, np.float32)
     return answer(state, Proposal(seen, np.zeros((10, 4), np.float32)), average)
+
+
+def located(seen: View) -> Located:
+    """Return where a target is after a view of its own region."""
+    state = Run().state
+    return locate(state, Seen(seen, judge(state, seen, 16)), IMAGE.shape, 16)
 
 
 # Learning.
@@ -157,8 +163,8 @@ def test_the_highest_score_moves_the_target_but_a_fifth_of_it_stays_inside(peak,
 
 
 def test_a_displacement_is_in_cells_of_the_region_and_counts_from_its_centre():
-    located = locate(Run().state, Seen(view((200.0, 150.0), 1.5, scores((7, 10, 0.9)))), IMAGE.shape, 16)
-    assert located.state.position_yx == pytest.approx((200 - 2 * 24, 150 + 24))
+    one = located(view((200.0, 150.0), 1.5, scores((7, 10, 0.9))))
+    assert one.state.position_yx == pytest.approx((200 - 2 * 24, 150 + 24))
 
 
 def test_a_target_that_is_not_found_stays():
@@ -195,8 +201,8 @@ def test_in_the_middle_the_same_rivals_leave_doubt():
 def test_the_last_position_is_measured_in_cells_of_the_region():
     """At a scale of 2 a cell is 32 pixels: 256 pixels to the left are 8 cells, where the left rival is. At 16 cells
     both would be far."""
-    located = locate(Run().state, Seen(view((100.0, 110.0 + 256.0), 2.0, RIVALS)), IMAGE.shape, 16)
-    assert located.found.verdict == "hard_negative" and located.found.displacement_yx.tolist() == [0, -8]
+    one = located(view((100.0, 110.0 + 256.0), 2.0, RIVALS))
+    assert one.found.verdict == "hard_negative" and one.found.displacement_yx.tolist() == [0, -8]
 
 
 def test_the_neighbourhood_of_a_peak_has_the_targets_size():
@@ -205,7 +211,7 @@ def test_the_neighbourhood_of_a_peak_has_the_targets_size():
         (scores((9, 9, 0.9), (9, 12, 0.6)), "hard_negative"),
         (scores((9, 9, 0.9), (12, 9, 0.6)), "normal"),
     ):
-        assert locate(Run().state, Seen(view(maps=maps)), IMAGE.shape, 16).found.verdict == verdict
+        assert located(view(maps=maps)).found.verdict == verdict
 
 
 # The way back from the search region.
