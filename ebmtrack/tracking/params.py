@@ -60,7 +60,7 @@ class TrackerParams:
     softmax_scores: bool = False  # PrDiMP
     not_found_threshold: float = 0.25
     weak_score: float = 0.0  # if above 0: the box of a target that is not found goes to a peak of at least this score
-    weak_frames: int = 4  # for so many frames in a row; then back to where the target was last surely found
+    weak_frames: int = 4  # in a row; then back to where it was last surely found, as from a doubtful place in any case
     distractor_threshold: float = 0.8
     hard_negative_threshold: float = 0.5
     neighbourhood_scale: float = 2.2

@@ -28,7 +28,7 @@ CALM_SCORE = 2.0  # times the threshold below which a target is not found
 CALM_MOTION = 1.5  # cells in the last frame
 CALM_SIDE = 0.5  # of the inner part: longest side of the box
 GRID_STEP = 0.75  # of a search region's side: distance of neighbouring places in which a lost target is looked for
-THIN = 0.2  # of a search region's side: a strip at the image's edge for which there is no place of its own
+THIN = 0.1  # of a search region's side: a strip at the image's edge for which there is no place of its own
 GRID_MOST = 64  # places in each direction, for tiny regions
 
 
@@ -150,8 +150,8 @@ def places_around(position_yx: np.ndarray, side: float, shape: tuple[int, ...]) 
     """Return centres (n, 2), as y, x, of regions that cover an image with the one around a position, nearest first.
 
     They lie on a grid around the position with steps of three quarters of a region's side, at most 64 in each
-    direction. The outermost ones are moved inwards, so that their regions end with the image; strips of up to a fifth
-    of a side at its edge are left out.
+    direction. The outermost ones are moved, so that their regions end with the image. A strip of up to a tenth of a
+    side beside the target's own region, half a target or less, is left out.
 
     Args:
         position_yx: the target's last position, whose own region is left out.
@@ -172,7 +172,11 @@ def _steps(centre: float, side: float, extent: int) -> np.ndarray:
     strips = (distance - side / 2 - THIN * side for distance in (centre, extent - centre))
     before, after = (min(GRID_MOST, max(0, math.ceil(strip / step))) for strip in strips)
     steps = centre + step * np.arange(-before, after + 1)
-    return np.clip(steps, min(centre, side / 2), max(centre, extent - side / 2))
+    if 0 < before < GRID_MOST:
+        steps[0] = side / 2
+    if 0 < after < GRID_MOST:
+        steps[-1] = extent - side / 2
+    return steps
 
 
 def next_places(places: np.ndarray, lost_frames: int, looks: int) -> np.ndarray:

@@ -77,7 +77,7 @@ class Seen:
     own: the region around its last position.
     found: the judgement of that view.
     before: the region around the place that looking around has taken it from, while that is in doubt.
-    around: further regions, which count if it is in none of these.
+    around: further regions, which count if it is not in the first and not clearly in the second.
     """
 
     own: View
@@ -164,7 +164,7 @@ def look_for(
     """Return what is seen of each target in its next frame; arguments as in `track_frame`.
 
     The regions around the last positions go through the network together; then the whole regions of targets that an
-    inner look has not found; then further regions for those that are still not found.
+    inner look has not found; then further regions for those that are neither found nor clear where they were before.
     """
     stride = engine.info.stride
     pairs = list(zip(states, images, strict=True))
@@ -222,8 +222,8 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
     view, found = seen.own, seen.found
     if seen.before is not None:
         there = judge(state.at_found, seen.before, stride)
-        apart = np.abs(place_of(seen.before, there, stride) - place_of(view, found, stride)) > state.size_hw / 2
-        is_other = found.verdict == "not_found" or apart.any()
+        apart = np.abs(place_of(seen.before, there, stride) - place_of(view, found, stride))
+        is_other = (apart > np.minimum(state.size_hw, state.found_hw) / 2).any()
         if is_other and is_clear(there, state.params) and there.score >= found.score:
             return dataclasses.replace(state.at_found, doubt=0), seen.before, there._replace(verdict="uncertain")
     if found.verdict == "not_found":

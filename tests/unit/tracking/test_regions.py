@@ -99,8 +99,8 @@ SIDES = st.floats(20, 900)
 
 @given(st.floats(0, 1), st.floats(0, 1), SIDES, st.integers(1, 500), st.integers(1, 500))
 def test_the_places_cover_the_image_and_begin_nearby(y, x, side, height, width):
-    """With the target's own region: every point of the image is in one, but for strips of a fifth of its side at the
-    edge. No place is beyond what that needs, or nearer than this fifth."""
+    """With the target's own region: every point of the image is in one, but for strips of a tenth of its side at the
+    edge. No place is beyond what that needs, or nearer than this tenth."""
     position = np.array([y * height, x * width])
     places = regions.places_around(position, side, (height, width, 3))
     distances = np.linalg.norm(places - position, axis=1)

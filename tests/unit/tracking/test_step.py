@@ -17,7 +17,7 @@ from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.regions import region_before, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
-from ebmtrack.tracking.step import Located, Seen, TrackResult, answer, judge, locate, track_frame
+from ebmtrack.tracking.step import Located, Seen, TrackResult, answer, choose, judge, locate, track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 
 PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
@@ -486,12 +486,27 @@ def test_the_same_object_in_both_regions_does_not_clear_itself():
         run.state = dataclasses.replace(run.state, position_yx=np.array([100.0, 222.0]))
         assert result.verdict == "uncertain" and run.state.found_yx.tolist() == [100, 110]
     assert run.state.doubt == 1
-    run.frame(scores((9, 7, 0.2)), scores((9, 14, 0.7)))  # not found, where the other region shows it clearly
-    assert run.state.found_yx == pytest.approx((100.5, 190.5)) and run.state.doubt == 0
+    run.frame(scores((9, 7, 0.2)), scores((9, 14, 0.7)))  # not found in its own region, clear in the other
+    assert run.state.found_yx.tolist() == [100, 110] and run.state.doubt == 1
     other = taken()
     other.state = dataclasses.replace(other.state, position_yx=np.array([100.0, 222.0]))
     other.frame(scores((9, 7, 0.85)), scores((9, 12, 0.86)))  # 34 pixels further left, beyond half of the width of 36
     assert other.state.found_yx == pytest.approx((100.5, 158.5))
+
+
+@pytest.mark.parametrize("factor, column, apart", [(0.25, 15, 6), (4.0, 16, 22)])
+def test_objects_are_the_same_within_half_of_the_smaller_size(factor, column, apart):
+    """The sizes across are 36 where the target was and 9 or 144 where it is now."""
+    state = taken().state
+    state = state.move(np.array([100.5, 200.5]), factor * state.found_hw)
+    here = view((100.5, 200.5), factor, scores((9, 9, 0.8)))
+    before = view((100.5, 110.5), 1.0, scores((9, column, 0.9)))
+    assert 110.5 + 16 * (column - 9) - 200.5 == apart
+    after, chosen, _ = choose(state, Seen(here, judge(state, here, 16), before), 16)
+    assert chosen is before and after.doubt == 0
+    same = view((100.5, 110.5 - apart), 1.0, scores((9, column, 0.9)))
+    after, chosen, _ = choose(state, Seen(here, judge(state, here, 16), same), 16)
+    assert chosen is here and after.doubt == 2
 
 
 def test_a_peak_of_the_clear_score_itself_will_do():
@@ -561,6 +576,19 @@ def test_a_target_that_an_inner_look_misses_is_looked_for_in_its_whole_region_fi
     run.frame(HERE)
     run.frame(*[NOWHERE] * 4)
     assert run.engine.inner == [True, False, False, False] and run.state.lost_frames == 1
+
+
+def test_the_whole_region_of_the_target_that_was_missed_is_looked_at():
+    """Two calm targets in images of their own; an inner look misses the second."""
+    picture = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    runs = [Run(picture=one, inner_looks=4) for one in (picture, picture[::-1])]
+    for run in runs:
+        run.frame(HERE)
+    engine = ScriptedEngine().show(HERE, NOWHERE, HERE)
+    states = [run.state for run in runs]
+    track_frame(engine, states, [run.picture for run in runs], 4)
+    assert engine.inner == [True, True, False]
+    assert np.array_equal(engine.looks[-1].patch, search_region(states[1], runs[1].picture, 0, 16).patch)
 
 
 def test_only_the_usual_region_is_referred_to_by_inner_looks():
