@@ -17,6 +17,7 @@ import numpy as np
 
 from ebmtrack._version import __version__
 from ebmtrack.device import is_cpu, pick_devices
+from ebmtrack.engines.onnx_files import independent_of_folder
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
@@ -210,7 +211,7 @@ def _job(
     found = open_dataset(dataset, root)
     names = found.select(chosen.sequences, chosen.allow_missing)
     check_names(names)
-    weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
+    weights = independent_of_folder(chosen.weights)
     factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)

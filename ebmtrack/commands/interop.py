@@ -91,7 +91,8 @@ class Vot:
         params: Tracker set-up.
         workspace: The workspace's folder.
         name: The tracker's name there (ebmtrack_PARAMS by default).
-        weights: Network weights (.safetensors), or the folder of an exported network, instead of those of the set-up.
+        weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
+            with ebmtrack, instead of those of the set-up.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
     """
 
@@ -99,7 +100,7 @@ class Vot:
     params: str = DEFAULT_SET_UP
     workspace: Path = Path(".")
     name: str | None = None
-    weights: Path | None = None
+    weights: str | None = None
     device: str = "auto"
 
     def run(self) -> None:

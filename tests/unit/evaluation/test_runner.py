@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.device import pick_devices
-from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.foreign import find_results
 from ebmtrack.evaluation.results import read_result
@@ -417,3 +417,15 @@ def test_the_engine_that_is_asked_for_runs_and_is_written_down(engine: str, kind
     assert factory.describe("dimp18_nce_plus")["engine"] == engine
     tracker: Any = factory("dimp18_nce_plus", "cpu")
     assert type(tracker.engine).__name__ == kind
+
+
+def test_a_network_that_ships_is_given_by_its_name(root: Path, tmp_path: Path) -> None:
+    """As `track` takes it; a path is absolute."""
+    job = evaluate._job(["lite_nce_plus"], "folder", root, _with_weights("ebm_lite"), ("cpu",), 1, None)
+    assert job.factory == evaluate.ParamsFactory("ebm_lite", device="cpu")
+    with pytest.raises(CheckpointError, match=f"^{Path('nowhere/x.safetensors').absolute()}: no such file"):
+        evaluate._job(["lite_nce_plus"], "folder", root, _with_weights("nowhere/x.safetensors"), ("cpu",), 1, None)
+
+
+def _with_weights(weights: str) -> evaluate.EvaluateOptions:
+    return evaluate.EvaluateOptions(weights=weights, device="cpu")
