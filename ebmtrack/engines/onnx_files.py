@@ -106,7 +106,9 @@ def independent_of_folder(weights: str | os.PathLike | None) -> str | None:
     """Return weights as other folders find them: the name of a network that ships stays, a path becomes absolute."""
     if weights is None:
         return None
-    ships = any((Path(packaged.__file__).parent / f"{weights}{end}").exists() for end in (".safetensors", FOLDER_SUFFIX))
+    ships = any(
+        (Path(packaged.__file__).parent / f"{weights}{end}").exists() for end in (".safetensors", FOLDER_SUFFIX)
+    )
     is_there = Path(weights).is_file() or is_exported(weights)
     return str(weights) if ships and not is_there else str(Path(weights).absolute())
 

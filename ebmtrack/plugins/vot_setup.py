@@ -25,7 +25,11 @@ MASKS = (
 
 
 def init(
-    params: str, workspace: Path, name: str | None = None, weights: str | os.PathLike | None = None, device: str = "auto"
+    params: str,
+    workspace: Path,
+    name: str | None = None,
+    weights: str | os.PathLike | None = None,
+    device: str = "auto",
 ) -> str:
     """Add or replace our entry in `workspace`/trackers.ini, keep the others, and say what was done and what comes next.
 

@@ -357,6 +357,50 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
     assert [line.split(",")[0] for line in out.read_text().splitlines()[1:]] == ["26", "27", "28", "29", "30"]
 
 
+class Interrupted(Drifter):
+    """A Drifter whose user presses Ctrl-C in a frame, forward or backward."""
+
+    def __init__(self, frame: int, forward: bool):
+        super().__init__()
+        self.frame, self.forward = frame, forward
+
+    def __deepcopy__(self, memo):
+        return Interrupted(self.frame, self.forward)
+
+    def update(self, image):
+        if int(image[0, 0, 0]) == self.frame and (self.first < self.frame) == self.forward:
+            raise KeyboardInterrupt
+        return super().update(image)
+
+
+@pytest.mark.parametrize("forward, last", [(True, 11), (False, 30)])
+def test_ctrl_c_between_key_frames_keeps_what_was_tracked(folder, tmp_path, capsys, forward, last):
+    """Of the unfinished stretch the forward track is kept, joined with the backward one as far as that has come."""
+    boxes = [f"{frame}:{','.join(map(str, true_box(frame)))}" for frame in (4, 30)]
+    out, video = tmp_path / "b.csv", tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        track_video(folder, lambda: Interrupted(12, forward), init=boxes, boxes=out, save=video)
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == sorted({*range(4, last + 1), 30})
+    assert all(float(row[2]) == true_box(int(row[0]))[0] for row in rows)
+    printed = capsys.readouterr().out
+    assert f"interrupted; kept what was tracked: {len(rows)} frames" in printed and ", 0.0 frames/s" not in printed
+    assert open_frames(video).length == len(rows)
+
+
+def test_targets_and_frames_are_counted_whatever_the_ids(folder, tmp_path, capsys):
+    """A target with the number 2 is one target, and an interrupt of its track is told."""
+    first = ",".join(map(str, true_box(20)))
+    result = track_video(folder, Drifter, init=f"2@20:{first}", boxes=tmp_path / "b.csv")
+    assert capsys.readouterr().out.startswith("20 frames, ") and result.boxes_xywh[0] == true_box(20)
+    both = [f"2@20:{first}", f"5@30:{first}"]
+    track_video(folder, Drifter, init=both, boxes=tmp_path / "b.csv", max_frames=12)
+    assert "\n2 targets, 12 frames, " in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        track_video(folder, lambda: Interrupted(22, True), init=f"2@20:{first}", boxes=tmp_path / "b.csv")
+    assert "interrupted; kept what was tracked: 2 frames" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["b.csv", "b.coco.json", "b.yolo"])
 def test_a_damaged_key_frame_is_named_whatever_is_written(tmp_path, name):
     for number in range(6):
