@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -25,6 +26,7 @@ from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, 
 from ebmtrack.files import as_json
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
+from ebmtrack.videos.folder import left_out
 
 if TYPE_CHECKING:
     from ebmtrack.tracking.params import TrackerParams
@@ -106,7 +108,7 @@ class EvaluateOptions:
             workers, and cores // workers beside a GPU.
         batch: Sequences that each worker tracks at once through one network, for GPUs; frames/s are then those of a
             shared device.
-        device: auto, cpu, openvino, cuda or cuda:0,cuda:1.
+        device: auto, cpu, openvino, mps, cuda or cuda:0,cuda:1.
         precision: Of the network: auto, float32 or bfloat16.
         engine: auto, torch or onnx.
         out: Folder of results; what is finished there is not run again.
@@ -210,6 +212,8 @@ def _job(
     """Return the tasks, with what is written into the markers of their results."""
     found = open_dataset(dataset, root)
     names = found.select(chosen.sequences, chosen.allow_missing)
+    for line in left_out(found.root) if found.name == "folder" and not chosen.sequences else ():
+        warnings.warn(line, stacklevel=3)
     check_names(names)
     weights = independent_of_folder(chosen.weights)
     factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)

@@ -10,6 +10,7 @@ import pytest
 from ebmtrack.commands import main as cli
 from ebmtrack.data.pool import held_back_files, held_back_material, open_training_folder
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.videos.folder import left_out
 from ebmtrack.videos.source import Source
 from ebmtrack.videos.synthetic import SyntheticSource
 from tests.support.trees import coco_content, coco_tree, got10k_tree, save_cutout, save_image
@@ -199,3 +200,20 @@ def test_a_sequence_may_have_the_name_of_a_kind(tmp_path: Path) -> None:
 def test_a_kind_that_is_not_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="kind of training data 'vidoe'; did you mean 'video'"):
         open_training_folder(mixed_folder(tmp_path), kinds=("vidoe",))
+
+
+def test_pictures_without_labels_are_left_out_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misnamed file of labels, beside own sequences; not the pictures of other kinds, nor those of a sequence."""
+    coco_tree(mixed_folder(tmp_path) / "coco")
+    (tmp_path / "cat" / "groundtruth.txt").rename(tmp_path / "cat" / "groundtruth.csv")
+    line = f"{tmp_path / 'cat'}: has pictures but no labels"
+    with pytest.warns(UserWarning, match=line) as caught:
+        assert len(open_training_folder(tmp_path, "all")["video"]) == len(CLIPS) - 1
+    assert len(caught) == 1
+    open_training_folder(tmp_path, "validation")  # without a second line
+    for what in ("pool", "folder"):
+        assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
+        assert f"incomplete  {line}" in capsys.readouterr().out
+    (tmp_path / "dog" / "img").mkdir()
+    save_image(tmp_path / "dog" / "img" / "1.jpg")
+    assert left_out(tmp_path / "dog") == []

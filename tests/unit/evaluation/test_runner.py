@@ -343,7 +343,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_devices("cuda") == ("cuda:2",)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_devices("auto") == ("cpu",)
-    with pytest.raises(ConfigError, match="no GPU"):
+    with pytest.raises(ConfigError, match="has no device 'cuda'"):
         pick_devices("cuda")
 
 
@@ -429,3 +429,12 @@ def test_a_network_that_ships_is_given_by_its_name(root: Path, tmp_path: Path) -
 
 def _with_weights(weights: str) -> evaluate.EvaluateOptions:
     return evaluate.EvaluateOptions(weights=weights, device="cpu")
+
+
+def test_pictures_without_labels_are_left_out_with_a_line(tmp_path: Path) -> None:
+    """Unless sequences are named."""
+    root = make_sequences(tmp_path / "data", 2)
+    (root / "seq1" / "groundtruth_rect.txt").rename(root / "seq1" / "groundtruth.csv")
+    with pytest.warns(UserWarning, match=r"seq1: has pictures but no labels .*it is left out"):
+        assert run(root, tmp_path / "out")[0].complete
+    run(root, tmp_path / "out", sequences=["seq0"])  # a warning would be an error
