@@ -235,6 +235,18 @@ def test_several_targets_have_their_own_key_frames(folder):
     assert [(row.frame, row.id) for row in rows] == sorted((row.frame, row.id) for row in rows)
 
 
+def test_the_tracker_may_be_the_name_of_a_set_up(folder):
+    """What is neither a tracker of one target nor a set-up is refused with what to give."""
+    (row,) = track(folder, (10, 5, 8, 6), "lite_nce_plus", end=0)
+    assert (row.frame, row.box_xywh) == (0, (10, 5, 8, 6))
+    with pytest.raises(ConfigError, match="did you mean 'lite_nce_plus'"):
+        next(track(folder, (10, 5, 8, 6), "lite_nce_plas"))
+    with pytest.raises(
+        ConfigError, match="tracker is a Tracker or a set-up's name such as 'lite_nce_plus', not <class 'int'>"
+    ):
+        next(track(folder, (10, 5, 8, 6), 3))
+
+
 def test_images_in_a_list_have_key_frames_and_an_iterator_goes_forward_only():
     images = [np.full((40, 60, 3), number, np.uint8) for number in range(20)]
     rows = list(track(images, {10: true_box(10)}, Drifter(), direction="both"))
