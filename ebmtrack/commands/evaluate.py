@@ -38,7 +38,7 @@ class Evaluate:
         workers: Processes (one per GPU or core by default).
         threads: CPU threads of each worker.
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
-        device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
+        device: auto (all GPUs if there are any), cpu, openvino, mps, cuda or cuda:N.
         precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
         weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
@@ -144,7 +144,7 @@ class Stress:
         set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
         weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
             with ebmtrack, instead of those of the set-ups.
-        device: auto (a GPU if there is one), cpu, openvino, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, openvino, mps, cuda or cuda:N.
         seed: Seed of the changes and the trackers.
         out: Folder of trials, which are not run again, and of the page stress.html.
     """

@@ -93,7 +93,7 @@ class Vot:
         name: The tracker's name there (ebmtrack_PARAMS by default).
         weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
             with ebmtrack, instead of those of the set-up.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
     """
 
     action: Positional[Literal["init"]]

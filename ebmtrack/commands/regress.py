@@ -39,7 +39,7 @@ class Regress:
         weights: The network to evaluate or predict with (that in --out by default).
         probability: Probability of the interval that predict prints.
         seed: Seed of split, weights and noise.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         restart: Start afresh even if there is a checkpoint.
         set: Other changes of the settings, key=value, such as components=8 (see docs/regression.md).
     """

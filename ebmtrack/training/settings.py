@@ -23,7 +23,7 @@ class RunSettings:
         batch: sequences in a step of each process; `torchrun` with n processes makes steps of n times as many.
         workers: processes that read and cut the data.
         seed: of samples, weights and noise.
-        device: cpu, cuda, cuda:1, or auto (a GPU if there is one).
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         bfloat16: whether convolutions are computed in bfloat16.
         channels_last: memory format of the network.
         clip_norm: longest gradient; None for no limit.
@@ -49,7 +49,7 @@ class RunSettings:
     batch: int = 10
     workers: int = 1
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     bfloat16: bool = True
     channels_last: bool = True
     clip_norm: float | None = None
