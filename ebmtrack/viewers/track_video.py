@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,10 @@ from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_tex
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
-from ebmtrack.viewers.outputs import checked_outputs, file_stem
+from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
-from ebmtrack.viewers.selection import checked_key_frames, parse_key_frames
+from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
@@ -172,6 +173,7 @@ class _Job:
             return
         first = first_frame(frames, span)
         keys = keys or self._draw(OneFrame(first, frames, span.start), span)
+        _tell_of_overreach(keys, first)
         self._follow(stack, frames, span, first, [key.box_xywh for key in keys])
 
     def _follow(self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, starts: list[Box]) -> None:
@@ -209,6 +211,7 @@ class _Job:
         if within and first is None:
             raise ConfigError(f"{keys[0].place}, with a box of target {keys[0].id}, cannot be read")
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
+        _tell_of_overreach(keys, shape)
         stack.enter_context(
             _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))
         )
@@ -273,6 +276,13 @@ class _Job:
                 drawn = draw_results(image, by_frame[frame], self.result.fps)
                 if _is_ended(outputs, drawn, frames.moments_s[frame]):
                     return
+
+
+def _tell_of_overreach(keys: Sequence[KeyFrame], image: np.ndarray) -> None:
+    """Print a note for each given box that is partly outside of its picture."""
+    for key in keys:
+        if text := overreach(key.box_xywh, (image.shape[1], image.shape[0])):
+            print(f"note: {key.place}, target {key.id}: the box reaches {text}", file=sys.stderr)
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:
@@ -377,14 +387,21 @@ def _save_at_end(result: VideoTrack, boxes_path: Path | None, layout: str | None
 def _save_boxes(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
     """Write the results, if wanted and if there are some."""
     if boxes_path is not None and result.rows:
+        tell_of_writing(boxes_path)
         result.files += write_results(boxes_path, result.rows, info, layout)
 
 
 @contextmanager
 def _video(result: VideoTrack, writer: VideoWriter) -> Iterator[Callable[..., None]]:
     """Return a function that adds a frame to a video, which is finished however the block ends."""
+
+    def write(image: np.ndarray, moment_s: float) -> None:
+        if not writer.frames_written:
+            tell_of_writing(writer.path)
+        writer.write(image, moment_s)
+
     try:
-        yield writer.write
+        yield write
     finally:
         writer.close()
         if writer.frames_written:
