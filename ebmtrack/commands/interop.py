@@ -40,7 +40,7 @@ class ExportNetwork:
     """Write a trained network for ONNX Runtime, which tracks without torch, and print how far it is from PyTorch.
 
     Attributes:
-        weights: A .safetensors file or the name of a network that comes with ebmtrack.
+        weights: A .safetensors file or the name of a network that comes with ebmtrack (ebm18_small by default).
         out: Folder to write to; give it as --weights when tracking.
         precision: float32; float16 (half the size, arithmetic in float32); int8 (convolutions in 8 bits).
         calibration: Folder of sequences (pictures with groundtruth.txt) that int8 is calibrated on.

@@ -65,7 +65,7 @@ class Train:
 
         settings = settings_for(self.name, self._given_settings(), flatten(self.set))
         if self.show:
-            print(describe(settings))
+            print(describe(settings.explicit()))
             return
         if self.resume:
             check_resume(settings)

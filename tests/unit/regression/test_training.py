@@ -213,7 +213,7 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert cli.main(["regress", "train", *common, *more]) == 0
     assert "16 + 2 + 2 images" in capsys.readouterr().out
     assert cli.main(["regress", "eval", *common]) == 0
-    assert "| coverage_90 |" in capsys.readouterr().out
+    assert "| coverage_90 |" in (out := capsys.readouterr().out) and "note" not in out
     assert cli.main(["regress", "predict", str(tmp_path / "3.png"), "--out", str(tmp_path / "run")]) == 0
     assert "age " in (out := capsys.readouterr().out) and "(90 % interval" in out
     assert cli.main(["regress", "train"]) == 2 and "--csv" in capsys.readouterr().err
@@ -226,6 +226,25 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert "image_size must be at least 1, got 0" in capsys.readouterr().err
     assert cli.main(["regress", "train", "--csv", str(tmp_path / "none.csv"), "--method", "mdm"]) == 2
     assert "did you mean 'mdn'" in capsys.readouterr().err
+
+
+def test_eval_takes_the_seed_of_the_training(tmp_path, capsys):
+    """Another one would test on training images; a file that does not say its seed is evaluated with a note."""
+    settings = dataclasses.replace(TINY, out=tmp_path, method="gaussian", seed=3)
+    train_regression(settings, drawn())
+    argv = ["regress", "eval", "--source", "drawn-age", "--out", str(tmp_path), "--size", "16", "--device", "cpu"]
+    seeds = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebmtrack.regression.training.open_examples", lambda s: seeds.append(s.seed) or drawn())
+        assert cli.main(argv) == cli.main([*argv, "--seed", "3"]) == 0 and "note" not in capsys.readouterr().out
+        for other in (["--seed", "1"], ["--set", "seed=0"]):
+            assert cli.main([*argv, *other]) == 2
+            assert "was trained with seed 3, which chose its test images: leave --seed out" in capsys.readouterr().err
+        net = load_regression(tmp_path / "regression.safetensors")
+        for run in ({}, {"seed": "3"}):
+            save_regression(tmp_path / "regression.safetensors", net, run)
+            assert cli.main([*argv, "--seed", "1"]) == 0 and "does not say its seed" in capsys.readouterr().out
+    assert seeds == [3, 3, 1, 1]
 
 
 def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):

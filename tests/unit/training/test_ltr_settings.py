@@ -361,6 +361,16 @@ def test_a_file_opens_with_its_command(name, capsys):
     assert "steps=" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name, start", [("ebm18", "ebm18_small"), ("ebm18_small_boxes", "ebm18_small"), ("ebm18_small", "None")]
+)
+def test_show_names_the_network_that_training_begins_with(name, start, capsys):
+    """Of a run that begins with a new network there is none; one that is given stays."""
+    for words, expected in ([], start), (["--set", "start=mine.safetensors"], "mine.safetensors"):
+        assert cli.main(["train", name, "--show", *words]) == 0
+        assert f"\nstart={expected}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", list_runs())
 def test_settings_survive_show_and_set(name):
     """What --show prints is what --set takes, for the settings of every run."""
