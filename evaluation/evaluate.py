@@ -139,12 +139,11 @@ class EvaluateOptions:
     elsewhere: Callable[[Callable[[], int]], list[str]] | None = None
 
     def check(self) -> None:
-        """Raise ConfigError for counts that make no sense."""
-        if min(self.runs, self.batch) < 1 or (self.workers or 0) < 0 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(
-                f"runs {self.runs}, workers {self.workers}, threads {self.threads}, batch {self.batch}: at least one "
-                "run, thread and sequence at once, and no negative workers"
-            )
+        """Raise ConfigError for a count that makes no sense."""
+        for name, least in {"runs": 1, "workers": 0, "threads": 1, "batch": 1}.items():
+            count = getattr(self, name)
+            if count is not None and count < least:
+                raise ConfigError(f"--{name} {count}: give a number from {least} up")
 
 
 def evaluate(
@@ -276,7 +275,7 @@ class Progress:
         last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
         text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
         head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
-        print(f"{head}: {text}, {self._time_left()}", file=self.stream, flush=True)
+        print(f"{head}: {text} ({self._time_left()})", file=self.stream, flush=True)
 
     def _score(self, task: jobs.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)

@@ -24,6 +24,7 @@ from ebmtrack.videos.sequence import Sequence
 from ebmtrack.videos.source import Source, VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 from ebmtrack.videos.text import read_names
+from ebmtrack.words import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _check_rows(sequence: Sequence) -> Iterator[Finding]:
         empty = (sequence.boxes_xywh[:, 2:] == 0).any(axis=1) & ~negative
     counts = [(negative, "a negative size"), (empty, "a size of zero")]
     parts = [
-        f"{int(rows.sum())} row(s) with {what} (the first in line {int(rows.argmax()) + 1})"
+        f"{counted(int(rows.sum()), 'row')} with {what} (the first in line {int(rows.argmax()) + 1})"
         for rows, what in counts
         if rows.any()
     ]
@@ -185,7 +186,8 @@ def _check(title: str, source: Source, every_frame: bool) -> Iterator[Finding]:
         frames, visible = frames + len(is_visible), visible + int(is_visible.sum())
         if isinstance(source, VideoSource) and not is_visible.any():
             hidden.append(f"{source.dataset.root}, {source.target_name(index)}: visible in none of its frames")
-    yield Finding(f"{title}: {len(source)} targets, {frames} frames, the target visible in {visible}")
+    counts = f"{counted(len(source), 'target')}, {counted(frames, 'frame')}"
+    yield Finding(f"{title}: {counts}, the target visible in {visible}")
     for text in hidden:
         yield Finding(f"{text}, by its boxes and labels: correct these, or take it out", "damage")
     for fault in source.faults(every_frame):

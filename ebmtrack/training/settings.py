@@ -66,8 +66,9 @@ class RunSettings:
     resume: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.workers < 0:
-            raise ConfigError("steps and batch must be at least 1, and workers at least 0")
+        for name, least in {"steps": 1, "batch": 1, "workers": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("checkpoint_every", "validate_every", "track_every", "track_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; a number above that of the steps means never")

@@ -133,7 +133,7 @@ def test_damage_of_one_kind_hides_no_other(tmp_path: Path, capsys: pytest.Captur
     (coco_tree(mixed_folder(tmp_path) / "coco") / "annotations" / "instances_train2017.json").write_text("{")
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 faults" in out
+    assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 fault" in out
 
 
 @pytest.mark.parametrize("what", ["pool", "folder"])
@@ -147,7 +147,7 @@ def test_a_first_box_outside_of_its_frame_is_damage(
     assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "cat/00000001.jpg: the first box (300, 300, 10, 12) is outside of it, which is 40 x 30" in out
-    assert "1 faults" in out
+    assert "1 fault" in out
 
 
 def test_the_first_visible_frame_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +183,7 @@ def test_a_fault_in_an_own_clip_hides_no_other_kind(tmp_path: Path, capsys: pyte
         open_training_folder(tmp_path)
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "Keep one" in out and "stills: 1 targets" in out and "synthetic: 5 cut-outs" in out
+    assert "Keep one" in out and "stills: 1 target" in out and "synthetic: 5 cut-outs" in out
 
 
 def test_own_clips_beside_got10k_are_no_matter_without_video(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_progress_counts_what_was_done_before(root: Path, tmp_path: Path) -> Non
         (tmp_path / "folder" / "stub_001" / f"{name}.json").unlink()
     text = run(root, tmp_path, runs=2)[1]
     assert "6 of 8 are done already\n[7/8] stub run 1 seq1" in text and "[8/8]" in text
+    assert re.search(r"frames/s \(\d+ s left\)\n", text)
     assert "done already" not in run(root, tmp_path, runs=2)[1]
 
 
@@ -278,16 +280,17 @@ def test_missing_images_name_the_folder(root: Path, tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
     """Each is refused with the class of error that says whose fault it is."""
-    with pytest.raises(ConfigError, match="at least one run"):
-        run(root, tmp_path, runs=0)
+    for name, count, least in (("runs", 0, 1), ("batch", 0, 1), ("threads", -2, 1)):
+        with pytest.raises(ConfigError, match=f"^--{name} {count}: give a number from {least} up$"):
+            run(root, tmp_path, **{name: count})
+    with pytest.raises(ConfigError, match="^--workers -1: give a number from 0 up$"):
+        run(root, tmp_path, workers=-1)
     with pytest.raises(DatasetError, match="no sequence 'seq9'"):
         run(root, tmp_path, sequences=["seq9"])
     with pytest.raises(ConfigError, match="unknown data set"):
         evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
     with pytest.raises(ConfigError, match="unknown tracker set-up 'nothing'"):
         evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match="threads -2"):
-        run(root, tmp_path, threads=-2)
     (tmp_path / "a file").touch()
     with pytest.raises(ConfigError, match="a file: results cannot be written there"):
         run(root, tmp_path / "a file")

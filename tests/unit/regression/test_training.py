@@ -266,7 +266,7 @@ def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):
 def test_wrong_settings_are_refused_before_data_are_read():
     with pytest.raises(ConfigError, match="did you mean 'mdn'"):
         dataclasses.replace(TINY, method="mdm")
-    with pytest.raises(ConfigError, match="steps and batch must be at least 1"):
+    with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         dataclasses.replace(TINY, steps=0)
     with pytest.raises(ConfigError, match="validate_every must be at least 1"):
         dataclasses.replace(TINY, validate_every=0)

@@ -181,7 +181,7 @@ def test_a_video_that_ends_early_gives_what_it_has_and_says_how_much(tmp_path, c
         (lambda p: 97, "no camera number 97"),
         (lambda p: "98", "no camera number 98"),
         (lambda p: "/dev/video96", "no camera number 96"),
-        (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video can be had"),
+        (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video could be read"),
     ],
     ids=[
         "missing",
