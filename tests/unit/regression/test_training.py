@@ -33,7 +33,15 @@ from tests.unit.regression.test_examples import biwi_tree, picture, write_csv
 from tests.unit.regression.test_heads import IMAGES, generator, net_of
 
 TINY = RegressionSettings(
-    source="drawn-age", trunk="small", image_size=16, noise=16, steps=2, batch=4, checkpoint_every=10, validate_every=10
+    source="drawn-age",
+    trunk="small",
+    image_size=16,
+    noise=16,
+    steps=2,
+    batch=4,
+    checkpoint_every=10,
+    validate_every=10,
+    device="cpu",
 )
 
 
@@ -122,7 +130,9 @@ def test_the_papers_files_make_a_step_with_the_papers_settings(name, tmp_path):
     real_tree(name, tmp_path)
     usual = settings_for(name)
     assert {key: getattr(usual, key) for key in PAPERS[name]} == PAPERS[name] and usual.rate == 1e-3
-    settings = settings_for(name, {"out": tmp_path / "run", "data": tmp_path}, ["steps=1", "batch=4", "trunk=small"])
+    settings = settings_for(
+        name, {"out": tmp_path / "run", "data": tmp_path, "device": "cpu"}, ["steps=1", "batch=4", "trunk=small"]
+    )
     net = load_regression(train_named(name, settings))
     assert net.config.sigmas == usual.sigmas and net.config.shift == (0.0,) * net.config.dims
     assert net.config.step == usual.step or usual.step == 0
