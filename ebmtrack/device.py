@@ -12,6 +12,7 @@ from pathlib import Path
 from ebmtrack.errors import ConfigError
 
 KNOWN = "auto, cpu, mps, cuda or cuda:N"
+FORM = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 def pick_device(device: str = "auto") -> str:
@@ -32,9 +33,9 @@ def pick_device(device: str = "auto") -> str:
     if device == "openvino":
         raise ConfigError(f"openvino runs nothing but trackers of exported networks: use {KNOWN}")
     if match is None:
-        raise ConfigError(f"unknown device {str(device)!r}: use {KNOWN}, or, for exported networks, openvino")
+        raise _unknown(str(device), f"{KNOWN}, or, for exported networks, openvino")
     if int(match[2] or 0) >= _count(match[1]):
-        raise ConfigError(f"this machine has no device {device!r}; --device cpu always works")
+        raise _absent(device)
     return str(device)
 
 
@@ -52,17 +53,29 @@ def pick_devices(devices: str = "auto") -> tuple[str, ...]:
     if devices in ("auto", "cuda"):
         count = count_gpus()
         if devices == "cuda" and not count:
-            raise ConfigError("device 'cuda': PyTorch sees no GPU here; use --device cpu")
+            raise _absent("cuda")
         if count and "LOCAL_RANK" in os.environ:
             return (f"cuda:{int(os.environ['LOCAL_RANK']) % count}",)
         return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
     names = tuple(part.strip() for part in devices.split(","))
     for name in names:
-        if not re.fullmatch(r"cpu|openvino|mps|cuda(:\d+)?", name):
-            raise ConfigError(f"unknown device {name!r}: use auto, cpu, openvino, mps, cuda or cuda:0,cuda:1")
+        if name != "openvino" and not FORM.fullmatch(name):
+            raise _unknown(name, "auto, cpu, openvino, mps, cuda or cuda:0,cuda:1")
     if "openvino" in names and set(names) != {"openvino"}:
         raise ConfigError(f"devices {devices!r}: results of openvino are not mixed with others; name it alone")
     return names
+
+
+def _unknown(device: str, known: str) -> ConfigError:
+    """Return the error for what is no device; it suggests the one that was meant, if that can be seen."""
+    meant = re.sub(r"^gpu\b", "cuda", device.strip().lower())
+    hint = f" (did you mean {meant!r}?)" if FORM.fullmatch(meant) else ""
+    return ConfigError(f"unknown device {device!r}{hint}: use {known}")
+
+
+def _absent(device: str) -> ConfigError:
+    """Return the error for a device that this machine lacks."""
+    return ConfigError(f"this machine has no device {device!r} that PyTorch sees; --device cpu always works")
 
 
 def is_cpu(device: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -17,6 +18,7 @@ import numpy as np
 
 from ebmtrack._version import __version__
 from ebmtrack.device import is_cpu, pick_devices
+from ebmtrack.engines.onnx_files import independent_of_folder
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
@@ -24,6 +26,7 @@ from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, 
 from ebmtrack.files import as_json
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
+from ebmtrack.videos.folder import left_out
 
 if TYPE_CHECKING:
     from ebmtrack.tracking.params import TrackerParams
@@ -105,7 +108,7 @@ class EvaluateOptions:
             workers, and cores // workers beside a GPU.
         batch: Sequences that each worker tracks at once through one network, for GPUs; frames/s are then those of a
             shared device.
-        device: auto, cpu, openvino, cuda or cuda:0,cuda:1.
+        device: auto, cpu, openvino, mps, cuda or cuda:0,cuda:1.
         precision: Of the network: auto, float32 or bfloat16.
         engine: auto, torch or onnx.
         out: Folder of results; what is finished there is not run again.
@@ -136,12 +139,11 @@ class EvaluateOptions:
     elsewhere: Callable[[Callable[[], int]], list[str]] | None = None
 
     def check(self) -> None:
-        """Raise ConfigError for counts that make no sense."""
-        if min(self.runs, self.batch) < 1 or (self.workers or 0) < 0 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(
-                f"runs {self.runs}, workers {self.workers}, threads {self.threads}, batch {self.batch}: at least one "
-                "run, thread and sequence at once, and no negative workers"
-            )
+        """Raise ConfigError for a count that makes no sense."""
+        for name, least in {"runs": 1, "workers": 0, "threads": 1, "batch": 1}.items():
+            count = getattr(self, name)
+            if count is not None and count < least:
+                raise ConfigError(f"--{name} {count}: give a number from {least} up")
 
 
 def evaluate(
@@ -209,8 +211,10 @@ def _job(
     """Return the tasks, with what is written into the markers of their results."""
     found = open_dataset(dataset, root)
     names = found.select(chosen.sequences, chosen.allow_missing)
+    for line in left_out(found.root) if found.name == "folder" and not chosen.sequences else ():
+        warnings.warn(line, stacklevel=3)
     check_names(names)
-    weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
+    weights = independent_of_folder(chosen.weights)
     factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)
     runs = range(chosen.runs)
     tasks = tuple(jobs.Task(p, r, n) for p in dict.fromkeys(params_names) for r in runs for n in names)
@@ -271,7 +275,7 @@ class Progress:
         last_line = message[2].strip().split("\n")[-1] if kind == "failed" else ""
         text = f"FAILED: {last_line}" if kind == "failed" else self._score(task, message[4])
         head = f"[{self.skipped + self.done}/{len(self.job.tasks)}] {task.params} run {task.run} {task.sequence}"
-        print(f"{head}: {text}, {self._time_left()}", file=self.stream, flush=True)
+        print(f"{head}: {text} ({self._time_left()})", file=self.stream, flush=True)
 
     def _score(self, task: jobs.Task, frames_per_s: float) -> str:
         sequence = self.job.dataset.load(task.sequence)

@@ -74,7 +74,7 @@ def report(
 ) -> Path:
     """Write a page that compares trackers on a data set, and return its path.
 
-    Without results of ours the page shows the others alone; that, and results that are left out or do not fit, is
+    Without results of ours the page shows the others alone; that, and all that makes means partial or doubtful, is
     printed to stderr as well.
 
     Args:
@@ -100,7 +100,7 @@ def report(
     comparison = compare(
         found, {**own, **others}, protocol=options.protocol, sequences=options.sequences, peers=options.peers
     )
-    for line in _left_out_lines(comparison) + _lengths(comparison) + _other_protocols(comparison):
+    for line in _notes(comparison):
         print(f"ebmtrack: {line}", file=sys.stderr)
     page, title = Path(page), options.title or _title(comparison)
     links: dict[str, str] = {}

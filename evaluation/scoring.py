@@ -14,6 +14,7 @@ from ebmtrack.evaluation import intervals, jobs, metrics
 from ebmtrack.evaluation.reliability import LEVELS, Reliability, by_sequence, join, measure
 from ebmtrack.evaluation.results import read_result
 from ebmtrack.videos import Sequence as Video
+from ebmtrack.words import counted
 
 FIGURES = ("auc", "average_overlap", "op50", "op75", "precision_20", "norm_precision", "fps")
 _HEADS = {"auc": "AUC", "average_overlap": "AO", "op50": "OP50", "op75": "OP75", "precision_20": "P20"}
@@ -204,7 +205,7 @@ def print_table(evaluation: Evaluation, stream: TextIO) -> None:
     for params, runs in evaluation.scores.items():
         rows = evaluation.sequences(params)
         width = max([len(name) for name in rows] + [12])
-        head = f"{params} on {evaluation.dataset}, protocol {evaluation.protocol.title}, {len(runs)} run(s)"
+        head = f"{params} on {evaluation.dataset}, protocol {evaluation.protocol.title}, {counted(len(runs), 'run')}"
         print(f"\n{head}", file=stream)
         print(f"{'sequence':{width}} {' '.join(f'{_HEADS[name]:>6}' for name in shown)}  frames/s", file=stream)
         for name, row in rows.items():

@@ -24,6 +24,7 @@ from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.compiled import plain_state, prepare_for_speed
 from ebmtrack.training.objective import ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, branches, parameter_groups
+from ebmtrack.weights import DEFAULT_WEIGHTS
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, shares={"video": 0.40, "stills": 0.35, "synthetic": 0.25})
 CROPS = dataclasses.replace(
@@ -61,6 +62,10 @@ class Settings(ebm18_small.PoolSettings):
     crops: CropSettings = CROPS
     objective: ObjectiveSettings = ObjectiveSettings(samples=64, statistics="together")
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
+
+    def explicit(self) -> Settings:
+        """Return the settings with the name of the network that training begins with."""
+        return dataclasses.replace(self, start=self.start or DEFAULT_WEIGHTS)
 
 
 def plan(settings: Settings) -> Plan:

@@ -28,6 +28,7 @@ from ebmtrack.training.distributed import device_of_process, world_size
 from ebmtrack.training.frozen_features import FrozenPairs, Rounds
 from ebmtrack.training.objective import Objective, ObjectiveSettings
 from ebmtrack.training.plan import Data, HeldBack, Network, Plan, parameter_groups
+from ebmtrack.weights import DEFAULT_WEIGHTS
 
 SAMPLING = dataclasses.replace(ebm18_small.SAMPLING, train_frames=1, test_frames=2)
 OBJECTIVE = ObjectiveSettings(box_weight=1.0, classifier_loss="none", statistics="together")
@@ -54,6 +55,10 @@ class Settings(ebm18_small.PoolSettings):
     start_share: float = 0.4
     sampling: SamplingSettings = SAMPLING
     objective: ObjectiveSettings = OBJECTIVE
+
+    def explicit(self) -> Settings:
+        """Return the settings with the name of the network that training begins with."""
+        return dataclasses.replace(self, start=self.start or DEFAULT_WEIGHTS)
 
 
 def plan(settings: Settings) -> Plan:

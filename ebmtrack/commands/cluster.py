@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO
 from ebmtrack.commands.options import Changes, flatten
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
 from ebmtrack.names import unknown
+from ebmtrack.words import counted
 
 FOLDER = ".jobs"  # in the folder of results: scripts and logs of the jobs
 MOST_SUBMISSIONS = 4  # of one job that ends without a word, as after SIGKILL
@@ -105,7 +106,7 @@ class Crew:
             What went wrong, a text for each job that failed; empty if all ended well.
         """
         jobs, troubles, shown = dict.fromkeys(self._submit(verb, count), 1), [], -1
-        self._say(f"{self.cluster}: {len(jobs)} job(s), {_names(jobs)}; logs are in {self.folder}")
+        self._say(f"{self.cluster}: {counted(len(jobs), 'job')}, {_names(jobs)}; logs are in {self.folder}")
         try:
             while jobs:
                 time.sleep(POLL_S[self.cluster])

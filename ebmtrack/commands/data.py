@@ -13,6 +13,7 @@ from ebmtrack.commands.options import Flat, Positional
 from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.errors import ConfigError
 from ebmtrack.names import match_spelling, plain
+from ebmtrack.words import counted
 
 if TYPE_CHECKING:
     from ebmtrack.videos.source import Source
@@ -68,7 +69,7 @@ class Datasets:
         for finding in check(self.name, self._folder(self.name), self.every_frame):
             damaged += finding.kind != "info"
             print(finding.line)
-        print(f"{damaged} faults" if damaged else "no fault found")
+        print(counted(damaged, "fault") if damaged else "no fault found")
         return 1 if damaged else 0
 
     def _folder(self, name: str) -> Path | None:
@@ -93,7 +94,7 @@ class Datasets:
             for line in findings(name, folder):
                 print(line)
         except DatasetError as error:
-            print(f"DAMAGED  {error}\n1 faults")
+            print(f"DAMAGED  {error}\n1 fault")
             return 1
         print("no fault found")
         return 0

@@ -20,7 +20,7 @@ class DetectTrain:
         host: torchvision's detector, such as fasterrcnn_resnet50_fpn.
         host_weights: Its weights: a name of torchvision's (a download), or a file of its state dict.
         out: Folder of the run.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, mps, cuda or cuda:N.
         set: Changes of the run's settings, key=value, one or more (`ebmtrack train coco_energy --show` lists them).
     """
 
@@ -52,7 +52,7 @@ class DetectEval:
         split: Part of COCO, such as val2017.
         host_weights: Weights of the host: a name of torchvision's, or a file.
         limit: Photographs that are looked at, the first ones; all by default.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, mps, cuda or cuda:N.
     """
 
     weights: Positional[Path]
@@ -79,7 +79,7 @@ class DetectImage:
         out: Picture to write.
         host_weights: Weights of the host: a name of torchvision's, or a file.
         least_score: Boxes with lower scores are not drawn.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, mps, cuda or cuda:N.
     """
 
     weights: Positional[Path]

@@ -38,10 +38,11 @@ class Evaluate:
         workers: Processes (one per GPU or core by default).
         threads: CPU threads of each worker.
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
-        device: auto (all GPUs if there are any), cpu, openvino, cuda or cuda:N.
+        device: auto (all GPUs if there are any), cpu, openvino, mps, cuda or cuda:N.
         precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
-        weights: Network weights, or the folder of an exported network, instead of those of the set-ups.
+        weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
+            with ebmtrack, instead of those of the set-ups.
         protocol: Scoring rules (the data set's own by default).
         seed: First seed.
         allow_missing: Go on with the sequences that are there.
@@ -62,7 +63,7 @@ class Evaluate:
     device: str = "auto"
     precision: Precision = "auto"
     engine: EngineName = "auto"
-    weights: Path | None = None
+    weights: str | None = None
     protocol: str | None = None
     seed: int = 0
     allow_missing: bool = False
@@ -121,11 +122,12 @@ class Evaluate:
 
     def _visdom_options(self) -> dict[str, Any]:
         """Return the arguments that make `evaluate` show its trackers and scores on a visdom server."""
+        from ebmtrack.engines.onnx_files import independent_of_folder
         from ebmtrack.evaluation.evaluate import ParamsFactory
         from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
         from ebmtrack.viewers.visdom import VisdomPanel
 
-        weights = None if self.weights is None else str(self.weights.absolute())
+        weights = independent_of_folder(self.weights)
         inner = ParamsFactory(weights, self.intervals, pick_devices(self.device)[0], self.precision, self.engine)
         curves = ScoreCurves(VisdomPanel("ebmtrack_eval", self.panel.visdom_server))
         return {"factory": ShowingFactory(inner, self.panel.visdom_server), "on_score": curves}
@@ -140,8 +142,9 @@ class Stress:
         params: Tracker set-ups, one or more (dimp18_nce_plus by default).
         changes: none, jump, hidden, gaps, grey, twin, noise; all by default.
         set: Changes of the set-ups' parameters, such as looks_around=0; the set-ups as they are come first then.
-        weights: Network weights (.safetensors), or the folder of an exported network, instead of those of the set-ups.
-        device: auto (a GPU if there is one), cpu, openvino, cuda or cuda:N.
+        weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
+            with ebmtrack, instead of those of the set-ups.
+        device: auto (a GPU if there is one), cpu, openvino, mps, cuda or cuda:N.
         seed: Seed of the changes and the trackers.
         out: Folder of trials, which are not run again, and of the page stress.html.
     """

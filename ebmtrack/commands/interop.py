@@ -40,7 +40,7 @@ class ExportNetwork:
     """Write a trained network for ONNX Runtime, which tracks without torch, and print how far it is from PyTorch.
 
     Attributes:
-        weights: A .safetensors file or the name of a network that comes with ebmtrack.
+        weights: A .safetensors file or the name of a network that comes with ebmtrack (ebm18_small by default).
         out: Folder to write to; give it as --weights when tracking.
         precision: float32; float16 (half the size, arithmetic in float32); int8 (convolutions in 8 bits).
         calibration: Folder of sequences (pictures with groundtruth.txt) that int8 is calibrated on.
@@ -91,15 +91,16 @@ class Vot:
         params: Tracker set-up.
         workspace: The workspace's folder.
         name: The tracker's name there (ebmtrack_PARAMS by default).
-        weights: Network weights (.safetensors), or the folder of an exported network, instead of those of the set-up.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
+            with ebmtrack, instead of those of the set-up.
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
     """
 
     action: Positional[Literal["init"]]
     params: str = DEFAULT_SET_UP
     workspace: Path = Path(".")
     name: str | None = None
-    weights: Path | None = None
+    weights: str | None = None
     device: str = "auto"
 
     def run(self) -> None:

@@ -57,7 +57,7 @@ class TrackerOptions:
         weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
             with ebmtrack, instead of those of the set-up.
         device: auto (a GPU if there is one), cpu, openvino (the fastest on CPUs that multiply bfloat16; needs
-            ebmtrack[openvino]), cuda or cuda:N.
+            ebmtrack[openvino]), mps, cuda or cuda:N.
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
         precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
     """

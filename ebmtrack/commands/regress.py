@@ -38,8 +38,8 @@ class Regress:
         out: Folder of the run: checkpoint, log.csv, regression.safetensors, figures.md.
         weights: The network to evaluate or predict with (that in --out by default).
         probability: Probability of the interval that predict prints.
-        seed: Seed of split, weights and noise.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        seed: Seed of split, weights and noise (0 by default; eval takes that of the network's training).
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         restart: Start afresh even if there is a checkpoint.
         set: Other changes of the settings, key=value, such as components=8 (see docs/regression.md).
     """
@@ -57,7 +57,7 @@ class Regress:
     out: Path = Path("runs/regression")
     weights: Path | None = None
     probability: float = 0.9
-    seed: int = 0
+    seed: int | None = None
     device: str = "auto"
     restart: bool = False
     set: Changes = ()
@@ -66,8 +66,8 @@ class Regress:
         """Train, evaluate or predict."""
         {"train": self._train, "eval": self._eval, "predict": self._predict}[self.action]()
 
-    def _settings(self) -> RegressionSettings:
-        """Return the settings that the options mean."""
+    def _settings(self, seed: int = 0) -> RegressionSettings:
+        """Return the settings that the options mean; the seed is for want of one."""
         from ebmtrack.device import pick_device
         from ebmtrack.regression.training import RegressionSettings
         from ebmtrack.training.overrides import override
@@ -82,7 +82,7 @@ class Regress:
             trunk=self.trunk,
             backbone=self.backbone,
             image_size=self.size,
-            seed=self.seed,
+            seed=seed if self.seed is None else self.seed,
             device=pick_device(self.device),
             resume=not self.restart,
             schedule="cosine",
@@ -106,13 +106,20 @@ class Regress:
         print(table_of(figures) + f"the network is in {settings.out / 'regression.safetensors'}")
 
     def _eval(self) -> None:
-        """Print the figures on the test images: the rows with split test, or the same random part for equal --seed."""
+        """Print the figures on the test images: the rows with split test, or a random part that did not train."""
         from ebmtrack.regression.measures import evaluate
-        from ebmtrack.regression.network import load_regression
+        from ebmtrack.regression.network import load_regression, trained_seed
         from ebmtrack.regression.training import open_examples, table_of
 
-        settings = self._settings()
-        net = load_regression(self._weights(), settings.device)
+        trained, weights = trained_seed(self._weights()), self._weights()
+        settings = self._settings(trained or 0)
+        if trained is None:
+            print(f"note: {weights} does not say its seed; with another --seed images that it trained on are tested")
+        elif settings.seed != trained:
+            raise ConfigError(
+                f"{weights} was trained with seed {trained}, which chose its test images: leave --seed out"
+            )
+        net = load_regression(weights, settings.device)
         test = open_examples(replace(settings, image_size=net.config.image_size))[2]
         if test.targets != net.config.targets:
             raise ConfigError(f"the network regresses {net.config.targets}, the images have {test.targets}")

@@ -18,7 +18,7 @@ class Study1d:
         samples: Numbers of noise samples M; 1 4 16 64 256 1024 by default.
         out: Folder of results; what it holds is not trained again.
         seed: Seed of data and networks; another seed needs another folder.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
     """
 
@@ -50,7 +50,7 @@ class StudyProposals:
         samples: Number of samples M.
         out: Folder of results; what it holds is not trained again.
         seed: Seed of data and networks; another seed needs another folder.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         compile: Use torch.compile: about twice as fast on a CPU, needs a C++ compiler.
     """
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from ebmtrack.commands.options import DEFAULT_SET_UP, Flat, Positional, TrackerOptions, VisdomOptions
 from ebmtrack.viewers.track_options import TrackOptions
+
+if TYPE_CHECKING:
+    from ebmtrack.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +18,11 @@ class Track:
 
     Attributes:
         source: Video file, folder of pictures, camera number or URL; - is a video from a pipe.
+        seed: Seed of the tracker, instead of the set-up's.
     """
 
     source: Positional[str]
+    seed: int | None = None
     options: Flat[TrackOptions] = field(default_factory=TrackOptions)
     tracker: Flat[TrackerOptions] = field(default_factory=TrackerOptions)
     panel: Flat[VisdomOptions] = field(default_factory=VisdomOptions)
@@ -26,7 +32,14 @@ class Track:
         from ebmtrack.viewers.source_names import path_or_stdin
         from ebmtrack.viewers.track_video import track
 
-        track(path_or_stdin(self.source), self.tracker.load, visdom=self.panel.url, **asdict(self.options))
+        track(path_or_stdin(self.source), self._load, visdom=self.panel.url, **asdict(self.options))
+
+    def _load(self) -> Tracker:
+        """Return the tracker."""
+        tracker = self.tracker.load()
+        if self.seed is not None:
+            tracker.params = tracker.params.replace(seed=self.seed)
+        return tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +73,7 @@ class Bench:
             opencv:CSRT, opencv:KCF, opencv:MIL; a set-up (with its network) or a network comes after @:
             onnx@lite_nce_plus, onnx@./mine.py, onnx@FOLDER. By default all that this machine can run.
         params: Tracker set-up of contenders that name none.
-        device: Of PyTorch: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: Of PyTorch: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         threads: CPU threads of each contender (its own choice by default).
         frames: Frames to measure.
         source: A clip of your own instead of the built-in sequence; needs --init.

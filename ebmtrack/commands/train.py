@@ -26,7 +26,7 @@ class Train:
         batch: Sequences in a step of each process (torchrun starts several).
         workers: Processes that read and cut the data.
         seed: Seed of samples, weights and noise.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        device: auto (a GPU if there is one; what all runs have that ship), cpu, mps, cuda or cuda:N.
         float32: Compute in float32 throughout, not partly in bfloat16.
         resume: Insist on a checkpoint to go on from, instead of starting afresh if there is none.
         restart: Start afresh even if there is a checkpoint.
@@ -65,7 +65,7 @@ class Train:
 
         settings = settings_for(self.name, self._given_settings(), flatten(self.set))
         if self.show:
-            print(describe(settings))
+            print(describe(settings.explicit()))
             return
         if self.resume:
             check_resume(settings)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ebmtrack.data.catalogue import open_source
-from ebmtrack.data.pool import kinds_in, no_box
+from ebmtrack.data.pool import FOLDERS_OF_KINDS, kinds_in, no_box
 from ebmtrack.data.store import PackedSource
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import turned_note
-from ebmtrack.videos import got10k, lasot, trackingnet
+from ebmtrack.videos import folder, got10k, lasot, trackingnet
 from ebmtrack.videos.coco import splits_in
 from ebmtrack.videos.image_store import ImageStore
 from ebmtrack.videos.opening import locate, open_dataset
@@ -24,6 +24,7 @@ from ebmtrack.videos.sequence import Sequence
 from ebmtrack.videos.source import Source, VideoSource
 from ebmtrack.videos.synthetic import SyntheticSource
 from ebmtrack.videos.text import read_names
+from ebmtrack.words import counted
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,13 @@ def check_benchmark(name: str, root: Path, every_frame: bool = False) -> Iterato
         yield Finding(f"{found.name} benchmark: {found.shortfall()}", "incomplete")
     if not len(found):
         yield Finding(f"{found.root}: no sequence of {found.name}", "damage")
+    if found.name == "folder":
+        yield from _left_out(found.root)
+
+
+def _left_out(root: Path, but: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield a line for each folder of pictures without labels beside own sequences."""
+    yield from (Finding(line, "incomplete") for line in folder.left_out(root, but))
 
 
 def _check_rows(sequence: Sequence) -> Iterator[Finding]:
@@ -128,7 +136,7 @@ def _check_rows(sequence: Sequence) -> Iterator[Finding]:
         empty = (sequence.boxes_xywh[:, 2:] == 0).any(axis=1) & ~negative
     counts = [(negative, "a negative size"), (empty, "a size of zero")]
     parts = [
-        f"{int(rows.sum())} row(s) with {what} (the first in line {int(rows.argmax()) + 1})"
+        f"{counted(int(rows.sum()), 'row')} with {what} (the first in line {int(rows.argmax()) + 1})"
         for rows, what in counts
         if rows.any()
     ]
@@ -178,7 +186,8 @@ def _check(title: str, source: Source, every_frame: bool) -> Iterator[Finding]:
         frames, visible = frames + len(is_visible), visible + int(is_visible.sum())
         if isinstance(source, VideoSource) and not is_visible.any():
             hidden.append(f"{source.dataset.root}, {source.target_name(index)}: visible in none of its frames")
-    yield Finding(f"{title}: {len(source)} targets, {frames} frames, the target visible in {visible}")
+    counts = f"{counted(len(source), 'target')}, {counted(frames, 'frame')}"
+    yield Finding(f"{title}: {counts}, the target visible in {visible}")
     for text in hidden:
         yield Finding(f"{text}, by its boxes and labels: correct these, or take it out", "damage")
     for fault in source.faults(every_frame):
@@ -188,16 +197,16 @@ def _check(title: str, source: Source, every_frame: bool) -> Iterator[Finding]:
 def _check_got10k(root: Path, every_frame: bool) -> Iterator[Finding]:
     splits = [split for split in ("train", "val", "test") if (root / split).is_dir()]
     for split in splits or ["train"]:
-        folder = root / split if splits else root
+        place = root / split if splits else root
         title = f"got10k {split}" if splits else "got10k"
         try:
-            found = got10k.find(folder, split)
-            listed = read_names(folder / "list.txt") if (folder / "list.txt").is_file() else found.names
+            found = got10k.find(place, split)
+            listed = read_names(place / "list.txt") if (place / "list.txt").is_file() else found.names
             if splits and len(listed) != got10k.SIZES[split]:
                 yield Finding(f"{title}: {len(listed)} sequences, {got10k.SIZES[split]} were published")
-            lost = [name for name in listed if not (folder / name).is_dir()]
+            lost = [name for name in listed if not (place / name).is_dir()]
             if lost:
-                text = f"{folder}: {len(lost)} sequences that list.txt names are missing: {_few(lost)}"
+                text = f"{place}: {len(lost)} sequences that list.txt names are missing: {_few(lost)}"
                 yield Finding(text, "incomplete")
             yield from _check(title, VideoSource(found.without(lost)), every_frame)
         except DatasetError as error:
@@ -267,6 +276,8 @@ def _check_pool(root: Path, every_frame: bool) -> Iterator[Finding]:
                     yield Finding(no_box(root), "damage")
                 if isinstance(source, VideoSource):
                     yield from _check_first_boxes(source)
+                    if not (root / "got10k").is_dir():
+                        yield from _left_out(root, FOLDERS_OF_KINDS)
         except DatasetError as error:
             yield Finding(str(error), "damage")
 

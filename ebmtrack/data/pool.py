@@ -194,6 +194,9 @@ def open_training_folder(
         if kind not in kinds:
             continue
         source = open_kind()
+        if kind == "video" and part != "validation" and not (root / "got10k").is_dir():
+            for line in folder.left_out(root, FOLDERS_OF_KINDS):
+                warnings.warn(line, stacklevel=2)
         if isinstance(source, SyntheticSource):
             own: Source | None = _compositions(root, part, source, seed, clips, store)
         else:

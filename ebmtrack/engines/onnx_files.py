@@ -102,6 +102,17 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
     )
 
 
+def independent_of_folder(weights: str | os.PathLike | None) -> str | None:
+    """Return weights as other folders find them: the name of a network that ships stays, a path becomes absolute."""
+    if weights is None:
+        return None
+    ships = any(
+        (Path(packaged.__file__).parent / f"{weights}{end}").exists() for end in (".safetensors", FOLDER_SUFFIX)
+    )
+    is_there = Path(weights).is_file() or is_exported(weights)
+    return str(weights) if ships and not is_there else str(Path(weights).absolute())
+
+
 def read_exported(folder: Path) -> ExportedNetwork:
     """Read an exported network and verify the hash of each file.
 

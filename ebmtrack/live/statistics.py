@@ -6,6 +6,8 @@ from collections import deque
 
 import numpy as np
 
+from ebmtrack.words import counted
+
 
 class Rate:
     """The events per second over the last `window_s` seconds, and at most over the last 100 events."""
@@ -92,16 +94,17 @@ class Statistics:
         self.delay_frames.add(delay_s * self.frames_per_s(now_s))
         self.newer.add(newest - number)
 
-    def text(self, frames_arrived: int) -> str:
-        """Return the summary for the screen: one line, and one on the delay if something was shown."""
+    def text(self, frames_arrived: int, end: str = "shown") -> str:
+        """Return the summary for the screen: one line, and one on the delay until frames were shown, or another end."""
         seconds = self._last_used_s - self._first_used_s
         per_s = (self.frames_used - 1) / seconds if seconds > 0 else 0.0
-        used = f"{seconds:.1f} s, {frames_arrived} frames arrived, {self.frames_used} used ({per_s:.1f} frames/s)"
+        arrived = f"{counted(frames_arrived, 'frame')} arrived"
+        used = f"{seconds:.1f} s, {arrived}, {self.frames_used} used ({per_s:.1f} frames/s)"
         if not self.delay_ms.counts.any():
             return used
         histograms = (self.delay_ms, self.delay_frames, self.newer)
         (ms, frames, newer), (ms_99, frames_99, newer_99) = [[h.quantile(q) for h in histograms] for q in (0.5, 0.99)]
         return (
-            f"{used}\ndelay until shown: median {ms:.0f} ms ({frames:.1f} frames as used, {newer:.0f} of the source), "
+            f"{used}\ndelay until {end}: median {ms:.0f} ms ({frames:.1f} frames as used, {newer:.0f} of the source), "
             f"99 % within {ms_99:.0f} ms ({frames_99:.1f}, {newer_99:.0f})"
         )

@@ -20,7 +20,7 @@ from ebmtrack.live.session import Box, Live, LiveView, LoadingTracker, ManyTrack
 from ebmtrack.live.statistics import Statistics
 from ebmtrack.live.webcam_options import WebcamOptions
 from ebmtrack.viewers.drawing import ORANGE, WHITE
-from ebmtrack.viewers.outputs import checked_outputs
+from ebmtrack.viewers.outputs import checked_outputs, tell_of_writing
 from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.selection import parse_boxes
 from ebmtrack.viewers.source_names import path_or_stdin
@@ -62,7 +62,7 @@ def webcam(load_tracker: Callable[[], ManyTracker], options: WebcamOptions) -> S
         loading = None if headless else LoadingTracker(load_tracker)
         live = Live(capture, Session(loading or load_tracker()))
         outputs: list[Recorder | ResultLog] = []
-        stack.callback(_report, live, outputs)
+        stack.callback(_report, live, outputs, "recorded" if headless else "shown")
         if save_path is not None:
             outputs.append(stack.enter_context(Recorder(save_path, capture.fps)))
         if boxes_path is not None:
@@ -104,6 +104,8 @@ class Recorder:
 
     def add(self, image: np.ndarray, time_s: float) -> None:
         """Add a picture, RGB uint8 (h, w, 3), that was taken at a time; one of the same time replaces the last."""
+        if self._last is None:
+            tell_of_writing(self._writer.path)
         if self._last is not None:
             self._clock_s += min(max(0.0, time_s - self._last_s), STILL_S)
             while self._writer.frames_written < round(self._clock_s * self._writer.fps):
@@ -136,6 +138,7 @@ class ResultLog:
 
     def __exit__(self, *_: object) -> None:
         if self._rows:
+            tell_of_writing(self._path)
             info = replace(self._info, size_wh=self._size_wh)
             self.files += write_results(self._path, self._rows.values(), info, self._layout)
 
@@ -226,9 +229,9 @@ def _tell(live: Live, told: str) -> str:
     return kind
 
 
-def _report(live: Live, outputs: Sequence[Recorder | ResultLog]) -> None:
-    """Print how it went, and which files were written."""
-    print(live.statistics.text(live.capture.frames))
+def _report(live: Live, outputs: Sequence[Recorder | ResultLog], end: str) -> None:
+    """Print how it went, and which files were written; frames were delayed until this end."""
+    print(live.statistics.text(live.capture.frames, end))
     for path in (path for output in outputs for path in output.files):
         print(f"saved {path}")
 

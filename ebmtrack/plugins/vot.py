@@ -155,7 +155,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ebmtrack.plugins.vot", description=__doc__)
     parser.add_argument("--params", default="dimp18_nce_plus", help=f"one of {', '.join(list_params())}")
     parser.add_argument("--weights", help="a .safetensors file instead of the network of the set-up")
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, mps, cuda or cuda:N")
     return parser.parse_args(argv)
 
 

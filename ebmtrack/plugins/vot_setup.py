@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -10,7 +11,7 @@ from configparser import ConfigParser
 from configparser import Error as IniError
 from pathlib import Path
 
-from ebmtrack.engines.onnx_files import DESCRIPTION
+from ebmtrack.engines.onnx_files import find_exported, independent_of_folder
 from ebmtrack.errors import ConfigError, missing_extra
 from ebmtrack.files import write_text
 from ebmtrack.tracking.params import load_params, set_up_name
@@ -24,7 +25,11 @@ MASKS = (
 
 
 def init(
-    params: str, workspace: Path, name: str | None = None, weights: Path | None = None, device: str = "auto"
+    params: str,
+    workspace: Path,
+    name: str | None = None,
+    weights: str | os.PathLike | None = None,
+    device: str = "auto",
 ) -> str:
     """Add or replace our entry in `workspace`/trackers.ini, keep the others, and say what was done and what comes next.
 
@@ -34,8 +39,11 @@ def init(
     load_params(params)
     if importlib.util.find_spec("trax") is None:
         raise missing_extra("trax", "a tracker for the VOT toolkit")
-    if weights is not None and not (weights.is_file() or (weights / DESCRIPTION).is_file()):
-        raise ConfigError(f"{weights}: no such file of weights, nor an exported network's folder; check its path")
+    if weights is not None and not (Path(weights).is_file() or find_exported(weights)):
+        raise ConfigError(
+            f"{weights}: no such file of weights, nor an exported network's folder, nor a network that comes with "
+            "ebmtrack; check its path"
+        )
     name = name or f"ebmtrack_{set_up_name(params)}"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ConfigError(f"{name!r}: the toolkit's names are letters, digits, - and _; choose one with --name")
@@ -48,14 +56,14 @@ def init(
     return "\n".join([f"{path} has the tracker {name}", *_advice(workspace, name)])
 
 
-def entry(params: str, name: str, weights: Path | None = None, device: str = "auto") -> str:
+def entry(params: str, name: str, weights: str | os.PathLike | None = None, device: str = "auto") -> str:
     """Return the section of trackers.ini that runs this tracker with the Python that is running now.
 
     Paths are absolute, because the toolkit runs the tracker in folders of its own.
     """
     chosen = str(Path(params).expanduser().absolute()) if params.endswith(".py") else params
     command = [sys.executable, "-m", MODULE, "--params", chosen, "--device", device]
-    command += [] if weights is None else ["--weights", str(weights.absolute())]
+    command += [] if weights is None else ["--weights", str(independent_of_folder(weights))]
     line = shlex.join(command).replace("%", "%%")  # the toolkit's reader of .ini files expands %(name)s
     return (
         f"[{name}]\nlabel = ebmtrack {set_up_name(params)}\nprotocol = trax\ncommand = {line}\ntimeout = {TIMEOUT_S}\n"

@@ -145,6 +145,15 @@ def save_regression(path: Path, net: nn.Module, run: Mapping[str, Any]) -> None:
         save_file(tensors, temporary, header)
 
 
+def trained_seed(path: str | Path) -> int | None:
+    """Return the seed that a file of `save_regression` was trained with; None if it does not say."""
+    try:
+        seed = json.loads(read_safetensors(path)[0]["ebmtrack_regression"])["run"]["seed"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seed if isinstance(seed, int) else None
+
+
 def load_regression(path: str | Path, device: str | torch.device = "cpu") -> RegressionNet:
     """Return a network that `save_regression` wrote, in evaluation mode; CheckpointError if the file is another."""
     header, tensors = read_safetensors(path)

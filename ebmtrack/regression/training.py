@@ -246,7 +246,8 @@ def train_regression(
     if not isinstance(net, RegressionNet):
         raise ConfigError(f"{type(net).__name__} is no network of regression")
     figures = evaluate(net, examples[2])
-    save_regression(settings.out / "regression.safetensors", net, {"source": settings.source, "figures": figures})
+    run = {"source": settings.source, "seed": settings.seed, "figures": figures}
+    save_regression(settings.out / "regression.safetensors", net, run)
     write_text(settings.out / "figures.md", table_of(figures))
     return net, figures
 

@@ -59,7 +59,7 @@ def study_proposals(
         methods: Names from METHODS; all by default.
         runs: Networks for each method and experiment.
         samples: M, samples of the noise or the proposal for each example.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, mps, cuda or cuda:N.
         settings: What all runs share.
         log: Is told of each group of runs.
         compiled: Whether to use torch.compile.

@@ -93,6 +93,7 @@ def _settings(out: Path, task: str, method: str, seed: int, steps: int, noise: i
         trunk="small",
         image_size=32,
         seed=seed,
+        device="cpu",
         steps=steps,
         noise=noise,
         schedule="cosine",

@@ -146,7 +146,7 @@ class MultiTracker:
     def _state(self, target: int) -> TargetState:
         """Return a target's state, or raise ConfigError if there is no such target."""
         if target not in self._states:
-            raise ConfigError(f"there is no target {target}; there are {list(self._states)}")
+            raise ConfigError(f"there is no target {target}; there are {', '.join(map(str, self._states)) or 'none'}")
         return self._states[target]
 
 
@@ -316,9 +316,12 @@ def check_image(image: Any) -> np.ndarray:
         grey = ": cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) makes that of a grey one"
         cures = {(): grey, (1,): grey, (4,): ": image[..., :3] leaves its alpha out"}
         cure = cures.get(image.shape[2:], "") if image.ndim > 1 else ""
+        if image.ndim == 3 and image.shape[0] == 3:
+            cure = ": image.transpose(1, 2, 0) brings the channels to the end"
         raise ConfigError(f"an image must be (height, width, 3), got shape {image.shape}{cure}")
     if image.dtype != np.uint8:
-        raise ConfigError(f"an image must be uint8 with values 0..255, got {image.dtype}")
+        cure = ": (image * 255).astype(np.uint8) makes that of values 0..1" if image.dtype.kind == "f" else ""
+        raise ConfigError(f"an image must be uint8 with values 0..255, got {image.dtype}{cure}")
     return image
 
 

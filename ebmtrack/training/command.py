@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from ebmtrack.checkpoints.native import save_checkpoint
+from ebmtrack.device import pick_device
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import as_json
 from ebmtrack.names import unknown
@@ -99,7 +100,7 @@ def settings_for(name: str, chosen: Mapping[str, Any] | None = None, changes: Se
         chosen: fields of the settings with other values.
         changes: texts "key=value", as for `settings.override`.
     """
-    return override(default_settings(name, chosen), changes)
+    return override(default_settings(name, chosen), changes, f"`ebmtrack train {name} --show` lists all")
 
 
 def train_named(name: str, settings: RunSettings) -> Path:
@@ -122,6 +123,7 @@ def train_named(name: str, settings: RunSettings) -> Path:
     path = settings.out / f"{Path(name).stem}.safetensors"
     if is_leader():
         facts = {field.name: as_json(getattr(settings, field.name)) for field in dataclasses.fields(RunSettings)}
+        facts["device"] = pick_device() if settings.device == "auto" else settings.device
         run = {"name": Path(name).stem, **facts, "changes": as_json(differences(settings, module.Settings()))}
         if plan.save is not None:
             plan.save(path, net.cpu(), {**run, "settings": as_json(settings)})

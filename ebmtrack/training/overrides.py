@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import io
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,8 @@ from ebmtrack.names import nearest
 
 S = TypeVar("S")
 TYRO = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
+MOST_KEYS, NEAREST = 20, 5  # keys that an error lists, and those that it lists of more
+LEAST_WORD = 3  # letters of a word that makes a key alike
 BOOLEANS = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
 
 
@@ -34,7 +38,7 @@ def parse(default: S, arguments: Sequence[str], program: str | None = None) -> S
     )
 
 
-def override(settings: S, changes: Sequence[str]) -> S:
+def override(settings: S, changes: Sequence[str], listing: str = "") -> S:
     """Return settings with changes such as "steps=500", "crops.output=256" or "objective.sigmas=0.1,1".
 
     Fields of dataclasses, and entries of dicts, are reached by dots; a dict takes no new entry. Later changes win.
@@ -42,11 +46,12 @@ def override(settings: S, changes: Sequence[str]) -> S:
     Args:
         settings: a frozen dataclass.
         changes: texts "key=value".
+        listing: says where all keys are listed, for the error.
 
     Raises:
         ConfigError: an unknown key (the message names the nearest one), or a value that does not fit its field.
     """
-    arguments = [_arguments(settings, change) for change in changes]
+    arguments = [_arguments(settings, change, listing) for change in changes]
     if not arguments:
         return settings
     try:
@@ -80,15 +85,15 @@ def _settings_error(error: BaseException | None) -> ConfigError | None:
     return error
 
 
-def _arguments(settings: Any, change: str) -> list[str]:
-    """Return the words of a command line that make one change."""
+def _arguments(settings: Any, change: str, listing: str) -> list[str]:
+    """Return the words of a command line that make one change; `listing` is for the error of an unknown key."""
     key, equals, text = (part.strip() for part in change.partition("="))
     known = flat(settings)
     if not equals:
         example = next(iter(known), "key")
         raise ConfigError(f"--set takes key=value, got {change!r}; for example --set {example}={known.get(example)}")
     if key not in known:
-        _refuse_key(key, known)
+        _refuse_key(key, known, listing)
     kind = leaf_type(settings, key)
     if type(None) in typing.get_args(kind) and text.lower() in ("none", ""):
         return [f"--{key}", "None"]
@@ -99,7 +104,7 @@ def _arguments(settings: Any, change: str) -> list[str]:
     return [f"--{key}={text}"]
 
 
-def _refuse_key(key: str, known: Mapping[str, Any]) -> typing.NoReturn:
+def _refuse_key(key: str, known: Mapping[str, Any], listing: str) -> typing.NoReturn:
     """Raise the ConfigError for a key that is a group of settings, or unknown."""
     group = [name for name in known if name.startswith(f"{key}.")]
     if group:
@@ -107,8 +112,19 @@ def _refuse_key(key: str, known: Mapping[str, Any]) -> typing.NoReturn:
     tails = {name.rpartition(".")[2]: name for name in reversed(list(known))}
     last = nearest(key.rpartition(".")[2], tails, cutoff=0.7)
     near = nearest(key, known) or (tails[last] if last else None)
-    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
-    raise ConfigError(f"unknown setting {key!r}; {hint}")
+    raise ConfigError(f"unknown setting {key!r}; " + (f"did you mean {near!r}?" if near else _few(key, known, listing)))
+
+
+def _few(key: str, known: Mapping[str, Any], listing: str) -> str:
+    """Return the known keys in words, of many the nearest ones."""
+    if len(known) <= MOST_KEYS:
+        return f"known are {', '.join(known)}"
+    tails = {name.rpartition(".")[2]: name for name in reversed(list(known))}
+    alike = difflib.get_close_matches(key.rpartition(".")[2], tails, n=NEAREST, cutoff=0)
+    words = tuple(word for word in re.split(r"[._]", key) if len(word) >= LEAST_WORD)
+    shared = [name for name in known if any(part.startswith(words) for part in re.split(r"[._]", name))]
+    nearest_keys = list(dict.fromkeys([*shared, *(tails[tail] for tail in alike)]))[:NEAREST]
+    return f"the nearest of {len(known)} are {', '.join(nearest_keys)}" + f"; {listing}" * bool(listing)
 
 
 def leaf_type(settings: Any, key: str) -> Any:

@@ -23,7 +23,7 @@ class RunSettings:
         batch: sequences in a step of each process; `torchrun` with n processes makes steps of n times as many.
         workers: processes that read and cut the data.
         seed: of samples, weights and noise.
-        device: cpu, cuda, cuda:1, or auto (a GPU if there is one).
+        device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
         bfloat16: whether convolutions are computed in bfloat16.
         channels_last: memory format of the network.
         clip_norm: longest gradient; None for no limit.
@@ -49,7 +49,7 @@ class RunSettings:
     batch: int = 10
     workers: int = 1
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     bfloat16: bool = True
     channels_last: bool = True
     clip_norm: float | None = None
@@ -66,11 +66,19 @@ class RunSettings:
     resume: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.workers < 0:
-            raise ConfigError("steps and batch must be at least 1, and workers at least 0")
+        for name, least in {"steps": 1, "batch": 1, "workers": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("checkpoint_every", "validate_every", "track_every", "track_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; a number above that of the steps means never")
+
+    def explicit(self) -> RunSettings:
+        """Return the settings with what None stands for, in fields to which a training file gives a meaning of its own.
+
+        The checkpoints of runs hold None all the same, so that older ones can go on.
+        """
+        return self
 
     @property
     def samples(self) -> int:

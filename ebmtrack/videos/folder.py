@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.videos.labels import find_labels, load_target, read_labels
+from ebmtrack.videos.labels import FILES, find_labels, load_target, read_labels
 from ebmtrack.videos.sequence import DataSet, Frames, Sequence, existing_folder, image_files, only_first, visible_paths
 from ebmtrack.videos.text import read_boxes
 
@@ -59,8 +59,22 @@ def _labelled(root: Path, but: Collection[str] = ()) -> list[Path]:
     """Return the folders of the sequences below `root`, or `root` itself."""
     if _is_labelled(root):
         return [root]
-    below = [path for path in visible_paths(root.iterdir()) if path.name not in but]
-    return [path for path in below if path.is_dir() and _is_labelled(path)]
+    return [path for path in _below(root, but) if _is_labelled(path)]
+
+
+def left_out(root: Path, but: Collection[str] = ()) -> list[str]:
+    """Return a line for each folder below `root` with pictures but no labels; none if `root` itself is a sequence."""
+    unlabelled = [] if _is_labelled(root) else [path for path in _below(root, but) if not _is_labelled(path)]
+    return [
+        f"{path}: has pictures but no labels ({', '.join((*ANNOTATIONS, *FILES))} or labels/); it is left out"
+        for path in unlabelled
+        if any(image_files(place) for place in (path, *(path / name for name in IMAGE_FOLDERS)) if place.is_dir())
+    ]
+
+
+def _below(root: Path, but: Collection[str]) -> list[Path]:
+    """Return the folders in `root` without those of the names in `but`."""
+    return [path for path in visible_paths(root.iterdir()) if path.name not in but and path.is_dir()]
 
 
 def _is_labelled(place: Path) -> bool:

@@ -106,7 +106,11 @@ def split_words(line: str) -> list[str]:
 
 
 def read_table(
-    path: str | os.PathLike, columns: Sequence[int], error: type[EbmtrackError] = DatasetError, empty: bool = False
+    path: str | os.PathLike,
+    columns: Sequence[int],
+    error: type[EbmtrackError] = DatasetError,
+    empty: bool = False,
+    form: str = "",
 ) -> np.ndarray:
     """Read rows of numbers separated by commas, tabs, semicolons or blanks in any mixture.
 
@@ -115,6 +119,7 @@ def read_table(
         columns: The row lengths that are allowed; all rows have the same.
         error: The class of the error to raise.
         empty: Whether a file without rows is allowed.
+        form: How a row is written, for the error.
 
     Returns:
         The numbers, (N, C) float64.
@@ -135,8 +140,8 @@ def read_table(
         if len(row) != width or width not in columns:
             allowed = str(width) if width in columns else _choice(columns)
             shown = lines[number - 1][:80]
-            raise error(f"{path}, line {number}: {len(row)} numbers, expected {allowed}: {shown!r}")
-    return to_numbers(rows, path, error)
+            raise error(f"{path}, line {number}: {len(row)} numbers, expected {allowed}: {shown!r}{_written(form)}")
+    return to_numbers(rows, path, error, form=form)
 
 
 def with_decimal_points(
@@ -184,6 +189,7 @@ def to_numbers(
     path: str | os.PathLike,
     error: type[EbmtrackError] = DatasetError,
     first_line: int = 1,
+    form: str = "",
 ) -> np.ndarray:
     """Convert rows of words, all of one length, to numbers.
 
@@ -192,6 +198,7 @@ def to_numbers(
         path: The file, for the error.
         error: The class of the error to raise.
         first_line: The number of the first row's line.
+        form: How a row is written, for the error.
 
     Returns:
         The numbers, (N, C) float64.
@@ -207,7 +214,7 @@ def to_numbers(
         return table
     for number, row in enumerate(rows, first_line):
         for word in row:
-            _check_number(word, f"{path}, line {number}", error)
+            _check_number(word, f"{path}, line {number}", error, form)
     raise error(f"{path}: cannot be read as a table of numbers")
 
 
@@ -224,7 +231,7 @@ def read_boxes(path: Path, columns: tuple[int, ...] = (4, 8)) -> np.ndarray:
     Raises:
         DatasetError: With the line, for anything else and for infinite numbers.
     """
-    table = read_table(path, columns)
+    table = read_table(path, columns, form="x,y,w,h")
     return finite_boxes(polygon_to_xywh(table) if table.shape[1] == 8 else table, path)
 
 
@@ -299,11 +306,16 @@ def _choice(columns: Sequence[int]) -> str:
     return " or ".join(map(str, columns)) if len(columns) < 5 else f"{columns[0]} to {columns[-1]}"
 
 
-def _check_number(word: str, where: str, error: type[EbmtrackError]) -> None:
+def _written(form: str) -> str:
+    """Return what an error adds about the form of a row, if there is one."""
+    return f"; a row is {form}" if form else ""
+
+
+def _check_number(word: str, where: str, error: type[EbmtrackError], form: str) -> None:
     try:
         if "_" not in word:
             float(word)
             return
     except ValueError:
         pass
-    raise error(f"{where}: {word[:40]!r} is not a number")
+    raise error(f"{where}: {word[:40]!r} is not a number{_written(form)}")

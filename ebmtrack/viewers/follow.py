@@ -12,6 +12,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import read_ahead
+from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks
@@ -75,7 +76,7 @@ def track(
             3), in a list or, without key frames, from an iterator.
         boxes: The target's box x, y, w, h in frame `start`, in pixels; a dictionary {frame: box} of its key frames; or
             a list of these, one for each target.
-        tracker: A Tracker; by default the one that ships.
+        tracker: A Tracker, or a set-up's name or path, such as "lite_nce_plus"; by default the default set-up.
         start: First frame that is tracked: its number, from 0, or a time such as "3.5s" or "1:02.5", as for key frames.
         end: Last one; by default the source's.
         every: Distance of the frames that are tracked.
@@ -92,10 +93,7 @@ def track(
     """
     if direction not in get_args(Direction):
         raise ConfigError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
-    if tracker is None:
-        from ebmtrack.tracking.tracker import Tracker
-
-        tracker = Tracker.from_pretrained()
+    tracker = _as_tracker(tracker)
     with open_frames(source) as frames:
         span = checked_span(start, end, every, frames.fps)
         keys = checked_key_frames(as_key_frames(boxes, span.start, frames.fps))
@@ -110,6 +108,17 @@ def track(
         yield from sorted(rows, key=lambda row: (row.frame, row.id))
         if not recorded.complete:
             raise DatasetError(str(recorded.note))
+
+
+def _as_tracker(tracker: Any) -> Any:
+    """Return a tracker of one target: as it is given, of a set-up, or the default one; ConfigError for all else."""
+    if tracker is None or isinstance(tracker, (str, TrackerParams)):
+        from ebmtrack.tracking.tracker import Tracker
+
+        return Tracker.from_pretrained() if tracker is None else Tracker.from_pretrained(tracker)
+    if not (hasattr(tracker, "init") and hasattr(tracker, "update")):
+        raise ConfigError(f"tracker is a Tracker or a set-up's name such as 'lite_nce_plus', not {type(tracker)}")
+    return tracker
 
 
 def are_all_in(keys: Sequence[KeyFrame], frame: int) -> bool:

@@ -22,7 +22,7 @@ from ebmtrack.viewers.source_names import camera_number, is_url, without_passwor
 
 MOST_FAILURES = 300  # reads that fail one after the other before a video is given up
 STREAM_FAILURES = 10  # the same for a stream, which announces no frames
-PIPE_ADVICE = "let it carry Motion JPEG, MPEG-TS or Matroska, which are read without going back, or write a file first"
+PIPE_ADVICE = "a pipe can carry Motion JPEG, MPEG-TS or Matroska only; save this video to a file and track the file"
 STREAM_TIMEOUT_MS = 30_000  # after which a stream that does not answer, or sends nothing more, is given up
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: our error says it in one line
@@ -203,7 +203,7 @@ def _open_capture(source: str | int) -> cv2.VideoCapture | None:
 def _no_video(source: str, is_stream: bool) -> str:
     """Return in one line why a file or stream could not be opened."""
     if is_stream:
-        return f"{without_password(source)}: no video can be had from this address; is it reachable?"
+        return f"{without_password(source)}: no video could be read from this address; is it reachable?"
     if Path(source).is_fifo():
         return f"{source}: no video came through this pipe; {PIPE_ADVICE}"
     try:

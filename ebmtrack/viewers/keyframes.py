@@ -139,6 +139,8 @@ class KeyFrameTracks:
     def track(self, keys: Sequence[KeyFrame], direction: Direction = "forward") -> Iterator[list[FrameResult]]:
         """Track one target through its key frames and yield stretches of results, not in the order of frames.
 
+        Of a stretch that an error or an interrupt ends, what is known is yielded before that is raised.
+
         Args:
             keys: The target's key frames, at least one.
             direction: Where to go outside of the key frames: "forward" after the last one, "backward" before the
@@ -154,11 +156,18 @@ class KeyFrameTracks:
             if not frames:
                 continue
             there, back = self.leg(left, self.every), self.leg(right, -self.every, frames[-1] - right.frame)
-            forward = [there.result(frame) for frame in frames]
-            there.rest()
-            backward = [back.result(frame) for frame in reversed(frames)]
-            back.rest()
-            yield blend(forward, backward[::-1], left.frame, right.frame)
+            forward, backward = list[FrameResult](), list[FrameResult]()
+            try:
+                for frame in frames:
+                    forward.append(there.result(frame))
+                there.rest()
+                for frame in reversed(frames):
+                    backward.append(back.result(frame))
+                back.rest()
+            except (Exception, KeyboardInterrupt):
+                yield _joined(forward, backward, left, right)
+                raise
+            yield _joined(forward, backward, left, right)
         if direction != "backward":
             yield from self._tail(keys[-1], range(keys[-1].frame + self.every, self.last + 1, self.every))
         if direction != "forward":
@@ -170,6 +179,14 @@ class KeyFrameTracks:
         for frame in frames:
             yield [leg.result(frame)]
         leg.rest()
+
+
+def _joined(
+    forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: KeyFrame, right: KeyFrame
+) -> list[FrameResult]:
+    """Return one track between two key frames; where the backward track has not come to, it is the forward one."""
+    alone = len(forward) - len(backward)
+    return [*forward[:alone], *blend(forward[alone:], backward[::-1], left.frame, right.frame)]
 
 
 def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: int, right: int) -> list[FrameResult]:

@@ -39,9 +39,6 @@ def checked_outputs(
         raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
     if boxes is not None and layout_of(boxes, layout) == "yolo":
         check_yolo_folder(Path(boxes))
-    for output in (save, boxes):
-        if output is not None and Path(output).is_file():
-            print(f"note: {output} is there; this run writes over it")
     return Path(boxes) if boxes is not None else None, checked_video_path(save) if save is not None else None
 
 
@@ -49,7 +46,7 @@ def _check_writable(path: str | os.PathLike | None) -> None:
     """Raise ConfigError if a file cannot be made in the folder of `path`."""
     if path is None or (Path(path).exists() and not Path(path).is_file()):
         return  # nothing asked for, or a folder, pipe or device
-    parent = folder = Path(path).absolute().parent
+    folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent
     try:
@@ -57,8 +54,14 @@ def _check_writable(path: str | os.PathLike | None) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
-    if folder != parent:
-        print(f"note: {Path(path).parent} is not there yet; it is made for {Path(path).name}")
+
+
+def tell_of_writing(path: Path) -> None:
+    """Print a note if a file that is about to be written replaces another one, or if its folder is made for it."""
+    if path.is_file():
+        print(f"note: {path} is there; this run writes over it")
+    elif not path.absolute().parent.exists():
+        print(f"note: {path.parent} is not there yet; it is made for {path.name}")
 
 
 def file_stem(source: str | os.PathLike | int) -> str:

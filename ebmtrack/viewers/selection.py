@@ -13,6 +13,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.results import Box
+from ebmtrack.words import counted
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -102,6 +103,21 @@ def as_box(box_xywh: Any) -> Box:
     except (TypeError, ValueError):
         raise ConfigError(f"a box is four numbers x, y, w, h in pixels, not {box_xywh!r}") from None
     return x, y, w, h
+
+
+def overreach(box_xywh: Box, size_wh: tuple[int, int]) -> str:
+    """Return in words how far a box that is partly inside a picture reaches over its edges, in whole pixels, or "".
+
+    >>> overreach((300, 200, 80, 160), (320, 240))
+    '60 pixels over the right edge and 120 over the bottom edge'
+    """
+    (x, y, w, h), (width, height) = box_xywh, size_wh
+    sides = {"left": -x, "top": -y, "right": x + w - width, "bottom": y + h - height}
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return ""
+    over = [(side, round(pixels)) for side, pixels in sides.items() if round(pixels) > 0]
+    words = [f"{counted(n, 'pixel') if place == 0 else n} over the {side} edge" for place, (side, n) in enumerate(over)]
+    return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else ""
 
 
 def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:

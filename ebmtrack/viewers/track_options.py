@@ -21,7 +21,8 @@ class TrackOptions:
         select: Draw boxes with the mouse, in any frame (this is done as well if --init is not given).
         save: Write a video with the boxes drawn, such as out.mp4.
         boxes: Write the boxes in the layout that the ending names: .csv, .json, .coco.json, .xml (CVAT), .txt (one
-            file for each target), .mot.txt, or .yolo (a folder).
+            file for each target), .mot.txt, or .yolo (a folder). Without --boxes, --save and --show they go to
+            NAME_boxes.txt in the current folder.
         layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
         interval: Let .csv and .json hold, for each side of the box, the interval that holds the true side with this
             probability, such as 0.9, and the probability that the target is lost; drawn boxes get soft edges.

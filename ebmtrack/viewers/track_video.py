@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,30 +22,30 @@ from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_tex
 from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
-from ebmtrack.viewers.outputs import checked_outputs, file_stem
+from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval, write_results
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
-from ebmtrack.viewers.selection import checked_key_frames, parse_key_frames
+from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
+from ebmtrack.words import counted
 
 Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when it is shown, in seconds
 
 
 @dataclass
 class VideoTrack:
-    """The outcome of tracking so far: boxes by target and frame, results, time and files.
+    """The outcome of tracking so far: results, the numbers of their frames, time and files.
 
-    Each list of boxes starts with the box that tracking began with; `seconds` counts the tracker's updates alone; with
-    key frames, reading as well.
+    `seconds` counts the tracker's updates alone; with key frames, reading as well.
     """
 
-    boxes_of: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
     rows: list[FrameResult] = field(default_factory=list)
+    frames: set[int] = field(default_factory=set)
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
     interval: float | None = None  # probability of the intervals that are drawn as soft edges
@@ -57,15 +58,11 @@ class VideoTrack:
     def add_rows(self, rows: Sequence[FrameResult]) -> None:
         """Note down results."""
         self.rows += rows
-        for row in rows:
-            self.boxes_of += [[] for _ in range(row.id - len(self.boxes_of))]
-            self.boxes_of[row.id - 1].append(row.box_xywh)
+        self.frames.update(row.frame for row in rows)
 
     def sort(self) -> None:
         """Bring results that came in stretches into the order of frames."""
-        rows = sorted(self.rows, key=lambda row: (row.frame, row.id))
-        self.rows, self.boxes_of = [], [[]]
-        self.add_rows(rows)
+        self.rows.sort(key=lambda row: (row.frame, row.id))
 
     @property
     def lost(self) -> int:
@@ -79,22 +76,24 @@ class VideoTrack:
 
     @property
     def boxes_xywh(self) -> list[tuple[float, ...]]:
-        """The boxes of the first target."""
-        return self.boxes_of[0]
+        """The boxes of the first target, from the one that tracking began with on."""
+        first = min((row.id for row in self.rows), default=0)
+        return [row.box_xywh for row in self.rows if row.id == first]
 
     @property
     def fps(self) -> float:
         """Frames tracked for each second that the tracker worked (0 before the second frame)."""
-        return (len(self.boxes_xywh) - len(self.unreadable) - 1) / self.seconds if self.seconds > 0 else 0.0
+        return (len(self.frames) - len(self.unreadable) - 1) / self.seconds if self.seconds > 0 else 0.0
 
     def summary(self) -> str:
         """Return one line with the number of frames, the speed, the losses and the files."""
-        count = len(self.boxes_xywh)
-        speed, frames = (f", {self.fps:.1f} frames/s", "frames") if count > 1 else ("", "frame")
+        frames, targets = len(self.frames), len({row.id for row in self.rows})
+        speed = f", {self.fps:.1f} frames/s" if frames > 1 else ""
         lost = f"lost in {self.lost}" if self.lost else "never lost"
         lost += f", {len(self.unreadable)} unreadable" if self.unreadable else ""
-        targets = f"{len(self.boxes_of)} targets, " if len(self.boxes_of) > 1 else ""
-        return f"{targets}{count} {frames}{speed}, {lost}; saved {', '.join(map(str, self.files)) or 'nothing'}"
+        several = f"{targets} targets, " if targets > 1 else ""
+        files = ", ".join(map(str, self.files)) or "nothing"
+        return f"{several}{counted(frames, 'frame')}{speed}, {lost}; saved {files}"
 
 
 def track(
@@ -174,6 +173,7 @@ class _Job:
             return
         first = first_frame(frames, span)
         keys = keys or self._draw(OneFrame(first, frames, span.start), span)
+        _tell_of_overreach(keys, first)
         self._follow(stack, frames, span, first, [key.box_xywh for key in keys])
 
     def _follow(self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, starts: list[Box]) -> None:
@@ -211,17 +211,23 @@ class _Job:
         if within and first is None:
             raise ConfigError(f"{keys[0].place}, with a box of target {keys[0].id}, cannot be read")
         shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
+        _tell_of_overreach(keys, shape)
         stack.enter_context(
             _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))
         )
         began = time.perf_counter()
         total = (span.end - span.start) // span.every + 1 if span.end is not None else None
-        with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
-            for part in label(frames, keys, tracker, span, options.direction):
-                self.result.add_rows(part)
-                bar.update(len(part))
-        self.result.sort()
-        self.result.seconds = time.perf_counter() - began
+        try:
+            with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
+                for part in label(frames, keys, tracker, span, options.direction):
+                    self.result.add_rows(part)
+                    bar.update(len(part))
+        except KeyboardInterrupt:
+            self._draw_all(self._outputs(stack, frames, show=False), frames)
+            raise
+        finally:
+            self.result.sort()
+            self.result.seconds = time.perf_counter() - began
         self.note, self.complete = frames.note, frames.complete
         self._draw_all(self._outputs(stack, frames), frames)
 
@@ -247,14 +253,14 @@ class _Job:
 
         return draw_key_frames(frames, self.load_tracker, span.start)
 
-    def _outputs(self, stack: ExitStack, frames: Any) -> list[Output]:
+    def _outputs(self, stack: ExitStack, frames: Any, show: bool = True) -> list[Output]:
         """Return functions that take drawn frames: the video and the window that are asked for."""
         outputs: list[Output] = []
         if self.save_path:
             sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(str(self.source))
             writer = VideoWriter(self.save_path, frames.fps, sound, frames.pixel_aspect)
             outputs.append(stack.enter_context(_video(self.result, writer)))
-        if self.options.show:
+        if self.options.show and show:
             window = stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)"))
             outputs.append(lambda image, _: window.show(image))
         return outputs
@@ -270,6 +276,13 @@ class _Job:
                 drawn = draw_results(image, by_frame[frame], self.result.fps)
                 if _is_ended(outputs, drawn, frames.moments_s[frame]):
                     return
+
+
+def _tell_of_overreach(keys: Sequence[KeyFrame], image: np.ndarray) -> None:
+    """Print a note for each given box that is partly outside of its picture."""
+    for key in keys:
+        if text := overreach(key.box_xywh, (image.shape[1], image.shape[0])):
+            print(f"note: {key.place}, target {key.id}: the box reaches {text}", file=sys.stderr)
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:
@@ -307,7 +320,7 @@ def _follow(
                 drawn = draw_results(step.image, step.results, result.fps, result.interval)
                 if _is_ended(outputs, drawn, step.moment_s):
                     return
-            if max_frames is not None and len(result.boxes_xywh) >= max_frames:
+            if max_frames is not None and len(result.frames) >= max_frames:
                 return
 
 
@@ -364,7 +377,7 @@ def _save_at_end(result: VideoTrack, boxes_path: Path | None, layout: str | None
         yield
     except (Exception, KeyboardInterrupt) as error:
         _save_boxes(result, boxes_path, layout, info)
-        if result.boxes_xywh:
+        if result.rows:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
             print(f"{why}; kept what was tracked: {result.summary()}")
         raise
@@ -374,14 +387,21 @@ def _save_at_end(result: VideoTrack, boxes_path: Path | None, layout: str | None
 def _save_boxes(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
     """Write the results, if wanted and if there are some."""
     if boxes_path is not None and result.rows:
+        tell_of_writing(boxes_path)
         result.files += write_results(boxes_path, result.rows, info, layout)
 
 
 @contextmanager
 def _video(result: VideoTrack, writer: VideoWriter) -> Iterator[Callable[..., None]]:
     """Return a function that adds a frame to a video, which is finished however the block ends."""
+
+    def write(image: np.ndarray, moment_s: float) -> None:
+        if not writer.frames_written:
+            tell_of_writing(writer.path)
+        writer.write(image, moment_s)
+
     try:
-        yield writer.write
+        yield write
     finally:
         writer.close()
         if writer.frames_written:

@@ -27,6 +27,25 @@ def test_devices_by_number(monkeypatch):
         pick_device("cuda:2")
 
 
+@pytest.mark.parametrize("name, meant", [("gpu", "cuda"), ("GPU:1", "cuda:1"), ("CPU", "cpu"), ("Cuda:0", "cuda:0")])
+def test_the_device_that_was_meant_is_named(name, meant):
+    for pick in (pick_device, pick_devices):
+        with pytest.raises(ConfigError, match=rf"unknown device '{name}' \(did you mean '{meant}'\?\): use auto"):
+            pick(name)
+    with pytest.raises(ConfigError, match="unknown device 'gpux': use auto"):
+        pick_device("gpux")
+
+
+def test_a_gpu_that_is_not_there_is_told_in_the_same_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    errors = []
+    for pick in (pick_device, pick_devices):
+        with pytest.raises(ConfigError) as caught:
+            pick("cuda")
+        errors.append(str(caught.value))
+    assert errors == ["this machine has no device 'cuda' that PyTorch sees; --device cpu always works"] * 2
+
+
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cpu:7", "CPU", "cuda:-1"])
 def test_what_is_no_device_is_refused(name):
     with pytest.raises(ConfigError, match="device"):

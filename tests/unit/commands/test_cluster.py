@@ -91,8 +91,8 @@ def test_jobs_share_the_sequences(tmp_path):
     evaluation, text = share_out(verb, 2)
     assert evaluation.complete and evaluation.exit_code == 0
     assert len(log.read_text().splitlines()) == 6
-    assert "local: 2 job(s)" in text and "0 left" in text and text.count("protocol ope") == 1
-    assert "2 job(s)" not in share_out(verb, 2)[1]  # all is done: nothing is submitted
+    assert "local: 2 jobs" in text and "0 left" in text and text.count("protocol ope") == 1
+    assert "2 jobs" not in share_out(verb, 2)[1]  # all is done: nothing is submitted
 
 
 def test_a_killed_job_is_submitted_again(tmp_path):
@@ -165,7 +165,7 @@ def test_slurm_gets_an_array_with_its_parameters(tmp_path, slurm):
     script = (slurm / "script").read_text()
     for line in ("--array=0-1", "--partition=gpu", "--time=90", "--gpus-per-node=1", "--job-name=ebmtrack"):
         assert f"#SBATCH {line}" in script
-    assert evaluation.complete and "slurm: 2 job(s), 77_0 77_1" in text
+    assert evaluation.complete and "slurm: 2 jobs, 77_0 77_1" in text
     assert list(slurm.glob("requeued_77_*")) and len(log.read_text().splitlines()) == 4
 
 

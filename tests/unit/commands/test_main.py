@@ -26,6 +26,7 @@ from ebmtrack.commands.options import DatasetOptions, Group, TrackerOptions, fla
 from ebmtrack.commands.track import Demo, Track
 from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.errors import CheckpointError
+from ebmtrack.tracking.params import load_params
 from tests.support import REPOSITORY
 from tests.support.trees import got10k_tree
 
@@ -419,6 +420,21 @@ def test_other_trackers_add_up():
     """Names and folders of all --others."""
     report = cli.parse("report --dataset folder --others A p --others B q C r".split())
     assert [dict(group) for group in report.others] == [{"A": Path("p")}, {"B": Path("q"), "C": Path("r")}]
+
+
+def test_the_seed_of_track_is_kept_in_its_file(folder, monkeypatch, capsys):
+    """The set-up's own by default; one that is none is refused."""
+
+    class Seeded(Still):
+        params = load_params("dimp18_nce_plus")
+
+    monkeypatch.setattr(TrackerOptions, "load", lambda options: Seeded())
+    for words, seed in ([], Seeded.params.seed), (["--seed", "7"], 7):
+        argv = ["track", str(folder), "--init", "1,2,3,4", "--boxes", str(folder / "b.json"), *words]
+        assert cli.main(argv) == 0
+        assert json.loads((folder / "b.json").read_text())["seed"] == seed
+    assert cli.main([*argv[:-1], "-1"]) == 2
+    assert "seed" in capsys.readouterr().err
 
 
 def test_a_new_folder_for_boxes_is_told(folder, still, capsys, tmp_path):

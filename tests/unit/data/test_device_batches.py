@@ -299,7 +299,7 @@ def test_a_run_trains_on_batches_of_the_device(sources, frames, tmp_path):
     net = torch.nn.Linear(3, 1)
     data = DeviceBatches(frames, sampler_of(sources), CROPS, 24)
     plan = Plan(Network(net, [{"params": list(net.parameters()), "lr": 0.1}]), Data(data), objective)
-    train(plan, RunSettings(out=tmp_path, steps=6, batch=4, checkpoint_every=3, warmup=0))
+    train(plan, RunSettings(out=tmp_path, steps=6, batch=4, checkpoint_every=3, warmup=0, device="cpu"))
     assert torch.equal(torch.cat(seen), data.batch(range(24))["boxes_xywh"])
 
 

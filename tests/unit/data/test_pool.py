@@ -10,6 +10,7 @@ import pytest
 from ebmtrack.commands import main as cli
 from ebmtrack.data.pool import held_back_files, held_back_material, open_training_folder
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.videos.folder import left_out
 from ebmtrack.videos.source import Source
 from ebmtrack.videos.synthetic import SyntheticSource
 from tests.support.trees import coco_content, coco_tree, got10k_tree, save_cutout, save_image
@@ -132,7 +133,7 @@ def test_damage_of_one_kind_hides_no_other(tmp_path: Path, capsys: pytest.Captur
     (coco_tree(mixed_folder(tmp_path) / "coco") / "annotations" / "instances_train2017.json").write_text("{")
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 faults" in out
+    assert "DAMAGED" in out and "synthetic: 5 cut-outs" in out and "1 fault" in out
 
 
 @pytest.mark.parametrize("what", ["pool", "folder"])
@@ -146,7 +147,7 @@ def test_a_first_box_outside_of_its_frame_is_damage(
     assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "cat/00000001.jpg: the first box (300, 300, 10, 12) is outside of it, which is 40 x 30" in out
-    assert "1 faults" in out
+    assert "1 fault" in out
 
 
 def test_the_first_visible_frame_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +183,7 @@ def test_a_fault_in_an_own_clip_hides_no_other_kind(tmp_path: Path, capsys: pyte
         open_training_folder(tmp_path)
     assert cli.main(["datasets", "check", "pool", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "Keep one" in out and "stills: 1 targets" in out and "synthetic: 5 cut-outs" in out
+    assert "Keep one" in out and "stills: 1 target" in out and "synthetic: 5 cut-outs" in out
 
 
 def test_own_clips_beside_got10k_are_no_matter_without_video(tmp_path: Path) -> None:
@@ -199,3 +200,20 @@ def test_a_sequence_may_have_the_name_of_a_kind(tmp_path: Path) -> None:
 def test_a_kind_that_is_not_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="kind of training data 'vidoe'; did you mean 'video'"):
         open_training_folder(mixed_folder(tmp_path), kinds=("vidoe",))
+
+
+def test_pictures_without_labels_are_left_out_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misnamed file of labels, beside own sequences; not the pictures of other kinds, nor those of a sequence."""
+    coco_tree(mixed_folder(tmp_path) / "coco")
+    (tmp_path / "cat" / "groundtruth.txt").rename(tmp_path / "cat" / "groundtruth.csv")
+    line = f"{tmp_path / 'cat'}: has pictures but no labels"
+    with pytest.warns(UserWarning, match=line) as caught:
+        assert len(open_training_folder(tmp_path, "all")["video"]) == len(CLIPS) - 1
+    assert len(caught) == 1
+    open_training_folder(tmp_path, "validation")  # without a second line
+    for what in ("pool", "folder"):
+        assert cli.main(["datasets", "check", what, str(tmp_path)]) == 1
+        assert f"incomplete  {line}" in capsys.readouterr().out
+    (tmp_path / "dog" / "img").mkdir()
+    save_image(tmp_path / "dog" / "img" / "1.jpg")
+    assert left_out(tmp_path / "dog") == []

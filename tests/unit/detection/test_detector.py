@@ -219,6 +219,7 @@ def test_training_leaves_the_host_as_it_is(host_file, coco, tmp_path):
         "out": tmp_path / "r",
         "steps": 1,
         "batch": 2,
+        "device": "cpu",
     }
     settings = settings_for("coco_energy", chosen, changes)
     from ebmtrack.training.command import load_run

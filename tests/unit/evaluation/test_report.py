@@ -219,7 +219,7 @@ def test_windows_of_thumbnails(boxes: list, expected: tuple) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path) -> None:
+def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Path, capsys: Any) -> None:
     """A tracker with one easy sequence does not win; a run that lacks a sequence is named."""
     found = open_dataset("folder", place / "data")
     shutil.copytree(place / "out" / "folder", tmp_path / "folder")
@@ -232,6 +232,9 @@ def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Pa
     text = report.render(comparison.compare(found, comparison.discover(tmp_path, "folder")))
     assert "bad &lt;b&gt;&amp; is partial: no result for seq0, seq1." in text
     assert "good is partial: fewer than 2 runs of seq2." in text
+    report.report("folder", place / "data", tmp_path / "page.html", out=tmp_path, pages=False)
+    said = capsys.readouterr().err
+    assert "bad <b>& is partial: no result for seq0, seq1." in said and "good is partial: fewer than 2 runs" in said
     assert 'class="best"' not in text.split("<h2>Curves")[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.device import pick_devices
-from ebmtrack.errors import ConfigError, DatasetError, ResultError
+from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, ResultError
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.foreign import find_results
 from ebmtrack.evaluation.results import read_result
@@ -101,6 +102,7 @@ def test_progress_counts_what_was_done_before(root: Path, tmp_path: Path) -> Non
         (tmp_path / "folder" / "stub_001" / f"{name}.json").unlink()
     text = run(root, tmp_path, runs=2)[1]
     assert "6 of 8 are done already\n[7/8] stub run 1 seq1" in text and "[8/8]" in text
+    assert re.search(r"frames/s \(\d+ s left\)\n", text)
     assert "done already" not in run(root, tmp_path, runs=2)[1]
 
 
@@ -278,16 +280,17 @@ def test_missing_images_name_the_folder(root: Path, tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense(root: Path, tmp_path: Path) -> None:
     """Each is refused with the class of error that says whose fault it is."""
-    with pytest.raises(ConfigError, match="at least one run"):
-        run(root, tmp_path, runs=0)
+    for name, count, least in (("runs", 0, 1), ("batch", 0, 1), ("threads", -2, 1)):
+        with pytest.raises(ConfigError, match=f"^--{name} {count}: give a number from {least} up$"):
+            run(root, tmp_path, **{name: count})
+    with pytest.raises(ConfigError, match="^--workers -1: give a number from 0 up$"):
+        run(root, tmp_path, workers=-1)
     with pytest.raises(DatasetError, match="no sequence 'seq9'"):
         run(root, tmp_path, sequences=["seq9"])
     with pytest.raises(ConfigError, match="unknown data set"):
         evaluate.evaluate(["stub"], "imagenet", root, out=tmp_path, factory=StubFactory())
     with pytest.raises(ConfigError, match="unknown tracker set-up 'nothing'"):
         evaluate.evaluate(["nothing"], "folder", root, out=tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match="threads -2"):
-        run(root, tmp_path, threads=-2)
     (tmp_path / "a file").touch()
     with pytest.raises(ConfigError, match="a file: results cannot be written there"):
         run(root, tmp_path / "a file")
@@ -343,7 +346,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_devices("cuda") == ("cuda:2",)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_devices("auto") == ("cpu",)
-    with pytest.raises(ConfigError, match="no GPU"):
+    with pytest.raises(ConfigError, match="has no device 'cuda'"):
         pick_devices("cuda")
 
 
@@ -417,3 +420,24 @@ def test_the_engine_that_is_asked_for_runs_and_is_written_down(engine: str, kind
     assert factory.describe("dimp18_nce_plus")["engine"] == engine
     tracker: Any = factory("dimp18_nce_plus", "cpu")
     assert type(tracker.engine).__name__ == kind
+
+
+def test_a_network_that_ships_is_given_by_its_name(root: Path, tmp_path: Path) -> None:
+    """As `track` takes it; a path is absolute."""
+    job = evaluate._job(["lite_nce_plus"], "folder", root, _with_weights("ebm_lite"), ("cpu",), 1, None)
+    assert job.factory == evaluate.ParamsFactory("ebm_lite", device="cpu")
+    with pytest.raises(CheckpointError, match=f"^{Path('nowhere/x.safetensors').absolute()}: no such file"):
+        evaluate._job(["lite_nce_plus"], "folder", root, _with_weights("nowhere/x.safetensors"), ("cpu",), 1, None)
+
+
+def _with_weights(weights: str) -> evaluate.EvaluateOptions:
+    return evaluate.EvaluateOptions(weights=weights, device="cpu")
+
+
+def test_pictures_without_labels_are_left_out_with_a_line(tmp_path: Path) -> None:
+    """Unless sequences are named."""
+    root = make_sequences(tmp_path / "data", 2)
+    (root / "seq1" / "groundtruth_rect.txt").rename(root / "seq1" / "groundtruth.csv")
+    with pytest.warns(UserWarning, match=r"seq1: has pictures but no labels .*it is left out"):
+        assert run(root, tmp_path / "out")[0].complete
+    run(root, tmp_path / "out", sequences=["seq0"])  # a warning would be an error

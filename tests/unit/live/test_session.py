@@ -487,6 +487,7 @@ def test_the_delay_is_the_time_from_arrival_to_screen():
 
 def test_without_frames_there_is_a_summary_all_the_same():
     assert Statistics().text(0) == "0.0 s, 0 frames arrived, 0 used (0.0 frames/s)"
+    assert Statistics().text(1) == "0.0 s, 1 frame arrived, 0 used (0.0 frames/s)"
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.floats(0.0, 1.0))

@@ -391,6 +391,7 @@ def test_without_a_window_a_video_is_saved_that_is_as_long_as_the_source(clip, t
     assert len(tracker.boxes) == 2 and tracker.threads == {"tracking"}
     assert 1 <= statistics.delay_ms.counts.sum() <= statistics.frames_used <= 30
     assert "30 frames arrived" in said.out and f"saved {out}" in said.out
+    assert "delay until recorded: median" in said.out and "shown" not in said.out
     assert ("note:" in said.err) != asked_for
     with open_frames(out) as video:
         frames = list(video)

@@ -189,6 +189,19 @@ def test_init_keeps_what_others_wrote(tmp_path):
     assert shlex.split(section(path)["command"])[-2:] == ["--weights", str(weights)]
 
 
+def test_init_takes_a_network_that_ships_by_its_name(tmp_path, monkeypatch):
+    """A folder of that name which is no exported network does not stand in its way; a file of that name is a path."""
+    monkeypatch.chdir(tmp_path)
+    for make, expected in [(lambda: None, "ebm_lite"), (lambda: Path("ebm_lite").mkdir(), "ebm_lite")]:
+        make()
+        vot_setup.init("dimp18_nce_plus", tmp_path, weights="ebm_lite")
+        assert shlex.split(section(tmp_path / "trackers.ini")["command"])[-2:] == ["--weights", expected]
+    Path("ebm_lite").rmdir()
+    Path("ebm_lite").touch()
+    vot_setup.init("dimp18_nce_plus", tmp_path, weights="ebm_lite")
+    assert shlex.split(section(tmp_path / "trackers.ini")["command"])[-1] == str(tmp_path / "ebm_lite")
+
+
 def test_init_takes_a_set_up_by_its_path(tmp_path, monkeypatch):
     """The toolkit runs the tracker elsewhere: its path is absolute, and the entry has the set-up's name."""
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,15 @@ from tests.unit.regression.test_examples import biwi_tree, picture, write_csv
 from tests.unit.regression.test_heads import IMAGES, generator, net_of
 
 TINY = RegressionSettings(
-    source="drawn-age", trunk="small", image_size=16, noise=16, steps=2, batch=4, checkpoint_every=10, validate_every=10
+    source="drawn-age",
+    trunk="small",
+    image_size=16,
+    noise=16,
+    steps=2,
+    batch=4,
+    checkpoint_every=10,
+    validate_every=10,
+    device="cpu",
 )
 
 
@@ -122,7 +130,9 @@ def test_the_papers_files_make_a_step_with_the_papers_settings(name, tmp_path):
     real_tree(name, tmp_path)
     usual = settings_for(name)
     assert {key: getattr(usual, key) for key in PAPERS[name]} == PAPERS[name] and usual.rate == 1e-3
-    settings = settings_for(name, {"out": tmp_path / "run", "data": tmp_path}, ["steps=1", "batch=4", "trunk=small"])
+    settings = settings_for(
+        name, {"out": tmp_path / "run", "data": tmp_path, "device": "cpu"}, ["steps=1", "batch=4", "trunk=small"]
+    )
     net = load_regression(train_named(name, settings))
     assert net.config.sigmas == usual.sigmas and net.config.shift == (0.0,) * net.config.dims
     assert net.config.step == usual.step or usual.step == 0
@@ -213,7 +223,7 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert cli.main(["regress", "train", *common, *more]) == 0
     assert "16 + 2 + 2 images" in capsys.readouterr().out
     assert cli.main(["regress", "eval", *common]) == 0
-    assert "| coverage_90 |" in capsys.readouterr().out
+    assert "| coverage_90 |" in (out := capsys.readouterr().out) and "note" not in out
     assert cli.main(["regress", "predict", str(tmp_path / "3.png"), "--out", str(tmp_path / "run")]) == 0
     assert "age " in (out := capsys.readouterr().out) and "(90 % interval" in out
     assert cli.main(["regress", "train"]) == 2 and "--csv" in capsys.readouterr().err
@@ -226,6 +236,25 @@ def test_command_line_from_csv_to_one_image(tmp_path, capsys):
     assert "image_size must be at least 1, got 0" in capsys.readouterr().err
     assert cli.main(["regress", "train", "--csv", str(tmp_path / "none.csv"), "--method", "mdm"]) == 2
     assert "did you mean 'mdn'" in capsys.readouterr().err
+
+
+def test_eval_takes_the_seed_of_the_training(tmp_path, capsys):
+    """Another one would test on training images; a file that does not say its seed is evaluated with a note."""
+    settings = dataclasses.replace(TINY, out=tmp_path, method="gaussian", seed=3)
+    train_regression(settings, drawn())
+    argv = ["regress", "eval", "--source", "drawn-age", "--out", str(tmp_path), "--size", "16", "--device", "cpu"]
+    seeds = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebmtrack.regression.training.open_examples", lambda s: seeds.append(s.seed) or drawn())
+        assert cli.main(argv) == cli.main([*argv, "--seed", "3"]) == 0 and "note" not in capsys.readouterr().out
+        for other in (["--seed", "1"], ["--set", "seed=0"]):
+            assert cli.main([*argv, *other]) == 2
+            assert "was trained with seed 3, which chose its test images: leave --seed out" in capsys.readouterr().err
+        net = load_regression(tmp_path / "regression.safetensors")
+        for run in ({}, {"seed": "3"}):
+            save_regression(tmp_path / "regression.safetensors", net, run)
+            assert cli.main([*argv, "--seed", "1"]) == 0 and "does not say its seed" in capsys.readouterr().out
+    assert seeds == [3, 3, 1, 1]
 
 
 def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):
@@ -247,7 +276,7 @@ def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):
 def test_wrong_settings_are_refused_before_data_are_read():
     with pytest.raises(ConfigError, match="did you mean 'mdn'"):
         dataclasses.replace(TINY, method="mdm")
-    with pytest.raises(ConfigError, match="steps and batch must be at least 1"):
+    with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         dataclasses.replace(TINY, steps=0)
     with pytest.raises(ConfigError, match="validate_every must be at least 1"):
         dataclasses.replace(TINY, validate_every=0)

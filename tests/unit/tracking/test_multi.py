@@ -83,9 +83,11 @@ def test_ids_are_not_used_again_and_unknown_ones_refused(engine):
     first = tracker.add(FRAMES[0], BOXES[0])
     tracker.remove(first)
     assert tracker.targets == ()
-    with pytest.raises(ConfigError, match="no target 0"):
+    with pytest.raises(ConfigError, match="there is no target 0; there are none$"):
         tracker.remove(first)
     assert tracker.add(FRAMES[0], BOXES[0]) == first + 1
+    with pytest.raises(ConfigError, match="there is no target 0; there are 1$"):
+        tracker.remove(first)
 
 
 @pytest.fixture

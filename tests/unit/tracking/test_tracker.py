@@ -150,11 +150,25 @@ def test_bad_images_are_refused_and_nothing_is_lost(engine, two_boxes, bad):
 
 @pytest.mark.parametrize(
     "shape, cure",
-    [((9, 8), "GRAY2RGB"), ((9, 8, 1), "GRAY2RGB"), ((9, 8, 4), r"image\[\.\.\., :3\]"), ((9, 8, 2), "2\\)$")],
+    [
+        ((9, 8), "GRAY2RGB"),
+        ((9, 8, 1), "GRAY2RGB"),
+        ((9, 8, 4), r"image\[\.\.\., :3\]"),
+        ((9, 8, 2), "2\\)$"),
+        ((3, 9, 8), r"image\.transpose\(1, 2, 0\)"),
+    ],
 )
 def test_images_of_other_channels_are_refused_with_the_way_to_three(shape, cure):
     with pytest.raises(ConfigError, match=cure):
         check_image(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "kind, cure", [(np.float32, r"float32: \(image \* 255\)\.astype\(np\.uint8\)"), (int, "int64$")]
+)
+def test_images_of_other_numbers_are_refused_with_the_way_to_bytes(kind, cure):
+    with pytest.raises(ConfigError, match=cure):
+        check_image(np.zeros((9, 8, 3), kind))
 
 
 BAD_BOXES: list[Any] = [

@@ -133,7 +133,7 @@ class _Gather(torch.autograd.Function):
 
 def settings_in(out: Path, **changes) -> RunSettings:
     usual = {"steps": 12, "batch": 3, "workers": 0, "warmup": 3, "checkpoint_every": 5, "channels_last": False}
-    return RunSettings(out, **{**usual, **changes})
+    return RunSettings(out, **{"device": "cpu", **usual, **changes})
 
 
 def state_of(net: nn.Module) -> dict[str, torch.Tensor]:

@@ -118,7 +118,9 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path):
             rate=lambda step: 1.0,
         )
         plan = Plan(network, Data(frozen_pairs(net)), Objective(1, SETTINGS))
-        settings = RunSettings(out=tmp_path / out, steps=steps, batch=2, checkpoint_every=3, bfloat16=False)
+        settings = RunSettings(
+            out=tmp_path / out, steps=steps, batch=2, checkpoint_every=3, bfloat16=False, device="cpu"
+        )
         return dict(train(plan, settings).state_dict())
 
     straight = go("straight", 6)

@@ -21,6 +21,7 @@ from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_che
 from ebmtrack.commands import main as cli
 from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.data.packing import write_pack
+from ebmtrack.device import pick_device
 from ebmtrack.errors import CheckpointError, ConfigError, EbmtrackError
 from ebmtrack.nets.backbone import ResNetTrunk
 from ebmtrack.nets.tracker_net import TrackerNet
@@ -100,7 +101,7 @@ def pool(tmp_path: Path) -> Path:
 def small(name: str, out: Path, backbones: dict[str, str], *changes: str, **chosen):
     """Settings for one step on two small samples."""
     backbone = backbones[Path(settings_for(name).backbone).name]
-    usual = {"out": out, "backbone": backbone, "steps": 1, "batch": 2, "workers": 0}
+    usual = {"out": out, "backbone": backbone, "steps": 1, "batch": 2, "workers": 0, "device": "cpu"}
     known = flat(settings_for(name))
     return settings_for(name, usual | chosen, [c for c in SMALL if c.partition("=")[0] in known] + list(changes))
 
@@ -360,11 +361,21 @@ def test_a_file_opens_with_its_command(name, capsys):
     assert "steps=" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name, start", [("ebm18", "ebm18_small"), ("ebm18_small_boxes", "ebm18_small"), ("ebm18_small", "None")]
+)
+def test_show_names_the_network_that_training_begins_with(name, start, capsys):
+    """Of a run that begins with a new network there is none; one that is given stays."""
+    for words, expected in ([], start), (["--set", "start=mine.safetensors"], "mine.safetensors"):
+        assert cli.main(["train", name, "--show", *words]) == 0
+        assert f"\nstart={expected}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", list_runs())
 def test_settings_survive_show_and_set(name):
     """What --show prints is what --set takes, for the settings of every run."""
     settings = settings_for(name)
-    assert override(settings, describe(settings).splitlines()) == settings
+    assert override(settings, describe(settings).splitlines()) == settings and settings.device == "auto"
 
 
 def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
@@ -372,7 +383,8 @@ def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
     base = load_run("dimp50_nce_plus")
     monkeypatch.setattr(base, "public_sources", lambda settings: blocks())
     monkeypatch.setattr(base, "validation_source", lambda: None)
-    settings = small("dimp18_nce_plus", tmp_path, backbones, "objective.beta=0.3", "sampling.shares.lasot=0.25")
+    changes = "objective.beta=0.3", "sampling.shares.lasot=0.25"
+    settings = small("dimp18_nce_plus", tmp_path, backbones, *changes, device="auto")
     path = train_named("dimp18_nce_plus", settings)
     metadata = read_metadata(path)
     assert path == tmp_path / "dimp18_nce_plus.safetensors" and metadata["architecture"] == "dimp18"
@@ -381,6 +393,7 @@ def test_changes_are_recorded_in_the_network(tmp_path, backbones, monkeypatch):
     assert "sampling.shares.coco" not in changes and "rates.box" not in changes
     assert metadata["settings"]["objective"]["beta"] == 0.3 and metadata["settings"]["crops"]["rule"] == "dimp"
     assert metadata["run"]["steps"] == 1 and metadata["run"]["seed"] == 0
+    assert metadata["run"]["device"] == pick_device()  # and not "auto"
     assert torch.isfinite(load_checkpoint(path).bb_regressor.iou_predictor.weight).all()
 
 

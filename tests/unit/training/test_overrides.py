@@ -132,3 +132,13 @@ def test_settings_as_json():
     assert got["middle"] == {"inner": {"width": 0.5, "sigmas": [0.05, 0.5]}, "kind": "dimp"}
     assert got["folder"] == "a/b" and got["limit"] is None and got["rates"] == {"box": 1e-3, "layer3": 2e-5}
     assert json.loads(json.dumps(got)) == got
+
+
+def test_of_many_keys_the_nearest_ones_are_named():
+    """Those that share a word, then those that look alike; a listing is named if there is one."""
+    names = [f"{group}_{number}" for group in ("rates", "width", "depth") for number in range(9)]
+    many = dataclasses.make_dataclass("Many", [(name, int, 0) for name in names], frozen=True)()
+    for key, first in (("learning_rate", "rates_0, rates_1, rates_2"), ("wi", "width_")):
+        with pytest.raises(ConfigError, match=f"unknown setting '{key}'; the nearest of 27 are {first}") as caught:
+            override(many, [f"{key}=3"], "ask me")
+        assert str(caught.value).endswith("; ask me") and str(caught.value).count(", ") == 4

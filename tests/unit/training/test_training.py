@@ -224,6 +224,7 @@ def plan_with(net: nn.Module, objective, dataset, rate: float = 1e-2, **optimisa
 
 def settings_in(folder, **changes) -> RunSettings:
     defaults = {"out": folder, "steps": 30, "batch": 4, "workers": 0, "warmup": 5, "checkpoint_every": 10}
+    defaults["device"] = "cpu"
     return RunSettings(**{**defaults, **changes})
 
 

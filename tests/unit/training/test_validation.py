@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import cv2
 import numpy as np
@@ -182,6 +183,7 @@ def test_a_training_tracks_every_few_steps(tmp_path, monkeypatch):
     monkeypatch.setattr("ebmtrack.training.run.TrackingRun", tracking_run)
     samples = [{"x": torch.ones(2)} for _ in range(20)]
     plan = plan_with(net, lambda net, batch, *_: (net(batch["x"]).square().mean(), {}), samples, 0.1)
-    train(plan, RunSettings(tmp_path, steps=10, batch=2, workers=0, track_on=tmp_path, track_every=4, track_frames=7))
+    usual = RunSettings(tmp_path, steps=10, batch=2, workers=0, device="cpu")
+    train(plan, dataclasses.replace(usual, track_on=tmp_path, track_every=4, track_frames=7))
     assert made == [(tmp_path, "dimp18_nce_plus", 7)]
     assert [row["step"] for row in rows_of(tmp_path / "log.csv") if row["track_auc"] == "0.5"] == ["4", "8", "10"]

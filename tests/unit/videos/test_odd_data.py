@@ -160,7 +160,7 @@ def test_the_check_counts_rows_without_a_target(tmp_path: Path) -> None:
         save_image(tmp_path / "bag" / "img" / f"{number}.png")
     found = [finding for finding in check("folder", tmp_path) if "rows" in finding.text]
     assert [finding.kind for finding in found] == ["info"]
-    assert "2 row(s) with a negative size (the first in line 2) and 1 row(s) with a size of zero" in found[0].text
+    assert "2 rows with a negative size (the first in line 2) and 1 row with a size of zero" in found[0].text
 
 
 def test_the_check_of_a_box_outside_names_a_turned_picture(tmp_path: Path) -> None:

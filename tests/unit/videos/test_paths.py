@@ -222,7 +222,7 @@ def test_whole_trees_have_no_fault(tmp_path: Path, capsys) -> None:
     assert code == 0 and "got10k train: 2 targets, 10 frames, the target visible in 4" in out and "val: 2" in out
     assert "got10k train: 2 sequences, 9335 were published" in out
     code, out = checked(capsys, "trackingnet", trackingnet_tree(tmp_path / "tn"), "--every-frame")
-    assert code == 0 and "10 of 12 sets are not there" in out and "trackingnet 1: 1 targets, 5 frames" in out
+    assert code == 0 and "10 of 12 sets are not there" in out and "trackingnet 1: 1 target, 5 frames" in out
     code, out = checked(capsys, "coco", coco_tree(tmp_path / "coco"))
     assert code == 0 and "coco train2017: 4 targets" in out
 
@@ -273,7 +273,7 @@ def test_a_target_that_is_never_visible_is_a_fault(tmp_path: Path, capsys, name,
     assert checked(capsys, name, tmp_path)[0] == 0
     save_text(root / "GOT-10k_Train_000002" / file, f"{row}\n" * 5)
     code, out = checked(capsys, name, tmp_path)
-    assert code == 1 and "1 faults" in out and "GOT-10k_Train_000002: visible in none of its frames" in out
+    assert code == 1 and "1 fault" in out and "GOT-10k_Train_000002: visible in none of its frames" in out
 
 
 def test_damage_and_gaps_are_told_and_give_code_1(tmp_path: Path, capsys) -> None:
@@ -333,7 +333,7 @@ def test_the_small_pool_and_compositions_are_checked(tmp_path: Path, capsys) -> 
     coco_tree(tmp_path / "coco")
     cutouts, backgrounds = material_tree(tmp_path)
     code, out = checked(capsys, "pool", tmp_path)
-    assert code == 0 and "video: 2 targets" in out and "stills: 1 targets" in out
+    assert code == 0 and "video: 2 targets" in out and "stills: 1 target" in out
     assert "synthetic: 24 cut-outs, 24 backgrounds" in out
     sorted(cutouts.iterdir())[3].write_bytes(b"no")
     sorted(backgrounds.iterdir())[0].write_bytes(b"")

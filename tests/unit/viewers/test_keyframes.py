@@ -235,6 +235,18 @@ def test_several_targets_have_their_own_key_frames(folder):
     assert [(row.frame, row.id) for row in rows] == sorted((row.frame, row.id) for row in rows)
 
 
+def test_the_tracker_may_be_the_name_of_a_set_up(folder):
+    """What is neither a tracker of one target nor a set-up is refused with what to give."""
+    (row,) = track(folder, (10, 5, 8, 6), "lite_nce_plus", end=0)
+    assert (row.frame, row.box_xywh) == (0, (10, 5, 8, 6))
+    with pytest.raises(ConfigError, match="did you mean 'lite_nce_plus'"):
+        next(track(folder, (10, 5, 8, 6), "lite_nce_plas"))
+    with pytest.raises(
+        ConfigError, match="tracker is a Tracker or a set-up's name such as 'lite_nce_plus', not <class 'int'>"
+    ):
+        next(track(folder, (10, 5, 8, 6), 3))
+
+
 def test_images_in_a_list_have_key_frames_and_an_iterator_goes_forward_only():
     images = [np.full((40, 60, 3), number, np.uint8) for number in range(20)]
     rows = list(track(images, {10: true_box(10)}, Drifter(), direction="both"))
@@ -355,6 +367,50 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 1 + 32  # frames 4 to 35
     track_video(folder, lambda: Drifter(), init=boxes[1], backward=True, boxes=out, max_frames=5)
     assert [line.split(",")[0] for line in out.read_text().splitlines()[1:]] == ["26", "27", "28", "29", "30"]
+
+
+class Interrupted(Drifter):
+    """A Drifter whose user presses Ctrl-C in a frame, forward or backward."""
+
+    def __init__(self, frame: int, forward: bool):
+        super().__init__()
+        self.frame, self.forward = frame, forward
+
+    def __deepcopy__(self, memo):
+        return Interrupted(self.frame, self.forward)
+
+    def update(self, image):
+        if int(image[0, 0, 0]) == self.frame and (self.first < self.frame) == self.forward:
+            raise KeyboardInterrupt
+        return super().update(image)
+
+
+@pytest.mark.parametrize("forward, last", [(True, 11), (False, 30)])
+def test_ctrl_c_between_key_frames_keeps_what_was_tracked(folder, tmp_path, capsys, forward, last):
+    """Of the unfinished stretch the forward track is kept, joined with the backward one as far as that has come."""
+    boxes = [f"{frame}:{','.join(map(str, true_box(frame)))}" for frame in (4, 30)]
+    out, video = tmp_path / "b.csv", tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        track_video(folder, lambda: Interrupted(12, forward), init=boxes, boxes=out, save=video)
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == sorted({*range(4, last + 1), 30})
+    assert all(float(row[2]) == true_box(int(row[0]))[0] for row in rows)
+    printed = capsys.readouterr().out
+    assert f"interrupted; kept what was tracked: {len(rows)} frames" in printed and ", 0.0 frames/s" not in printed
+    assert open_frames(video).length == len(rows)
+
+
+def test_targets_and_frames_are_counted_whatever_the_ids(folder, tmp_path, capsys):
+    """A target with the number 2 is one target, and an interrupt of its track is told."""
+    first = ",".join(map(str, true_box(20)))
+    result = track_video(folder, Drifter, init=f"2@20:{first}", boxes=tmp_path / "b.csv")
+    assert capsys.readouterr().out.startswith("20 frames, ") and result.boxes_xywh[0] == true_box(20)
+    both = [f"2@20:{first}", f"5@30:{first}"]
+    track_video(folder, Drifter, init=both, boxes=tmp_path / "b.csv", max_frames=12)
+    assert "\n2 targets, 12 frames, " in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        track_video(folder, lambda: Interrupted(22, True), init=f"2@20:{first}", boxes=tmp_path / "b.csv")
+    assert "interrupted; kept what was tracked: 2 frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["b.csv", "b.coco.json", "b.yolo"])

@@ -222,7 +222,7 @@ def test_a_stream_that_never_answers_is_an_error(tmp_path, monkeypatch):
     """A server that accepts and is silent is given up after the time limit."""
     monkeypatch.setattr(frames, "STREAM_TIMEOUT_MS", 1000)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(DatasetError, match="no video can be had from this address"):
+        with pytest.raises(DatasetError, match="no video could be read from this address"):
             open_frames(f"http://127.0.0.1:{server.getsockname()[1]}/v.ts")
 
 
@@ -396,7 +396,7 @@ def test_what_is_no_video_in_a_pipe_is_refused(stdin, data, capsys):
     """Neither is the end of the pipe waited for again, nor is it called an empty file."""
     stdin(data)
     assert main(["track", "-", "--init", "10,20,30,20"]) == 2
-    assert "let it carry Motion JPEG, MPEG-TS or Matroska" in capsys.readouterr().err
+    assert "a pipe can carry Motion JPEG, MPEG-TS or Matroska only" in capsys.readouterr().err
 
 
 def test_sources_that_cannot_go_back(tmp_path):

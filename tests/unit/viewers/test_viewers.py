@@ -181,7 +181,7 @@ def test_a_video_that_ends_early_gives_what_it_has_and_says_how_much(tmp_path, c
         (lambda p: 97, "no camera number 97"),
         (lambda p: "98", "no camera number 98"),
         (lambda p: "/dev/video96", "no camera number 96"),
-        (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video can be had"),
+        (lambda p: "http://me:secret@127.0.0.1:9/x.mp4", "^http://127.0.0.1:9/x.mp4: no video could be read"),
     ],
     ids=[
         "missing",
@@ -661,6 +661,40 @@ def test_a_file_that_is_there_is_written_over_with_a_note(folder, tmp_path, caps
     for expected in (0, 1):
         track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt", max_frames=2)
         assert capsys.readouterr().out.count("b.txt is there; this run writes over it") == expected
+
+
+@pytest.mark.parametrize("options", [dict(start=500), dict(end=0, start=1), dict(every=0), dict(init="900,2,3,4")])
+def test_nothing_is_said_of_files_that_are_not_written(folder, tmp_path, capsys, options):
+    """A run that fails before its first frame leaves them, and says nothing of them nor of new folders."""
+    (tmp_path / "b.txt").write_text("mine")
+
+    class Strict(Follower):
+        def init(self, image, box_xywh):
+            if box_xywh[0] > image.shape[1]:
+                raise ConfigError("outside")
+
+    with pytest.raises((ConfigError, DatasetError)):
+        files = {"boxes": tmp_path / "b.txt", "save": tmp_path / "new" / "v.mp4"}
+        track(folder, lambda: Strict(BOXES), options.pop("init", "1,2,10.5,8.25"), **files, **options)
+    assert "note" not in capsys.readouterr().out and (tmp_path / "b.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "init, note",
+    [
+        ("1,2,10,8", ""),
+        (
+            "22,20,70,124",
+            "frame 0, target 1: the box reaches 60 pixels over the right edge and 120 over the bottom edge",
+        ),
+        ("0:-1,2,10,8", "frame 0, target 1: the box reaches 1 pixel over the left edge"),
+        ("2@5:1,-2.5,10,8", "frame 5, target 2: the box reaches 2 pixels over the top edge"),
+    ],
+)
+def test_a_box_that_is_partly_outside_is_told(folder, tmp_path, capsys, init, note):
+    """The picture is 32 x 24."""
+    track(folder, lambda: Follower(BOXES), init, boxes=tmp_path / "b.txt", max_frames=2)
+    assert capsys.readouterr().err == (f"note: {note}\n" if note else "")
 
 
 def test_a_failure_that_nobody_foresaw_keeps_what_was_tracked(folder, tmp_path):
