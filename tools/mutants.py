@@ -131,7 +131,7 @@ MUTANTS = [
         ("dataclasses.replace(state.at_found, doubt=0)\n", "state.at_found\n"),
         ("or state.doubt > 0", ""),
         ("one.is_found and not state.doubt", "one.is_found"),
-        ("distractor_yx=other)", "distractor_yx=found.distractor_yx)"),
+        ("distractor_yx=distractor)\n", "distractor_yx=found.distractor_yx)\n"),
         ("self.before is None or not is_clear", "True or not is_clear"),
         ("one.own.region.is_inner and one", "False and one"),
         ("[regions_around(*pairs[k]) for k in lost]", "[regions_around(states[k], images[0]) for k in lost]"),

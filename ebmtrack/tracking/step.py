@@ -247,13 +247,11 @@ def judge(state: TargetState, view: View, stride: int) -> Localization:
     crop_map = view.region.map
     finer = max(1, round(len(view.scores) * stride / crop_map.side))  # scores per cell; ATOM's map is interpolated
     cell = stride * crop_map.scale / finer  # image pixels
-    previous, other = (
-        None if place is None else (place - crop_map.centre_yx) / cell
-        for place in (state.position_yx, state.distractor_yx)
-    )
-    found = localize(view.scores, state.size_hw / cell, previous, state.params, other)
-    other = None if found.distractor_yx is None else found.distractor_yx / finer
-    return found._replace(displacement_yx=found.displacement_yx / finer, distractor_yx=other)
+    previous = (state.position_yx - crop_map.centre_yx) / cell
+    distractor = None if state.distractor_yx is None else (state.distractor_yx - crop_map.centre_yx) / cell
+    found = localize(view.scores, state.size_hw / cell, previous, state.params, distractor)
+    distractor = None if found.distractor_yx is None else found.distractor_yx / finer
+    return found._replace(displacement_yx=found.displacement_yx / finer, distractor_yx=distractor)
 
 
 def take_clear_view(state: TargetState, seen: Seen, stride: int) -> tuple[View, Localization]:
