@@ -30,7 +30,6 @@ def parameters() -> TrackerParams:
         looks_around=4,
         clear_score=0.3,
         doubtful_frames=20,
-        distractor_share=0.25,  # chosen on held-back video on which it acts; docs/experiments.md
         # `ebmtrack study intervals` on 42 held-back sequences of the training pool, three seeds (docs/uncertainty.md)
         interval_scale=(6.08, 2.56, -0.0526, -0.793),
         lost_logit=(0.0582, -5.12),

@@ -27,7 +27,6 @@ def parameters() -> TrackerParams:
         looks_around=0,
         clear_score=TrackerParams().clear_score,
         doubtful_frames=0,
-        distractor_share=0.0,
         interval_scale=TrackerParams().interval_scale,  # not calibrated
         lost_logit=None,
     )

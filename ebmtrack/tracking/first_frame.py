@@ -77,7 +77,6 @@ def start_target(
         doubt=0,
         found_yx=position_yx,
         found_hw=size_hw,
-        distractor_yx=None,
         is_calm=False,
         whole=regions[0],
         proposals=(),

@@ -1,7 +1,4 @@
-"""The target's place in a score map and its certainty: the four verdicts of DiMP's advanced localisation.
-
-With `distractor_share`, an object that was seen beside the target in the last frame is told from it by its place.
-"""
+"""The target's place in a score map and its certainty: the four verdicts of DiMP's advanced localisation."""
 
 from __future__ import annotations
 
@@ -19,33 +16,25 @@ class Localization(NamedTuple):
     displacement_yx: from the search region's centre, (2,), in cells.
     score: the peak's.
     verdict: "normal", "hard_negative", "uncertain" or "not_found".
-    distractor_yx: the place of another object, if one is remembered, as `displacement_yx`.
     """
 
     displacement_yx: np.ndarray
     score: float
     verdict: str
-    distractor_yx: np.ndarray | None = None
 
 
 def localize(
-    scores: np.ndarray,
-    target_size_yx: np.ndarray,
-    previous_yx: np.ndarray,
-    params: TrackerParams,
-    distractor_yx: np.ndarray | None = None,
+    scores: np.ndarray, target_size_yx: np.ndarray, previous_yx: np.ndarray, params: TrackerParams
 ) -> Localization:
     """Judge the two highest peaks of a score map.
 
-    If the first peak is where another object was, and the second where the target was, the second is the target's. If
-    it is otherwise almost as high as the first one, the one that is near the previous position wins.
+    If the second peak is almost as high as the first one, the one that is near the previous position wins.
 
     Args:
         scores: (h, w).
         target_size_yx: the target's size (2,) in cells.
         previous_yx: its position in the last frame, (2,), in cells from the region's centre.
         params: thresholds.
-        distractor_yx: the last frame's position of another object, (2,), as `previous_yx`, or None.
     """
     centre = (np.array(scores.shape) - 1) / 2
     peak, score = _peak(scores)
@@ -53,32 +42,13 @@ def localize(
     if score < params.not_found_threshold:
         return Localization(first, score, "not_found")
     second_peak, second_score = _peak(_without_neighbourhood(scores, peak, params.neighbourhood_scale * target_size_yx))
-    second = second_peak - centre + _shift(scores, second_peak, params)
-    is_hard = second_score > params.hard_negative_threshold * score and second_score > params.not_found_threshold
-    size = math.sqrt(target_size_yx.prod())
-    if is_hard and distractor_yx is not None and _is_distractor(first, second, previous_yx, distractor_yx, size):
-        return Localization(second, second_score, "hard_negative", first)
     if second_score > params.distractor_threshold * score:
         reach = params.displacement_scale * math.sqrt(scores.size) / 2
-        found = _settle_rivals(first, second, previous_yx, reach, score)
-    else:
-        found = Localization(first, score, "hard_negative" if is_hard else "normal")
-    if params.distractor_share and second_score > params.distractor_share * score:
-        return found._replace(distractor_yx=second if found.displacement_yx is first else first)
-    return found
-
-
-def _is_distractor(
-    first: np.ndarray, second: np.ndarray, target: np.ndarray, distractor: np.ndarray, size: float
-) -> bool:
-    """Return whether the first of two peaks is another object's and the second the target's.
-
-    Each must be within the target's size of where its object was in the last frame, and both together nearer than the
-    other way round.
-    """
-    to_other, to_target = (float(np.linalg.norm(move)) for move in (first - distractor, second - target))
-    stay = float(np.linalg.norm(first - target) + np.linalg.norm(second - distractor))
-    return max(to_other, to_target) < size and to_other + to_target < stay
+        second = second_peak - centre + _shift(scores, second_peak, params)
+        return _settle_rivals(first, second, previous_yx, reach, score)
+    if second_score > params.hard_negative_threshold * score and second_score > params.not_found_threshold:
+        return Localization(first, score, "hard_negative")
+    return Localization(first, score, "normal")
 
 
 def _settle_rivals(

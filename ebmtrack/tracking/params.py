@@ -64,7 +64,6 @@ class TrackerParams:
     distractor_threshold: float = 0.8
     hard_negative_threshold: float = 0.5
     neighbourhood_scale: float = 2.2
-    distractor_share: float = 0.0  # of the score: a second peak above it is another object in the next frame; 0: none
     displacement_scale: float = 0.8
     between_cells: bool = False  # a peak is placed between cells, by parabolas through it and its neighbours
     inside_frac: float = 0.2  # of the target that stays inside the image

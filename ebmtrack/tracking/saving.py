@@ -26,7 +26,7 @@ from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.state import TargetState
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 2
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "doubt", "is_calm")
 VECTORS = ("log_excess_hw", "excess_yx", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
@@ -102,7 +102,6 @@ def _packed(engine: Engine, state: TargetState) -> tuple[dict[str, Any], dict[st
     facts = {
         **{name: getattr(state, name) for name in NUMBERS},
         "is_calm": bool(state.is_calm),
-        "distractor_yx": [] if state.distractor_yx is None else state.distractor_yx.tolist(),
         "random": {"seed": state.random.seed, "position": position},
         "memory": {name: getattr(memory, name) for name in ("initial", "count", "last", "least_weight")},
     }
@@ -147,7 +146,6 @@ def _unpacked(
         size_hw=arrays["size_hw"],
         found_yx=arrays["found_yx"],
         found_hw=arrays["found_hw"],
-        distractor_yx=np.array(facts["distractor_yx"]) if facts["distractor_yx"] else None,
         box_xywh=tuple(arrays["box_xywh"].tolist()),
         whole=whole,
         proposals=(),
@@ -275,12 +273,6 @@ def _is_within_reach(arrays: Mapping[str, np.ndarray], params: TrackerParams) ->
     return bool((np.abs(arrays["last_layer"] - own) <= reach + 2e-3 * np.abs(own) + 1e-4).all())
 
 
-def _is_place_or_nothing(values: list[Any]) -> bool:
-    """Return whether a list holds the two coordinates of a place in the image, or nothing."""
-    is_place = len(values) == 2 and all(isinstance(value, float) and abs(value) <= MOST_PIXELS for value in values)
-    return is_place or not values
-
-
 def _check_values(
     facts: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
@@ -315,7 +307,6 @@ def _check_values(
         "last_layer": _is_within_reach(arrays, params),
         "excess_yx": (np.abs(arrays["excess_yx"]) <= MOST_DISTANCE * np.array(params.centre_calibration) + 1e-6).all(),
         "position_yx": np.abs(arrays["position_yx"]).max() <= MOST_PIXELS,
-        "distractor_yx": _is_place_or_nothing(facts["distractor_yx"]),
         "found_yx": np.abs(arrays["found_yx"]).max() <= MOST_PIXELS,
         "size_hw, box_xywh or found_hw": (sizes > 0).all() and sizes.max() <= MOST_PIXELS,
         "scale": math.isclose(facts["scale"] * facts["scale"] * expected["base_area"], size_hw.prod(), rel_tol=1e-4),

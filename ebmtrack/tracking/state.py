@@ -67,7 +67,6 @@ class TargetState:
     doubt: number of frames for which the target, which looking around has found, may still turn out to be where it was
         before.
     found_yx, found_hw: its position and size when it was last found without that doubt.
-    distractor_yx: where another object was in the last frame, (2,), if one was seen beside the target.
     is_calm: whether the last frame left no doubt and little motion, so that an inner look may do in the next one.
     whole: the features of the last whole look at the first search region.
     proposals: the last frame's proposal, or nothing if the target was not found, nor a weak peak followed.
@@ -91,7 +90,6 @@ class TargetState:
     doubt: int
     found_yx: np.ndarray
     found_hw: np.ndarray
-    distractor_yx: np.ndarray | None
     is_calm: bool
     whole: RegionFeatures
     proposals: tuple[Proposal, ...]

@@ -208,7 +208,7 @@ def locate(state: TargetState, seen: Seen, shape: tuple[int, ...], stride: int) 
     one = Located(state, view, found)
     if not one.is_followed:
         return one
-    position = clamp_inside(place_of(view, found.displacement_yx, stride), state, shape)
+    position = clamp_inside(place_of(view, found, stride), state, shape)
     return dataclasses.replace(one, state=dataclasses.replace(state, position_yx=position))
 
 
@@ -222,9 +222,7 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
     view, found = seen.own, seen.found
     if seen.before is not None:
         there = judge(state.at_found, seen.before, stride)
-        apart = np.abs(
-            place_of(seen.before, there.displacement_yx, stride) - place_of(view, found.displacement_yx, stride)
-        )
+        apart = np.abs(place_of(seen.before, there, stride) - place_of(view, found, stride))
         is_other = (apart > np.minimum(state.size_hw, state.found_hw) / 2).any()
         if is_other and is_clear(there, state.params) and there.score >= found.score:
             return dataclasses.replace(state.at_found, doubt=0), seen.before, there._replace(verdict="uncertain")
@@ -237,9 +235,9 @@ def choose(state: TargetState, seen: Seen, stride: int) -> tuple[TargetState, Vi
     return state, view, found
 
 
-def place_of(view: View, displacement_yx: np.ndarray, stride: int) -> np.ndarray:
-    """Return the image position (y, x) of a place in a view, in cells from its centre."""
-    return view.region.map.centre_yx + displacement_yx * (stride * view.region.map.scale)
+def place_of(view: View, found: Localization, stride: int) -> np.ndarray:
+    """Return the image position (y, x) of a view's peak."""
+    return view.region.map.centre_yx + found.displacement_yx * (stride * view.region.map.scale)
 
 
 def judge(state: TargetState, view: View, stride: int) -> Localization:
@@ -247,11 +245,8 @@ def judge(state: TargetState, view: View, stride: int) -> Localization:
     crop_map = view.region.map
     finer = max(1, round(len(view.scores) * stride / crop_map.side))  # scores per cell; ATOM's map is interpolated
     cell = stride * crop_map.scale / finer  # image pixels
-    previous = (state.position_yx - crop_map.centre_yx) / cell
-    distractor = None if state.distractor_yx is None else (state.distractor_yx - crop_map.centre_yx) / cell
-    found = localize(view.scores, state.size_hw / cell, previous, state.params, distractor)
-    distractor = None if found.distractor_yx is None else found.distractor_yx / finer
-    return found._replace(displacement_yx=found.displacement_yx / finer, distractor_yx=distractor)
+    found = localize(view.scores, state.size_hw / cell, (state.position_yx - crop_map.centre_yx) / cell, state.params)
+    return found._replace(displacement_yx=found.displacement_yx / finer)
 
 
 def take_clear_view(state: TargetState, seen: Seen, stride: int) -> tuple[View, Localization]:
@@ -335,12 +330,9 @@ def learn(engine: Engine, state: TargetState, one: Located) -> None:
 
 def settle(state: TargetState, one: Located, stride: int) -> TargetState:
     """Return the state that the next frame begins with."""
-    distractor = None
     if one.is_found and not state.doubt:
         state = dataclasses.replace(state, found_yx=state.position_yx, found_hw=state.size_hw)
-        if one.found.distractor_yx is not None:
-            distractor = place_of(one.view, one.found.distractor_yx, stride)
-    return dataclasses.replace(state, distractor_yx=distractor, is_calm=is_calm(state, one.found, stride))
+    return dataclasses.replace(state, is_calm=is_calm(state, one.found, stride))
 
 
 def density_of(engine: Engine, state: TargetState, one: Located) -> BoxDensity | None:

@@ -98,17 +98,6 @@ def test_a_doubt_is_kept(engines, tmp_path):
         assert again._states[target].doubt == 5 - number
 
 
-@pytest.mark.parametrize("place", [None, np.array([40.25, 60.0])], ids=str)
-def test_the_place_of_another_object_is_kept(engines, tmp_path, place):
-    several, again = MultiTracker(engines["onnx"], PARAMS), MultiTracker(engines["onnx"], PARAMS)
-    target = several.add(frame(0), BOX, 3)
-    several._states[target] = dataclasses.replace(several._states[target], distractor_yx=place)
-    several.save_state(tmp_path / "state")
-    again.load_state(tmp_path / "state")
-    kept = again._states[target].distractor_yx
-    assert kept is None if place is None else kept.tolist() == place.tolist()
-
-
 def test_another_process_goes_on_to_the_bit(engines, tmp_path):
     expected = []
     for name in NAMES:
@@ -204,10 +193,6 @@ def array(name, values_of):
         (numbers(lost_frames=-1), "lost_frames is out of range"),
         (numbers(doubt=-1), "doubt is out of range"),
         (numbers(doubt=PARAMS.doubtful_frames + 1), "doubt is out of range"),
-        (numbers(distractor_yx=[1.0]), "distractor_yx is out of range"),
-        (numbers(distractor_yx=[1.0, float("nan")]), "distractor_yx is out of range"),
-        (numbers(distractor_yx=["x", 1.0]), "distractor_yx is out of range"),
-        (numbers(distractor_yx=None), "distractor_yx is None"),
         (numbers(base_area=1.0), "base_area is out of range"),
         (numbers("memory", count=999), "memory: count is out of range"),
         (numbers("memory", initial=2), "memory: initial is out of range"),

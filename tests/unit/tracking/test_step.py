@@ -548,54 +548,6 @@ def test_without_doubt_what_is_found_elsewhere_is_the_target():
     assert run.frame(HERE).verdict == "normal" and len(run.engine.looks) == 1
 
 
-# Another object beside the target, four cells to the right.
-
-BESIDE = scores((9, 9, 0.9), (9, 14, 0.3))
-HIGHER = scores((9, 9, 0.5), (9, 14, 0.9))
-
-
-def test_an_object_seen_beside_the_target_does_not_become_it():
-    """It is learned as a hard negative at once; a cell is 16 pixels, the target's size 48."""
-    run = Run(distractor_share=0.25)
-    run.frame(BESIDE)
-    assert run.state.distractor_yx == pytest.approx((100.5, 110.5 + 5 * 16))
-    for _ in range(3):  # the region's centre is a whole pixel and a half, so that it moves by half a pixel once
-        result = run.frame(HIGHER)
-        assert result.verdict == "hard_negative" and result.score == 0.5
-        assert run.state.position_yx == pytest.approx((100.5, 110.5), abs=1)
-    assert [call.iterations for call in run.engine.learned] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "share, before", [(0.0, [BESIDE]), (0.4, [BESIDE]), (0.25, []), (0.25, [BESIDE, HERE]), (0.25, [BESIDE, NOWHERE])]
-)
-def test_an_object_that_was_not_seen_in_the_last_frame_may_be_the_target(share, before):
-    run = Run(distractor_share=share)
-    for maps in before:
-        run.frame(maps)
-    run.frame(HIGHER)
-    assert run.state.position_yx == pytest.approx((100.5, 110.5 + 5 * 16), abs=1)
-
-
-def test_nothing_is_remembered_beside_a_target_in_doubt():
-    """Three frames long; the third one ends the doubt."""
-    run = taken(distractor_share=0.25)
-    for doubt in (2, 1, 0):
-        assert run.frame(BESIDE, NOWHERE).verdict == "uncertain"
-        assert run.state.doubt == doubt and (run.state.distractor_yx is None) == (doubt > 0)
-
-
-def test_the_place_of_another_object_is_one_of_the_image():
-    """At a scale of 2 a cell is 32 pixels; the score map may have two scores a cell."""
-    state = dataclasses.replace(Run(distractor_share=0.25).state, distractor_yx=np.array([100.5, 110.5 + 5 * 32]))
-    found = judge(state, view(scale=2.0, maps=HIGHER), 16)
-    assert found.displacement_yx.tolist() == [0, 0] and found.distractor_yx.tolist() == [0, 5]
-    finer = np.zeros((37, 37), np.float32)
-    finer[18, 18], finer[18, 28] = 0.5, 0.9
-    found = judge(state, view(scale=2.0, maps=finer), 16)
-    assert found.displacement_yx.tolist() == [0, 0] and found.distractor_yx.tolist() == [0, 5]
-
-
 # Inner looks.
 
 
