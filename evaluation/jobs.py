@@ -14,7 +14,8 @@ import numpy as np
 from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.foreign import read_boxes
 from ebmtrack.evaluation.results import box_path, read_marker
-from ebmtrack.tracking.params import set_up_name
+from ebmtrack.files import as_json
+from ebmtrack.tracking.params import TrackerParams, set_up_name
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import DataSet
 
@@ -104,7 +105,10 @@ def is_done(job: Job, task: Task) -> bool:
     sequence = job.dataset.read(task.sequence)
     if sequence.early_rows and marker.get("frames") == len(sequence) + sequence.early_rows:
         return False  # made before the first frames were left out (OTB's Tiger1)
-    old, new = marker["made_by"], job.made_by[task.params]
+    old, new = dict(marker["made_by"]), job.made_by[task.params]
+    stored, wanted = old.get("params"), new.get("params")
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        old["params"] = _with_defaults(stored, wanted)
     for key in ("params", "engine", "precision", "weights", "seed"):
         if key in new and old.get(key) != new[key]:
             raise ResultError(
@@ -112,6 +116,11 @@ def is_done(job: Job, task: Task) -> bool:
                 "choose another folder for results (--out), or --overwrite these"
             )
     return True
+
+
+def _with_defaults(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
+    """Return a result's parameters with those that came later, whose defaults mean "as before"."""
+    return {name: value for name, value in as_json(TrackerParams()).items() if name in new} | dict(old)
 
 
 def _difference(key: str, old: object, new: object) -> str:

@@ -109,13 +109,14 @@ class Regress:
         """Print the figures on the test images: the rows with split test, or a random part that did not train."""
         from ebmtrack.regression.measures import evaluate
         from ebmtrack.regression.network import load_regression, trained_seed
-        from ebmtrack.regression.training import open_examples, table_of
+        from ebmtrack.regression.training import open_examples, seed_chooses_test, table_of
 
         trained, weights = trained_seed(self._weights()), self._weights()
         settings = self._settings(trained or 0)
-        if trained is None:
+        matters = settings.seed != trained and seed_chooses_test(settings)
+        if matters and trained is None:
             print(f"note: {weights} does not say its seed; with another --seed images that it trained on are tested")
-        elif settings.seed != trained:
+        elif matters:
             raise ConfigError(
                 f"{weights} was trained with seed {trained}, which chose its test images: leave --seed out"
             )

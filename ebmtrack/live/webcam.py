@@ -138,13 +138,14 @@ class ResultLog:
 
     def __exit__(self, *_: object) -> None:
         if self._rows:
-            tell_of_writing(self._path)
             info = replace(self._info, size_wh=self._size_wh)
             self.files += write_results(self._path, self._rows.values(), info, self._layout)
 
     def add_view(self, view: LiveView, search: bool) -> None:
         """Note down where the targets are; a later view of the same frame replaces an earlier one."""
         self._size_wh = view.frame.image.shape[1], view.frame.image.shape[0]
+        if view.targets and not self._rows:
+            tell_of_writing(self._path)
         for target in view.targets:
             verdict = "start" if target.score is None else "not_found" if target.lost else "normal"
             x, y, w, h = target.box_xywh

@@ -102,10 +102,23 @@ class RegressionSettings(RunSettings):
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
+def _checked_source(settings: RegressionSettings) -> str:
+    """Return the name of the source of examples; ConfigError if it is unknown."""
+    known = ["csv", *LAYOUTS, *(f"drawn-{name}" for name in DRAWINGS)]
+    return check_name("source of examples", match_spelling(settings.source, known), known)
+
+
+def seed_chooses_test(settings: RegressionSettings) -> bool:
+    """Return whether the seed chooses the test images, as it does unless the data set says which they are."""
+    source = _checked_source(settings)
+    if source.startswith("drawn-") or settings.data is None:
+        return True
+    return not splits_of(settings.data) if source == "csv" else "test" not in parts_of(source, settings.data)
+
+
 def open_examples(settings: RegressionSettings) -> tuple[Examples, Examples, Examples]:
     """Return training, validation and test examples; ConfigError for an unknown source or a missing folder."""
-    known = ["csv", *LAYOUTS, *(f"drawn-{name}" for name in DRAWINGS)]
-    source, size = check_name("source of examples", match_spelling(settings.source, known), known), settings.image_size
+    source, size = _checked_source(settings), settings.image_size
     if source.startswith("drawn-"):
         train, validation, test = (draw_examples(source[6:], n, size, settings.seed) for n in STAND_IN)
         return train, validation, test

@@ -112,6 +112,7 @@ def track(
 
 def _as_tracker(tracker: Any) -> Any:
     """Return a tracker of one target: as it is given, of a set-up, or the default one; ConfigError for all else."""
+    tracker = os.fspath(tracker) if isinstance(tracker, os.PathLike) else tracker
     if tracker is None or isinstance(tracker, (str, TrackerParams)):
         from ebmtrack.tracking.tracker import Tracker
 

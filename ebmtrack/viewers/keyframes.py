@@ -139,7 +139,8 @@ class KeyFrameTracks:
     def track(self, keys: Sequence[KeyFrame], direction: Direction = "forward") -> Iterator[list[FrameResult]]:
         """Track one target through its key frames and yield stretches of results, not in the order of frames.
 
-        Of a stretch that an error or an interrupt ends, what is known is yielded before that is raised.
+        Of a stretch that an error or an interrupt ends, what is known is yielded before that is raised. An empty
+        stretch says that the tracker has started on one between two key frames, whose results take their time.
 
         Args:
             keys: The target's key frames, at least one.
@@ -158,6 +159,8 @@ class KeyFrameTracks:
             there, back = self.leg(left, self.every), self.leg(right, -self.every, frames[-1] - right.frame)
             forward, backward = list[FrameResult](), list[FrameResult]()
             try:
+                there.result(frames[0])
+                yield []
                 for frame in frames:
                     forward.append(there.result(frame))
                 there.rest()

@@ -56,12 +56,16 @@ def _check_writable(path: str | os.PathLike | None) -> None:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
 
 
-def tell_of_writing(path: Path) -> None:
-    """Print a note if a file that is about to be written replaces another one, or if its folder is made for it."""
-    if path.is_file():
-        print(f"note: {path} is there; this run writes over it")
-    elif not path.absolute().parent.exists():
-        print(f"note: {path.parent} is not there yet; it is made for {path.name}")
+def tell_of_writing(*paths: Path | None) -> None:
+    """Print a note for each file that the run will replace, and for each folder that it will make."""
+    folders = set[Path]()
+    for path in (path for path in paths if path is not None):
+        folder = path.absolute().parent
+        if path.is_file():
+            print(f"note: {path} is there; this run writes over it")
+        elif not folder.exists() and folder not in folders:
+            folders.add(folder)
+            print(f"note: {path.parent} is not there yet; it is made for {path.name}")
 
 
 def file_stem(source: str | os.PathLike | int) -> str:

@@ -154,6 +154,7 @@ class _Job:
         self.default_boxes = options.save is None and options.boxes is None and not options.show
         boxes = f"{file_stem(source)}_boxes.txt" if self.default_boxes else options.boxes
         self.boxes_path, self.save_path = checked_outputs(source, boxes, options.save, options.layout)
+        self._tell_of_writing = _once(lambda: tell_of_writing(self.boxes_path, self.save_path))
 
     def run(self, stack: ExitStack) -> None:
         """Track, by reading once from front to end if that is enough."""
@@ -183,12 +184,31 @@ class _Job:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", self.visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
-        stack.enter_context(
-            _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, first, tracker))
-        )
+        stack.enter_context(self._kept_is_told())
+        stack.callback(self._save_boxes, self._info(frames, first, tracker))
         outputs = self._outputs(stack, frames)
-        _follow(tracker, frames, first, starts, span, self.result, outputs, self.options.max_frames)
+        self._follow_frames(tracker, frames, follow(frames, first, tracker, starts, span), outputs)
         self.note, self.complete = frames.note, frames.complete
+
+    def _follow_frames(
+        self, tracker: Any, frames: FrameSource, steps: Iterator[Step], outputs: Sequence[Output]
+    ) -> None:
+        """Note down frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
+        result, most = self.result, self.options.max_frames
+        totals = [number for number in (frames.length, most) if number is not None]
+        with progress_bar(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
+            for step in steps:
+                result.add(step)
+                self._tell_of_writing()
+                bar.update()
+                if step.answers and getattr(tracker, "watch", None):
+                    tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
+                if outputs and step.image is not None:
+                    drawn = draw_results(step.image, step.results, result.fps, result.interval)
+                    if _is_ended(outputs, drawn, step.moment_s):
+                        return
+                if most is not None and len(result.frames) >= most:
+                    return
 
     def _label(self, stack: ExitStack, keys: list[KeyFrame] | None) -> None:
         """Track through key frames, drawn in a window if there are none, then draw the frames."""
@@ -210,26 +230,54 @@ class _Job:
         first = frames.read(keys[0].frame) if within else None  # that of `start` may be one that cannot be read
         if within and first is None:
             raise ConfigError(f"{keys[0].place}, with a box of target {keys[0].id}, cannot be read")
-        shape = first if first is not None else np.zeros((0, 0, 3), np.uint8)
-        _tell_of_overreach(keys, shape)
-        stack.enter_context(
-            _save_at_end(self.result, self.boxes_path, self.options.layout, self._info(frames, shape, tracker))
-        )
+        if first is None:
+            first = np.zeros((0, 0, 3), np.uint8)  # tracking will refuse the key frame
+        else:
+            _tell_of_overreach(keys, first)
+        stack.enter_context(self._kept_is_told())
+        try:
+            self._label_frames(frames, keys, tracker, span, self._info(frames, first, tracker))
+        except KeyboardInterrupt:
+            self._draw_interrupted(frames)
+            raise
+        self.note, self.complete = frames.note, frames.complete
+        self._draw_all(frames)
+
+    def _label_frames(
+        self, frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span, info: ResultInfo
+    ) -> None:
+        """Track through key frames and save the boxes, whatever ends it."""
         began = time.perf_counter()
         total = (span.end - span.start) // span.every + 1 if span.end is not None else None
         try:
             with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
-                for part in label(frames, keys, tracker, span, options.direction):
+                for part in label(frames, keys, tracker, span, self.options.direction):
                     self.result.add_rows(part)
                     bar.update(len(part))
-        except KeyboardInterrupt:
-            self._draw_all(self._outputs(stack, frames, show=False), frames)
-            raise
+                    if not any(row.verdict == "start" for row in part):
+                        self._tell_of_writing()  # the tracker has started, and did not refuse the box
         finally:
             self.result.sort()
             self.result.seconds = time.perf_counter() - began
-        self.note, self.complete = frames.note, frames.complete
-        self._draw_all(self._outputs(stack, frames), frames)
+            self._save_boxes(info)
+
+    @contextmanager
+    def _kept_is_told(self) -> Iterator[None]:
+        """Print what was tracked and saved if an error or Ctrl-C ends the block early."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            is_lost = (self.boxes_path or self.save_path) and not self.result.files
+            if self.result.rows and not is_lost:
+                why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
+                print(f"{why}; kept what was tracked: {self.result.summary()}")
+            raise
+
+    def _save_boxes(self, info: ResultInfo) -> None:
+        """Write the results, if wanted and if there are some."""
+        if self.boxes_path is not None and self.result.rows:
+            self._tell_of_writing()
+            self.result.files += write_results(self.boxes_path, self.result.rows, info, self.options.layout)
 
     def _tracker(self) -> Any:
         """Return the tracker; say where the boxes go if the user named no file."""
@@ -259,23 +307,32 @@ class _Job:
         if self.save_path:
             sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(str(self.source))
             writer = VideoWriter(self.save_path, frames.fps, sound, frames.pixel_aspect)
-            outputs.append(stack.enter_context(_video(self.result, writer)))
+            outputs.append(stack.enter_context(_video(self.result, writer, self._tell_of_writing)))
         if self.options.show and show:
             window = stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)"))
             outputs.append(lambda image, _: window.show(image))
         return outputs
 
-    def _draw_all(self, outputs: list[Output], frames: SeekableFrames) -> None:
+    def _draw_all(self, frames: SeekableFrames, show: bool = True) -> None:
         """Draw all results on their frames, from front to end."""
         by_frame: dict[int, list[FrameResult]] = {}
         for row in self.result.rows:
             by_frame.setdefault(row.frame, []).append(row)
-        for frame in sorted(by_frame) if outputs else ():
-            image = frames.read(frame)
-            if image is not None:
-                drawn = draw_results(image, by_frame[frame], self.result.fps)
-                if _is_ended(outputs, drawn, frames.moments_s[frame]):
-                    return
+        with ExitStack() as stack:
+            outputs = self._outputs(stack, frames, show)
+            for frame in sorted(by_frame) if outputs else ():
+                image = frames.read(frame)
+                if image is not None:
+                    drawn = draw_results(image, by_frame[frame], self.result.fps)
+                    if _is_ended(outputs, drawn, frames.moments_s[frame]):
+                        return
+
+    def _draw_interrupted(self, frames: SeekableFrames) -> None:
+        """Draw, without a window, what was tracked before an interrupt; an error is told, and hides no interrupt."""
+        try:
+            self._draw_all(frames, show=False)
+        except Exception as error:
+            print(f"ebmtrack: the video is incomplete: {error}", file=sys.stderr)
 
 
 def _tell_of_overreach(keys: Sequence[KeyFrame], image: np.ndarray) -> None:
@@ -296,32 +353,6 @@ def _once(load: Callable[[], Any]) -> Callable[[], Any]:
             return loaded[0]
 
     return load_once
-
-
-def _follow(
-    tracker: Any,
-    frames: FrameSource,
-    first: np.ndarray,
-    starts_xywh: list[Box],
-    span: Span,
-    result: VideoTrack,
-    outputs: Sequence[Output],
-    max_frames: int | None,
-) -> None:
-    """Track frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
-    totals = [number for number in (frames.length, max_frames) if number is not None]
-    with progress_bar(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
-        for step in follow(frames, first, tracker, starts_xywh, span):
-            result.add(step)
-            bar.update()
-            if step.answers and getattr(tracker, "watch", None):
-                tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
-            if outputs and step.image is not None:
-                drawn = draw_results(step.image, step.results, result.fps, result.interval)
-                if _is_ended(outputs, drawn, step.moment_s):
-                    return
-            if max_frames is not None and len(result.frames) >= max_frames:
-                return
 
 
 def draw_results(
@@ -371,33 +402,14 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _save_at_end(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> Iterator[None]:
-    """Save the boxes at the end, even if an error or Ctrl-C ends tracking early, of which a line tells."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        _save_boxes(result, boxes_path, layout, info)
-        if result.rows:
-            why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
-            print(f"{why}; kept what was tracked: {result.summary()}")
-        raise
-    _save_boxes(result, boxes_path, layout, info)
+def _video(result: VideoTrack, writer: VideoWriter, begin: Callable[[], object]) -> Iterator[Callable[..., None]]:
+    """Return a function that adds a frame to a video, which is finished however the block ends.
 
-
-def _save_boxes(result: VideoTrack, boxes_path: Path | None, layout: str | None, info: ResultInfo) -> None:
-    """Write the results, if wanted and if there are some."""
-    if boxes_path is not None and result.rows:
-        tell_of_writing(boxes_path)
-        result.files += write_results(boxes_path, result.rows, info, layout)
-
-
-@contextmanager
-def _video(result: VideoTrack, writer: VideoWriter) -> Iterator[Callable[..., None]]:
-    """Return a function that adds a frame to a video, which is finished however the block ends."""
+    `begin` is called before frames are written.
+    """
 
     def write(image: np.ndarray, moment_s: float) -> None:
-        if not writer.frames_written:
-            tell_of_writing(writer.path)
+        begin()
         writer.write(image, moment_s)
 
     try:

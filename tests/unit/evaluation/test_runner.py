@@ -21,6 +21,8 @@ from ebmtrack.errors import CheckpointError, ConfigError, DatasetError, ResultEr
 from ebmtrack.evaluation import evaluate, jobs, locks, runner, worker
 from ebmtrack.evaluation.foreign import find_results
 from ebmtrack.evaluation.results import read_result
+from ebmtrack.files import as_json
+from ebmtrack.tracking.params import load_params
 from tests.support.evaluation_stub import StubFactory, make_sequences
 
 
@@ -129,6 +131,22 @@ def test_what_differs_from_old_results_is_told(old: dict, new: dict, words: str,
     run(root, tmp_path, factory=StubFactory(parameters=tuple(old.items())))
     with pytest.raises(ResultError, match=words):
         run(root, tmp_path, factory=StubFactory(parameters=tuple(new.items())))
+
+
+@pytest.mark.parametrize("set_up, share", [("dimp18_nce_plus_paper", 0.0), ("dimp18_nce_plus", 0.25)])
+def test_results_from_before_a_parameter_are_those_of_its_default(
+    set_up: str, share: float, root: Path, tmp_path: Path
+) -> None:
+    """They are taken where the set-up behaves as before, and refused with the difference where it does not."""
+    new = as_json(load_params(set_up))
+    old = {name: value for name, value in new.items() if name not in ("distractor_share", "shift_fracs")}
+    run(root, tmp_path, factory=StubFactory(parameters=tuple(old.items())))
+    again = StubFactory(parameters=tuple(new.items()))
+    if share == 0:
+        assert "/4] stub" not in run(root, tmp_path, factory=again)[1]  # nothing is run again
+        return
+    with pytest.raises(ResultError, match=rf"made with other params \(distractor_share 0.0, now {share}\); choose"):
+        run(root, tmp_path, factory=again)
 
 
 def test_results_of_two_engines_are_not_mixed(root: Path, tmp_path: Path) -> None:

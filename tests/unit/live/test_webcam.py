@@ -669,6 +669,20 @@ def test_a_long_run_neither_grows_nor_falls_behind(tmp_path):
     assert (code, errors) == (0, "") and grown_mb < 5.0 and late_frames < 2.0
 
 
+def test_a_file_of_results_that_is_there_is_told_with_the_first_target(tmp_path: Path, capsys) -> None:
+    """Ctrl-C can still save it; before there is a target, nothing will be written."""
+    path = tmp_path / "b.csv"
+    path.write_text("mine")
+    with webcam.ResultLog(path, ResultInfo("camera0", 30.0)) as log:
+        log.add_view(view_of(), False)
+        assert capsys.readouterr().out == ""
+        log.add_view(view_of(Target(1, BOX), number=2), False)
+        log.add_view(view_of(Target(1, BOX), number=3), False)
+        assert capsys.readouterr().out == f"note: {path} is there; this run writes over it\n"
+        assert path.read_text() == "mine"
+    assert capsys.readouterr().out == ""
+
+
 def test_results_of_a_live_run_are_written(tmp_path: Path) -> None:
     """A row for each target and each frame that was looked at; the first frame is where they were drawn."""
     log = webcam.ResultLog(tmp_path / "b.csv", ResultInfo("camera0", 30.0))

@@ -257,6 +257,25 @@ def test_eval_takes_the_seed_of_the_training(tmp_path, capsys):
     assert seeds == [3, 3, 1, 1]
 
 
+def test_eval_takes_any_seed_where_the_data_set_names_its_test_images(tmp_path, capsys):
+    """The seed chooses no test image then: nothing is refused, and nothing noted of a file without a seed."""
+    rows = [("image", "age", "split")]
+    for i, split in enumerate(["train"] * 8 + ["validation", "test"]):
+        picture(tmp_path / f"{i}.png", 20 * i)
+        rows.append((f"{i}.png", i, split))
+    write_csv(tmp_path / "named.csv", rows)
+    write_csv(tmp_path / "random.csv", [row[:2] for row in rows])
+    settings = dataclasses.replace(TINY, out=tmp_path, method="gaussian", seed=3, source="csv")
+    settings = dataclasses.replace(settings, data=tmp_path / "named.csv", steps=2)
+    net = train_regression(settings)[0]
+    argv = ["regress", "eval", "--out", str(tmp_path), "--device", "cpu", "--seed", "1", "--csv"]
+    assert cli.main([*argv, str(tmp_path / "named.csv")]) == 0 and "1 test images" in capsys.readouterr().out
+    assert cli.main([*argv, str(tmp_path / "random.csv")]) == 2 and "trained with seed 3" in capsys.readouterr().err
+    save_regression(tmp_path / "regression.safetensors", net, {})
+    assert cli.main([*argv, str(tmp_path / "named.csv")]) == 0 and "note" not in capsys.readouterr().out
+    assert cli.main([*argv, str(tmp_path / "random.csv")]) == 0 and "does not say its" in capsys.readouterr().out
+
+
 def test_utkface_is_split_at_random_unless_lists_say_how(tmp_path):
     """No image trains and tests, with coral-cnn's lists and without."""
     for i in range(20):

@@ -235,10 +235,13 @@ def test_several_targets_have_their_own_key_frames(folder):
     assert [(row.frame, row.id) for row in rows] == sorted((row.frame, row.id) for row in rows)
 
 
-def test_the_tracker_may_be_the_name_of_a_set_up(folder):
+def test_the_tracker_may_be_the_name_or_path_of_a_set_up(folder, tmp_path):
     """What is neither a tracker of one target nor a set-up is refused with what to give."""
     (row,) = track(folder, (10, 5, 8, 6), "lite_nce_plus", end=0)
     assert (row.frame, row.box_xywh) == (0, (10, 5, 8, 6))
+    set_up = tmp_path / "mine.py"
+    set_up.write_text("from ebmtrack.tracker_params.lite_nce_plus import parameters\n")
+    assert [row.box_xywh for row in track(folder, (10, 5, 8, 6), set_up, end=0)] == [(10, 5, 8, 6)]
     with pytest.raises(ConfigError, match="did you mean 'lite_nce_plus'"):
         next(track(folder, (10, 5, 8, 6), "lite_nce_plas"))
     with pytest.raises(
@@ -362,7 +365,7 @@ def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):
     lines = out.read_text().splitlines()
     assert len(lines) == 41 and lines[1].startswith("0,1,10.0,5.0") and lines[5].endswith(",,start")
     assert open_frames(video).length == 40 and "40 frames" in capsys.readouterr().out
-    assert result.files == [video, out]
+    assert result.files == [out, video]
     track_video(folder, lambda: Drifter(), init=boxes, boxes=out, max_frames=32)
     assert len(out.read_text().splitlines()) == 1 + 32  # frames 4 to 35
     track_video(folder, lambda: Drifter(), init=boxes[1], backward=True, boxes=out, max_frames=5)
@@ -398,6 +401,54 @@ def test_ctrl_c_between_key_frames_keeps_what_was_tracked(folder, tmp_path, caps
     printed = capsys.readouterr().out
     assert f"interrupted; kept what was tracked: {len(rows)} frames" in printed and ", 0.0 frames/s" not in printed
     assert open_frames(video).length == len(rows)
+
+
+@pytest.mark.parametrize("frame", [12, 1000])
+def test_boxes_are_written_before_frames_are_drawn(folder, tmp_path, capsys, monkeypatch, frame):
+    """A kill while a long video is drawn loses no box, and a full disk hides no interrupt."""
+    boxes = [f"{frame}:{','.join(map(str, true_box(frame)))}" for frame in (4, 30)]
+    out, known = tmp_path / "b.csv", []
+
+    def write(*_):
+        known.append(out.exists() and len(out.read_text().splitlines()))
+        raise ConfigError("v.mp4: disk full")
+
+    monkeypatch.setattr(VideoWriter, "write", write)
+    with pytest.raises(KeyboardInterrupt if frame == 12 else ConfigError):
+        track_video(folder, lambda: Interrupted(frame, True), init=boxes, boxes=out, save=tmp_path / "v.mp4", end=34)
+    assert known == [1 + 9 if frame == 12 else 1 + 31]  # frames 4 to 11 and 30, or 4 to 34
+    said = capsys.readouterr()
+    assert f"kept what was tracked: {known[0] - 1} frames" in said.out and f"saved {out}\n" in said.out
+    assert said.err == ("ebmtrack: the video is incomplete: v.mp4: disk full\n" if frame == 12 else "")
+
+
+def test_files_that_are_there_are_told_while_they_are_tracked_over(folder, tmp_path, capsys):
+    """Between key frames as well: once the tracker has started, in time to stop, and once."""
+    out, video, said = tmp_path / "b.csv", tmp_path / "v.mp4", []
+    for file in (out, video):
+        file.write_text("mine")
+
+    class Looking(Drifter):
+        def __deepcopy__(self, memo):
+            return Looking()
+
+        def update(self, image):
+            if int(image[0, 0, 0]) == 20:
+                said.append(capsys.readouterr().out)
+            return super().update(image)
+
+    for init in (["4:18,5,8,6", "30:70,5,8,6"], ["4:18,5,8,6"]):
+        track_video(folder, Looking, init=init, boxes=out, save=video)
+        assert [said[0].count(f"{file} is there; this run writes over it") for file in (out, video)] == [1, 1]
+        assert "note" not in "".join(said[1:]) + capsys.readouterr().out
+        said.clear()
+
+
+def test_a_key_frame_outside_of_the_span_is_refused_without_a_note(folder, tmp_path, capsys):
+    """No picture is read then: the size of none would tell nothing."""
+    with pytest.raises(ConfigError, match="frame 2: give a frame from 5 to 39"):
+        track_video(folder, Drifter, init="2:-5,-2,8,6", start=5, boxes=tmp_path / "b.csv")
+    assert capsys.readouterr().err == "" and not (tmp_path / "b.csv").exists()
 
 
 def test_targets_and_frames_are_counted_whatever_the_ids(folder, tmp_path, capsys):

@@ -663,6 +663,26 @@ def test_a_file_that_is_there_is_written_over_with_a_note(folder, tmp_path, caps
         assert capsys.readouterr().out.count("b.txt is there; this run writes over it") == expected
 
 
+def test_a_file_that_is_there_is_told_while_it_still_is(folder, tmp_path, capsys):
+    """The note comes once the tracker has started: Ctrl-C can still save what is there."""
+    files = {"boxes": tmp_path / "b.txt", "save": tmp_path / "v.mp4"}
+    for file in files.values():
+        file.write_text("mine")
+
+    class Stopped(Follower):
+        def update(self, image):
+            if self.index == 3:
+                said.append(capsys.readouterr().out)
+                assert all(file.read_text() == "mine" for file in files.values())
+            return super().update(image)
+
+    said = []
+    track(folder, lambda: Stopped(BOXES), "1,2,10.5,8.25", **files)
+    notes = [line for line in said[0].splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: {file} is there; this run writes over it" for file in files.values()]
+    assert "note" not in capsys.readouterr().out and lines_of(tmp_path / "b.txt") == BOXES
+
+
 @pytest.mark.parametrize("options", [dict(start=500), dict(end=0, start=1), dict(every=0), dict(init="900,2,3,4")])
 def test_nothing_is_said_of_files_that_are_not_written(folder, tmp_path, capsys, options):
     """A run that fails before its first frame leaves them, and says nothing of them nor of new folders."""
