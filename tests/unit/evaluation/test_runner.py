@@ -133,19 +133,19 @@ def test_what_differs_from_old_results_is_told(old: dict, new: dict, words: str,
         run(root, tmp_path, factory=StubFactory(parameters=tuple(new.items())))
 
 
-@pytest.mark.parametrize("set_up, share", [("dimp18_nce_plus_paper", 0.0), ("dimp18_nce_plus", 0.25)])
+@pytest.mark.parametrize("set_up, frames", [("dimp18_nce_plus_paper", 0), ("dimp18_nce_plus", 20)])
 def test_results_from_before_a_parameter_are_those_of_its_default(
-    set_up: str, share: float, root: Path, tmp_path: Path
+    set_up: str, frames: int, root: Path, tmp_path: Path
 ) -> None:
     """They are taken where the set-up behaves as before, and refused with the difference where it does not."""
     new = as_json(load_params(set_up))
-    old = {name: value for name, value in new.items() if name not in ("distractor_share", "shift_fracs")}
+    old = {name: value for name, value in new.items() if name not in ("doubtful_frames", "shift_fracs")}
     run(root, tmp_path, factory=StubFactory(parameters=tuple(old.items())))
     again = StubFactory(parameters=tuple(new.items()))
-    if share == 0:
+    if frames == 0:
         assert "/4] stub" not in run(root, tmp_path, factory=again)[1]  # nothing is run again
         return
-    with pytest.raises(ResultError, match=rf"made with other params \(distractor_share 0.0, now {share}\); choose"):
+    with pytest.raises(ResultError, match=rf"made with other params \(doubtful_frames 0, now {frames}\); choose"):
         run(root, tmp_path, factory=again)
 
 
