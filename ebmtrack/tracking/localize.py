@@ -14,7 +14,7 @@ class Localization(NamedTuple):
     """The place of a target by a score map.
 
     displacement_yx: from the search region's centre, (2,), in cells.
-    score: the peak's.
+    score: the highest one, also if the target is at the second peak.
     verdict: "normal", "hard_negative", "uncertain" or "not_found".
     """
 
