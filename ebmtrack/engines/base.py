@@ -190,7 +190,9 @@ class AspectPrior:
 
 @dataclasses.dataclass(frozen=True)
 class Ascent:
-    """The settings of a climb: `steps` plain gradient steps y <- y + step * grad f(y), without any check.
+    """The settings of a climb: `steps` gradient steps y <- y + v, v <- step * grad f(y) + momentum * v, from v = 0.
+
+    Without momentum these are the papers' plain steps. Nothing is checked on the way.
 
     With relative_space, y = (cx / w0, cy / h0, log w, log h), where (w0, h0) is the size of the region's first box at
     the start (BMVC 2020, section 5.2). Otherwise y = (x, y, w, h), and the gradient of each coordinate is multiplied by
@@ -205,6 +207,7 @@ class Ascent:
     size_step: float
     relative_space: bool
     prior: AspectPrior | None = None
+    momentum: float = 0.0
 
 
 class Climb(NamedTuple):

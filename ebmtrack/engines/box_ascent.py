@@ -24,6 +24,7 @@ class RelativeSpace:
         self.centre, self.log_size = boxes_xywh[..., :2] + size / 2, log(size)
         self.position_step = number(ascent.position_step) * np.square(size[:, :1])
         self.size_step = number(ascent.size_step)
+        self.momentum, self.velocity = number(ascent.momentum), np.zeros((2, *size.shape), size.dtype)
 
     def boxes(self) -> np.ndarray:
         """Return the present boxes x, y, w, h (T, R, 4)."""
@@ -47,8 +48,9 @@ class RelativeSpace:
         if self.prior is not None:
             add_slope(of_log_size, self.prior.gradient(self.log_size[..., 0] - self.log_size[..., 1]))
         of_log_size *= self.size_step
-        self.log_size = self.log_size + of_log_size
-        self.centre = self.centre + (low + high) * self.position_step
+        self.velocity *= self.momentum
+        self.velocity += ((low + high) * self.position_step, of_log_size)
+        self.centre, self.log_size = self.centre + self.velocity[0], self.log_size + self.velocity[1]
 
 
 class DefaultSpace:
@@ -58,6 +60,7 @@ class DefaultSpace:
         """Take boxes (T, R, 4) at the start and steps; this space needs no functions."""
         self.y, self.prior = boxes_xywh, ascent.prior
         self.step = np.array([ascent.position_step] * 2 + [ascent.size_step] * 2, boxes_xywh.dtype)
+        self.momentum, self.velocity = boxes_xywh.dtype.type(ascent.momentum), np.zeros_like(boxes_xywh)
 
     def boxes(self) -> np.ndarray:
         """Return the present boxes x, y, w, h (T, R, 4)."""
@@ -73,7 +76,9 @@ class DefaultSpace:
         slope = np.concatenate([(low + high) * size, high * size], axis=-1)
         if self.prior is not None:
             add_slope(slope[..., 2:], self.prior.gradient(np.log(size[..., 0] / size[..., 1])))
-        self.y = self.y + self.step * slope
+        self.velocity *= self.momentum
+        self.velocity += self.step * slope
+        self.y = self.y + self.velocity
 
 
 def climb_boxes(

@@ -43,6 +43,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # least and most value, far beyond w
     "inside_frac": (0, 1),
     "position_jitter": (0, 100),  # of the target's size
     "size_jitter": (0, 100),
+    "ascent_momentum": (0, 0.99),
     "average_best": (1, 10**9),
     "calibration": (0, 1),
     "centre_calibration": (0, 1),

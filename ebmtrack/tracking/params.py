@@ -77,6 +77,7 @@ class TrackerParams:
     ascent_steps: int = 10
     position_step: float = 2.5e-3
     size_step: float = 2.5e-3
+    ascent_momentum: float = 0.0  # share of each step that is made again in the next one (0 in the papers)
     relative_space: bool = True  # False: DiMP's default space, steps scaled by the box's size
     half_pixel_late: bool = True  # pytracking's way back from the crop: half a crop pixel too far
     average_best: int = 3

@@ -19,7 +19,8 @@ def ascent_of(params: TrackerParams, log_aspects: Sequence[float] = ()) -> Ascen
         log_aspects: expected log(w / h) of the boxes of each target; none if there is nothing to expect yet.
     """
     prior = AspectPrior(np.array(log_aspects), params.aspect_scale) if params.aspect_scale and log_aspects else None
-    return Ascent(params.ascent_steps, params.position_step, params.size_step, params.relative_space, prior)
+    steps = params.ascent_steps, params.position_step, params.size_step
+    return Ascent(*steps, params.relative_space, prior, params.ascent_momentum)
 
 
 def candidate_boxes(box_xywh: np.ndarray, params: TrackerParams, random: RandomNumbers) -> np.ndarray:

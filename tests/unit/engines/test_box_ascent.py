@@ -57,6 +57,34 @@ def test_steps_follow_the_chain_rule_in_both_spaces():
 
 
 @pytest.mark.parametrize("space", [RelativeSpace, DefaultSpace])
+def test_momentum_makes_a_share_of_each_step_again(space):
+    """On a constant slope the n-th step is (1 + b + ... + b^(n-1)) times the first one, in each coordinate."""
+    boxes = np.array([[[0.0, 0, 10, 20], [3.0, 1, 8, 8]]])
+    ascent = Ascent(5, 0.01, 0.02, space is RelativeSpace, momentum=0.4)
+    made = space(boxes, ascent, np.exp, np.log)
+    slope, places = np.array([[[1.0, -2, 3, 0.5]] * 2]), []
+    for _ in range(5):
+        size = made.boxes()[..., 2:]
+        places.append(coordinates(made.boxes(), space))
+        made.corners()
+        made.move(slope / np.concatenate([size, size], axis=-1) if space is DefaultSpace else along(size))
+    steps = np.diff(np.stack([*places, coordinates(made.boxes(), space)]), axis=0)
+    growth = np.cumsum(0.4 ** np.arange(5))
+    assert (steps[0] != 0).all() and np.allclose(steps, steps[0] * growth[:, None, None, None])
+
+
+def coordinates(boxes, space):
+    """Return what a space steps in, but for constant factors: centres and log sizes, or x, y, w, h."""
+    centres = boxes[..., :2] + boxes[..., 2:] / 2
+    return np.concatenate([centres, np.log(boxes[..., 2:])], axis=-1) if space is RelativeSpace else boxes
+
+
+def along(size):
+    """Return a gradient by x0, y0, x1, y1 whose slope by centre and log size is the same for all sizes."""
+    return np.concatenate([0.7 - 0.5 / size, 0.7 + 0.5 / size], axis=-1)
+
+
+@pytest.mark.parametrize("space", [RelativeSpace, DefaultSpace])
 def test_coordinates_there_and_back(space):
     boxes = np.array([[[5.0, 6.0, 4.0, 8.0], [1.0, 2.0, 10.0, 20.0]]])
     made = space(boxes, Ascent(1, 0.1, 0.1, True), np.exp, np.log)
