@@ -1,14 +1,53 @@
-"""Candidate boxes around a position, and the box that those which climbed stand for."""
+"""A target's box: candidates around its place, their climb, and the box that those which climbed stand for."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from ebmtrack.engines.base import Ascent, AspectPrior
+from ebmtrack.engines.base import Ascent, AspectPrior, Engine, Mark
+from ebmtrack.tracking.locate import Located
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
+from ebmtrack.tracking.state import Proposal, TargetState, centred_box
+
+
+def propose(one: Located) -> Proposal:
+    """Return candidate boxes around the one that the energy prefers for the target's."""
+    state, view = one.state, one.view
+    return Proposal(view, candidate_boxes(state.preferred_box_in(view.region.map), state.params, state.random))
+
+
+def answer_together(engine: Engine, located: Sequence[Located], mark: Mark) -> list[TargetState]:
+    """Return the states of all targets after the candidates of those that are followed have climbed together."""
+    states = [one.state for one in located]
+    proposals = {k: propose(one) for k, one in enumerate(located) if one.is_followed}
+    if not proposals:
+        return states
+    regions = [proposal.view.features for proposal in proposals.values()]
+    candidates = np.stack([proposal.candidates_xywh for proposal in proposals.values()])
+    ascent = ascent_of(states[0].params, [states[k].climbed_log_aspect for k in proposals])
+    climb = engine.climb(regions, candidates, ascent, mark)
+    for (k, proposal), boxes, energies in zip(proposals.items(), *climb):
+        states[k] = answer(states[k], proposal, average_box(boxes, energies, states[k].params))
+    mark("refinement")
+    return states
+
+
+def answer(state: TargetState, proposal: Proposal, box_xywh: np.ndarray | None) -> TargetState:
+    """Return the state moved to a box; without one the size stays as it was.
+
+    Args:
+        state: the target at the score's peak.
+        proposal: the frame's view and candidates.
+        box_xywh: (4,) in crop pixels, of those that climbed, or None.
+    """
+    state = dataclasses.replace(state, proposals=(proposal,))
+    if box_xywh is None:
+        return dataclasses.replace(state, box_xywh=centred_box(state.position_yx, state.size_hw))
+    return state.move(*state.own(*proposal.view.region.map.to_image(box_xywh)))
 
 
 def ascent_of(params: TrackerParams, log_aspects: Sequence[float] = ()) -> Ascent:

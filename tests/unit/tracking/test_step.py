@@ -14,10 +14,12 @@ import pytest
 
 from ebmtrack.data.crops import CropMap
 from ebmtrack.tracking.first_frame import start_target
+from ebmtrack.tracking.locate import Located, Seen, choose, judge, locate
 from ebmtrack.tracking.params import TrackerParams
+from ebmtrack.tracking.refine import answer
 from ebmtrack.tracking.regions import region_before, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
-from ebmtrack.tracking.step import Located, Seen, TrackResult, answer, choose, judge, locate, track_frame
+from ebmtrack.tracking.step import TrackResult, track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 
 PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies

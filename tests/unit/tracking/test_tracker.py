@@ -19,8 +19,9 @@ from ebmtrack.errors import ConfigError, EbmtrackError
 from ebmtrack.live.session import Session
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.tracking.localize import Localization
+from ebmtrack.tracking.locate import Located
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
-from ebmtrack.tracking.step import Located, answer, propose
+from ebmtrack.tracking.refine import answer, propose
 from ebmtrack.tracking.tracker import MultiTracker, Tracker, check_image
 from ebmtrack.viewers.demo_sequence import demo_sequence
 from tests.support.golden import FEW_VIEWS, dimp18, image
