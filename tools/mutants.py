@@ -235,7 +235,7 @@ MUTANTS = [
         ("engines/test_onnx_energy.py",),
         ("gradients[:, 2:] -= of_size", "gradients[:, 2:] += of_size"),
         ("1 - low, high - 1", "1 - low, low - 1"),
-        ("self.questions == CUT_ANEW", "False"),
+        ("if windows is not None and windows.hold(distances :=", "if windows is not None and (distances :="),
         ("distances >= self.bound", "distances >= -9"),
         ("np.ceil(high) <= self.last", "np.ceil(high) <= self.last + 1"),
         ("self.per_size = (size > 0) /", "self.per_size = 1 /"),

@@ -15,9 +15,8 @@ from ebmtrack.engines.onnx_filter import pool_box
 from ebmtrack.engines.pooling import FAR, MARGIN, WINDOWS, PoolingKernel, bin_edges
 from ebmtrack.engines.products import multiply, multiply_pairs
 
-SLACK = 0.3  # cells by which edges of bins may wander, to each side, before more cells are projected
+SLACK = 0.2  # cells by which edges of bins may wander, to each side, before more cells are projected
 CUT_SLACK = 0.1  # the same, before another part of what is projected is needed
-CUT_ANEW = 3  # the question by which boxes that climb have drawn together
 COUNTS, SCALES = (5, 3), (1 / 8, 1 / 16)  # of both levels: bins per axis, and cells per crop pixel
 PARTS = (slice(0, 5), slice(5, 8), slice(8, 13), slice(13, 16))  # all bins: in x of both levels, then in y
 BINS = PARTS[-1].stop
@@ -302,7 +301,6 @@ class RegionEnergy:
     def __init__(self, target: ModulatedWeights, maps: BoxMaps):
         self.target, self.maps = target, maps
         self.windows: Windows | None = None
-        self.questions = 0
 
     def look_at(self, boxes_xyxy: np.ndarray) -> None:
         """Compute now what boxes (1, R, 4) will need."""
@@ -354,17 +352,16 @@ class RegionEnergy:
 
     def _pool(self, boxes_xyxy: np.ndarray) -> tuple[HiddenUnits, np.ndarray | slice]:
         """Return the hidden units of boxes (R, 4), and which of the boxes are out of sight and have none."""
-        windows, self.questions = self.windows, self.questions + 1
-        anew = self.questions == CUT_ANEW
-        if windows is not None and not anew and windows.hold(distances := windows.distances(boxes_xyxy)):
+        windows = self.windows
+        if windows is not None and windows.hold(distances := windows.distances(boxes_xyxy)):
             return HiddenUnits(windows, distances, boxes_xyxy, self.target.biases), slice(0)
         boxes, lost = _in_sight(boxes_xyxy)
-        windows = self._windows(boxes, anew)
+        windows = self._windows(boxes)
         return HiddenUnits(windows, windows.distances(boxes), boxes, self.target.biases), lost
 
-    def _windows(self, boxes_xyxy: np.ndarray, anew: bool = False) -> Windows:
-        """Return the projected features around boxes (R, 4), those around other boxes too unless cut anew."""
-        if self.windows is not None and not anew and self.windows.hold(self.windows.distances(boxes_xyxy)):
+    def _windows(self, boxes_xyxy: np.ndarray) -> Windows:
+        """Return the projected features around boxes (R, 4), and perhaps around others, too."""
+        if self.windows is not None and self.windows.hold(self.windows.distances(boxes_xyxy)):
             return self.windows
         least = (boxes_xyxy @ CORNERS_TO_ENDS.reshape(4, -1)).min(axis=0)
         low, high = least[:BINS], -least[BINS:]

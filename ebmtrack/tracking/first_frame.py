@@ -72,6 +72,7 @@ def start_target(
         position_yx=position_yx,
         size_hw=size_hw,
         scale=scale,
+        first_scale=scale,
         box_xywh=tuple(box_xywh.tolist()),
         lost_frames=0,
         doubt=0,

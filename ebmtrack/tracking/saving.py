@@ -28,7 +28,7 @@ from ebmtrack.tracking.state import TargetState
 
 FORMAT_VERSION = 2
 ABOUT = "about"  # the entry with the JSON
-NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "lost_frames", "doubt", "is_calm")
+NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "first_scale", "lost_frames", "doubt", "is_calm")
 VECTORS = ("log_excess_hw", "excess_yx", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")
 # parameters that may differ: they move no box of a later frame
 FREE = ("seed", "weights", "interval_samples", "interval_temperature", "interval_scale", "lost_logit")
@@ -293,6 +293,7 @@ def _check_values(
     count, sizes = memory["count"], np.concatenate([size_hw, arrays["box_xywh"][2:], arrays["found_hw"]])
     sound = {
         "base_area": math.isclose(facts["base_area"], expected["base_area"], rel_tol=1e-6),
+        "first_scale": 0 < facts["first_scale"] <= MOST_PIXELS,
         "phase": facts["phase"] >= 0,
         "frame": facts["frame"] >= 1,
         "lost_frames": 0 <= facts["lost_frames"] < facts["frame"],

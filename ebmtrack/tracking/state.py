@@ -62,6 +62,7 @@ class TargetState:
     frame: number of the last frame; the first one is 1.
     position_yx, size_hw: the target's centre (pixel centres are integers) and size in image pixels, (2,).
     scale: image pixels per pixel of the search region.
+    first_scale: the same in the first frame.
     box_xywh: the same box as the user sees it.
     lost_frames: number of frames since the target was last found.
     doubt: number of frames for which the target, which looking around has found, may still turn out to be where it was
@@ -85,6 +86,7 @@ class TargetState:
     position_yx: np.ndarray
     size_hw: np.ndarray
     scale: float
+    first_scale: float
     box_xywh: tuple[float, float, float, float]
     lost_frames: int
     doubt: int

@@ -16,6 +16,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.tracking.locate import Located, Seen, judge, locate
 from ebmtrack.tracking.refine import answer_together, ascent_of
 from ebmtrack.tracking.regions import is_calm, look_at, region_before, regions_around, search_region
+from ebmtrack.tracking.size_check import check_sizes
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
 from ebmtrack.tracking.uncertainty import BoxDensity, box_density, lost_probability, student_reach
 
@@ -91,18 +92,19 @@ def track_frame(
     seen = look_for(engine, states, images, inner_looks, mark)
     located = [locate(state, one, image.shape, stride) for state, one, image in zip(states, seen, images)]
     mark("score and localisation")
-    answers = answer_together(engine, located, mark)
-    sure = [(one, state) for one, state in zip(located, answers) if one.is_sure]
+    answers = list(zip(located, answer_together(engine, located, mark)))
+    answers = check_sizes(engine, answers, images, mark)
+    sure = [(one, state) for one, state in answers if one.is_sure]
     for one, state in sure:
         learn(engine, state, one)
     if sure:
         mark("learning")
-    densities = [density_of(engine, state, one) for one, state in zip(located, answers)]
+    densities = [density_of(engine, state, one) for one, state in answers]
     if states[0].params.interval_samples:
         mark("intervals")
     return [
         (settle(state, one, stride), result_of(state, one, density))
-        for one, state, density in zip(located, answers, densities)
+        for (one, state), density in zip(answers, densities)
     ]
 
 

@@ -1,0 +1,81 @@
+"""Would the first frame's size be better? A second look for boxes that have grown too large or shrunk to a part.
+
+Search regions follow the box. A box that has taken in the wave behind a surfer, or only half of a face, is seen at a
+scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
+is looked at once more, at the same place and with the present aspect ratio, in a region for the first frame's size. If
+the classifier's score is clearly higher there, and the energy of the box that candidates climb to is not lower, the
+target has that box. Other sizes are not tried: in larger regions the energy is too often higher for boxes that hold
+more than the target. A look that changes nothing draws none of the target's random numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ebmtrack.engines.base import Engine, Mark
+from ebmtrack.tracking.locate import Located, clamp_inside, judge, place_of
+from ebmtrack.tracking.random_numbers import RandomNumbers
+from ebmtrack.tracking.refine import answer_together
+from ebmtrack.tracking.regions import cut_region, look_at
+from ebmtrack.tracking.state import TargetState
+
+OTHER_SIZE = 1.15  # times the first frame's (square root of the area), or so much smaller, is another size
+HIGHER_SCORE = 0.1  # what a classifier score must gain
+
+Answer = tuple[Located, TargetState]
+
+
+def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.ndarray], mark: Mark) -> list[Answer]:
+    """Return the answers to a frame, those in their place for which the first frame's size is better.
+
+    Args:
+        engine: the network.
+        answers: where each target is, and its state with the box that its candidates have climbed to.
+        images: the frame of each target, (height, width, 3) uint8 RGB.
+        mark: called with each stage's name when the stage is done.
+
+    Returns:
+        An answer for each target. A new one has the verdict "uncertain", so that the frame is not learned.
+    """
+    answers = list(answers)
+    due = [k for k, answer in enumerate(answers) if is_due(*answer)]
+    if not due:
+        return answers
+    resized = [with_first_size(answers[k][1]) for k in due]
+    regions = [[cut_region(images[k], one.position_yx, one.scale, one.params)] for k, one in zip(due, resized)]
+    mark("crop")
+    stride = engine.info.stride
+    for k, state, (view,) in zip(due, resized, look_at(engine, resized, regions, mark)):
+        found = judge(state, view, stride)
+        if found.verdict == "not_found" or found.score < answers[k][0].found.score + HIGHER_SCORE:
+            continue
+        position = clamp_inside(place_of(view, found, stride), state, images[k].shape)
+        moved = dataclasses.replace(state, position_yx=position, random=RandomNumbers(state.frame))
+        one = Located(moved, view, found._replace(verdict="uncertain"))
+        (other,) = answer_together(engine, [one], mark)
+        if energy_of(engine, other) >= energy_of(engine, answers[k][1]):
+            answers[k] = one, dataclasses.replace(other, random=state.random)
+    return answers
+
+
+def is_due(one: Located, state: TargetState) -> bool:
+    """Return whether a target that was found is to be looked at with the first frame's size in this frame."""
+    every, change = state.params.size_check, state.scale / state.first_scale
+    is_its_turn = every > 0 and (state.frame + state.phase) % every == 0
+    return is_its_turn and one.is_found and not state.doubt and max(change, 1 / change) >= OTHER_SIZE
+
+
+def with_first_size(state: TargetState) -> TargetState:
+    """Return the state with the area of the first frame's box and its own aspect ratio."""
+    return state.move(state.position_yx, state.size_hw * (state.first_scale / state.scale))
+
+
+def energy_of(engine: Engine, state: TargetState) -> float:
+    """Return the energy of a target's box in the view in which its candidates climbed."""
+    (proposal,) = state.proposals
+    box = state.preferred_box_in(proposal.view.region.map)
+    box[2:] += box[:2]
+    return float(engine.energies(proposal.view.features, box[None])[0])
