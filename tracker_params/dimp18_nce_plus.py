@@ -15,6 +15,9 @@ def parameters() -> TrackerParams:
         half_pixel_late=False,
         position_step=1e-3,  # 2.5e-3 overshoots: this energy is steeper than one from the full public sets
         size_step=1e-3,
+        # Seven steps with momentum reach the energies of ten without; chosen on single frames (docs/experiments.md)
+        ascent_steps=7,
+        ascent_momentum=0.5,
         # These three were chosen on four sets of held-back video; docs/experiments.md
         calibration=0.6,
         centre_calibration=(0.5, 0.25),  # down, across: targets stay upright, but turn their other side
@@ -30,6 +33,7 @@ def parameters() -> TrackerParams:
         looks_around=4,
         clear_score=0.3,
         doubtful_frames=20,
+        size_check=5,  # chosen on five sets of held-back video (docs/experiments.md)
         # `ebmtrack study intervals` on 42 held-back sequences of the training pool, three seeds (docs/uncertainty.md)
         interval_scale=(6.08, 2.56, -0.0526, -0.793),
         lost_logit=(0.0582, -5.12),

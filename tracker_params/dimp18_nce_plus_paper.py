@@ -14,8 +14,10 @@ def parameters() -> TrackerParams:
     return dimp18_nce_plus.parameters().replace(
         sample_size=288,  # DiMP-18 (pytracking)
         search_factor=5.0,
-        position_step=2.5e-3,  # BMVC 2020, supplement D.1
+        ascent_steps=10,  # BMVC 2020, supplement D.1
+        position_step=2.5e-3,
         size_step=2.5e-3,
+        ascent_momentum=0.0,
         position_jitter=0.1,
         average_temperature=0.0,
         between_cells=False,
@@ -27,6 +29,7 @@ def parameters() -> TrackerParams:
         looks_around=0,
         clear_score=TrackerParams().clear_score,
         doubtful_frames=0,
+        size_check=0,
         interval_scale=TrackerParams().interval_scale,  # not calibrated
         lost_logit=None,
     )

@@ -523,14 +523,17 @@ def test_convert_there_and_back(tmp_path):
 
 
 def test_convert_writes_parameters_that_fit_beside_networks_of_ours(tmp_path):
-    """Relative space, ten steps of 1e-3 (the default set-up's); none beside one that came from pytracking."""
+    """Relative space, ten steps of 1e-3, the default set-up's length; none beside one that came from pytracking.
+
+    (pytracking has no momentum, with which the default set-up takes seven.)
+    """
     params = load_params("dimp18_nce_plus")
     save_checkpoint(tmp_path / "a.safetensors", dimp18(), run={"seed": 1})
     text = convert(tmp_path / "a.safetensors", tmp_path / "mine.pth.tar")
     written = (tmp_path / "mine_parameters.py").read_text()
     assert "pytracking/parameter/dimp/mine.py" in text and 'net_path="mine.pth.tar"' in written
     assert params.relative_space and 'box_refinement_space = "relative"' in written
-    assert f"box_refinement_iter = {params.ascent_steps}\n" in written
+    assert "box_refinement_iter = 10\n" in written and (params.ascent_steps, params.ascent_momentum) == (7, 0.5)
     assert f"step_length = {params.position_step:g}".replace("0.001", "1e-3") in written
     compile(written, "mine_parameters.py", "exec")
     convert(tmp_path / "mine.pth.tar", tmp_path / "back.safetensors")

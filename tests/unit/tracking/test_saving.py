@@ -171,7 +171,7 @@ def array(name, values_of):
         (lambda about, arrays: about.update(format_version=9), "format version 9"),
         (
             lambda about, arrays: about["params"].update(ascent_steps=3, lost_logit=[1, 2]),
-            r"\(ascent_steps 3, here 10\): open the tracker with the set-up of the file$",
+            r"\(ascent_steps 3, here 7\): open the tracker with the set-up of the file$",
         ),
         (lambda about, arrays: about["params"].pop("candidates"), "candidates unknown, here 10"),
         (lambda about, arrays: about.pop("next_id"), "lacks next_id"),
