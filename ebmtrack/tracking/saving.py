@@ -26,7 +26,7 @@ from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.state import TargetState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ABOUT = "about"  # the entry with the JSON
 NUMBERS = ("base_area", "first_log_aspect", "phase", "frame", "scale", "first_scale", "lost_frames", "doubt", "is_calm")
 VECTORS = ("log_excess_hw", "excess_yx", "position_yx", "size_hw", "box_xywh", "found_yx", "found_hw")

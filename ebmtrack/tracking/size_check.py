@@ -2,10 +2,12 @@
 
 Search regions follow the box. A box that has taken in the wave behind a surfer, or only half of a face, is seen at a
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
-is looked at once more, at the same place and with the present aspect ratio, in a region for the first frame's size. If
-the classifier's score is clearly higher there, and the energy of the box that candidates climb to is not lower, the
-target has that box. Other sizes are not tried: in larger regions the energy is too often higher for boxes that hold
-more than the target. A look that changes nothing draws none of the target's random numbers.
+is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
+peak is near the present one and clearly higher, and the energy f of the box to which candidates climb there is not
+lower, the target has that box. What is further away may be another object, and is left to looking around. Other sizes
+are not tried: in larger regions the energy is too often higher for boxes that hold more than the target.
+
+The target's own random numbers are left alone, so that looks that change nothing do not change later frames.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from ebmtrack.engines.base import Engine, Mark
+from ebmtrack.tracking.localize import Localization
 from ebmtrack.tracking.locate import Located, clamp_inside, judge, place_of
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.refine import answer_together
 from ebmtrack.tracking.regions import cut_region, look_at
 from ebmtrack.tracking.state import TargetState
 
-OTHER_SIZE = 1.15  # times the first frame's (square root of the area), or so much smaller, is another size
+OTHER_SIZE = 1.15  # sizes (square roots of areas) whose ratio is less count as the same
 HIGHER_SCORE = 0.1  # what a classifier score must gain
+NEAR = 0.5  # of the larger of both boxes' sides: how far the target may be from its present place
 
 Answer = tuple[Located, TargetState]
 
@@ -50,22 +54,39 @@ def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.n
     stride = engine.info.stride
     for k, state, (view,) in zip(due, resized, look_at(engine, resized, regions, mark)):
         found = judge(state, view, stride)
-        if found.verdict == "not_found" or found.score < answers[k][0].found.score + HIGHER_SCORE:
+        place = place_of(view, found, stride)
+        if not is_clearer(answers[k], state, found, place):
             continue
-        position = clamp_inside(place_of(view, found, stride), state, images[k].shape)
+        position = clamp_inside(place, state, images[k].shape)
         moved = dataclasses.replace(state, position_yx=position, random=RandomNumbers(state.frame))
         one = Located(moved, view, found._replace(verdict="uncertain"))
         (other,) = answer_together(engine, [one], mark)
         if energy_of(engine, other) >= energy_of(engine, answers[k][1]):
             answers[k] = one, dataclasses.replace(other, random=state.random)
+        mark("refinement")
     return answers
 
 
 def is_due(one: Located, state: TargetState) -> bool:
     """Return whether a target that was found is to be looked at with the first frame's size in this frame."""
     every, change = state.params.size_check, state.scale / state.first_scale
-    is_its_turn = every > 0 and (state.frame + state.phase) % every == 0
+    is_its_turn = every > 0 and (state.frame - 1 + state.phase) % every == 0 and not one.view.region.is_inner
     return is_its_turn and one.is_found and not state.doubt and max(change, 1 / change) >= OTHER_SIZE
+
+
+def is_clearer(answer: Answer, resized: TargetState, found: Localization, place_yx: np.ndarray) -> bool:
+    """Return whether a look in the first frame's size shows one target, near the present place and more clearly.
+
+    Args:
+        answer: the frame's answer so far.
+        resized: its state with the first frame's size.
+        found: the judgement of the look.
+        place_yx: (2,), where its peak is in the image.
+    """
+    one, state = answer
+    reach = NEAR * np.maximum(state.size_hw, resized.size_hw)
+    is_near = bool((np.abs(place_yx - state.position_yx) <= reach).all())
+    return is_near and found.verdict == "normal" and found.score >= one.found.score + HIGHER_SCORE
 
 
 def with_first_size(state: TargetState) -> TargetState:

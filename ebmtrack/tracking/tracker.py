@@ -95,7 +95,8 @@ class MultiTracker:
         image, box = check_image(image_rgb), check_box(box_xywh, image_rgb.shape)
         target, self._next_id = self._next_id, self._next_id + 1
         seed = self.params.seed if seed is None else seed
-        self._states[target] = start_target(self.engine, self.params, image, box, seed, phase=target)
+        phase = target if self.inner_looks else 0
+        self._states[target] = start_target(self.engine, self.params, image, box, seed, phase)
         return target
 
     def update(self, image_rgb: np.ndarray) -> dict[int, TrackResult]:
