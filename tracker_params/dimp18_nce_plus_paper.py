@@ -1,6 +1,7 @@
 """dimp18_nce_plus with nothing but the papers: DiMP-18's search region, BMVC 2020's steps. For networks of your own.
 
-The default set-up's steps, candidates, averages, thresholds and looks around were chosen for the network that ships.
+The default set-up's steps with momentum, candidates, averages, thresholds, looks around and checks of the size were
+chosen for the network that ships.
 """
 
 from __future__ import annotations

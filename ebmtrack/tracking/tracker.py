@@ -33,8 +33,8 @@ MOST_UNLIKE_TRAINING = 1.15  # times the size of targets, or of what is seen aro
 class MultiTracker:
     """A tracker of any number of targets; each has its own memory, filter and random numbers, all share one network.
 
-    The search regions of all targets go through the network at once, and all boxes climb together, but each is computed
-    as if alone.
+    The search regions of all targets go through the network at once, and all boxes climb together (but for those of
+    another size, see size_check.py), but each is computed as if alone.
     With several targets, each look at the whole search region of a calm one is followed by `inner_looks` frames that
     see its inner part only (see regions.py); the targets take turns. This is quicker and a little less exact. With
     inner_looks=0 the boxes are those of separate Trackers with the same seeds, to the bit on a CPU.

@@ -52,6 +52,14 @@ def test_boxes_equal_those_of_separate_trackers(engine):
         assert np.array_equal(got, boxes[: len(got)])
 
 
+@pytest.mark.parametrize("inner_looks, phases", [(0, [0, 0]), (4, [0, 1])])
+def test_targets_take_turns_with_inner_looks_alone(engine, inner_looks, phases):
+    """Without them checks of the size come in the same frames as those of a separate tracker."""
+    tracker = MultiTracker(engine, PARAMS, inner_looks=inner_looks)
+    ids = [tracker.add(FRAMES[0], box) for box in BOXES[:2]]
+    assert [tracker._states[target].phase for target in ids] == phases
+
+
 def test_intervals_can_be_switched_while_tracking(engine):
     """Targets that are there and later ones have them from the next frame on; no box moves by it."""
     tracker = MultiTracker(engine, PARAMS, inner_looks=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ebmtrack.engines.base import Ascent
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.random_numbers import RandomNumbers
 from ebmtrack.tracking.refine import ascent_of, average_box, candidate_boxes, usable_boxes
@@ -99,5 +100,5 @@ def test_boxes_are_averaged_with_weights_exp_f_over_t():
 
 
 def test_the_climb_is_that_of_the_set_up():
-    ascent = ascent_of(PARAMS.replace(ascent_steps=7, position_step=0.1, size_step=0.2, relative_space=False))
-    assert (ascent.steps, ascent.position_step, ascent.size_step, ascent.relative_space) == (7, 0.1, 0.2, False)
+    params = PARAMS.replace(ascent_steps=7, position_step=0.1, size_step=0.2, relative_space=False, ascent_momentum=0.3)
+    assert ascent_of(params) == Ascent(7, 0.1, 0.2, False, None, 0.3)

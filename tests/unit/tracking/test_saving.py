@@ -193,6 +193,8 @@ def array(name, values_of):
         (numbers(lost_frames=-1), "lost_frames is out of range"),
         (numbers(doubt=-1), "doubt is out of range"),
         (numbers(doubt=PARAMS.doubtful_frames + 1), "doubt is out of range"),
+        (numbers(first_scale=0.0), "first_scale is out of range"),
+        (numbers(first_scale=2e7), "first_scale is out of range"),
         (numbers(base_area=1.0), "base_area is out of range"),
         (numbers("memory", count=999), "memory: count is out of range"),
         (numbers("memory", initial=2), "memory: initial is out of range"),
