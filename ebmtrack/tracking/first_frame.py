@@ -42,7 +42,8 @@ def start_target(
         image: (height, width, 3) uint8 RGB.
         box_xywh: (4,) float64, the target in image pixels.
         seed: of the target's random numbers.
-        phase: number of frames by which its whole looks and checks of its size come earlier; for targets that take turns.
+        phase: number of frames by which its whole looks and checks of its size come earlier, for targets that take
+            turns.
 
     Returns:
         The target's state after frame 1.

@@ -58,7 +58,7 @@ class TargetState:
     first_log_aspect: log(h / w) in the first frame.
     log_excess_hw: log ratio of the size that the energy prefers to the target's, (2,), from the first frame.
     excess_yx: distance of the centre that it prefers from the target's, in the target's height and width, (2,).
-    phase: number of frames by which the target's whole looks and checks of its size come earlier than those of phase 0.
+    phase: number of frames by which the target's whole looks and checks of its size come earlier than with phase 0.
     frame: number of the last frame; the first one is 1.
     position_yx, size_hw: the target's centre (pixel centres are integers) and size in image pixels, (2,).
     scale: image pixels per pixel of the search region.
