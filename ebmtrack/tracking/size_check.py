@@ -3,8 +3,8 @@
 Search regions follow the box. A box that has taken in the wave behind a surfer, or only half of a face, is seen at a
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
-peak is near the present one and clearly higher, and the energy f of the box to which candidates climb there is not
-lower, the target has that box. What is further away may be another object, and is left to looking around. Other sizes
+peak is near the present one and clearly higher, and the energy f of the box to which candidates climb there is higher,
+too, the target has that box. What is further away may be another object, and is left to looking around. Other sizes
 are not tried: in larger regions the energy is too often higher for boxes that hold more than the target.
 
 The target's own random numbers are left alone, so that looks that change nothing do not change later frames.
@@ -27,6 +27,7 @@ from ebmtrack.tracking.state import TargetState
 
 OTHER_SIZE = 1.15  # sizes (square roots of areas) whose ratio is less count as the same
 HIGHER_SCORE = 0.1  # what a classifier score must gain
+HIGHER_ENERGY = 1.0  # nats: what f must gain
 NEAR = 0.5  # of the larger of both boxes' sides: how far the target may be from its present place
 
 Answer = tuple[Located, TargetState]
@@ -61,7 +62,7 @@ def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.n
         moved = dataclasses.replace(state, position_yx=position, random=RandomNumbers(state.frame))
         one = Located(moved, view, found._replace(verdict="uncertain"))
         (other,) = answer_together(engine, [one], mark)
-        if energy_of(engine, other) >= energy_of(engine, answers[k][1]):
+        if energy_of(engine, other) >= energy_of(engine, answers[k][1]) + HIGHER_ENERGY:
             answers[k] = one, dataclasses.replace(other, random=state.random)
         mark("refinement")
     return answers
