@@ -138,7 +138,7 @@ MUTANTS = [
         (", random=RandomNumbers(state.frame))", ")"),
         ("dataclasses.replace(other, random=state.random)", "other"),
         ("energy_of(engine, answers[k][1])", "energy_of(engine, answers[0][1])"),
-        (">= energy_of(", "> energy_of("),
+        ("+ HIGHER_ENERGY", ""),
         ("box[2:] += box[:2]", "pass"),
         ("with_first_size(answers[k][1])", "answers[k][1]"),
         ('found.verdict == "normal"', 'found.verdict != "not_found"'),

@@ -1,7 +1,6 @@
 """The look at the first frame's size, on an engine that follows a script.
 
-The box (36 x 64) is such that a pixel of the first search region is one of the image. The script's energies are the
-widths of boxes in the search region, 36 for a target that keeps its shape.
+The box (36 x 64) is such that a pixel of the first search region is one of the image.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ import numpy as np
 import pytest
 
 from ebmtrack.tracking.first_frame import start_target
-from ebmtrack.tracking.size_check import HIGHER_SCORE, NEAR, OTHER_SIZE
+from ebmtrack.tracking.size_check import HIGHER_ENERGY, HIGHER_SCORE, NEAR, OTHER_SIZE
 from ebmtrack.tracking.step import track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 from tests.unit.tracking.test_step import BOX, IMAGE, PARAMS
 
 
 class Script(ScriptedEngine):
-    """The script, with energies that are the same for the same widths in regions of other scales."""
+    """The script, with energies that are higher where the score is: 1.1 for a score that is higher by 0.11."""
 
     def energies(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Return the boxes' widths in whole pixels (regions are cut to those of the image)."""
-        return super().energies(region, boxes_xyxy).round()
+        """Return the boxes' widths in whole pixels (regions are cut to those of the image) and ten times the score."""
+        return super().energies(region, boxes_xyxy).round() + 10 * region.max()
 
 
 CHECKED = PARAMS.replace(size_check=1)
@@ -91,14 +90,14 @@ def test_anything_but_a_single_peak_that_is_clearly_higher_changes_nothing(other
 
 
 @pytest.mark.parametrize("width, size", [(36, 64 * 36), (37, 64 * 37), (35, 54 * 96)])
-def test_the_box_of_the_second_climb_is_taken_unless_it_has_less_energy(width, size):
-    """In the second climb boxes become so wide; in the first one they stay as they are."""
+def test_the_box_of_the_second_climb_is_taken_if_it_has_more_energy(width, size):
+    """In the second climb boxes become so wide; in the first one they stay as they are. Energies rise by 1.1 or 0.1."""
     engine = Script()
     engine.arrive = lambda boxes: (
         np.full_like(boxes, np.inf) if len(engine.climbed) == 1 else boxes * [1, 1, 0, 0] + [0, 0, width, 64]
     )
     ((state, _),) = frame(engine, target(engine, 1.5), maps=[HERE, HIGHER])
-    assert state.size_hw.prod() == pytest.approx(size, rel=1e-5)
+    assert state.size_hw.prod() == pytest.approx(size, rel=1e-5) and HIGHER_ENERGY == 1
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.14, 0.88])
