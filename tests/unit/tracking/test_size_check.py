@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ebmtrack.tracking.first_frame import start_target
-from ebmtrack.tracking.size_check import HIGHER_ENERGY, HIGHER_SCORE, NEAR, OTHER_SIZE
+from ebmtrack.tracking.size_check import HIGHER_ENERGY, HIGHER_SCORE, LEAST_ENERGY, NEAR, OTHER_SIZE
 from ebmtrack.tracking.step import track_frame
 from tests.support.scripted_engine import ScriptedEngine, scores
 from tests.unit.tracking.test_step import BOX, IMAGE, PARAMS
@@ -20,9 +20,13 @@ from tests.unit.tracking.test_step import BOX, IMAGE, PARAMS
 class Script(ScriptedEngine):
     """The script, with energies that are higher where the score is: 1.1 for a score that is higher by 0.11."""
 
+    def __init__(self, constant: float = 0.0):
+        super().__init__()
+        self.constant = constant
+
     def energies(self, region: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Return the boxes' widths in whole pixels (regions are cut to those of the image) and ten times the score."""
-        return super().energies(region, boxes_xyxy).round() + 10 * region.max()
+        """Return a constant, the boxes' widths in whole pixels (regions are cut to those), and ten times the score."""
+        return super().energies(region, boxes_xyxy).round() + 10 * region.max() + self.constant
 
 
 CHECKED = PARAMS.replace(size_check=1)
@@ -98,6 +102,14 @@ def test_the_box_of_the_second_climb_is_taken_if_it_has_more_energy(width, size)
     )
     ((state, _),) = frame(engine, target(engine, 1.5), maps=[HERE, HIGHER])
     assert state.size_hw.prod() == pytest.approx(size, rel=1e-5) and HIGHER_ENERGY == 1
+
+
+@pytest.mark.parametrize("least, width", [(-42.0, 36), (-42.2, 54)])
+def test_the_energy_is_positive_then(least, width):
+    """Of 36 pixels at a score of 0.61 it is 42.1 more than the script's zero."""
+    engine = Script(least)
+    ((_, result),) = frame(engine, target(engine, 1.5), maps=[HERE, HIGHER])
+    assert result.box_xywh[2] == pytest.approx(width) and LEAST_ENERGY == 0
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.14, 0.88])
