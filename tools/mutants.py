@@ -139,6 +139,7 @@ MUTANTS = [
         ("dataclasses.replace(other, random=state.random)", "other"),
         ("energy_of(engine, answers[k][1])", "energy_of(engine, answers[0][1])"),
         ("+ HIGHER_ENERGY", ""),
+        ("+ HIGHER_ENERGY, LEAST_ENERGY)", "+ HIGHER_ENERGY, -99)"),
         ("box[2:] += box[:2]", "pass"),
         ("with_first_size(answers[k][1])", "answers[k][1]"),
         ('found.verdict == "normal"', 'found.verdict != "not_found"'),

@@ -3,9 +3,10 @@
 Search regions follow the box. A box that has taken in the wave behind a surfer, or only half of a face, is seen at a
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
-peak is near the present one and clearly higher, and the energy f of the box to which candidates climb there is higher,
-too, and positive, as that of nearly all boxes on targets, the target has that box. What is further away may be another object, and is left to looking around. Other sizes
-are not tried: in larger regions the energy is too often higher for boxes that hold more than the target.
+peak is near the present one and clearly higher, and the box to which candidates climb there has a higher energy f, too,
+and a positive one, like nearly all boxes on targets, that box is the answer. What is further away may be another
+object, and is left to looking around. Other sizes are not tried: in larger regions the energy is too often higher for
+boxes that hold more than the target.
 
 The target's own random numbers are left alone, so that looks that change nothing do not change later frames.
 """
