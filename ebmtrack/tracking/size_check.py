@@ -1,6 +1,6 @@
 """Would the first frame's size be better? A second look for boxes that have grown too large or shrunk to a part.
 
-Search regions follow the box. A box that has taken in the wave behind a surfer, or only half of a face, is seen at a
+Search regions follow the box. A box that has grown from a head over the body, or holds half of a face, is seen at a
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
 peak is near the present one and clearly higher, and the box to which candidates climb there has a higher energy f, too,
