@@ -19,6 +19,20 @@ from ebmtrack.engines.base import (
     Sight,
     no_mark,
 )
+from ebmtrack.tracking.params import TrackerParams
+
+PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
+    sample_size=288,
+    crop_rule="pre2022",
+    border="replicate",
+    half_pixel_late=False,
+    shift_fracs=(),
+    flip=False,
+    blur_sigmas=(),
+    rotations_deg=(),
+)
+IMAGE = np.zeros((400, 400, 3), np.uint8)
+BOX = np.array([92.5, 68.5, 36.0, 64.0])  # its centre (x, y) is (110, 100)
 
 
 def scores(*peaks: tuple[int, int, float]) -> np.ndarray:

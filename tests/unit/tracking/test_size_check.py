@@ -13,8 +13,7 @@ import pytest
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.size_check import HIGHER_ENERGY, HIGHER_SCORE, LEAST_ENERGY, NEAR, OTHER_SIZE
 from ebmtrack.tracking.step import track_frame
-from tests.support.scripted_engine import ScriptedEngine, scores
-from tests.unit.tracking.test_step import BOX, IMAGE, PARAMS
+from tests.support.scripted_engine import BOX, IMAGE, PARAMS, ScriptedEngine, scores
 
 
 class Script(ScriptedEngine):

@@ -15,25 +15,11 @@ import pytest
 from ebmtrack.data.crops import CropMap
 from ebmtrack.tracking.first_frame import start_target
 from ebmtrack.tracking.locate import Located, Seen, choose, judge, locate
-from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.refine import answer
 from ebmtrack.tracking.regions import region_before, regions_around, search_region
 from ebmtrack.tracking.state import Proposal, Region, TargetState, View
 from ebmtrack.tracking.step import TrackResult, track_frame
-from tests.support.scripted_engine import ScriptedEngine, scores
-
-PARAMS = TrackerParams(  # super_dimp's; of the first frame's views only the plain one and two dropout copies
-    sample_size=288,
-    crop_rule="pre2022",
-    border="replicate",
-    half_pixel_late=False,
-    shift_fracs=(),
-    flip=False,
-    blur_sigmas=(),
-    rotations_deg=(),
-)
-IMAGE = np.zeros((400, 400, 3), np.uint8)
-BOX = np.array([92.5, 68.5, 36.0, 64.0])  # its centre (x, y) is (110, 100)
+from tests.support.scripted_engine import BOX, IMAGE, PARAMS, ScriptedEngine, scores
 
 HERE = scores((9, 9, 0.9))
 NOWHERE = scores((9, 9, 0.2))
