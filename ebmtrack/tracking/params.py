@@ -87,7 +87,7 @@ class TrackerParams:
     energy_adaptation: float = 0.0  # how far the energy's last layer learns the first frame; see adaptation.py
     aspect_scale: float = 0.0  # of the density of log(w / h) around the first frame's; 0: none, as in the papers
     max_aspect: float = 6.0
-    size_check: int = 0  # every so many frames: would the first frame's size be better? see size_check.py; 0: never
+    size_check: int = 0  # every so many frames, in whole looks: is the first frame's size better? 0: never
     # how sure it is; see uncertainty.py
     interval_samples: int = 0  # boxes whose energies give TrackResult.interval() (32 will do); 0: no intervals
     interval_temperature: float = 1.0  # T of the density exp(f / T); 1 is that of training

@@ -4,7 +4,7 @@ Search regions follow the box. A box that has grown from a head over the body, o
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
 peak is near the present one and clearly higher, and the box to which candidates climb there has a higher energy f, too,
-and a positive one, like nearly all boxes on targets, that box is the answer. What is further away may be another
+and not a negative one, like nearly all boxes on targets, that box is the answer. What is further away may be another
 object, and is left to looking around. Other sizes are not tried: in larger regions the energy is too often higher for
 boxes that hold more than the target.
 
@@ -45,7 +45,8 @@ def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.n
         mark: called with each stage's name when the stage is done.
 
     Returns:
-        An answer for each target. A new one has the verdict "uncertain", so that the frame is not learned.
+        An answer for each target. A new one has the verdict "uncertain", so that the frame is not learned, nor the
+        filter updated if that is due.
     """
     answers = list(answers)
     due = [k for k, answer in enumerate(answers) if is_due(*answer)]
