@@ -108,7 +108,7 @@ def test_a_warned_job_is_requeued(tmp_path):
     verb = Stub(make_sequences(tmp_path / "data", 2), tmp_path / "out", StubFactory(log=str(log), gate=str(gate)))
     crew = Crew(ClusterOptions("local"), verb.out, io.StringIO())
     (job,) = crew._submit(verb, 1)
-    wait_for(log.exists)
+    wait_for(lambda: log.exists() and log.read_text().endswith("\n"))  # a file without its line is still being written
     os.kill(child_of(int(job.job_id)), signal.SIGUSR2)
     wait_for(lambda: "Requeued job" in (job.stdout() or ""))
     gate.touch()
