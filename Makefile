@@ -24,9 +24,10 @@ dist: .venv/ready  ## wheel and source distribution in dist/, checked as PyPI ch
 	$(BIN)/pip install --quiet build twine
 	rm -rf dist && $(BIN)/python -m build --outdir dist . && $(BIN)/python -m twine check --strict dist/*
 
-exported: .venv/ready  ## make the shipped networks for ONNX Runtime anew from their .safetensors files, after each change of one
-	for file in ebmtrack/weights/*.safetensors; do \
-		$(BIN)/ebmtrack export $$file --precision float16 --out $${file%.safetensors}.onnx || exit 1; done
+EXPORT := $(BIN)/ebmtrack export --precision float16+int8 --calibration
+exported: .venv/ready  ## make the shipped networks for ONNX Runtime anew, after each change of one; SEQUENCES=FOLDER calibrates int8
+	$(EXPORT) "$(SEQUENCES)" ebmtrack/weights/ebm18_small.safetensors --out ebmtrack/weights/ebm18_small.onnx
+	$(EXPORT) "$(SEQUENCES)" ebmtrack/weights/ebm_lite.safetensors --params lite_nce_plus --out ebmtrack/weights/ebm_lite.onnx
 
 lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff check .

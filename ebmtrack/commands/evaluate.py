@@ -39,7 +39,7 @@ class Evaluate:
         threads: CPU threads of each worker.
         batch: Sequences that each worker tracks at once, to keep a GPU busy.
         device: auto (all GPUs if there are any), cpu, openvino, mps, cuda or cuda:N.
-        precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
+        precision: auto, float32, bfloat16 (on PyTorch or OpenVINO), or int8 (on ONNX Runtime or OpenVINO: faster).
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
         weights: Network weights (.safetensors), the folder of an exported network, or the name of a network that comes
             with ebmtrack, instead of those of the set-ups.

@@ -22,7 +22,7 @@ def export_network(weights: str | None, out: Path, precision: str, calibration: 
     Args:
         weights: a .safetensors file, the name of a network that ships, or None for the default one.
         out: the folder to write.
-        precision: "float32", "float16" or "int8".
+        precision: "float32", "float16", "int8" or "float16+int8".
         calibration: a folder of sequences (pictures and groundtruth.txt) that int8 is calibrated on.
         params: the set-up whose search regions are cut from them.
 

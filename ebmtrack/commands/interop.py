@@ -42,14 +42,15 @@ class ExportNetwork:
     Attributes:
         weights: A .safetensors file or the name of a network that comes with ebmtrack (ebm18_small by default).
         out: Folder to write to; give it as --weights when tracking.
-        precision: float32; float16 (half the size, arithmetic in float32); int8 (convolutions in 8 bits).
+        precision: float32; float16 (half the size, arithmetic in float32); int8 (convolutions in 8 bits); float16+int8
+            (both: 8 bits for `--precision int8`).
         calibration: Folder of sequences (pictures with groundtruth.txt) that int8 is calibrated on.
         params: Tracker set-up whose search regions are cut from them.
     """
 
     weights: Annotated[Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
     out: Path = Path("exported")
-    precision: Literal["float32", "float16", "int8"] = "float32"
+    precision: Literal["float32", "float16", "int8", "float16+int8"] = "float32"
     calibration: Path | None = None
     params: str = DEFAULT_SET_UP
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VISDOM_SERVER = "http://localhost:8097"
 DEFAULT_SET_UP = "dimp18_nce_plus"
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 EngineName = Literal["auto", "torch", "onnx"]
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class TrackerOptions:
         device: auto (a GPU if there is one), cpu, openvino (the fastest on CPUs that multiply bfloat16; needs
             ebmtrack[openvino]), mps, cuda or cuda:N.
         engine: torch, onnx (no torch needed), or auto: onnx on a CPU for networks that ship and for exported ones.
-        precision: auto, float32, or bfloat16 (on PyTorch or OpenVINO).
+        precision: auto, float32, bfloat16 (on PyTorch or OpenVINO), or int8 (on ONNX Runtime or OpenVINO: faster).
     """
 
     params: str = DEFAULT_SET_UP

@@ -17,6 +17,7 @@ from ebmtrack.engines.onnx_files import (
     is_exported,
     precisions,
     read_description,
+    stored_precision,
 )
 from ebmtrack.engines.openvino_session import OPENVINO
 from ebmtrack.errors import ConfigError, missing_extra
@@ -41,7 +42,8 @@ def load_engine(
             the default one.
         device: "auto" (a GPU if PyTorch sees one), "cpu", "cuda", "cuda:1" or "mps"; of an exported network also
             "openvino", and on ONNX Runtime "tensorrt", "coreml", "directml".
-        precision: what floating point is computed in: "float32", "bfloat16" or "auto" (ONNX Runtime: float32).
+        precision: what floating point is computed in: "float32", "bfloat16" or "auto" (ONNX Runtime: float32); or
+            "int8", of an exported network: convolutions in 8 bits, the rest as with "auto".
         engine: "torch", "onnx" or "auto": the one that `choose_engine` names.
         classifier: "network", or "atom" for ATOM's in its place, on torch alone.
 
@@ -78,7 +80,7 @@ def choose_engine(
     Args:
         weights: see `load_engine`, as the others.
         device: "openvino" and devices that only ONNX Runtime knows mean its engine.
-        precision: "bfloat16" means PyTorch.
+        precision: "bfloat16" means PyTorch, "int8" ONNX Runtime.
         engine: "auto", or the one to take.
         classifier: "atom" means PyTorch.
 
@@ -106,7 +108,7 @@ def _is_for_torch(weights: str | Path | None, device: str, precision: str, class
         return False
     if classifier == "atom":
         return True
-    if not has_torch() or device in {OPENVINO, *PROVIDERS} - {"cpu", "cuda"}:
+    if not has_torch() or precision == "int8" or device in {OPENVINO, *PROVIDERS} - {"cpu", "cuda"}:
         return False
     return precision == "bfloat16" or find_exported(weights) is None or pick_device(device) != "cpu"
 
@@ -129,8 +131,9 @@ def engine_facts(
         CheckpointError: if there is no such network.
     """
     if choose_engine(weights, device, precision, engine, classifier) == "onnx":
-        file = existing_exported(weights) / DESCRIPTION
-        computed = precisions(read_description(file)["precision"], device, precision)[1]
+        folder = existing_exported(weights)
+        file = folder / DESCRIPTION
+        computed = precisions(stored_precision(folder, read_description(file), precision), device, precision)[1]
         name = OPENVINO if device == OPENVINO else "onnx"
     else:
         from ebmtrack.checkpoints.native import resolve_weights

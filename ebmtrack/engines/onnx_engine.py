@@ -85,7 +85,7 @@ class OnnxEngine(OneProcess):
             threads: of the graphs; None: OMP_NUM_THREADS, else one for each core.
             precision: see `load_onnx_engine`.
         """
-        floating, self.precision = precisions(network.description["precision"], provider, precision)
+        floating, self.precision = precisions(network.precision, provider, precision)
         self.sessions = open_sessions(network, provider, threads, floating)
         self.config, self.arrays = network.description["config"], network.arrays
         self.trained_on = read_trained_on(network.description.get("settings") or {})
@@ -249,14 +249,15 @@ def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", p
     Args:
         weights: its folder or network.json, the name of one that ships, or None for the default one.
         provider: "cpu", "openvino", "cuda" ...: see `open_sessions`.
-        precision: of what is not quantised: "float32" or "auto", on OpenVINO also "bfloat16" (see `choose_precision`).
-            Values that are stored in float16 are computed with in this precision.
+        precision: "int8": the convolutions of each frame in 8 bits, if the network has them, the rest as with "auto".
+            Otherwise of what is not quantised: "float32" or "auto", on OpenVINO also "bfloat16" (see
+            `choose_precision`). Values that are stored in float16 are computed with in this precision.
 
     Raises:
         CheckpointError: on a network that is not there or damaged.
-        ConfigError: on a provider that is not there, or another precision.
+        ConfigError: on a provider or a precision that is not there.
     """
-    return OnnxEngine(read_exported(existing_exported(weights)), provider, precision=precision)
+    return OnnxEngine(read_exported(existing_exported(weights), precision), provider, precision=precision)
 
 
 def _pad(maps: np.ndarray, cells: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """An exported network on disk: a folder of ONNX graphs, one file of arrays, and `network.json` that describes them.
 
 `network.json` holds format_version, name, precision, opset, config (all fields of NetConfig), settings (of training:
-search region and crop rule), source_sha256 (of the tensors that were exported) and files (SHA-256 by file name).
+search region and crop rule), source_sha256 (of the tensors that were exported) and files (SHA-256 by file name). Beside
+the graphs of every frame there may be the same in 8 bits (`look.int8.onnx`), for those who ask for int8.
 This module imports neither torch nor onnx.
 """
 
@@ -36,6 +37,7 @@ INPUTS = {  # of each graph, by file name
     "boxes8.onnx": ("cut", "mask"),
     "boxes16.onnx": ("cut", "mask"),
 }
+IN_8_BITS = {f"{name}.onnx": f"{name}.int8.onnx" for name in ("look", "boxes8", "boxes16")}  # the graphs of every frame
 PROVIDERS = {  # ONNX Runtime's names by ours
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -48,11 +50,21 @@ PROVIDERS = {  # ONNX Runtime's names by ours
 
 @dataclasses.dataclass(frozen=True)
 class ExportedNetwork:
-    """An exported network in memory: its description, its arrays in float32, and its graphs as bytes."""
+    """An exported network in memory.
+
+    folder: where it lies.
+    precision: of its graphs: "float32", "float16" or "int8".
+    description: what network.json says.
+    arrays: in float32.
+    files: the name of each graph's file, by those of `INPUTS`.
+    graphs: their contents, by the same names.
+    """
 
     folder: Path
+    precision: str
     description: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    files: dict[str, str]
     graphs: dict[str, bytes]
 
 
@@ -91,7 +103,7 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
     if weights is not None and Path(weights).is_file():
         raise CheckpointError(
             f"{weights} is a file for PyTorch: after pip install 'ebmtrack[train]' it is used as it is, without "
-            "--engine onnx; for ONNX Runtime export it once (after `ebmtrack convert` if it is one of pytracking's), "
+            "--engine onnx or --precision int8; for ONNX Runtime export it once (after `ebmtrack convert` if it is one of pytracking's), "
             f"`ebmtrack export {weights} --out FOLDER`, which needs ebmtrack[export], and give --weights FOLDER"
         )
     if Path(weights or "").suffix in (".safetensors", ".pt", ".pth", ".tar"):
@@ -113,19 +125,42 @@ def independent_of_folder(weights: str | os.PathLike | None) -> str | None:
     return str(weights) if ships and not is_there else str(Path(weights).absolute())
 
 
-def read_exported(folder: Path) -> ExportedNetwork:
-    """Read an exported network and verify the hash of each file.
+def read_exported(folder: Path, precision: str = "auto") -> ExportedNetwork:
+    """Read an exported network and verify the hash of each file that is used.
+
+    Args:
+        folder: where it lies.
+        precision: "int8" takes the graphs in 8 bits; anything else those of the precision that network.json names.
 
     Raises:
         CheckpointError: on a file that is missing, damaged or of another version.
+        ConfigError: if there are no graphs in 8 bits.
     """
     description = read_description(folder / DESCRIPTION)
-    contents = {name: _read_verified(folder / name, digest) for name, digest in description["files"].items()}
-    missing = [name for name in (*INPUTS, ARRAYS) if name not in contents]
+    stored, digests = stored_precision(folder, description, precision), description["files"]
+    beside = IN_8_BITS if stored != description["precision"] else {}
+    files = {name: beside.get(name, name) for name in INPUTS}
+    missing = [name for name in (*files.values(), ARRAYS) if name not in digests]
     if missing:
         raise CheckpointError(f"{folder / DESCRIPTION}: lists no {' and no '.join(missing)}; export the network anew")
-    arrays = _arrays(folder / ARRAYS, contents.pop(ARRAYS))
-    return ExportedNetwork(folder, description, arrays, contents)
+    graphs = {name: _read_verified(folder / file, digests[file]) for name, file in files.items()}
+    arrays = _arrays(folder / ARRAYS, _read_verified(folder / ARRAYS, digests[ARRAYS]))
+    return ExportedNetwork(folder, stored, description, arrays, files, graphs)
+
+
+def stored_precision(folder: Path, description: Mapping[str, Any], wanted: str) -> str:
+    """Return the precision of the graphs that are used if one is wanted: "float32", "float16" or "int8".
+
+    Raises:
+        ConfigError: if int8 is wanted and there are no graphs in 8 bits.
+    """
+    if wanted != "int8":
+        return description["precision"]
+    if description["precision"] != "int8" and not set(IN_8_BITS.values()) <= set(description["files"]):
+        raise ConfigError(
+            f"{folder} has no graphs in 8 bits; `ebmtrack export` makes them of a .safetensors file: --precision int8"
+        )
+    return "int8"
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -191,18 +226,18 @@ def open_sessions(
     library, open_graph = _library(provider, threads or default_threads(), precision)
     sessions = {}
     for name, inputs in INPUTS.items():
+        path = network.folder / network.files[name]
         try:
             session = open_graph(network.graphs[name])
         except Exception as error:  # ONNX Runtime's errors have no common class besides Exception
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{network.folder / name}: {library} cannot load it ({reason}); upgrade that or export the network anew"
+                f"{path}: {library} cannot load it ({reason}); upgrade that or export the network anew"
             ) from error
         found = tuple(one.name for one in session.get_inputs())
         if found != inputs:
             raise CheckpointError(
-                f"{network.folder / name}: has the inputs {', '.join(found)}, expected {', '.join(inputs)}; "
-                "export the network anew"
+                f"{path}: has the inputs {', '.join(found)}, expected {', '.join(inputs)}; export the network anew"
             )
         sessions[Path(name).stem] = session
     return sessions
@@ -214,18 +249,19 @@ def precisions(stored: str, provider: str, wanted: str) -> tuple[str, str]:
     It does not matter whether the values are stored in float32 or float16.
 
     Args:
-        stored: the precision that it was exported with.
+        stored: that of its graphs.
         provider: see `open_sessions`.
         wanted: see `load_onnx_engine`.
 
     Raises:
         ConfigError: on a precision that the provider does not have.
     """
+    wanted = "auto" if wanted == "int8" else wanted
     floating = choose_precision(wanted) if provider == OPENVINO else "float32"
     if wanted not in ("auto", floating):
         raise ConfigError(
-            f"ONNX Runtime computes in float32, not in {wanted}: leave out --precision, or name what has it "
-            "(--device openvino, --engine torch); int8 networks are made by `ebmtrack export`"
+            f"ONNX Runtime computes in float32 or int8, not in {wanted}: leave out --precision, or name what has it "
+            "(--device openvino, --engine torch)"
         )
     return floating, f"int8+{floating}" if stored == "int8" else floating
 

@@ -76,8 +76,9 @@ def parse_contender(text: str) -> dict[str, Any]:
     match = re.fullmatch(r"(torch|onnx|openvino|opencv)(?::(\w+))?(?:@(.+))?", text)
     if match is None or (match[1] == "opencv") != (match[2] is not None and match[2].isupper()):
         raise ConfigError(
-            f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, openvino, openvino:float32, "
-            "openvino:bfloat16, opencv:CSRT ..., with a set-up or a network after @: onnx@lite_nce_plus, onnx@FOLDER"
+            f"{text!r} is no contender: torch, torch:float32, torch:bfloat16, onnx, onnx:int8, openvino, "
+            "openvino:float32, openvino:int8, opencv:CSRT ..., with a set-up or a network after @: "
+            "onnx@lite_nce_plus, onnx:int8@FOLDER"
         )
     if match[1] == "opencv" and opencv_tracker(match[2]) is None:
         raise ConfigError(f"{text}: the installed OpenCV has no such tracker; opencv-contrib-python has CSRT and KCF")
@@ -92,8 +93,8 @@ def parse_contender(text: str) -> dict[str, Any]:
 
 def default_contenders() -> list[str]:
     """Return all contenders that this machine can run with the default network."""
-    ours = ["torch:bfloat16", "torch:float32"] * has_torch() + ["onnx"]
-    ours += ["openvino"] * (importlib.util.find_spec("openvino") is not None)
+    ours = ["torch:bfloat16", "torch:float32"] * has_torch() + ["onnx", "onnx:int8"]
+    ours += ["openvino", "openvino:int8"] * (importlib.util.find_spec("openvino") is not None)
     return ours + [f"opencv:{kind}" for kind in OPENCV if opencv_tracker(kind)]
 
 

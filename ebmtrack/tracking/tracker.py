@@ -184,7 +184,7 @@ class Tracker:
             params: a set-up in tracker_params by name, or one as a value.
             weights: a file, an exported network's folder or the name of a network that ships, instead of the set-up's.
             device: "auto" (a GPU if there is one), "cpu", "openvino" (docs/engines.md), "cuda", "cuda:1" or "mps".
-            precision: what floating point is computed in: "float32", "bfloat16" or "auto".
+            precision: what is computed in: "float32", "bfloat16", "int8" or "auto"; see `load_engine`.
             engine: "torch", "onnx" (no torch needed), or "auto": ONNX Runtime for networks that ship, on a CPU, and for
                 exported ones; PyTorch for files of weights, on a GPU and in bfloat16 (docs/engines.md).
 

@@ -20,7 +20,15 @@ from ebmtrack.engines.base import Ascent, FirstFrame, WholeLook
 from ebmtrack.engines.export.graphs import OPSET, network_arrays, network_graphs
 from ebmtrack.engines.export.quantize import halve, quantize_graphs
 from ebmtrack.engines.onnx_engine import OnnxEngine
-from ebmtrack.engines.onnx_files import ARRAYS, DESCRIPTION, FORMAT_VERSION, is_exported, read_exported
+from ebmtrack.engines.onnx_files import (
+    ARRAYS,
+    DESCRIPTION,
+    FORMAT_VERSION,
+    IN_8_BITS,
+    ExportedNetwork,
+    is_exported,
+    read_exported,
+)
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import write_bytes, write_text
@@ -28,7 +36,7 @@ from ebmtrack.nets.backbone import fold_batch_norm
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.tracker_net import TrackerNet
 
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "int8", "float16+int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +72,7 @@ def export_network(
         weights: a .safetensors file, the name of a network that ships, or None for the default one.
         out: the folder to write.
         precision: "float32"; "float16" (weights are stored in half, arithmetic is float32); "int8" (convolutions in 8
-            bits, static quantisation, what is left stored in float16).
+            bits, static quantisation, what is left stored in float16); "float16+int8" (both; int8 if asked for).
         regions: search regions (side, side, 3) uint8 with a target in the middle: int8 is calibrated on them, and the
             comparison with PyTorch uses the last ones of them.
         note: called with each line to print; None leaves the comparison out.
@@ -87,14 +95,16 @@ def export_network(
     folded = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batch_norm(folded)
     graphs, arrays = network_graphs(folded), network_arrays(folded)
-    if precision == "int8":
-        graphs = quantize_graphs(graphs, list(regions), note or (lambda line: None))
+    if precision.endswith("int8"):
+        quantized = quantize_graphs(graphs, list(regions), note or (lambda line: None))
+        beside = {file: quantized[name] for name, file in IN_8_BITS.items()}
+        graphs = quantized if precision == "int8" else graphs | beside
     if precision != "float32":
         graphs, arrays = {name: halve(graph) for name, graph in graphs.items()}, halved_arrays(arrays)
     described = {
         "format_version": FORMAT_VERSION,
         "name": path.stem,
-        "precision": precision,
+        "precision": precision.removesuffix("+int8"),
         "opset": OPSET,
         "architecture": read_metadata(path)["architecture"],
         "config": dataclasses.asdict(net.config),
@@ -106,9 +116,11 @@ def export_network(
         return written
     size = sum(file.stat().st_size for file in out.iterdir())
     note(f"{written}: {precision}, opset {OPSET}, {size / 1e6:.1f} MB")
-    for name, chosen in (("random regions", random_regions()), ("your regions", list(regions)[-6:])):
-        if chosen:
-            note(f"largest differences from PyTorch in float32, {name}: {compare(net, out, chosen)}")
+    for kind in precision.split("+"):
+        for name, chosen in (("random regions", random_regions()), ("your regions", list(regions)[-6:])):
+            if chosen:
+                found = compare(net, read_exported(out, kind), chosen)
+                note(f"{kind}: largest differences from PyTorch in float32, {name}: {found}")
     return written
 
 
@@ -139,15 +151,15 @@ def random_regions(count: int = 3, side: int = 288, seed: int = 0) -> list[np.nd
     return list(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :side, :side])
 
 
-def compare(net: TrackerNet, folder: Path, regions: Sequence[np.ndarray]) -> Differences:
+def compare(net: TrackerNet, exported: ExportedNetwork, regions: Sequence[np.ndarray]) -> Differences:
     """Return the largest differences of an exported network from PyTorch, with the first region as the first frame.
 
     Args:
         net: the network in PyTorch.
-        folder: the exported one.
+        exported: the exported one.
         regions: search regions (side, side, 3) uint8 with a target in the middle.
     """
-    engines = (TorchEngine(InferenceNet(net, precision="float32")), OnnxEngine(read_exported(folder)))
+    engines = (TorchEngine(InferenceNet(net, precision="float32")), OnnxEngine(exported))
     answers = [_answers(engine, regions) for engine in engines]
     gaps = [float(np.abs(a - b).max()) for a, b in zip(*answers)]
     return Differences(gaps[0], gaps[1], gaps[2], float(np.abs(answers[0][0]).max()))

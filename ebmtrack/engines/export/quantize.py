@@ -16,12 +16,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ebmtrack.engines.onnx_energy import cut_window
+from ebmtrack.engines.onnx_files import IN_8_BITS
 from ebmtrack.errors import ConfigError
 
 LEAST_HALVED = 64  # numbers in a weight that is stored in half precision
 FEW_REGIONS = 50  # search regions below which the ranges of activations are warned of
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # onnxruntime's mark of graphs that it need not prepare
-QUANTIZED = ("look.onnx", "boxes8.onnx", "boxes16.onnx")  # the graphs that run in every frame
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -105,7 +105,7 @@ def quantize_graphs(
     for k, (name, side) in enumerate((("boxes8.onnx", 16), ("boxes16.onnx", 10))):
         cuts[name] = [_middle(outputs[k], side) for outputs in layers]
     done = dict(graphs)
-    for name in QUANTIZED:
+    for name in IN_8_BITS:
         kept = first_layers(graphs[name]) if name == "look.onnx" else ()
         done[name] = quantize(graphs[name], cuts[name], kept)
     note(f"calibrated on {len(regions)} search regions")

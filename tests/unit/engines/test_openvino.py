@@ -149,9 +149,11 @@ def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch, multiplies, c
 
 @with_openvino
 def test_precisions_that_do_not_fit_are_refused(folder):
-    with pytest.raises(ConfigError, match="one of auto, float32, bfloat16 on OpenVINO, got 'int8'"):
+    with pytest.raises(ConfigError, match="one of auto, float32, bfloat16 on OpenVINO, got 'float64'"):
+        load_onnx_engine(folder / "out", "openvino", "float64")
+    with pytest.raises(ConfigError, match="out has no graphs in 8 bits"):
         load_onnx_engine(folder / "out", "openvino", "int8")
-    with pytest.raises(ConfigError, match=r"in float32, not in bfloat16: .*--device openvino"):
+    with pytest.raises(ConfigError, match=r"in float32 or int8, not in bfloat16: .*--device openvino"):
         load_onnx_engine(folder / "out", "cpu", "bfloat16")
 
 
