@@ -103,8 +103,9 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
     if weights is not None and Path(weights).is_file():
         raise CheckpointError(
             f"{weights} is a file for PyTorch: after pip install 'ebmtrack[train]' it is used as it is, without "
-            "--engine onnx or --precision int8; for ONNX Runtime export it once (after `ebmtrack convert` if it is one of pytracking's), "
-            f"`ebmtrack export {weights} --out FOLDER`, which needs ebmtrack[export], and give --weights FOLDER"
+            "--engine onnx and --precision int8; for ONNX Runtime export it once (after `ebmtrack convert` if it is "
+            f"one of pytracking's), `ebmtrack export {weights} --out FOLDER`, which needs ebmtrack[export], and give "
+            "--weights FOLDER"
         )
     if Path(weights or "").suffix in (".safetensors", ".pt", ".pth", ".tar"):
         raise CheckpointError(f"{weights}: no such file of weights")
