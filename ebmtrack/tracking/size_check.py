@@ -4,8 +4,8 @@ Search regions follow the box. A box that has grown from a head over the body, o
 scale at which it stays a maximum of the energy for good. So every `size_check` frames a target whose size has changed
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
 peak is near the present one and clearly higher, and the box to which candidates climb there has a higher energy f, too,
-and not a negative one, like nearly all boxes on targets, that box is the answer. What is further away may be another
-object, and is left to looking around. Other sizes are not tried: in larger regions the energy is too often higher for
+and not a negative one, like nearly all boxes on targets, that box is the answer, and the frame is learned with it. What
+is further away may be another object, and is left to looking around. Other sizes are not tried: in larger regions the energy is too often higher for
 boxes that hold more than the target.
 
 The target's own random numbers are left alone, so that looks that change nothing do not change later frames.
@@ -45,8 +45,7 @@ def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.n
         mark: called with each stage's name when the stage is done.
 
     Returns:
-        An answer for each target. A new one has the verdict "uncertain", so that the frame is not learned, nor the
-        filter updated if that is due.
+        An answer for each target.
     """
     answers = list(answers)
     due = [k for k, answer in enumerate(answers) if is_due(*answer)]
@@ -63,7 +62,7 @@ def check_sizes(engine: Engine, answers: Sequence[Answer], images: Sequence[np.n
             continue
         position = clamp_inside(place, state, images[k].shape)
         moved = dataclasses.replace(state, position_yx=position, random=RandomNumbers(state.frame))
-        one = Located(moved, view, found._replace(verdict="uncertain"))
+        one = Located(moved, view, found)
         (other,) = answer_together(engine, [one], mark)
         if energy_of(engine, other) >= max(energy_of(engine, answers[k][1]) + HIGHER_ENERGY, LEAST_ENERGY):
             answers[k] = one, dataclasses.replace(other, random=state.random)

@@ -29,7 +29,7 @@ class TrackResult:
         that at a weak peak of the scores.
     score: the highest classifier score.
     verdict: "normal", "hard_negative", "uncertain" or "not_found". What looking around has found is uncertain for some
-        frames (`doubtful_frames`), and so is a box that got the first frame's size again (`size_check`).
+        frames (`doubtful_frames`).
     search_xywh: the search region in the image.
     score_map: (h, w) classifier scores over the search region.
     density: of the box's sides, if the target was found and the set-up asks for it (`interval_samples`).

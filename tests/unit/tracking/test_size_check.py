@@ -69,14 +69,14 @@ def test_the_box_keeps_its_aspect_ratio_and_goes_to_the_peak_of_the_second_look(
     assert result.box_xywh[2:] == pytest.approx(after.size_hw[::-1])
 
 
-def test_the_frame_is_not_learned():
+@pytest.mark.parametrize("other, ratio, score", [(HIGHER, 1, 0.61), (AS_HIGH, 2, 0.5)])
+def test_the_frame_is_learned_with_its_box(other, ratio, score):
+    """With what the second look saw, or the first one did; the filter is updated if that is due."""
     engine = Script()
-    params = CHECKED.replace(update_every=1)
-    ((_, result),) = frame(engine, target(engine, 2, params), maps=[HERE, HIGHER])
-    assert result.verdict == "uncertain" and result.found
-    assert not engine.stored and not engine.learned
-    frame(engine, target(engine, 2, params), maps=[HERE, AS_HIGH])
-    assert len(engine.stored) == 1
+    ((state, result),) = frame(engine, target(engine, 2, CHECKED.replace(update_every=1)), maps=[HERE, other])
+    ((seen, box_xyxy),) = engine.stored.values()
+    assert state.scale == pytest.approx(ratio) and result.verdict == "normal" and len(engine.learned) == 1
+    assert seen.max() == pytest.approx(score) and box_xyxy[2:] - box_xyxy[:2] == pytest.approx([36, 64], abs=0.5)
 
 
 @pytest.mark.parametrize(
