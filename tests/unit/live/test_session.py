@@ -325,7 +325,7 @@ COMMANDS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(COMMANDS, max_size=25))
 def test_whatever_is_done_the_session_and_the_tracker_agree(commands):
     """As many targets on the screen as in the tracker, all numbers different, one selected as long as there is one."""
