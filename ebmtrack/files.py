@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,9 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             yield temporary
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _create_beside(path)
     try:
         yield temporary
         _publish(temporary, path)
@@ -163,11 +162,22 @@ def _copy_into(path: Path) -> Iterator[Path]:
             pipe.write(temporary.read_bytes())
 
 
+def _create_beside(path: Path) -> Path:
+    """Return the path of a new, empty file beside `path`, with ordinary permissions.
+
+    The system applies the umask: to ask for it is to change it, for all threads.
+    """
+    while True:
+        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        try:
+            temporary.touch(exist_ok=False)
+            return temporary
+        except FileExistsError:
+            continue
+
+
 def _publish(temporary: Path, path: Path) -> None:
-    """Sync `temporary` to disk, give it ordinary permissions and rename it to `path`."""
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
+    """Sync `temporary` to disk and rename it to `path`."""
     with open(temporary, "r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ebmtrack.videos.paths import homes, variable
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # a machine that is busy makes no law wrong
 
 LONGEST = [  # files below tests/unit by processor time, 21 s to 7 s (with `--no-loadscope-reorder` they begin)
     "tracking/test_pretended_gpu.py",

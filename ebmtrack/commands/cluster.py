@@ -110,11 +110,12 @@ class Crew:
         try:
             while jobs:
                 time.sleep(POLL_S[self.cluster])
-                todo = left() if left else 1
+                ended = [job for job in jobs if job.done()]
+                todo = left() if left else 1  # after that look at the jobs: what they did before they ended counts
                 if left and todo != shown:
                     shown = todo
                     self._say(f"{todo} left")
-                for job in [job for job in jobs if job.done()]:
+                for job in ended:
                     tries = jobs.pop(job)
                     if todo and tries < MOST_SUBMISSIONS and _was_killed(job):
                         jobs[self._submit_again(verb, job)] = tries + 1

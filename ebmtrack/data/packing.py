@@ -338,6 +338,8 @@ def _only_writer(out: Path) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(out / "packing.lock")):
+                raise BlockingIOError  # removed after we had opened it, and made anew: this lock excludes nobody
         except ImportError:  # Windows keeps files in use from being replaced by itself
             pass
         except OSError as error:

@@ -131,6 +131,8 @@ class Capture:
         try:
             while source is not None and not self._stop.is_set():
                 source = self._play_source(source)
+            if source is not None:  # closed before it began, or while it was opened again
+                source.close()
         except Exception as error:
             with self._changed:
                 self._unexpected = error

@@ -387,18 +387,24 @@ def _is_ended(outputs: Sequence[Output], drawn: np.ndarray, moment_s: float) -> 
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost."""
+    """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost.
+
+    Only the first one does: a terminal that closes sends several, of which the next ones come while files are written.
+    """
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
 
     def interrupt(*_) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
-    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names if hasattr(signal, name)}
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

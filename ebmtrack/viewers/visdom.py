@@ -76,7 +76,8 @@ class VisdomPanel:
     @property
     def idle(self) -> bool:
         """Return whether all is sent, or will never be."""
-        return not self.alive or not (self._busy or self._jobs or self._points)
+        with self._wake:
+            return not self.alive or not (self._busy or self._jobs or self._points)
 
     def curve(self, window: str, line: str, step: float, value: float) -> None:
         """Add a point to a line of a window with curves; a value that is not finite leaves a gap."""

@@ -38,11 +38,14 @@ class ListSource(FrameSource):
 
 
 class GatedSource(ListSource):
-    """Gives each picture only when `let` has allowed it; hangs in between, as a camera that is silent does."""
+    """Gives each picture only when `let` has allowed it; hangs in between, as a camera that is silent does.
+
+    `asked` tells that a first one was asked for.
+    """
 
     def __init__(self, count: int = 256, **options):
         super().__init__(count, **options)
-        self._allowed = threading.Semaphore(0)
+        self._allowed, self.asked = threading.Semaphore(0), threading.Event()
 
     def let(self, count: int = 1) -> None:
         """Allow that many more reads."""
@@ -50,6 +53,7 @@ class GatedSource(ListSource):
             self._allowed.release()
 
     def _read(self) -> np.ndarray | None:
+        self.asked.set()
         self._allowed.acquire()
         return super()._read()
 

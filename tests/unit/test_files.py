@@ -37,6 +37,12 @@ def test_permissions_follow_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
+def test_the_umask_is_not_touched(tmp_path, monkeypatch):
+    """It is one for all threads: files that another one makes meanwhile would be open to everybody."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
+    write_text(tmp_path / "a", "x")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_written_into_and_stays_one(tmp_path):
     path, got = tmp_path / "pipe", []

@@ -95,6 +95,29 @@ def test_jobs_share_the_sequences(tmp_path):
     assert "2 jobs" not in share_out(verb, 2)[1]  # all is done: nothing is submitted
 
 
+def test_what_a_job_did_last_is_counted(tmp_path, monkeypatch):
+    """Also if it ends just after the tasks that are left were counted."""
+
+    class Job:
+        job_id, left, paths = "1", 2, SimpleNamespace(result_pickle=tmp_path)
+
+        def count(self) -> int:
+            self.left -= 1
+            return self.left
+
+        def done(self) -> bool:
+            return self.left < 2
+
+        def exception(self) -> None:
+            return None
+
+    job, stream = Job(), io.StringIO()
+    crew = Crew(ClusterOptions("local"), tmp_path, stream)
+    monkeypatch.setattr(crew, "_submit", lambda verb, count: [job])
+    assert crew.run(Fails(), 1, job.count) == []
+    assert stream.getvalue().endswith("1 left\n0 left\n")
+
+
 def test_a_killed_job_is_submitted_again(tmp_path):
     """SIGKILL leaves no time to requeue: the rest is computed all the same."""
     verb = Stub(make_sequences(tmp_path / "data", 2), tmp_path / "out", dies=tmp_path / "died")

@@ -380,11 +380,17 @@ def test_help_does_not_load_what_is_heavy():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX systems know them")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_from_outside_keep_the_boxes(folder, name):
-    """Ctrl-C, `kill` or `timeout`, a closed terminal, while the second frame is tracked: the first box is on disk."""
+@pytest.mark.parametrize("name, again", [("SIGINT", 0), ("SIGTERM", 0), ("SIGHUP", 0), ("SIGHUP", 1)])
+def test_signals_from_outside_keep_the_boxes(folder, name, again):
+    """Ctrl-C, `kill` or `timeout`, a closed terminal, while the second frame is tracked: the first box is on disk.
+
+    Also if the signal comes again while it is written: a terminal and its shell both send one.
+    """
     code = (
-        "import signal, sys; sys.path.insert(0, sys.argv.pop(1));"
+        "import signal, ebmtrack.viewers.track_video as t; write = t.write_results;"
+        f"send = lambda: [signal.raise_signal(signal.{name}) for _ in range({again})];"
+        "t.write_results = lambda *args: (send(), write(*args))[1];"
+        "import sys; sys.path.insert(0, sys.argv.pop(1));"
         "from tests.unit.commands.test_main import Still, TrackerOptions, cli;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # jobs in the background inherit none
         "TrackerOptions.load = lambda _: Still(120.0); sys.exit(cli.main())"

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,12 +29,15 @@ SMALL = PackSettings(context=4.0, output=48, png=True, shard_frames=12)
 
 
 class Moving(Source):
-    """Smooth random pictures of 120 x 90 in which boxes wander, some frames not visible; any index at any time."""
+    """Smooth random pictures of 120 x 90 in which boxes wander, some frames not visible; any index at any time.
+
+    Who reads target `hangs_at` waits for ever.
+    """
 
     name, is_video = "moving", True
 
-    def __init__(self, count: int = 5, frames: int = 7, pause_s: float = 0.0) -> None:
-        self.count, self.frames, self.pause_s = count, frames, pause_s
+    def __init__(self, count: int = 5, frames: int = 7, hangs_at: int = -1) -> None:
+        self.count, self.frames, self.hangs_at = count, frames, hangs_at
         self.broken: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -54,7 +58,8 @@ class Moving(Source):
     def frame(self, index: int, frame: int) -> np.ndarray:
         if self.broken == (index, frame):
             raise DatasetError("x.jpg: not a readable image")
-        time.sleep(self.pause_s)
+        if index == self.hangs_at:
+            threading.Event().wait()
         y, x = np.mgrid[:90, :120]
         waves = [np.sin(x / (12 + k + index) + y / (14 + frame) + k) for k in range(3)]
         return np.round(127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
@@ -291,7 +296,7 @@ def test_killed_packing_goes_on_and_ends_the_same(tmp_path: Path, pack: Path) ->
     """kill -9 when the first shard is finished: what is there is no pack, says so, and is not written again."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.unit.data.test_packs as t;"
-        "t.write_pack(t.Moving(pause_s=0.03), sys.argv[2], t.SMALL, threads=1)"
+        "t.write_pack(t.Moving(hangs_at=4), sys.argv[2], t.SMALL, threads=1)"
     )
     command = [sys.executable, "-c", code, str(REPOSITORY), str(tmp_path / "p")]
     with subprocess.Popen(command) as process:
@@ -307,6 +312,22 @@ def test_killed_packing_goes_on_and_ends_the_same(tmp_path: Path, pack: Path) ->
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert crops_of(PackedSource(tmp_path / "p")) == crops_of(PackedSource(pack))
     assert {p.name for p in (tmp_path / "p").iterdir()} == {p.name for p in pack.iterdir()}
+
+
+def test_a_lock_that_was_removed_excludes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking, its owner ends and removes it, and another packer makes a new one."""
+    fcntl = pytest.importorskip("fcntl")
+    lock, flock = tmp_path / "p" / "packing.lock", fcntl.flock
+
+    def late(file, how) -> None:
+        lock.rename(tmp_path / "removed")
+        lock.touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(ConfigError, match="another process is packing"):
+        write_pack(Moving(), tmp_path / "p", SMALL)
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["packing.lock"]
 
 
 def test_a_kill_between_any_two_files_leaves_nothing_behind(tmp_path: Path, pack: Path) -> None:

@@ -133,7 +133,7 @@ def test_batched_equals_single(climb):
     torch.testing.assert_close(together.f, torch.stack([one.f for one in alone]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), log_step=st.floats(-6, 6), decay=st.floats(0.01, 1), steps=st.integers(0, 15))
 def test_s1_never_goes_down(seed, log_step, decay, steps):
     start = 3 * randn(8, 2, seed=seed)

@@ -98,7 +98,7 @@ def test_a_box_without_area_has_the_energy_of_nothing():
     assert values[0, 2] == pytest.approx(definition(boxes[2:])[0][0], rel=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(*[st.floats(-60, 300)] * 2, *[st.floats(24, 200)] * 2), min_size=1, max_size=4))
 def test_answers_do_not_depend_on_what_was_asked_before(places):
     """Boxes that leave the known part, as they do in a climb, have the values of the definition all the same."""

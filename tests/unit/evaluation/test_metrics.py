@@ -242,7 +242,7 @@ def test_got10k_pools_frames_and_the_others_average_sequences() -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_laws_of_curves(seed: int) -> None:
     """Success falls and precision rises with the threshold; overlap is symmetric, and moving both boxes
     changes nothing."""

@@ -18,7 +18,7 @@ BOXES = np.array([[1.25, 2, 30, 40.5], [1e-17, -3.1, 30, 40], [102.9999999, 2, 1
 
 
 @given(st.lists(st.tuples(*[st.floats(-1e9, 1e9)] * 4), min_size=1, max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_digit_survives(boxes: list) -> None:
     """Writing and reading gives the same float64 numbers, to the last bit."""
     text = results.format_boxes(np.array(boxes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 
@@ -17,8 +16,10 @@ from ebmtrack.live.session import GRID, Live, LoadingTracker, Session, corner_he
 from ebmtrack.live.statistics import Histogram, Rate, Statistics
 from ebmtrack.viewers.video_file import VideoWriter
 from tests.support.live_stubs import WAIT_S, GatedSource, ListSource, NotingTracker, picture
+from tests.support.ports import own_port
 
 BOX = (8.0, 6.0, 20.0, 10.0)
+STALL_S = 0.5  # far longer than a busy machine keeps a thread waiting
 
 
 def wait_for(what, timeout_s: float = WAIT_S):
@@ -89,7 +90,7 @@ def test_a_looped_video_begins_again_and_its_numbers_go_on():
         frames = frames_of(capture, 12)
     assert all((frame.image == (frame.number - 1) % 3).all() for frame in frames)
     assert [frame.number for frame in frames] == sorted({frame.number for frame in frames})
-    assert frames[-1].number >= 12 and all(source.closed.is_set() for source in made)
+    assert frames[-1].number >= 12 and all(source.closed.wait(WAIT_S) for source in made)
 
 
 def test_a_looped_video_without_frames_ends():
@@ -99,11 +100,11 @@ def test_a_looped_video_without_frames_ends():
 
 
 def test_a_paused_video_gives_its_first_frame_and_stands_still():
-    capture = Capture(ListSource(50, fps=500.0), live=False, stall_s=0.05)
+    capture = Capture(ListSource(50, fps=500.0), live=False, stall_s=STALL_S)
     capture.paused = True
     with capture:
         assert capture.newest(0, WAIT_S).number == 1
-        time.sleep(0.1)
+        time.sleep(1.2 * STALL_S)
         assert capture.frames == 1 and capture.state().kind == "running"  # standing still is not stalling
         capture.paused = False
         assert capture.newest(1, WAIT_S).number >= 2
@@ -120,7 +121,7 @@ def test_end_failure_and_stall_are_told_apart():
     assert (state.kind, state.message) == ("failed", "camera0 gave no frame after 3: was it unplugged?")
 
     silent = GatedSource(name="camera1")
-    with Capture(silent, live=True, stall_s=0.05) as capture:
+    with Capture(silent, live=True, stall_s=STALL_S) as capture:
         assert capture.state().kind == "waiting"
         silent.let()
         wait_for(lambda: capture.frames)
@@ -170,9 +171,32 @@ def test_closing_does_not_wait_for_a_camera_that_hangs():
     source = GatedSource()
     began_s = time.monotonic()
     with Capture(source, live=True):
-        pass
+        assert source.asked.wait(WAIT_S)
     assert time.monotonic() - began_s < WAIT_S and not source.closed.is_set()
     source.let(300)
+    assert source.closed.wait(WAIT_S)
+
+
+def test_a_source_that_is_opened_while_the_capture_is_closed_is_closed_as_well():
+    opening, closing, second = threading.Event(), threading.Event(), ListSource(3)
+
+    def reopen():
+        opening.set()
+        assert closing.wait(WAIT_S)
+        return second
+
+    capture = Capture(ListSource(3), live=False, reopen=reopen, loop=True).start()
+    assert opening.wait(WAIT_S)
+    capture.close()
+    closing.set()
+    assert second.closed.wait(WAIT_S) and second.frames_read == 0
+
+
+def test_a_capture_that_is_closed_at_once_closes_its_source():
+    """Whether its thread has come to read or not."""
+    source = ListSource(1)
+    with Capture(source, live=True, retry_s=None):
+        pass
     assert source.closed.wait(WAIT_S)
 
 
@@ -195,11 +219,9 @@ def test_a_file_is_a_video_and_a_missing_one_an_error(tmp_path):
 
 
 def test_a_camera_that_is_not_there_and_an_unreachable_address_say_so():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     with pytest.raises(DatasetError, match="no camera number 97: is it plugged in"):
         open_capture(97)
-    with pytest.raises(DatasetError, match=rf"http://127.0.0.1:{port}/a.mp4: no video.*reachable"):
+    with own_port() as port, pytest.raises(DatasetError, match=rf"http://127.0.0.1:{port}/a.mp4: no video.*reachable"):
         open_capture(f"http://user:secret@127.0.0.1:{port}/a.mp4")
 
 
@@ -303,7 +325,7 @@ COMMANDS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(COMMANDS, max_size=25))
 def test_whatever_is_done_the_session_and_the_tracker_agree(commands):
     """As many targets on the screen as in the tracker, all numbers different, one selected as long as there is one."""
@@ -345,17 +367,17 @@ def test_a_slow_tracker_skips_frames_and_takes_the_newest():
 
 
 class StubCapture:
-    """Has frame 1, which came `age_s` ago, and frame 2 if somebody waits for it; 2 frames/s."""
+    """Has frame 1, which came `age_s` before it is asked for, and frame 2 if somebody waits for it; 2 frames/s."""
 
     frames_per_s = 2.0
 
     def __init__(self, age_s: float, has_next: bool):
-        self.frame, self.has_next = Frame(picture(0), 1, time.monotonic() - age_s), has_next
+        self.age_s, self.has_next = age_s, has_next
         self.waits_s: list[float] = []
 
     def newest(self, after: int, timeout_s: float):
         if after < 1:
-            return self.frame
+            return Frame(picture(0), 1, time.monotonic() - self.age_s)
         self.waits_s.append(timeout_s)
         return Frame(picture(1), 2, time.monotonic()) if self.has_next else None
 
@@ -364,8 +386,8 @@ class StubCapture:
     "age_s, has_next, taken, waits",
     [
         (0.0, True, 1, False),  # fresh: taken as it is
-        (0.35, True, 2, True),  # 350 of 500 ms old: the next comes in 150 ms
-        (0.35, False, 1, True),  # it does not come
+        (0.3, True, 2, True),  # 300 of 500 ms old: the next comes in 200 ms
+        (0.3, False, 1, True),  # it does not come
         (3.0, True, 1, False),  # overdue: the source stands still, nothing to wait for
     ],
 )

@@ -386,7 +386,9 @@ def test_without_a_window_a_video_is_saved_that_is_as_long_as_the_source(clip, t
     tracker, out = NotingTracker(), tmp_path / "out.avi"
     boxes = ("20,10,30,20", "60,40,30,20")
     options = WebcamOptions(source=str(clip), init=boxes, save=str(out), headless=asked_for)
+    began_s = time.monotonic()
     statistics = webcam.webcam(lambda: tracker, options)
+    run_s = time.monotonic() - began_s
     said = capsys.readouterr()
     assert len(tracker.boxes) == 2 and tracker.threads == {"tracking"}
     assert 1 <= statistics.delay_ms.counts.sum() <= statistics.frames_used <= 30
@@ -395,7 +397,7 @@ def test_without_a_window_a_video_is_saved_that_is_as_long_as_the_source(clip, t
     assert ("note:" in said.err) != asked_for
     with open_frames(out) as video:
         frames = list(video)
-    assert video.fps == 50.0 and 25 <= len(frames) <= 80  # 0.6 s, and what the first frame stood while boxes were added
+    assert video.fps == 50.0 and 25 <= len(frames) <= 50 * run_s + 2  # 0.6 s, and what a busy machine made of it
     assert all(np.abs(frame[30, 25:45].astype(int) - PALETTE[0]).mean() < 60 for frame in frames[len(frames) // 2 :])
 
 

@@ -117,10 +117,10 @@ def client(monkeypatch):
         monkeypatch.setenv("TRAX_SOCKET", str(listening.getsockname()[1]))
         thread = threading.Thread(target=lambda: served(vot.open_server("test")), daemon=True)
         thread.start()
-        client = Client(stream=listening.fileno(), timeout=5, log=lambda text: None)
+        client = Client(stream=listening.fileno(), timeout=60, log=lambda text: None)
         yield client
         client.quit()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from ebmtrack.training.plan import Plan, Share
 from ebmtrack.training.run import train
 from ebmtrack.training.settings import RunSettings
 from tests.support import REPOSITORY
+from tests.support.ports import own_port
 from tests.unit.training.test_training import plan_with, training_set
 
 TESTS = str(REPOSITORY)
@@ -191,11 +191,8 @@ def tracker_gradients(out: Path, batch: int) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
-def launch(code: str, out: Path) -> list[subprocess.Popen]:
-    """Two processes as torchrun starts them, running `code` with `out` and `rank`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def launch(code: str, out: Path, port: int) -> list[subprocess.Popen]:
+    """Two processes as torchrun starts them, running `code` with `out` and `rank`; they meet at a port."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     begin = f"import sys; sys.path.insert(0, {TESTS!r}); from pathlib import Path; out = Path({str(out)!r}); "
     processes = []
@@ -206,7 +203,7 @@ def launch(code: str, out: Path) -> list[subprocess.Popen]:
     return processes
 
 
-def ends_of(processes: list[subprocess.Popen], timeout_s: float = 120) -> None:
+def ends_of(processes: list[subprocess.Popen], timeout_s: float = 250) -> None:
     """Wait for processes; what one of them says is shown where it fails, and none outlives the test."""
     try:
         errors = [process.communicate(timeout=timeout_s)[1] for process in processes]
@@ -221,7 +218,9 @@ def ends_of(processes: list[subprocess.Popen], timeout_s: float = 120) -> None:
 def two(tmp_path_factory):
     """What `work` gave in two processes, and the folder."""
     out = tmp_path_factory.mktemp("two")
-    ends_of(launch("from tests.unit.training import test_distributed; test_distributed.work(out, rank)", out))
+    code = "from tests.unit.training import test_distributed; test_distributed.work(out, rank)"
+    with own_port() as port:
+        ends_of(launch(code, out, port))
     return [torch.load(out / f"results{rank}.pt") for rank in (0, 1)], out
 
 

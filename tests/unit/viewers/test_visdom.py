@@ -26,10 +26,11 @@ from ebmtrack.tracking.params import load_params
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.viewers.drawing import ORANGE, SKY, draw_box
 from ebmtrack.viewers.track_video import track
-from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory
+from ebmtrack.viewers.tracking_view import ScoreCurves, ShowingFactory, _panel
 from ebmtrack.viewers.visdom import VisdomPanel, _Line
 from tests.support.evaluation_stub import StubFactory, make_sequences
 from tests.support.golden import dimp18, image
+from tests.support.ports import own_port
 
 SERVE = """
 import sys
@@ -39,18 +40,11 @@ start_server(port=int(sys.argv[1]), env_path=sys.argv[2], base_url="", bind_loca
 """
 
 
-def free_port() -> int:
-    """A port that nobody listens to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """A visdom server in a process of its own, and a client that reads its windows back."""
 
-    def __init__(self, folder):
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder, port):
+        self.folder, self.port = folder, port
         command = [sys.executable, "-W", "ignore", "-c", SERVE, str(self.port), str(folder)]
         log = open(folder / "log.txt", "w")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": ""})
@@ -58,7 +52,7 @@ class Server:
         self._wait()
 
     def _wait(self):
-        for _ in range(200):
+        for _ in range(1200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -85,13 +79,21 @@ class Server:
 def server(tmp_path_factory):
     """A server for all tests; the one that kills it comes last."""
     pytest.importorskip("visdom", reason="visdom is not installed: see docs/visdom.md")
-    server = Server(tmp_path_factory.mktemp("visdom"))
-    yield server
-    server.stop()
+    with own_port() as port:
+        server = Server(tmp_path_factory.mktemp("visdom"), port)
+        yield server
+        server.stop()
 
 
-def panel_at(port: int, **options) -> VisdomPanel:
-    return VisdomPanel("test", "http://127.0.0.1", port, interval_s=0.0, **options)
+def panel_at(port: int, timeout_s: float = 60.0) -> VisdomPanel:
+    return VisdomPanel("test", "http://127.0.0.1", port, timeout_s, interval_s=0.0)
+
+
+@pytest.fixture
+def no_server():
+    """A port at which nobody listens."""
+    with own_port() as port:
+        yield port
 
 
 def settle(panel: VisdomPanel) -> None:
@@ -151,9 +153,9 @@ def test_large_pictures_are_scaled_down(server):
     assert picture_of(server.windows("test")["wide"]).shape == (150, 800, 3)
 
 
-def test_no_server(capfd):
+def test_no_server(no_server, capfd):
     """One line on stderr, and calls cost next to nothing from the first on."""
-    panel = panel_at(free_port())
+    panel = panel_at(no_server)
     began = time.perf_counter()
     for step in range(200):
         panel.curve("loss", "train", step, 0.0)
@@ -281,8 +283,8 @@ def test_track_shows_what_the_tracker_sees(server, folder, tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_track_goes_on_without_a_server(folder, tmp_path, capfd):
-    url = f"http://127.0.0.1:{free_port()}"
+def test_track_goes_on_without_a_server(folder, tmp_path, no_server, capfd):
+    url = f"http://127.0.0.1:{no_server}"
     result = track(folder / "img", random_tracker, "60,40,34,42", boxes=tmp_path / "b.txt", visdom=url)
     assert len(result.boxes_xywh) == 4 and capfd.readouterr().err.count("nothing more is shown") == 1
 
@@ -298,8 +300,9 @@ def test_eval_shows_scores_and_trackers(server, tmp_path):
     options = {"workers": 0, "device": "cpu", "stream": io.StringIO()}
     shown = {"factory": ShowingFactory(StubFactory(), url), "on_score": ScoreCurves(panel)}
     evaluation = evaluate(["stub"], "folder", root, out=tmp_path / "with", **options, **shown)
-    settle(panel)
-    panel.close()
+    for each in (panel, _panel("ebmtrack_eval", url)):
+        settle(each)
+        each.close()
     windows = server.windows("ebmtrack_eval")
     lines = {line["name"]: line["y"] for line in windows["AUC"]["content"]["data"]}
     aucs = [float(score.success.mean()) for score in evaluation.scores["stub"][0].values()]
@@ -318,8 +321,8 @@ def test_urls_that_are_none(server):
         VisdomPanel("test", server)
 
 
-def test_arrays_that_cannot_be_shown():
-    panel = panel_at(free_port())
+def test_arrays_that_cannot_be_shown(no_server):
+    panel = panel_at(no_server)
     with pytest.raises(ConfigError, match="picture must be"):
         panel.image("grey", np.zeros((8, 8), np.uint8), "")
     with pytest.raises(ConfigError, match="picture must be"):
