@@ -114,9 +114,11 @@ def margin_cells(side: int, stride: int) -> int:
 
 
 def crop_inner(region: Region, stride: int) -> Region:
-    """Return the region with the inner part of its patch."""
+    """Return the region with the inner part of its patch; a region of few cells, which have no margin, as it is."""
     side = region.map.side
     margin = stride * margin_cells(side, stride)
+    if not margin:
+        return region
     return Region(region.patch[margin : side - margin, margin : side - margin], region.map, region.window_xywh, True)
 
 
