@@ -237,7 +237,7 @@ class _Job:
         stack.enter_context(self._kept_is_told())
         try:
             self._label_frames(frames, keys, tracker, span, self._info(frames, first, tracker))
-        except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt):
             self._draw_interrupted(frames)
             raise
         self.note, self.complete = frames.note, frames.complete
@@ -256,6 +256,10 @@ class _Job:
                     bar.update(len(part))
                     if not any(row.verdict == "start" for row in part):
                         self._tell_of_writing()  # the tracker has started, and did not refuse the box
+        except Exception:
+            if all(row.verdict == "start" for row in self.result.rows):
+                self.result.rows.clear()  # the given boxes alone: nothing was tracked
+            raise
         finally:
             self.result.sort()
             self.result.seconds = time.perf_counter() - began
@@ -328,7 +332,7 @@ class _Job:
                         return
 
     def _draw_interrupted(self, frames: SeekableFrames) -> None:
-        """Draw, without a window, what was tracked before an interrupt; an error is told, and hides no interrupt."""
+        """Draw, without a window, what was tracked before an interrupt or an error; another error is only told."""
         try:
             self._draw_all(frames, show=False)
         except Exception as error:
