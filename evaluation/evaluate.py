@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ebmtrack._version import __version__
-from ebmtrack.device import is_cpu, pick_devices
+from ebmtrack.device import count_cores, is_cpu, pick_devices
 from ebmtrack.engines.onnx_files import independent_of_folder
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
@@ -296,12 +296,7 @@ class Progress:
 
 
 def _default_workers(devices: tuple[str, ...]) -> int:
-    return len(devices) if devices[0].startswith("cuda") else _cores()
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use, which are fewer than the machine's on a cluster."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(devices) if devices[0].startswith("cuda") else count_cores()
 
 
 def _default_threads(devices: tuple[str, ...], workers: int) -> int:
@@ -309,4 +304,4 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
 
     With one, results on a CPU do not depend on how many workers share the cores.
     """
-    return 1 if is_cpu(devices[0]) else max(1, _cores() // max(1, workers))
+    return 1 if is_cpu(devices[0]) else max(1, count_cores() // max(1, workers))
