@@ -15,6 +15,7 @@ from ebmtrack.evaluation.metrics import SequenceScore
 from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.score_tables import Cell, Table
 from ebmtrack.files import write_text
+from ebmtrack.words import counted
 
 MOST_STRIPS = 6  # of the longest failures, so that a page stays below 5 MB
 _FIGURES = {"auc": "AUC", "average_overlap": "AO", "op50": "OP 0.50", "op75": "OP 0.75"}
@@ -52,7 +53,7 @@ def render_sequence(comparison: Comparison, name: str, back: str = "", back_titl
     shown = sorted(sorted(stretches, key=lambda s: s[0] - s[1])[:MOST_STRIPS])
     strips, trouble = _strips(comparison, name, shown, score)
     attributes = f"; attributes: {', '.join(sequence.attributes)}" if sequence.attributes else ""
-    count = f"{len(stretches)} failures" if len(stretches) != 1 else "1 failure"
+    count = counted(len(stretches), "failure") if stretches else "No failure"
     longest = f", the {len(shown)} longest" if len(shown) < len(stretches) else ""
     first = comparison.trackers[0].label
     return fill(
@@ -65,7 +66,7 @@ def render_sequence(comparison: Comparison, name: str, back: str = "", back_titl
         chart=overlap_chart(comparison, name),
         entries=entries(comparison),
         first=first,
-        strips_heading=f"{count} of {first}{longest}" if stretches else f"No failure of {first}",
+        strips_heading=f"{count} of {first}{longest}",
         strips=strips,
         trouble=trouble,
     )
