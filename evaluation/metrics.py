@@ -344,11 +344,8 @@ class Summary:
         op50: OP at 0.5.
         op75: OP at 0.75.
         precision_20: Precision at 20 pixels.
-        norm_precision_20: Normalised precision at 0.2.
-        norm_precision_area: Mean of its curve from 0 to 0.5.
-        norm_figure: Which of the two the protocol quotes.
+        norm_figure: The number that the protocol quotes for normalised precision.
         average_overlap: GOT-10k's AO.
-        sequences: Number of sequences with a frame to judge.
     """
 
     success: Array
@@ -358,11 +355,8 @@ class Summary:
     op50: float
     op75: float
     precision_20: float
-    norm_precision_20: float
-    norm_precision_area: float
     norm_figure: float
     average_overlap: float
-    sequences: int
 
 
 def summarise(scores: Sequence[SequenceScore]) -> Summary:
@@ -391,9 +385,6 @@ def summarise(scores: Sequence[SequenceScore]) -> Summary:
         op50=float(points[0]),
         op75=float(points[1]),
         precision_20=float(precision[20]),
-        norm_precision_20=float(norm[20]),
-        norm_precision_area=float(norm.mean()),
         norm_figure=judged[0].protocol.norm_figure(norm),
         average_overlap=float(mean(lambda s: s.average_overlap if s.valid.any() else 0.0)),
-        sequences=len(judged),
     )
