@@ -311,14 +311,11 @@ def _score_plain(
         pred = _repeat_empty(pred, anno)
     pred[0] = anno[0]
     valid = ~np.isnan(anno).any(axis=1)
-    if chosen.name == "ope":  # rows of -1, of 0 or of negative sizes mean "no target"
+    if chosen.name in ("ope", "lasot", "trackingnet"):  # rows of -1, of 0 or of negative sizes mean "no target"
         with np.errstate(invalid="ignore"):
             valid &= (anno[:, 2:] > 0).all(axis=1)
     if len(anno) > 1 and not valid[1:].any():
         valid[0] = False  # only the start is known, as in test sets whose truth is kept back: nothing was tracked
-    if chosen.name in ("lasot", "trackingnet"):
-        with np.errstate(invalid="ignore"):
-            valid &= (anno[:, 2:] > 0).all(axis=1)
     valid &= visible if chosen.visible_only else True
     valid[0] &= not chosen.skip_first
     first, second = pred, anno

@@ -152,11 +152,15 @@ def test_a_sequence_of_one_frame() -> None:
         metrics.summarise([single])
 
 
-@pytest.mark.parametrize("name", [name for name in metrics.PROTOCOLS if name != "pytracking"])
-def test_where_only_the_start_is_known(name: str) -> None:
+@pytest.mark.parametrize(
+    "name, unknown",
+    [(name, np.nan) for name in metrics.PROTOCOLS if name != "pytracking"]
+    + [(name, 0.0) for name in ("ope", "lasot", "trackingnet")],
+)
+def test_where_only_the_start_is_known(name: str, unknown: float) -> None:
     """Test sets whose truth is kept back have the first box alone: its free hit is no score of 95.2 %."""
     anno = TRUTH.copy()
-    anno[1:] = np.nan
+    anno[1:] = unknown
     score = metrics.score_sequence(TRUTH, anno, name, visible=np.ones(5, bool))
     assert score.denominator == 0 and np.isnan(score.success).all()
     anno[3] = TRUTH[3]
