@@ -37,6 +37,11 @@ class Span:
         within = number >= self.start and (self.end is None or number <= self.end)
         return within and (number - self.start) % self.every == 0
 
+    def count(self, length: int | None) -> int | None:
+        """Return how many frames of a source of `length` frames are tracked; None if no end is known."""
+        beyond = [end for end in (length, None if self.end is None else self.end + 1) if end is not None]
+        return len(range(self.start, min(beyond), self.every)) if beyond else None
+
 
 @dataclass(frozen=True)
 class Step:
