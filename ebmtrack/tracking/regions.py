@@ -79,9 +79,8 @@ def look_at(
 ) -> list[list[View]]:
     """Return the views of each target's regions; all regions of a size go through the network together."""
     flat = [(state, region) for state, some in zip(states, regions) for region in some]
-    margin = {state.params.sample_size: margin_cells(state.params.sample_size, engine.info.stride) for state in states}
     looks: list[Look] = [
-        InnerLook(state.model, region.patch, margin[region.map.side], state.whole)
+        InnerLook(state.model, region.patch, margin_cells(region.map.side, engine.info.stride), state.whole)
         if region.is_inner
         else WholeLook(state.model, region.patch)
         for state, region in flat

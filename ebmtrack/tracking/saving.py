@@ -101,7 +101,6 @@ def _packed(engine: Engine, state: TargetState) -> tuple[dict[str, Any], dict[st
     memory, (key, position) = state.memory, state.random.state
     facts = {
         **{name: getattr(state, name) for name in NUMBERS},
-        "is_calm": bool(state.is_calm),
         "random": {"seed": state.random.seed, "position": position},
         "memory": {name: getattr(memory, name) for name in ("initial", "count", "last", "least_weight")},
     }
