@@ -24,6 +24,7 @@ from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
 from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, headline, judge, print_table
 from ebmtrack.files import as_json
+from ebmtrack.tracking.params import set_up_name
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
 from ebmtrack.videos.folder import left_out
@@ -214,6 +215,7 @@ def _job(
     for line in left_out(found.root) if found.name == "folder" and not chosen.sequences else ():
         warnings.warn(line, stacklevel=3)
     check_names(names)
+    _check_set_ups(params_names)
     weights = independent_of_folder(chosen.weights)
     factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)
     runs = range(chosen.runs)
@@ -223,6 +225,15 @@ def _job(
     unknown = FACTS_OF_DEVICES if chosen.elsewhere is not None and not is_cpu(chosen.device) else ()
     made_by = {p: {k: v for k, v in factory.describe(p).items() if k not in unknown} | fixed for p in params_names}
     return jobs.Job(found, tasks, factory, Path(chosen.out), chosen.seed, threads, made_by, batch=chosen.batch)
+
+
+def _check_set_ups(params_names: Sequence[str]) -> None:
+    """Raise ConfigError if the results of two set-ups would be in one folder: their files have the same name."""
+    owners: dict[str, str] = {}
+    for params in params_names:
+        name = set_up_name(params)
+        if owners.setdefault(name, params) != params:
+            raise ConfigError(f"--params {owners[name]} and {params}: results of both are called {name}; rename a file")
 
 
 def versions(device: str, threads: int) -> dict[str, object]:
