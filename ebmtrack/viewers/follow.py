@@ -240,6 +240,8 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     """Return a function that starts on targets in an image, and one from a later image to the answers for all."""
     if len(starts_xywh) == 1:
         return lambda image: tracker.init(image, starts_xywh[0]), lambda image: [tracker.update(image)]
+    if not hasattr(tracker, "engine"):
+        raise ConfigError(f"a {type(tracker).__name__} follows one target at a time: track them one by one")
     from ebmtrack.tracking.tracker import MultiTracker
 
     several = MultiTracker(tracker.engine, tracker.params)

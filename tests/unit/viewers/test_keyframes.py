@@ -422,6 +422,13 @@ def test_boxes_are_written_before_frames_are_drawn(folder, tmp_path, capsys, mon
     assert said.err == ("ebmtrack: the video is incomplete: v.mp4: disk full\n" if frame == 12 else "")
 
 
+def test_a_foreign_tracker_follows_one_target_at_a_time(folder):
+    """Several need a network that they share; between key frames each target has a copy of the tracker."""
+    with pytest.raises(ConfigError, match="a Drifter follows one target at a time"):
+        list(track(folder, [true_box(0), true_box(9)], Drifter()))
+    assert len(list(track(folder, [{0: true_box(0)}, {9: true_box(9)}], Drifter()))) == 40 + 31
+
+
 class Failing(Drifter):
     """A Drifter that refuses its box, or fails in a frame."""
 
