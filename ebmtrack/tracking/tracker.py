@@ -326,7 +326,7 @@ def check_image(image: Any) -> np.ndarray:
 
 
 def check_box(box_xywh: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the box as four floats if at least a pixel of it is inside an image of `shape`, else raise ConfigError."""
+    """Return the box as four floats if it overlaps an image of `shape`, else raise ConfigError."""
     try:
         box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError, OverflowError) as error:
