@@ -13,13 +13,14 @@ from ebmtrack.evaluation import charts, film
 from ebmtrack.evaluation.comparison import Comparison
 from ebmtrack.evaluation.metrics import SequenceScore
 from ebmtrack.evaluation.page import fill
+from ebmtrack.evaluation.report_tables import COLUMNS, percent
 from ebmtrack.evaluation.score_tables import Cell, Table
+from ebmtrack.evaluation.scoring import FIGURES
 from ebmtrack.files import write_text
 from ebmtrack.words import counted
 
 MOST_STRIPS = 6  # of the longest failures, so that a page stays below 5 MB
-_FIGURES = {"auc": "AUC", "average_overlap": "AO", "op50": "OP 0.50", "op75": "OP 0.75"}
-_FIGURES |= {"precision_20": "Precision 20 px", "norm_precision": "Norm. precision"}
+_FIGURES = {name: COLUMNS[name] for name in FIGURES if name != "fps"}
 
 
 def write_sequence_pages(comparison: Comparison, page: Path, title: str) -> dict[str, str]:
@@ -117,6 +118,6 @@ def _scores(comparison: Comparison, name: str) -> Table:
     rows = []
     for tracker in comparison.trackers:
         values = [tracker.figures.get(name, {}).get(figure, float("nan")) for figure in _FIGURES]
-        cells = [Cell(f"{100 * v:.1f}" if np.isfinite(v) else "–", v, v) for v in values]
+        cells = [Cell(percent(v), v, v) for v in values]
         rows.append([Cell(tracker.label), *cells])
     return Table(f"scores-{name}", ["Tracker", *_FIGURES.values()], rows, "Percent")
