@@ -83,6 +83,11 @@ def is_cpu(device: str) -> bool:
     return device in ("cpu", "openvino")
 
 
+def count_cores() -> int:
+    """Return the number of cores that this process may use, which are fewer than the machine's on a cluster."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def count_gpus() -> int:
     """Return the number of CUDA GPUs that PyTorch sees, 0 without PyTorch."""
     return _count("cuda")

@@ -189,7 +189,6 @@ def compare(
     protocol: str | metrics.Protocol | None = None,
     sequences: Items[str] = (),
     peers: str | os.PathLike | None = None,
-    allow_missing: bool = True,
 ) -> Comparison:
     """Judge stored results and add figures known from elsewhere.
 
@@ -201,7 +200,6 @@ def compare(
         protocol: Scoring rules; the data set's own by default.
         sequences: Names of sequences; all if empty.
         peers: A JSON file of figures (`read_peers`); the file's name is added to labels that `results` have as well.
-        allow_missing: Whether the data set may lack sequences.
 
     Raises:
         ResultError: A folder without results, or a malformed file of ours.
@@ -209,7 +207,7 @@ def compare(
         ConfigError: There is nothing to compare, or the protocol is unknown.
     """
     chosen = metrics.protocol(protocol or dataset.protocol)
-    loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing)}
+    loaded = {name: dataset.load(name) for name in dataset.select(sequences, allow_missing=True)}
     names = (*dataset.names, *dataset.missing)
     trackers = [score_folder(find_results(path, label, names), loaded, chosen) for label, path in results.items()]
     if peers is not None:

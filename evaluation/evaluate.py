@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 
 from ebmtrack._version import __version__
-from ebmtrack.device import is_cpu, pick_devices
+from ebmtrack.device import count_cores, is_cpu, pick_devices
 from ebmtrack.engines.onnx_files import independent_of_folder
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation import jobs, metrics, runner
 from ebmtrack.evaluation.results import check_names, read_result
 from ebmtrack.evaluation.scoring import Evaluation, check_annotations, collect, headline, judge, print_table
 from ebmtrack.files import as_json
+from ebmtrack.tracking.params import set_up_name
 from ebmtrack.tracking.sequence import TrackerLike
 from ebmtrack.videos import open_dataset
 from ebmtrack.videos.folder import left_out
@@ -214,6 +215,7 @@ def _job(
     for line in left_out(found.root) if found.name == "folder" and not chosen.sequences else ():
         warnings.warn(line, stacklevel=3)
     check_names(names)
+    _check_set_ups(params_names)
     weights = independent_of_folder(chosen.weights)
     factory = factory or ParamsFactory(weights, chosen.intervals, devices[0], chosen.precision, chosen.engine)
     runs = range(chosen.runs)
@@ -223,6 +225,15 @@ def _job(
     unknown = FACTS_OF_DEVICES if chosen.elsewhere is not None and not is_cpu(chosen.device) else ()
     made_by = {p: {k: v for k, v in factory.describe(p).items() if k not in unknown} | fixed for p in params_names}
     return jobs.Job(found, tasks, factory, Path(chosen.out), chosen.seed, threads, made_by, batch=chosen.batch)
+
+
+def _check_set_ups(params_names: Sequence[str]) -> None:
+    """Raise ConfigError if the results of two set-ups would be in one folder: their files have the same name."""
+    owners: dict[str, str] = {}
+    for params in params_names:
+        name = set_up_name(params)
+        if owners.setdefault(name, params) != params:
+            raise ConfigError(f"--params {owners[name]} and {params}: results of both are called {name}; rename a file")
 
 
 def versions(device: str, threads: int) -> dict[str, object]:
@@ -296,12 +307,7 @@ class Progress:
 
 
 def _default_workers(devices: tuple[str, ...]) -> int:
-    return len(devices) if devices[0].startswith("cuda") else _cores()
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use, which are fewer than the machine's on a cluster."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(devices) if devices[0].startswith("cuda") else count_cores()
 
 
 def _default_threads(devices: tuple[str, ...], workers: int) -> int:
@@ -309,4 +315,4 @@ def _default_threads(devices: tuple[str, ...], workers: int) -> int:
 
     With one, results on a CPU do not depend on how many workers share the cores.
     """
-    return 1 if is_cpu(devices[0]) else max(1, _cores() // max(1, workers))
+    return 1 if is_cpu(devices[0]) else max(1, count_cores() // max(1, workers))

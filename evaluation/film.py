@@ -17,6 +17,7 @@ from ebmtrack.images import encode_picture, read_rgb
 
 Array = np.ndarray
 
+FAILURE = 0.2  # overlap of the best frame of a failure
 _FAR = 1e5  # pixels; boxes are cut there, because a lost tracker's may be anywhere
 
 
@@ -53,9 +54,9 @@ class Shot:
         return f"frame {self.frame}, overlap {max(self.overlap, 0):.2f}"
 
 
-def failures(score: SequenceScore, overlap: float = 0.2) -> list[tuple[int, int]]:
-    """Return first and last frame of each stretch of judged frames with at most that overlap, in order."""
-    bad = (score.overlap <= overlap) & score.valid
+def failures(score: SequenceScore) -> list[tuple[int, int]]:
+    """Return first and last frame of each stretch of judged frames with an overlap of at most 0.2, in order."""
+    bad = (score.overlap <= FAILURE) & score.valid
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
     return [(int(start), int(end) - 1) for start, end in zip(edges[::2], edges[1::2])]
 

@@ -11,29 +11,26 @@ from ebmtrack.errors import ResultError
 
 Array = np.ndarray
 
+LEVEL = 0.95  # share of the draws inside an interval
+DRAWS = 2000
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the interval that covers it at a level."""
+    """A value with its interval of 95 %."""
 
     value: float
     low: float
     high: float
-    level: float = 0.95
 
 
-def bootstrap(
-    values: Array, level: float = 0.95, samples: int = 2000, seed: int = 0, weights: Array | None = None
-) -> Interval:
+def bootstrap(values: Array, weights: Array | None = None) -> Interval:
     """Return the mean of per-sequence values (N,) with its percentile bootstrap interval over sequences.
 
     With one value the interval is that value. Source: Efron and Tibshirani 1993, chapter 13.
 
     Args:
         values: One per sequence (N,); NaN is left out.
-        level: Share of the draws inside the interval.
-        samples: Number of draws.
-        seed: Of the draws.
         weights: Numbers of frames (N,), if the protocol pools them.
 
     Raises:
@@ -44,31 +41,25 @@ def bootstrap(
     known, shares = known[there], (np.ones(len(known)) if weights is None else np.asarray(weights, float))[there]
     if not len(known):
         raise ResultError("no values to draw from: every sequence is missing")
-    draws = np.random.default_rng(seed).integers(0, len(known), (samples, len(known)))
+    draws = np.random.default_rng(0).integers(0, len(known), (DRAWS, len(known)))
     means = (known * shares)[draws].sum(axis=1) / shares[draws].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.average(known, weights=shares)), float(low), float(high), level)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(np.average(known, weights=shares)), float(low), float(high))
 
 
 def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    level: float = 0.95,
-    seed: int = 0,
-    weights: Mapping[str, float] | None = None,
+    first: Mapping[str, float], second: Mapping[str, float], weights: Mapping[str, float] | None = None
 ) -> Interval:
     """Return the mean of first - second over the sequences that both have, with its bootstrap interval.
 
     Args:
         first: Sequence -> value.
         second: Sequence -> value.
-        level: Share of the draws inside the interval.
-        seed: Of the draws.
         weights: Sequence -> number of frames, if the protocol pools them.
     """
     names = sorted(set(first) & set(second))
     shares = None if weights is None else np.array([weights[name] for name in names], float)
-    return bootstrap(np.array([first[name] - second[name] for name in names], float), level, seed=seed, weights=shares)
+    return bootstrap(np.array([first[name] - second[name] for name in names], float), shares)
 
 
 def over_runs(values: Sequence[float]) -> tuple[float, float]:

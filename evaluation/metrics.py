@@ -311,14 +311,11 @@ def _score_plain(
         pred = _repeat_empty(pred, anno)
     pred[0] = anno[0]
     valid = ~np.isnan(anno).any(axis=1)
-    if chosen.name == "ope":  # rows of -1, of 0 or of negative sizes mean "no target"
+    if chosen.name in ("ope", "lasot", "trackingnet"):  # rows of -1, of 0 or of negative sizes mean "no target"
         with np.errstate(invalid="ignore"):
             valid &= (anno[:, 2:] > 0).all(axis=1)
     if len(anno) > 1 and not valid[1:].any():
         valid[0] = False  # only the start is known, as in test sets whose truth is kept back: nothing was tracked
-    if chosen.name in ("lasot", "trackingnet"):
-        with np.errstate(invalid="ignore"):
-            valid &= (anno[:, 2:] > 0).all(axis=1)
     valid &= visible if chosen.visible_only else True
     valid[0] &= not chosen.skip_first
     first, second = pred, anno
@@ -344,11 +341,8 @@ class Summary:
         op50: OP at 0.5.
         op75: OP at 0.75.
         precision_20: Precision at 20 pixels.
-        norm_precision_20: Normalised precision at 0.2.
-        norm_precision_area: Mean of its curve from 0 to 0.5.
-        norm_figure: Which of the two the protocol quotes.
+        norm_figure: The number that the protocol quotes for normalised precision.
         average_overlap: GOT-10k's AO.
-        sequences: Number of sequences with a frame to judge.
     """
 
     success: Array
@@ -358,11 +352,8 @@ class Summary:
     op50: float
     op75: float
     precision_20: float
-    norm_precision_20: float
-    norm_precision_area: float
     norm_figure: float
     average_overlap: float
-    sequences: int
 
 
 def summarise(scores: Sequence[SequenceScore]) -> Summary:
@@ -391,9 +382,6 @@ def summarise(scores: Sequence[SequenceScore]) -> Summary:
         op50=float(points[0]),
         op75=float(points[1]),
         precision_20=float(precision[20]),
-        norm_precision_20=float(norm[20]),
-        norm_precision_area=float(norm.mean()),
         norm_figure=judged[0].protocol.norm_figure(norm),
         average_overlap=float(mean(lambda s: s.average_overlap if s.valid.any() else 0.0)),
-        sequences=len(judged),
     )

@@ -20,10 +20,11 @@ from ebmtrack.evaluation.comparison import Comparison, compare, discover
 from ebmtrack.evaluation.page import fill
 from ebmtrack.evaluation.plots import KINDS, figure_of, rank_trackers, save_plots
 from ebmtrack.evaluation.reliability import join
-from ebmtrack.evaluation.report_tables import count_text, percent
+from ebmtrack.evaluation.report_tables import percent
 from ebmtrack.evaluation.sequence_pages import entries, overlap_chart, write_sequence_pages
 from ebmtrack.files import write_text
 from ebmtrack.videos import open_dataset
+from ebmtrack.words import counted
 
 Array = np.ndarray
 
@@ -171,7 +172,7 @@ def render(
     """
     links = links or {}
     about = PROTOCOL_TEXT[comparison.protocol.name].format(denominator=comparison.protocol.denominator)
-    subtitle = f"{count_text(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
+    subtitle = f"{counted(len(comparison.sequences), 'sequence')} of {_place(comparison)}. "
     frames = sum(len(sequence) for sequence in comparison.sequences.values())
     notes = _notes(comparison)
     parts: dict[str, object] = {
@@ -203,7 +204,7 @@ def render(
         lost=report_tables.lost(comparison),
         speed_note=report_tables.speed_note(comparison),
         stages=report_tables.stages(comparison),
-        counts=f"{count_text(len(comparison.sequences), 'sequence')}, {count_text(frames, 'annotated frame')}.",
+        counts=f"{counted(len(comparison.sequences), 'sequence')}, {counted(frames, 'annotated frame')}.",
         provenance=_provenance(comparison),
         words=_words(comparison),
         **parts,

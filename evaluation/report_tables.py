@@ -32,11 +32,6 @@ def number_text(value: float) -> str:
     return f"{value:.1f}" if np.isfinite(value) else "–"
 
 
-def count_text(count: int, thing: str) -> str:
-    """Return a number with its noun, such as "1 sequence" or "3 sequences"."""
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
 def scores(comparison: Comparison) -> Table:
     """Return the headline table: figures of every tracker with intervals, and the number of sequences if it differs."""
     partial = len({len(tracker.figures) for tracker in comparison.trackers}) > 1

@@ -13,12 +13,14 @@ from ebmtrack.evaluation import charts, film
 from ebmtrack.evaluation.comparison import Comparison
 from ebmtrack.evaluation.metrics import SequenceScore
 from ebmtrack.evaluation.page import fill
+from ebmtrack.evaluation.report_tables import COLUMNS, percent
 from ebmtrack.evaluation.score_tables import Cell, Table
+from ebmtrack.evaluation.scoring import FIGURES
 from ebmtrack.files import write_text
+from ebmtrack.words import counted
 
 MOST_STRIPS = 6  # of the longest failures, so that a page stays below 5 MB
-_FIGURES = {"auc": "AUC", "average_overlap": "AO", "op50": "OP 0.50", "op75": "OP 0.75"}
-_FIGURES |= {"precision_20": "Precision 20 px", "norm_precision": "Norm. precision"}
+_FIGURES = {name: COLUMNS[name] for name in FIGURES if name != "fps"}
 
 
 def write_sequence_pages(comparison: Comparison, page: Path, title: str) -> dict[str, str]:
@@ -52,7 +54,7 @@ def render_sequence(comparison: Comparison, name: str, back: str = "", back_titl
     shown = sorted(sorted(stretches, key=lambda s: s[0] - s[1])[:MOST_STRIPS])
     strips, trouble = _strips(comparison, name, shown, score)
     attributes = f"; attributes: {', '.join(sequence.attributes)}" if sequence.attributes else ""
-    count = f"{len(stretches)} failures" if len(stretches) != 1 else "1 failure"
+    count = counted(len(stretches), "failure") if stretches else "No failure"
     longest = f", the {len(shown)} longest" if len(shown) < len(stretches) else ""
     first = comparison.trackers[0].label
     return fill(
@@ -65,7 +67,7 @@ def render_sequence(comparison: Comparison, name: str, back: str = "", back_titl
         chart=overlap_chart(comparison, name),
         entries=entries(comparison),
         first=first,
-        strips_heading=f"{count} of {first}{longest}" if stretches else f"No failure of {first}",
+        strips_heading=f"{count} of {first}{longest}",
         strips=strips,
         trouble=trouble,
     )
@@ -116,6 +118,6 @@ def _scores(comparison: Comparison, name: str) -> Table:
     rows = []
     for tracker in comparison.trackers:
         values = [tracker.figures.get(name, {}).get(figure, float("nan")) for figure in _FIGURES]
-        cells = [Cell(f"{100 * v:.1f}" if np.isfinite(v) else "–", v, v) for v in values]
+        cells = [Cell(percent(v), v, v) for v in values]
         rows.append([Cell(tracker.label), *cells])
     return Table(f"scores-{name}", ["Tracker", *_FIGURES.values()], rows, "Percent")

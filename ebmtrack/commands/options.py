@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 import tyro
 
+from ebmtrack.weights import DEFAULT_SET_UP
+
 if TYPE_CHECKING:
     from ebmtrack.tracking.tracker import MultiTracker, Tracker
 
 VISDOM_SERVER = "http://localhost:8097"
-DEFAULT_SET_UP = "dimp18_nce_plus"
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 EngineName = Literal["auto", "torch", "onnx"]

@@ -101,18 +101,11 @@ class BoxMaps:
         last = self.side(level) - 1
         first = np.floor(low_xy).clip(0, last).astype(int)
         end = np.ceil(high_xy).clip(first, last).astype(int) + 1
-        if not self._holds(level, first, end):
-            self.parts[level] = self._window(level, first, end)
-        x, y, values = self.parts[level]  # type: ignore[misc]
-        return values[first[1] - y : end[1] - y, first[0] - x : end[0] - x], first
-
-    def _holds(self, level: int, first: np.ndarray, end: np.ndarray) -> bool:
-        """Return whether the computed part holds the cells from first to end."""
         known = self.parts[level]
-        if known is None:
-            return False
-        corner = np.array(known[:2])
-        return bool((corner <= first).all() and (end <= corner + len(known[2])).all())
+        if known is None or not _holds(known, first, end):
+            known = self.parts[level] = self._window(level, first, end)
+        x, y, values = known
+        return values[first[1] - y : end[1] - y, first[0] - x : end[0] - x], first
 
     def _window(self, level: int, first: np.ndarray, end: np.ndarray) -> tuple[int, int, np.ndarray]:
         """Compute a window around the wished cells, larger than the known one; the whole map if no window will do."""
@@ -121,6 +114,12 @@ class BoxMaps:
         side = next((side for side in WINDOWS[level] if least <= side < total), total)
         x, y = (int(min(max(f - (side - length) // 2, 0), total - side)) for f in first)
         return x, y, self.convolve[level](*cut_window(self.layers[level], x, y, side))
+
+
+def _holds(part: tuple[int, int, np.ndarray], first: np.ndarray, end: np.ndarray) -> bool:
+    """Return whether a part, by its first cell (x, y) and values, holds the cells from first to end."""
+    corner = np.array(part[:2])
+    return bool((corner <= first).all() and (end <= corner + len(part[2])).all())
 
 
 def cut_window(layer: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:

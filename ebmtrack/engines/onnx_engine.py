@@ -74,19 +74,16 @@ class OnnxEngine(OneProcess):
     Each search region goes through the graphs alone: on a CPU several at once would be no faster.
     """
 
-    def __init__(
-        self, network: ExportedNetwork, provider: str = "cpu", threads: int | None = None, precision: str = "auto"
-    ):
+    def __init__(self, network: ExportedNetwork, provider: str = "cpu", precision: str = "auto"):
         """Open the graphs of an exported network.
 
         Args:
             network: see `read_exported`.
             provider: where graphs run; see `open_sessions`.
-            threads: of the graphs; None: OMP_NUM_THREADS, else one for each core.
             precision: see `load_onnx_engine`.
         """
         floating, self.precision = precisions(network.precision, provider, precision)
-        self.sessions = open_sessions(network, provider, threads, floating)
+        self.sessions = open_sessions(network, provider, floating)
         self.config, self.arrays = network.description["config"], network.arrays
         self.trained_on = read_trained_on(network.description.get("settings") or {})
         self.source_sha256 = str(network.description.get("source_sha256") or "")
@@ -257,7 +254,7 @@ def load_onnx_engine(weights: str | os.PathLike | None, provider: str = "cpu", p
         CheckpointError: on a network that is not there or damaged.
         ConfigError: on a provider or a precision that is not there.
     """
-    return OnnxEngine(read_exported(existing_exported(weights), precision), provider, precision=precision)
+    return OnnxEngine(read_exported(existing_exported(weights), precision), provider, precision)
 
 
 def _pad(maps: np.ndarray, cells: int) -> np.ndarray:

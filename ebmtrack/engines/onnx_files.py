@@ -209,22 +209,21 @@ def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: is no file of arrays ({reason_of(error)}); export the network anew") from error
 
 
-def open_sessions(
-    network: ExportedNetwork, provider: str = "cpu", threads: int | None = None, precision: str = "float32"
-) -> dict[str, Any]:
+def open_sessions(network: ExportedNetwork, provider: str = "cpu", precision: str = "float32") -> dict[str, Any]:
     """Return a session of ONNX Runtime, or one of OpenVINO like it, for each graph, by file name without its ending.
+
+    Each has OMP_NUM_THREADS threads, or one for each core.
 
     Args:
         network: the exported network.
         provider: "openvino"; of ONNX Runtime "cpu", "cuda", "tensorrt", "coreml", "directml", "rocm", or its own name.
-        threads: of each session; None: OMP_NUM_THREADS if it is set, else one for each core.
         precision: "float32" or, on OpenVINO, "bfloat16", of what is not quantised.
 
     Raises:
         ConfigError: on a provider that the installed ONNX Runtime does not have, and without OpenVINO.
         CheckpointError: on a graph that cannot be loaded, or that does not fit the description.
     """
-    library, open_graph = _library(provider, threads or default_threads(), precision)
+    library, open_graph = _library(provider, precision)
     sessions = {}
     for name, inputs in INPUTS.items():
         path = network.folder / network.files[name]
@@ -267,8 +266,9 @@ def precisions(stored: str, provider: str, wanted: str) -> tuple[str, str]:
     return floating, f"int8+{floating}" if stored == "int8" else floating
 
 
-def _library(provider: str, threads: int, precision: str) -> tuple[str, Callable[[bytes], Any]]:
+def _library(provider: str, precision: str) -> tuple[str, Callable[[bytes], Any]]:
     """Return the name and version of the library that computes on a device, and how it opens a graph."""
+    threads = default_threads()
     if provider == OPENVINO:
         return f"OpenVINO {openvino().__version__}", partial(OpenVinoSession, precision=precision, threads=threads)
     import onnxruntime

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ebmtrack.device import count_cores
+
 GRAPH = bytes.fromhex(  # c = MatMul(a, b), opset 17
     "08083a370a110a01610a016212016322064d61744d756c12016d5a090a0161120"
     "40a0208015a090a016212040a02080162090a016312040a02080142040a001011"
@@ -75,4 +77,4 @@ def default_threads() -> int:
     text = os.environ.get("OMP_NUM_THREADS", "")
     if text.isdecimal() and int(text):
         return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count_cores()

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from ebmtrack.tracking.params import TrackerParams, set_up_name
 from ebmtrack.tracking.tracker import Tracker
+from ebmtrack.weights import DEFAULT_SET_UP
 
 
 class EbmTracker(ToolkitTracker):
@@ -25,7 +26,7 @@ class EbmTracker(ToolkitTracker):
 
     def __init__(
         self,
-        params: str | TrackerParams = "dimp18_nce_plus",
+        params: str | TrackerParams = DEFAULT_SET_UP,
         weights: str | Path | None = None,
         device: str = "auto",
         name: str | None = None,

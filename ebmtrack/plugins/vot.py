@@ -19,6 +19,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError, EbmtrackError, missing_extra
 from ebmtrack.images import decode_rgb, read_picture_bytes
 from ebmtrack.tracking.params import list_params
+from ebmtrack.weights import DEFAULT_SET_UP
 
 Box = tuple[float, float, float, float]
 LONGEST_REASON = 500  # characters of an error that go to the toolkit in the protocol's closing line
@@ -153,7 +154,7 @@ def _explain(server: Any, error: Exception) -> None:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line of a trackers.ini entry."""
     parser = argparse.ArgumentParser(prog="python -m ebmtrack.plugins.vot", description=__doc__)
-    parser.add_argument("--params", default="dimp18_nce_plus", help=f"one of {', '.join(list_params())}")
+    parser.add_argument("--params", default=DEFAULT_SET_UP, help=f"one of {', '.join(list_params())}")
     parser.add_argument("--weights", help="a .safetensors file instead of the network of the set-up")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, mps, cuda or cuda:N")
     return parser.parse_args(argv)

@@ -36,6 +36,7 @@ from ebmtrack.tracking.params import TrackerParams, list_params
 from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from ebmtrack.viewers.demo_sequence import FILM, TRUTH
 from ebmtrack.viewers.selection import parse_boxes
+from ebmtrack.weights import DEFAULT_SET_UP
 
 WARMUP = 10  # frames that are not measured
 TURN = 15  # frames that a contender tracks in a row
@@ -54,7 +55,7 @@ class BenchOptions:
     """
 
     contenders: Sequence[str] = ()
-    params: str = "dimp18_nce_plus"
+    params: str = DEFAULT_SET_UP
     device: str = "auto"
     threads: int | None = None
     frames: int = 150

@@ -51,9 +51,7 @@ def start_target(
     random, size_hw = RandomNumbers(seed), box_xywh[[3, 2]]
     position_yx = box_xywh[[1, 0]] + (size_hw - 1) / 2
     scale = math.sqrt(size_hw.prod()) * params.search_factor / params.sample_size
-    crop_map = CropMap(np.round(position_yx), scale, params.sample_size)
-    box_in_crop = crop_map.to_crop(position_yx, size_hw).astype(np.float32)
-    first, labels = draw_first_frame(image, position_yx, size_hw, scale, box_in_crop, params, engine, random)
+    first, labels = draw_first_frame(image, position_yx, size_hw, scale, params, engine, random)
     model, regions = engine.start(first)
     if adapts(params):
         adapt_energy(engine, model, regions, first, labels, params.energy_adaptation)
@@ -122,7 +120,6 @@ def draw_first_frame(
     position_yx: np.ndarray,
     size_hw: np.ndarray,
     scale: float,
-    box_xywh: np.ndarray,
     params: TrackerParams,
     engine: Engine,
     random: RandomNumbers,
@@ -137,7 +134,6 @@ def draw_first_frame(
         position_yx: the target's centre in the image.
         size_hw: its size.
         scale: image pixels per patch pixel.
-        box_xywh: (4,) float32, the target in the plain view, as DiMP has it.
         params: the set-up.
         engine: the network.
         random: two numbers are drawn for each mirrored, blurred or rotated view, then dropout's.
@@ -147,6 +143,8 @@ def draw_first_frame(
         upright box around the turned centre.
     """
     views = augmented_views(image, position_yx, scale, params, random)
+    crop_map = CropMap(np.round(position_yx), scale, params.sample_size)
+    box_xywh = crop_map.to_crop(position_yx, size_hw).astype(np.float32)
     boxes = np.repeat(box_xywh[None], len(views.patches), axis=0)
     boxes[:, :2] += views.shifts[:, ::-1].astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]

@@ -116,7 +116,7 @@ def place_of(view: View, found: Localization, stride: int) -> np.ndarray:
 def judge(state: TargetState, view: View, stride: int) -> Localization:
     """Return what a view's scores say of the target."""
     crop_map = view.region.map
-    finer = max(1, round(len(view.scores) * stride / crop_map.side))  # scores per cell; ATOM's map is interpolated
+    finer = stride if len(view.scores) == crop_map.side else 1  # scores per cell; ATOM's have one for each pixel
     cell = stride * crop_map.scale / finer  # image pixels
     found = localize(view.scores, state.size_hw / cell, (state.position_yx - crop_map.centre_yx) / cell, state.params)
     return found._replace(displacement_yx=found.displacement_yx / finer)

@@ -15,6 +15,7 @@ from ebmtrack.names import check_name
 from ebmtrack.tracking.limits import plain_values
 
 INTERVAL_SAMPLES = 32  # boxes whose energies give intervals; more cost more than 15 % of a frame
+LEAST_SAMPLES = 8  # of them; with fewer, a deviation means nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,8 @@ class TrackerParams:
     def __post_init__(self) -> None:
         for name, value in plain_values(self).items():  # NumPy's float64 would spread to all boxes
             object.__setattr__(self, name, value)
+        if 0 < (n := self.interval_samples) < LEAST_SAMPLES:
+            raise ConfigError(f"interval_samples={n}: take 0 (no intervals) or a whole number from {LEAST_SAMPLES}")
 
     def replace(self, **changes: Any) -> TrackerParams:
         """Return a copy with other values. On an unknown name ConfigError suggests the nearest one."""

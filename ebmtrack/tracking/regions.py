@@ -79,9 +79,8 @@ def look_at(
 ) -> list[list[View]]:
     """Return the views of each target's regions; all regions of a size go through the network together."""
     flat = [(state, region) for state, some in zip(states, regions) for region in some]
-    margin = {state.params.sample_size: margin_cells(state.params.sample_size, engine.info.stride) for state in states}
     looks: list[Look] = [
-        InnerLook(state.model, region.patch, margin[region.map.side], state.whole)
+        InnerLook(state.model, region.patch, margin_cells(region.map.side, engine.info.stride), state.whole)
         if region.is_inner
         else WholeLook(state.model, region.patch)
         for state, region in flat
@@ -114,9 +113,11 @@ def margin_cells(side: int, stride: int) -> int:
 
 
 def crop_inner(region: Region, stride: int) -> Region:
-    """Return the region with the inner part of its patch."""
+    """Return the region with the inner part of its patch; a region of few cells, which have no margin, as it is."""
     side = region.map.side
     margin = stride * margin_cells(side, stride)
+    if not margin:
+        return region
     return Region(region.patch[margin : side - margin, margin : side - margin], region.map, region.window_xywh, True)
 
 

@@ -101,7 +101,6 @@ def _packed(engine: Engine, state: TargetState) -> tuple[dict[str, Any], dict[st
     memory, (key, position) = state.memory, state.random.state
     facts = {
         **{name: getattr(state, name) for name in NUMBERS},
-        "is_calm": bool(state.is_calm),
         "random": {"seed": state.random.seed, "position": position},
         "memory": {name: getattr(memory, name) for name in ("initial", "count", "last", "least_weight")},
     }
@@ -130,8 +129,9 @@ def _unpacked(
     """
     _check_kinds(facts, expected[0], where)
     _check_arrays(arrays, expected[1], where)
+    arrays = {name: arrays[name] for name in expected[1]}
     _check_values(facts, arrays, expected[0], params, where)
-    model, whole = engine.unpack({name: arrays[name] for name in expected[1]})
+    model, whole = engine.unpack(arrays)
     random = RandomNumbers(facts["random"]["seed"])
     random.state = arrays["random"], facts["random"]["position"]
     return TargetState(
@@ -266,11 +266,14 @@ def _check_arrays(found: Mapping[str, np.ndarray], expected: Mapping[str, np.nda
 
 
 def _is_within_reach(arrays: Mapping[str, np.ndarray], params: TrackerParams) -> bool:
-    """Return whether a target's last layer is the network's, or as near as learning the first frame leaves it."""
-    if "last_layer" not in arrays:
-        return True
-    own, reach = arrays["network"], math.sqrt(2 * MOST_LOSS * params.energy_adaptation)
-    return bool((np.abs(arrays["last_layer"] - own) <= reach + 2e-3 * np.abs(own) + 1e-4).all())
+    """Return whether last layers are the network's, or as near as learning the first frame leaves them.
+
+    There is the target's, and in mirrored set-ups its mirror image's.
+    """
+    reach = math.sqrt(2 * MOST_LOSS * params.energy_adaptation)
+    names = [name for name in arrays if name.endswith("last_layer")]
+    pairs = [(arrays[name], arrays[name.replace("last_layer", "network")]) for name in names]
+    return all((np.abs(layer - own) <= reach + 2e-3 * np.abs(own) + 1e-4).all() for layer, own in pairs)
 
 
 def _check_values(

@@ -158,7 +158,8 @@ def track_frames(
             on_frame(number, image, answer)
     if not boxes:
         raise ResultError(f"{name}: no frame to track; check the folder of images")
-    return Track(np.array(boxes, np.float64), np.array(times), np.array(scores), np.array(found), stages.totals_s)
+    totals_s = dict(stages.totals_s)  # the tracker may go on calling the stopwatch
+    return Track(np.array(boxes, np.float64), np.array(times), np.array(scores), np.array(found), totals_s)
 
 
 def _as_box(box_xywh: Any, where: str) -> Box:

@@ -20,12 +20,11 @@ from ebmtrack.tracking.params import INTERVAL_SAMPLES, TrackerParams, load_param
 from ebmtrack.tracking.saving import restore_targets, save_targets
 from ebmtrack.tracking.state import TargetState
 from ebmtrack.tracking.step import TrackResult, climbed_candidates, corner_energies, track_frame
-from ebmtrack.weights import DEFAULT_WEIGHTS
+from ebmtrack.weights import DEFAULT_SET_UP, DEFAULT_WEIGHTS
 
 __all__ = ["INNER_LOOKS", "MultiTracker", "TrackResult", "Tracker", "check_box", "check_image"]
 
 INNER_LOOKS = 4  # at each of several calm targets, after each look at the whole search region
-DEFAULT_SET_UP = "dimp18_nce_plus"
 MOST_SIDE = 2**20  # pixels; OpenCV reads no larger images
 MOST_UNLIKE_TRAINING = 1.15  # times the size of targets, or of what is seen around them, in training
 
@@ -327,7 +326,7 @@ def check_image(image: Any) -> np.ndarray:
 
 
 def check_box(box_xywh: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the box as four floats if at least a pixel of it is inside an image of `shape`, else raise ConfigError."""
+    """Return the box as four floats if it overlaps an image of `shape`, else raise ConfigError."""
     try:
         box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError, OverflowError) as error:

@@ -27,7 +27,6 @@ from ebmtrack.tracking.refine import ascent_of
 from ebmtrack.tracking.state import Proposal, TargetState
 
 SPREAD = 0.1  # standard deviation of q before it is cut off, in relative coordinates
-LEAST_SAMPLES = 8  # with fewer, a deviation means nothing
 MOST_LOG_SCALE = 10.0  # of the true side's distribution; e^10 box sizes say nothing, and e^710 are infinite
 REACH = 0.1  # largest distance of a sample's sides from the box's, in the box's size
 
@@ -82,11 +81,8 @@ def lost_probability(score: float, params: TrackerParams) -> float | None:
 def relative_offsets(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets (number, 4) in (cx / w, cy / h, log w, log h), the first one 0, and log q of them, (number,).
 
-    They are the same in every frame: even numbers through the inverse of the normal distribution. Raises ConfigError
-    for fewer than LEAST_SAMPLES or no whole number.
+    They are the same in every frame: even numbers through the inverse of the normal distribution.
     """
-    if not isinstance(number, int) or number < LEAST_SAMPLES:
-        raise ConfigError(f"interval_samples={number}: take 0 (no intervals) or a whole number from {LEAST_SAMPLES}")
     offsets = SPREAD * np.vectorize(NormalDist().inv_cdf)(even_numbers(20 * number, 4))
     sides = corners(displaced_boxes(np.array([0.0, 0.0, 1.0, 1.0]), offsets))
     offsets = offsets[(np.abs(sides - [0, 0, 1, 1]) <= REACH).all(axis=1)][:number]

@@ -37,6 +37,11 @@ class Span:
         within = number >= self.start and (self.end is None or number <= self.end)
         return within and (number - self.start) % self.every == 0
 
+    def count(self, length: int | None) -> int | None:
+        """Return how many frames of a source of `length` frames are tracked; None if no end is known."""
+        beyond = [end for end in (length, None if self.end is None else self.end + 1) if end is not None]
+        return len(range(self.start, min(beyond), self.every)) if beyond else None
+
 
 @dataclass(frozen=True)
 class Step:
@@ -235,6 +240,8 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     """Return a function that starts on targets in an image, and one from a later image to the answers for all."""
     if len(starts_xywh) == 1:
         return lambda image: tracker.init(image, starts_xywh[0]), lambda image: [tracker.update(image)]
+    if not hasattr(tracker, "engine"):
+        raise ConfigError(f"a {type(tracker).__name__} follows one target at a time: track them one by one")
     from ebmtrack.tracking.tracker import MultiTracker
 
     several = MultiTracker(tracker.engine, tracker.params)

@@ -168,7 +168,8 @@ class KeyFrameTracks:
                     backward.append(back.result(frame))
                 back.rest()
             except (Exception, KeyboardInterrupt):
-                yield _joined(forward, backward, left, right)
+                if forward:
+                    yield _joined(forward, backward, left, right)
                 raise
             yield _joined(forward, backward, left, right)
         if direction != "backward":

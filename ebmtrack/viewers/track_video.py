@@ -187,15 +187,15 @@ class _Job:
         stack.enter_context(self._kept_is_told())
         stack.callback(self._save_boxes, self._info(frames, first, tracker))
         outputs = self._outputs(stack, frames)
-        self._follow_frames(tracker, frames, follow(frames, first, tracker, starts, span), outputs)
+        self._follow_frames(tracker, frames, span, follow(frames, first, tracker, starts, span), outputs)
         self.note, self.complete = frames.note, frames.complete
 
     def _follow_frames(
-        self, tracker: Any, frames: FrameSource, steps: Iterator[Step], outputs: Sequence[Output]
+        self, tracker: Any, frames: FrameSource, span: Span, steps: Iterator[Step], outputs: Sequence[Output]
     ) -> None:
         """Note down frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
         result, most = self.result, self.options.max_frames
-        totals = [number for number in (frames.length, most) if number is not None]
+        totals = [number for number in (span.count(frames.length), most) if number is not None]
         with progress_bar(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
             for step in steps:
                 result.add(step)
@@ -237,7 +237,7 @@ class _Job:
         stack.enter_context(self._kept_is_told())
         try:
             self._label_frames(frames, keys, tracker, span, self._info(frames, first, tracker))
-        except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt):
             self._draw_interrupted(frames)
             raise
         self.note, self.complete = frames.note, frames.complete
@@ -248,7 +248,7 @@ class _Job:
     ) -> None:
         """Track through key frames and save the boxes, whatever ends it."""
         began = time.perf_counter()
-        total = (span.end - span.start) // span.every + 1 if span.end is not None else None
+        total = (span.count(frames.length) or 0) * len({key.id for key in keys})
         try:
             with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
                 for part in label(frames, keys, tracker, span, self.options.direction):
@@ -256,6 +256,10 @@ class _Job:
                     bar.update(len(part))
                     if not any(row.verdict == "start" for row in part):
                         self._tell_of_writing()  # the tracker has started, and did not refuse the box
+        except Exception:
+            if all(row.verdict == "start" for row in self.result.rows):
+                self.result.rows.clear()  # the given boxes alone: nothing was tracked
+            raise
         finally:
             self.result.sort()
             self.result.seconds = time.perf_counter() - began
@@ -328,7 +332,7 @@ class _Job:
                         return
 
     def _draw_interrupted(self, frames: SeekableFrames) -> None:
-        """Draw, without a window, what was tracked before an interrupt; an error is told, and hides no interrupt."""
+        """Draw, without a window, what was tracked before an interrupt or an error; another error is only told."""
         try:
             self._draw_all(frames, show=False)
         except Exception as error:

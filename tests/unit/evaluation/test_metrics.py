@@ -113,7 +113,7 @@ def test_a_perfect_tracker(name: str) -> None:
     summary = metrics.summarise([metrics.score_sequence(TRUTH, TRUTH, name, visible=np.ones(5, bool))])
     assert summary.auc == pytest.approx(100 / 101 if name == "got10k" else 20 / 21, abs=1e-12)
     assert (summary.op50, summary.op75, summary.average_overlap) == (1.0, 1.0, 1.0)
-    assert summary.precision_20 == summary.norm_precision_20 == summary.norm_precision_area == 1.0
+    assert summary.precision_20 == summary.norm_precision[20] == summary.norm_figure == 1.0
 
 
 @pytest.mark.parametrize("name", metrics.PROTOCOLS)
@@ -146,16 +146,21 @@ def test_a_sequence_of_one_frame() -> None:
     assert metrics.summarise([counted]).auc == pytest.approx(20 / 21)
     single = metrics.score_sequence(TRUTH[:1], TRUTH[:1], "ope")
     assert np.isnan(single.success).all() and np.isnan(single.average_overlap)
-    assert metrics.summarise([single, metrics.score_sequence(TRUTH, TRUTH, "ope")]).sequences == 1
+    whole = metrics.score_sequence(TRUTH, TRUTH, "ope")
+    assert metrics.summarise([single, whole]).auc == metrics.summarise([whole]).auc
     with pytest.raises(ResultError, match="no sequence"):
         metrics.summarise([single])
 
 
-@pytest.mark.parametrize("name", [name for name in metrics.PROTOCOLS if name != "pytracking"])
-def test_where_only_the_start_is_known(name: str) -> None:
+@pytest.mark.parametrize(
+    "name, unknown",
+    [(name, np.nan) for name in metrics.PROTOCOLS if name != "pytracking"]
+    + [(name, 0.0) for name in ("ope", "lasot", "trackingnet")],
+)
+def test_where_only_the_start_is_known(name: str, unknown: float) -> None:
     """Test sets whose truth is kept back have the first box alone: its free hit is no score of 95.2 %."""
     anno = TRUTH.copy()
-    anno[1:] = np.nan
+    anno[1:] = unknown
     score = metrics.score_sequence(TRUTH, anno, name, visible=np.ones(5, bool))
     assert score.denominator == 0 and np.isnan(score.success).all()
     anno[3] = TRUTH[3]

@@ -287,6 +287,14 @@ def test_a_worker_that_dies(root: Path, tmp_path: Path) -> None:
     assert sum(len(r) for r in evaluation.scores["stub"]) == 3
 
 
+@pytest.mark.parametrize("other", ["b/mine.py", "mine"])
+def test_set_ups_of_one_name_are_refused(root: Path, tmp_path: Path, other: str) -> None:
+    """Their results would be in one folder, and those of the second in the way of the first."""
+    with pytest.raises(ConfigError, match=rf"a/mine\.py and {other}: results of both are called mine"):
+        evaluate.evaluate(["a/mine.py", other], "folder", root, device="cpu", out=tmp_path, factory=StubFactory())
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_images_name_the_folder(root: Path, tmp_path: Path) -> None:
     """A sequence with fewer frames than boxes fails with both counts; the others are run."""
     broken = make_sequences(tmp_path / "data", 2)

@@ -94,6 +94,12 @@ def test_an_inner_look_sees_the_middle_of_the_region(side, inner):
     assert part.map is whole.map and part.window_xywh == whole.window_xywh
 
 
+def test_a_region_of_three_cells_is_seen_whole():
+    """A sixth of its side is no cell; a look without a margin would not be an inner one."""
+    whole = regions.cut_region(IMAGE, np.array([200.0, 200.0]), 1.0, PARAMS.replace(sample_size=48))
+    assert regions.crop_inner(whole, 16) is whole
+
+
 SIDES = st.floats(20, 900)
 
 

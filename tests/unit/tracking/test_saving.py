@@ -231,6 +231,15 @@ def test_what_does_not_fit_is_refused_in_one_line(engines, saved, tmp_path, chan
     assert "state.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_last_layer_of_the_mirror_image_is_checked_as_well(engines, tmp_path):
+    tracker = Tracker(engines["onnx"], PARAMS.replace(mirrored=True))
+    tracker.init(frame(0), BOX)
+    tracker.save_state(tmp_path / "state.npz")
+    rewritten(tmp_path / "state.npz", array("mirrored_last_layer", lambda values: values + 1e3))
+    with pytest.raises(CheckpointError, match="last_layer is out of range"):
+        tracker.load_state(tmp_path / "state.npz")
+
+
 def test_another_set_up_is_named(engines, saved, tmp_path):
     """That of the file and that of the tracker, if they are in tracker_params, and what to call."""
 

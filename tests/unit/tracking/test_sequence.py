@@ -56,6 +56,28 @@ def test_an_answer_that_is_no_box_names_the_frame(box: object):
         track_frames(Script(SimpleNamespace(box_xywh=box)), FRAMES, (0, 0, 1, 1), name="walk")
 
 
+def test_times_by_stage_are_those_of_one_run():
+    """Whatever the tracker does later."""
+
+    class Marking(Script):
+        """A tracker of one stage."""
+
+        def mark(self, stage: str) -> None:
+            """Do nothing: the loop puts a stopwatch here."""
+
+        def update(self, image: np.ndarray) -> object:
+            """End the stage and give the next answer."""
+            self.mark("all")
+            return super().update(image)
+
+    box = (1, 2, 3, 4)
+    tracker = Marking(*[SimpleNamespace(box_xywh=box)] * 4)
+    timed = track_frames(tracker, FRAMES, box, by_stage=True)
+    before = dict(timed.stages_s)
+    assert list(before) == ["all"] and not track_frames(tracker, FRAMES, box).stages_s
+    assert timed.stages_s == before
+
+
 def test_no_frames():
     with pytest.raises(ResultError, match="walk: no frame"):
         track_frames(Script(), [], (0, 0, 1, 1), name="walk")

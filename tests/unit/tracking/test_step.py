@@ -193,6 +193,17 @@ def test_the_last_position_is_measured_in_cells_of_the_region():
     assert one.found.verdict == "hard_negative" and one.found.displacement_yx.tolist() == [0, -8]
 
 
+@pytest.mark.parametrize(
+    "side, number, peak, cells", [(32, 3, 2, 1.0), (288, 19, 10, 1.0), (32, 32, 20, 4.5 / 16), (288, 288, 160, 1.03125)]
+)
+def test_displacements_are_in_cells_of_16_pixels(side, number, peak, cells):
+    """A network's own map has a score for each cell, and one more; ATOM's has one for each pixel."""
+    maps = np.zeros((number, number), np.float32)
+    maps[peak, peak] = 0.9
+    region = Region(IMAGE[:side, :side], CropMap(np.array([100.5, 110.5]), 1.0, side), (0.0, 0.0, side, side))
+    assert judge(Run().state, View(region, None, maps), 16).displacement_yx.tolist() == [cells, cells]
+
+
 def test_the_neighbourhood_of_a_peak_has_the_targets_size():
     """2.2 * 36 pixels are 5 cells wide, 2.2 * 64 are 9 high: 3 cells beside the peak is a rival, 3 below it is not."""
     for maps, verdict in (

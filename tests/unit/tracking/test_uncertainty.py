@@ -129,8 +129,9 @@ def test_without_the_setting_or_the_target_there_is_no_interval(engine):
     assert lost.verdict == "not_found" and np.isnan(lost.interval(0.9)).all()
     with pytest.raises(ConfigError, match="above 0 and below 1, got 1.5"):
         lost.interval(1.5)
-    with pytest.raises(ConfigError, match="interval_samples=1: take 0"):
-        results_of(engine, SURE.replace(interval_samples=1))
+    with pytest.raises(ConfigError, match="interval_samples=7: take 0"):
+        SURE.replace(interval_samples=7)
+    assert SURE.replace(interval_samples=8).interval_samples == 8
 
 
 def test_both_engines_agree():

@@ -422,6 +422,53 @@ def test_boxes_are_written_before_frames_are_drawn(folder, tmp_path, capsys, mon
     assert said.err == ("ebmtrack: the video is incomplete: v.mp4: disk full\n" if frame == 12 else "")
 
 
+def test_a_foreign_tracker_follows_one_target_at_a_time(folder):
+    """Several need a network that they share; between key frames each target has a copy of the tracker."""
+    with pytest.raises(ConfigError, match="a Drifter follows one target at a time"):
+        list(track(folder, [true_box(0), true_box(9)], Drifter()))
+    assert len(list(track(folder, [{0: true_box(0)}, {9: true_box(9)}], Drifter()))) == 40 + 31
+
+
+class Failing(Drifter):
+    """A Drifter that refuses its box, or fails in a frame."""
+
+    def __init__(self, frame: int | None):
+        super().__init__()
+        self.frame = frame
+
+    def __deepcopy__(self, memo):
+        return Failing(self.frame)
+
+    def init(self, image, box_xywh, seed=None):
+        if self.frame is None:
+            raise ConfigError("this box will not do")
+        super().init(image, box_xywh, seed)
+
+    def update(self, image):
+        if int(image[0, 0, 0]) == self.frame:
+            raise ConfigError("this frame will not do")
+        return super().update(image)
+
+
+@pytest.mark.parametrize("init", [["0:10,5,8,6"], ["0:10,5,8,6", "30:70,5,8,6"]])
+def test_an_error_keeps_the_video_of_what_was_tracked(folder, tmp_path, capsys, init):
+    """With one key frame, which is read once from the front, and with two."""
+    with pytest.raises(ConfigError, match="frame 12: this frame will not do"):
+        track_video(folder, lambda: Failing(12), init=init, save=tmp_path / "v.mp4")
+    assert open_frames(tmp_path / "v.mp4").length == 12 + (len(init) - 1)
+    assert f"saved {tmp_path / 'v.mp4'}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("init", [["0:10,5,8,6"], ["0:10,5,8,6", "30:70,5,8,6"]])
+def test_a_box_that_is_refused_leaves_files_as_they_are(folder, tmp_path, capsys, init):
+    out, video = tmp_path / "b.csv", tmp_path / "v.mp4"
+    for file in (out, video):
+        file.write_text("mine")
+    with pytest.raises(ConfigError, match="this box will not do"):
+        track_video(folder, lambda: Failing(None), init=init, boxes=out, save=video)
+    assert (out.read_text(), video.read_text(), capsys.readouterr().out) == ("mine", "mine", "")
+
+
 def test_files_that_are_there_are_told_while_they_are_tracked_over(folder, tmp_path, capsys):
     """Between key frames as well: once the tracker has started, in time to stop, and once."""
     out, video, said = tmp_path / "b.csv", tmp_path / "v.mp4", []

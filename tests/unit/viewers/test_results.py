@@ -223,6 +223,16 @@ def test_spans_without_a_frame_are_refused(start, end, every):
         checked_span(start, end, every, 25.0)
 
 
+SPANS = [(0, None, 1), (3, 8, 2), (3, 9, 2), (0, 0, 1), (5, 500, 7), (40, None, 3)]
+
+
+@pytest.mark.parametrize("start, end, every", SPANS)
+def test_the_frames_of_a_span_are_those_that_it_has(start, end, every):
+    span = checked_span(start, end, every, 25.0)
+    assert span.count(20) == sum(map(span.has, range(20)))
+    assert span.count(None) == (None if end is None else sum(map(span.has, range(end + 1))))
+
+
 class Counter:
     """A tracker whose box moves right by one pixel with each update."""
 
