@@ -5,8 +5,8 @@ scale at which it stays a maximum of the energy for good. So every `size_check` 
 is looked at once more, with the present aspect ratio, in a region for the first frame's size. If the classifier's only
 peak is near the present one and clearly higher, and the box to which candidates climb there has a higher energy f, too,
 and not a negative one, like nearly all boxes on targets, that box is the answer, and the frame is learned with it. What
-is further away may be another object, and is left to looking around. Other sizes are not tried: in larger regions the energy is too often higher for
-boxes that hold more than the target.
+is further away may be another object, and is left to looking around. Other sizes are not tried: in larger regions the
+energy is too often higher for boxes that hold more than the target.
 
 The target's own random numbers are left alone, so that looks that change nothing do not change later frames.
 """

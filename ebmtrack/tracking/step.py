@@ -26,7 +26,7 @@ class TrackResult:
     """The tracker's answer for one target in one frame.
 
     box_xywh: the target's box in image pixels. If the target was not found it is the last one, or, with `weak_score`,
-        that at a weak peak of the scores.
+        that at a weak peak of the scores, and after `weak_frames` of these the one that was last surely found.
     score: the highest classifier score.
     verdict: "normal", "hard_negative", "uncertain" or "not_found". What looking around has found is uncertain for some
         frames (`doubtful_frames`).
