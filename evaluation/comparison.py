@@ -144,6 +144,11 @@ class Comparison:
         """Return the sequences for which a tracker has no score."""
         return tuple(name for name in self.sequences if name not in tracker.figures)
 
+    def marked_label(self, tracker: TrackerScores) -> str:
+        """Return a tracker's label, with how many of the sequences it has a score for if that is not all of them."""
+        lacking, whole = len(self.missing(tracker)), len(self.sequences)
+        return f"{tracker.label} ({whole - lacking} of {whole})" if lacking else tracker.label
+
     def attributes(self) -> dict[str, tuple[str, ...]]:
         """Return attribute -> its sequences, for attributes that some sequence has."""
         table: dict[str, list[str]] = {}

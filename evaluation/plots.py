@@ -23,11 +23,16 @@ KINDS = {  # kind -> x label, y label, figure that sorts the legend (see `figure
 
 
 def rank_trackers(comparison: Comparison, kind: str) -> list[TrackerScores]:
-    """Return the trackers that have a curve of this kind, the best first; ConfigError for an unknown kind."""
+    """Return the trackers that have a curve of this kind, the best first, after them those that lack sequences.
+
+    Raises:
+        ConfigError: Unknown kind.
+    """
     if kind not in KINDS:
         raise ConfigError(f"unknown plot {kind!r}: choose one of {', '.join(KINDS)}")
     with_curve = [tracker for tracker in comparison.trackers if tracker.curve(kind) is not None]
-    return sorted(with_curve, key=lambda tracker: -tracker.mean(figure_of(comparison, kind)))
+    figure = figure_of(comparison, kind)
+    return sorted(with_curve, key=lambda tracker: (bool(comparison.missing(tracker)), -tracker.mean(figure)))
 
 
 def figure_of(comparison: Comparison, kind: str) -> str:
@@ -43,7 +48,8 @@ def save_plots(
 ) -> list[Path]:
     """Write `<kind>.<format>` and `<kind>.csv` for every kind of plot into `folder`, and return the paths.
 
-    The legend is sorted by the score and shows it in percent. Text in PDF and SVG stays text.
+    The legend is sorted by the score and shows it in percent; of a tracker without results for some sequences it says
+    how many there are. Text in PDF and SVG stays text.
 
     Args:
         comparison: The trackers.
@@ -98,7 +104,8 @@ def _draw(
         for tracker in trackers:
             line = comparison.line(tracker, kind)
             if line is not None:
-                lines.append(replace(line, label=f"{tracker.label} [{100 * tracker.mean(sorted_by):.1f}]"))
+                score = f"[{100 * tracker.mean(sorted_by):.1f}]"
+                lines.append(replace(line, label=f"{comparison.marked_label(tracker)} {score}"))
         draw_curves(axes, lines, x_label, y_label)
         if beside:
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -226,7 +226,7 @@ def _tiles(comparison: Comparison) -> list[dict[str, object]]:
         interval = comparison.interval(tracker)
         spread = f"95 %: {report_tables.interval_text(interval)}" if interval else ""
         value = f"{label} {percent(tracker.mean(figure))}"
-        tiles.append({"label": tracker.label, "value": value, "range": spread, "color": position})
+        tiles.append({"label": comparison.marked_label(tracker), "value": value, "range": spread, "color": position})
     return tiles
 
 
@@ -296,7 +296,8 @@ def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, int, str]
         lines = [line for t in trackers if (line := comparison.line(t, kind)) is not None]
         if not lines:
             return []
-        legend = [(t.label, comparison.trackers.index(t), percent(t.mean(figure))) for t in trackers]
+        marked = [(comparison.marked_label(t), comparison.trackers.index(t), t) for t in trackers]
+        legend = [(label, position, percent(t.mean(figure))) for label, position, t in marked]
         parts.append((charts.curves(lines, x_label, y_label), legend))
     return parts
 

@@ -229,9 +229,14 @@ def test_partial_results_are_marked_and_never_the_best(place: Path, tmp_path: Pa
     one_is_perfect = tmp_path / "folder" / "bad <b>&_000" / "seq2.txt"
     one_is_perfect.with_suffix(".json").unlink()
     one_is_perfect.write_bytes((place / "out" / "folder" / "good_000" / "seq2.txt").read_bytes())
-    text = report.render(comparison.compare(found, comparison.discover(tmp_path, "folder")))
+    compared = comparison.compare(found, comparison.discover(tmp_path, "folder"))
+    plots.save_plots(compared, tmp_path, ("svg",), ("success",))
+    figure = (tmp_path / "success.svg").read_text()
+    assert figure.index("good [95.2]") < figure.index("bad &lt;b&gt;&amp; (1 of 3) [95.2]")
+    text = report.render(compared)
     assert "bad &lt;b&gt;&amp; is partial: no result for seq0, seq1." in text
     assert "good is partial: fewer than 2 runs of seq2." in text
+    assert "bad &lt;b&gt;&amp; (1 of 3)" in text and "good (" not in text
     report.report("folder", place / "data", tmp_path / "page.html", out=tmp_path, pages=False)
     said = capsys.readouterr().err
     assert "bad <b>& is partial: no result for seq0, seq1." in said and "good is partial: fewer than 2 runs" in said
