@@ -140,7 +140,9 @@ def read_table(
         if len(row) != width or width not in columns:
             allowed = str(width) if width in columns else _choice(columns)
             shown = lines[number - 1][:80]
-            raise error(f"{path}, line {number}: {len(row)} numbers, expected {allowed}: {shown!r}{_written(form)}")
+            absent = "; a frame without the target has nan,nan,nan,nan" if not row and 4 in columns else ""
+            problem = f"{len(row)} numbers, expected {allowed}: {shown!r}{_written(form)}{absent}"
+            raise error(f"{path}, line {number}: {problem}")
     return to_numbers(rows, path, error, form=form)
 
 

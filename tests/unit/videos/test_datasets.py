@@ -460,6 +460,7 @@ def test_a_gap_is_no_renumbering(numbers: list[int], whole: bool, tmp_path: Path
     ("", "is empty"),
     ("1,2,3\n", "line 1: 3 numbers, expected 4 or 8: '1,2,3'; a row is x,y,w,h$"),
     ("1,2,3,4\n1,2,3\n", "line 2: 3 numbers, expected 4"),
+    ("1,2,3,4\n\n1,2,3,4\n", "line 2: 0 numbers, .*; a frame without the target has nan,nan,nan,nan$"),
     ("1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number; a row is x,y,w,h$"),
     ("1,2,3,4\n1,2,inf,4\n", "line 2: an infinite number"),
     ("1,2,3,4\n\n1,2,3,4\n", "line 2: 0 numbers"),
