@@ -463,7 +463,6 @@ def test_a_gap_is_no_renumbering(numbers: list[int], whole: bool, tmp_path: Path
     ("1,2,3,4\n\n1,2,3,4\n", "line 2: 0 numbers, .*; a frame without the target has nan,nan,nan,nan$"),
     ("1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number; a row is x,y,w,h$"),
     ("1,2,3,4\n1,2,inf,4\n", "line 2: an infinite number"),
-    ("1,2,3,4\n\n1,2,3,4\n", "line 2: 0 numbers"),
     ("1,2,3,1_0\n", "'1_0' is not a number"),
     ("1,2,3,4\0\n", "null bytes"),
 ])  # fmt: skip
