@@ -31,6 +31,10 @@ def checked_outputs(
     Raises:
         ConfigError: If a layout or ending is unknown, if a path cannot be written, or if YOLO's folder holds labels.
     """
+    if boxes is not None and os.fspath(boxes) == "-":
+        raise ConfigError(
+            "--boxes - is no file, and the standard output gets the summary: give a name such as boxes.csv"
+        )
     if boxes is not None and Path(boxes).is_dir() and "yolo" not in (layout, ENDINGS.get(Path(boxes).suffix.lower())):
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes, or --layout yolo")
     for output in (save, boxes):

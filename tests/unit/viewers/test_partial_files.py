@@ -153,6 +153,11 @@ def test_a_partial_file_is_not_what_is_tracked(folder, tmp_path):
         track(source, Drifter, init=ONE, save=tmp_path / "walk.mp4")
 
 
+def test_the_standard_output_is_no_file_of_boxes(folder):
+    with pytest.raises(ConfigError, match="--boxes - is no file.*give a name such as boxes.csv"):
+        track(folder, Drifter, init=ONE, boxes="-", layout="csv")
+
+
 # While it goes on
 
 
