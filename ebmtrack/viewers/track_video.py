@@ -263,11 +263,11 @@ class _Job:
 
     def _label_frames(self, frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span) -> None:
         """Track through key frames and save the boxes, whatever ends it."""
-        began = time.perf_counter()
+        began, notes = time.perf_counter(), list[str]()
         total = (span.count(frames.length) or 0) * len({key.id for key in keys})
         try:
             with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
-                for part in label(frames, keys, tracker, span, self.options.direction):
+                for part in label(frames, keys, tracker, span, self.options.direction, notes.append):
                     self.result.add_rows(part)
                     bar.update(len(part))
                     if not any(row.verdict == "start" for row in part):
@@ -282,6 +282,8 @@ class _Job:
         finally:
             self.result.sort()
             self.result.seconds = time.perf_counter() - began
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
             self._save_boxes()
 
     @contextmanager
