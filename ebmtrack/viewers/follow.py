@@ -16,7 +16,7 @@ from ebmtrack.images import read_ahead
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, Tell
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, Tell, Watch
 from ebmtrack.viewers.picture_frames import FolderFrames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
@@ -146,7 +146,13 @@ def whole_span(frames: SeekableFrames, span: Span) -> Span:
 
 
 def label(
-    frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span, direction: Direction, tell: Tell
+    frames: SeekableFrames,
+    keys: Sequence[KeyFrame],
+    tracker: Any,
+    span: Span,
+    direction: Direction,
+    tell: Tell,
+    watch: Watch = lambda _: None,
 ) -> Iterator[list[FrameResult]]:
     """Track targets through their key frames, one after the other, and yield stretches of results.
 
@@ -157,6 +163,7 @@ def label(
         span: Which frames are tracked; its end is known.
         direction: Where to go outside of the key frames.
         tell: Takes a note for the user on two tracks that do not meet.
+        watch: Called after each frame between two key frames with the forward track there, as far as it is known.
 
     Raises:
         ConfigError: If a key frame is outside of the span.
@@ -165,7 +172,7 @@ def label(
     for key in keys:
         if not span.start <= key.frame <= last:
             raise ConfigError(f"the box of target {key.id} in {key.place}: give a frame from {span.start} to {last}")
-    labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every, tell)
+    labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every, tell, watch)
     for target in sorted({key.id for key in keys}):
         yield from labels.track([key for key in keys if key.id == target], direction)
 

@@ -24,6 +24,7 @@ from ebmtrack.viewers.results import Box, FrameResult
 Direction = Literal["forward", "backward", "both"]
 Read = Callable[[int], "np.ndarray | None"]  # a frame by its number; None if it cannot be read
 Tell = Callable[[str], object]
+Watch = Callable[[Sequence[FrameResult]], object]
 
 AGREE_IOU = 0.5  # two boxes that overlap by this are the same answer, and are averaged
 MEET_IOU = 0.2  # two boxes of one target share more, even if one is twice as wide and high as the other (0.25)
@@ -127,11 +128,21 @@ class KeyFrameTracks:
         last: The last one.
         every: Distance of the frames that are tracked; frames with a given box are always among them.
         tell: Takes a note for the user on two tracks that do not meet.
+        watch: Called after each frame between two key frames with the forward track there, as far as it is known.
     """
 
-    def __init__(self, tracker: Any, read: Read, first: int, last: int, every: int = 1, tell: Tell = lambda _: None):
+    def __init__(
+        self,
+        tracker: Any,
+        read: Read,
+        first: int,
+        last: int,
+        every: int = 1,
+        tell: Tell = lambda _: None,
+        watch: Watch = lambda _: None,
+    ):
         self.first, self.last, self.every = first, last, every
-        self._tracker, self._read, self._tell = tracker, read, tell
+        self._tracker, self._read, self._tell, self._watch = tracker, read, tell, watch
         self._legs: dict[tuple[KeyFrame, int, int], Leg] = {}
 
     def leg(self, key: KeyFrame, step: int, first_step: int | None = None) -> Leg:
@@ -168,9 +179,11 @@ class KeyFrameTracks:
                 yield []
                 for frame in frames:
                     forward.append(there.result(frame))
+                    self._watch(forward)
                 there.rest()
                 for frame in reversed(frames):
                     backward.append(back.result(frame))
+                    self._watch(forward)
                 back.rest()
             except (Exception, KeyboardInterrupt):
                 if forward:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
@@ -57,7 +57,7 @@ class BoxesFile:
         self._written: list[Path] = []
         self.untouched: list[Path] = []
 
-    def update(self, rows: Sequence[FrameResult]) -> None:
+    def update(self, rows: Iterable[FrameResult]) -> None:
         """Write the rows of a run that goes on, if it is time; what goes wrong is told once, and not tried again."""
         began_s = time.monotonic()
         if began_s < self._due_s:
@@ -84,7 +84,7 @@ class BoxesFile:
         self.untouched = [] if ended else [final for final in finals if final.exists()]
         return self._written if self.untouched else [settle(*pair, ended=True) for pair in zip(self._written, finals)]
 
-    def _write(self, rows: Sequence[FrameResult]) -> None:
+    def _write(self, rows: Iterable[FrameResult]) -> None:
         """Write the partial files, and remove those of other names: a first target alone has no number in its name."""
         before = self._written
         self._written = write_results(self._partial, rows, self._info, self._layout)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,7 @@ class _Job:
             for step in steps:
                 result.add(step)
                 self._tell_of_writing()
-                if self.boxes is not None:
-                    self.boxes.update(result.rows)
+                self._update_boxes()
                 bar.update()
                 if step.answers and getattr(tracker, "watch", None):
                     tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
@@ -267,13 +267,13 @@ class _Job:
         total = (span.count(frames.length) or 0) * len({key.id for key in keys})
         try:
             with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
-                for part in label(frames, keys, tracker, span, self.options.direction, notes.append):
+                direction, watch = self.options.direction, self._update_boxes
+                for part in label(frames, keys, tracker, span, direction, notes.append, watch):
                     self.result.add_rows(part)
                     bar.update(len(part))
                     if not any(row.verdict == "start" for row in part):
                         self._tell_of_writing()  # the tracker has started, and did not refuse the box
-                        if self.boxes is not None:
-                            self.boxes.update(self.result.rows)
+                        self._update_boxes()
             self.ended = not frames.ended_early
         except Exception:
             if all(row.verdict == "start" for row in self.result.rows):
@@ -303,6 +303,11 @@ class _Job:
         files = [path for path in (self.boxes_path, self.save_path) if path is not None]
         tell_of_writing(*files, when=" at its end")
         tell_of_writing(*(partial for path in files if (partial := partial_path(path)) != path and partial.is_file()))
+
+    def _update_boxes(self, more: Sequence[FrameResult] = ()) -> None:
+        """Write what is known while the run goes on, with `more` results that are not noted down yet, if it is time."""
+        if self.boxes is not None:
+            self.boxes.update(chain(self.result.rows, more))
 
     def _save_boxes(self) -> None:
         """Write the results, if wanted and if there are some."""

@@ -223,9 +223,13 @@ def test_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch, capsys, at_once):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("init", [ONE, [ONE[0], f"20:{','.join(map(str, true_box(20)))}"]])
-def test_a_killed_run_has_left_its_boxes(folder, tmp_path, init):
-    """By SIGKILL, as of a system out of memory, in frame 30; what was there before stays."""
+@pytest.mark.parametrize("last", [None, 20, 35])
+def test_a_killed_run_has_left_its_boxes(folder, tmp_path, last):
+    """By SIGKILL, as of a system out of memory, in frame 30; what was there before stays.
+
+    With one key frame, after a second one, and between both.
+    """
+    init = [f"{frame}:{','.join(map(str, true_box(frame)))}" for frame in (0, last) if frame is not None]
     code = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
         "from tests.unit.viewers.test_keyframes import Drifter\n"
@@ -243,5 +247,6 @@ def test_a_killed_run_has_left_its_boxes(folder, tmp_path, init):
     command = [sys.executable, "-c", code, str(REPOSITORY), str(folder), str(out), *init]
     assert subprocess.run(command, capture_output=True, timeout=240).returncode == -signal.SIGKILL
     rows = [line.split(",") for line in partial_path(out).read_text().splitlines()[1:]]
-    assert out.read_text() == "mine" and [int(row[0]) for row in rows] == list(range(30))
-    assert np.array([row[2:6] for row in rows], float) == pytest.approx(np.array([true_box(n) for n in range(30)]))
+    expected = sorted({*range(30), last or 0})
+    assert out.read_text() == "mine" and [int(row[0]) for row in rows] == expected
+    assert np.array([row[2:6] for row in rows], float) == pytest.approx(np.array([true_box(n) for n in expected]))
