@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,7 +16,7 @@ from ebmtrack.images import read_ahead
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
-from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks
+from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, Tell, Watch
 from ebmtrack.viewers.picture_frames import FolderFrames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
@@ -74,7 +75,8 @@ def track(
 ) -> Iterator[FrameResult]:
     """Track one target or several through a video and yield where they are, frame by frame.
 
-    Between two key frames of a target it is tracked forward and backward, and the two tracks are joined.
+    Between two key frames of a target it is tracked forward and backward, and the two tracks are joined; a UserWarning
+    says which ones do not meet.
 
     Args:
         source: Video file, folder of pictures, TIFF stack, camera number or URL; or images, RGB uint8 (height, width,
@@ -109,7 +111,10 @@ def track(
         span = whole_span(recorded, span)
         if direction == "backward":
             keys = checked_key_frames(as_key_frames(boxes, span.end or 0, recorded.fps))
-        rows = [row for part in label(recorded, keys, tracker, span, direction) for row in part]
+        notes = list[str]()
+        rows = [row for part in label(recorded, keys, tracker, span, direction, notes.append) for row in part]
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
         yield from sorted(rows, key=lambda row: (row.frame, row.id))
         if not recorded.complete:
             raise DatasetError(str(recorded.note))
@@ -141,7 +146,13 @@ def whole_span(frames: SeekableFrames, span: Span) -> Span:
 
 
 def label(
-    frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span, direction: Direction
+    frames: SeekableFrames,
+    keys: Sequence[KeyFrame],
+    tracker: Any,
+    span: Span,
+    direction: Direction,
+    tell: Tell,
+    watch: Watch = lambda _: None,
 ) -> Iterator[list[FrameResult]]:
     """Track targets through their key frames, one after the other, and yield stretches of results.
 
@@ -151,6 +162,8 @@ def label(
         tracker: A Tracker.
         span: Which frames are tracked; its end is known.
         direction: Where to go outside of the key frames.
+        tell: Takes a note for the user on two tracks that do not meet.
+        watch: Called after each frame between two key frames with the forward track there, as far as it is known.
 
     Raises:
         ConfigError: If a key frame is outside of the span.
@@ -159,7 +172,7 @@ def label(
     for key in keys:
         if not span.start <= key.frame <= last:
             raise ConfigError(f"the box of target {key.id} in {key.place}: give a frame from {span.start} to {last}")
-    labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every)
+    labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every, tell, watch)
     for target in sorted({key.id for key in keys}):
         yield from labels.track([key for key in keys if key.id == target], direction)
 

@@ -60,6 +60,11 @@ class FrameSource(ABC):
         return "; ".join(self._notes.values()) or None
 
     @property
+    def ended_early(self) -> bool:
+        """Return whether no more frames came before the last one that belongs there."""
+        return "end" in self._notes
+
+    @property
     def position(self) -> int:
         """The number of the next frame, from 0; those that could not be read are counted."""
         return self.frames_read + len(self.unreadable)

@@ -1,16 +1,18 @@
 """Labelling by key frames: a target is tracked forward and backward between the frames in which its box is given.
 
 The two tracks of a gap are joined at one moment: before it the forward track is believed, after it the backward one.
-If both agree in a frame, its box is their mean, weighted by the distance to the key frames.
+If both agree in a frame, its box is their mean, weighted by the distance to the key frames. If they are in different
+places there, one of them is wrong: the user is told, and the results around that moment are "uncertain".
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,8 +23,11 @@ from ebmtrack.viewers.results import Box, FrameResult
 
 Direction = Literal["forward", "backward", "both"]
 Read = Callable[[int], "np.ndarray | None"]  # a frame by its number; None if it cannot be read
+Tell = Callable[[str], object]
+Watch = Callable[[Sequence[FrameResult]], object]
 
 AGREE_IOU = 0.5  # two boxes that overlap by this are the same answer, and are averaged
+MEET_IOU = 0.2  # two boxes of one target share more, even if one is twice as wide and high as the other (0.25)
 JUMP_COST = 5.0  # frames of doubt that a jump without overlap from one track to the other is worth
 
 
@@ -122,11 +127,22 @@ class KeyFrameTracks:
         first: The first frame that is labelled.
         last: The last one.
         every: Distance of the frames that are tracked; frames with a given box are always among them.
+        tell: Takes a note for the user on two tracks that do not meet.
+        watch: Called after each frame between two key frames with the forward track there, as far as it is known.
     """
 
-    def __init__(self, tracker: Any, read: Read, first: int, last: int, every: int = 1):
+    def __init__(
+        self,
+        tracker: Any,
+        read: Read,
+        first: int,
+        last: int,
+        every: int = 1,
+        tell: Tell = lambda _: None,
+        watch: Watch = lambda _: None,
+    ):
         self.first, self.last, self.every = first, last, every
-        self._tracker, self._read = tracker, read
+        self._tracker, self._read, self._tell, self._watch = tracker, read, tell, watch
         self._legs: dict[tuple[KeyFrame, int, int], Leg] = {}
 
     def leg(self, key: KeyFrame, step: int, first_step: int | None = None) -> Leg:
@@ -163,15 +179,17 @@ class KeyFrameTracks:
                 yield []
                 for frame in frames:
                     forward.append(there.result(frame))
+                    self._watch(forward)
                 there.rest()
                 for frame in reversed(frames):
                     backward.append(back.result(frame))
+                    self._watch(forward)
                 back.rest()
             except (Exception, KeyboardInterrupt):
                 if forward:
-                    yield _joined(forward, backward, left, right)
+                    yield self._joined(forward, backward, left, right)
                 raise
-            yield _joined(forward, backward, left, right)
+            yield self._joined(forward, backward, left, right)
         if direction != "backward":
             yield from self._tail(keys[-1], range(keys[-1].frame + self.every, self.last + 1, self.every))
         if direction != "forward":
@@ -184,13 +202,22 @@ class KeyFrameTracks:
             yield [leg.result(frame)]
         leg.rest()
 
+    def _joined(
+        self, forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: KeyFrame, right: KeyFrame
+    ) -> list[FrameResult]:
+        """Return one track between two key frames, and tell if two do not meet.
 
-def _joined(
-    forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: KeyFrame, right: KeyFrame
-) -> list[FrameResult]:
-    """Return one track between two key frames; where the backward track has not come to, it is the forward one."""
-    alone = len(forward) - len(backward)
-    return [*forward[:alone], *blend(forward[alone:], backward[::-1], left.frame, right.frame)]
+        As far as the backward track, whose results come from its end, has not come yet, it is the forward one.
+        """
+        alone = len(forward) - len(backward)
+        there, back = forward[alone:], backward[::-1]
+        if apart := conflict(there, back):
+            self._tell(
+                f"target {left.id}: the tracks from {left.place} and {right.place} do not meet: they are "
+                f"{_distance(there[apart.at], back[apart.at]):.0f} pixels apart in frame {there[apart.at].frame}; "
+                "check the boxes given there, or give one between them"
+            )
+        return [*forward[:alone], *blend(there, back, left.frame, right.frame)]
 
 
 def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left: int, right: int) -> list[FrameResult]:
@@ -204,16 +231,54 @@ def blend(forward: Sequence[FrameResult], backward: Sequence[FrameResult], left:
     """
     if not forward:
         return []
-    both = iou(*(np.array([row.box_xywh for row in rows]) for rows in (forward, backward)))
-    switch = switch_point([_doubt(row) for row in forward], [_doubt(row) for row in backward], both)
+    switch, both = _switch(forward, backward)
+    apart = conflict(forward, backward)
     blended = []
     for index, (before, after, overlap) in enumerate(zip(forward, backward, both)):
         chosen = before if index < switch else after
         if overlap >= AGREE_IOU and before.found and after.found:
             weight = (before.frame - left) / (right - left)
             chosen = replace(chosen, box_xywh=mean_box(before.box_xywh, after.box_xywh, weight))
+        elif apart and index in apart.doubtful and chosen.found:
+            chosen = replace(chosen, verdict="uncertain")
         blended.append(chosen)
     return blended
+
+
+class Conflict(NamedTuple):
+    """Two tracks that are in different places at the moment at which they are joined.
+
+    Attributes:
+        at: Index of a frame there in which both say that they see the target.
+        doubtful: Indices of the frames around it in which their boxes do not meet.
+    """
+
+    at: int
+    doubtful: range
+
+
+def conflict(forward: Sequence[FrameResult], backward: Sequence[FrameResult]) -> Conflict | None:
+    """Return where the forward and the backward track of the same frames contradict each other; None if they meet.
+
+    They meet if their boxes overlap by MEET_IOU in the last frame before the switch or in the first one after it, or if
+    in each of the two frames one track says that it has lost the target, which may have jumped.
+    """
+    if not forward:
+        return None
+    switch, both = _switch(forward, backward)
+    seam = range(max(0, switch - 1), min(switch + 1, len(both)))
+    seen = [index for index in seam if forward[index].found and backward[index].found]
+    if not seen or max(both[index] for index in seam) >= MEET_IOU:
+        return None
+    meet = np.flatnonzero(both >= MEET_IOU)
+    before, after = meet[meet < seam[0]], meet[meet > seam[-1]]
+    return Conflict(seen[-1], range(max(before, default=-1) + 1, min(after, default=len(both))))
+
+
+def _switch(forward: Sequence[FrameResult], backward: Sequence[FrameResult]) -> tuple[int, np.ndarray]:
+    """Return from which index on the backward track is believed, and the overlap of both in each frame (n,)."""
+    both = iou(*(np.array([row.box_xywh for row in rows]) for rows in (forward, backward)))
+    return switch_point([_doubt(row) for row in forward], [_doubt(row) for row in backward], both), both
 
 
 def switch_point(
@@ -255,6 +320,12 @@ def mean_box(one_xywh: Box, other_xywh: Box, weight: float) -> Box:
     size = np.exp((1 - weight) * np.log(np.maximum(one[2:], 1e-6)) + weight * np.log(np.maximum(other[2:], 1e-6)))
     x, y, w, h = (round(float(value), 6) for value in (*(middle - size / 2), *size))
     return x, y, w, h
+
+
+def _distance(one: FrameResult, other: FrameResult) -> float:
+    """Return the distance between the middles of two boxes in pixels."""
+    (x, y, w, h), (x2, y2, w2, h2) = one.box_xywh, other.box_xywh
+    return math.hypot(x + w / 2 - x2 - w2 / 2, y + h / 2 - y2 - h2 / 2)
 
 
 def _doubt(row: FrameResult) -> float:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.viewers.partial_files import partial_path
 from ebmtrack.viewers.results import ENDINGS, check_yolo_folder, layout_of
 from ebmtrack.viewers.source_names import is_url, without_password
 from ebmtrack.viewers.video_file import check_is_not_source, checked_video_path
@@ -22,7 +23,7 @@ def checked_outputs(
     """Return the paths of the boxes and of the video, both of which can be written.
 
     Args:
-        source: What is tracked; it must not be written over.
+        source: What is tracked; it must not be written over, nor by a partial file.
         boxes: File of boxes, a folder for YOLO, or None.
         save: Video, or None.
         layout: Layout of the boxes, by default that of the ending.
@@ -30,11 +31,17 @@ def checked_outputs(
     Raises:
         ConfigError: If a layout or ending is unknown, if a path cannot be written, or if YOLO's folder holds labels.
     """
+    if boxes is not None and os.fspath(boxes) == "-":
+        raise ConfigError(
+            "--boxes - is no file, and the standard output gets the summary: give a name such as boxes.csv"
+        )
     if boxes is not None and Path(boxes).is_dir() and "yolo" not in (layout, ENDINGS.get(Path(boxes).suffix.lower())):
         raise ConfigError(f"{boxes} is a folder; give a file name for the boxes, or --layout yolo")
     for output in (save, boxes):
         check_is_not_source(output, source)
         _check_writable(output)
+        if output is not None:
+            check_is_not_source(partial_path(Path(output)), source)
     if save is not None and boxes is not None and Path(save).resolve() == Path(boxes).resolve():
         raise ConfigError(f"--save and --boxes both name {save}; give each a file of its own")
     if boxes is not None and layout_of(boxes, layout) == "yolo":
@@ -56,13 +63,13 @@ def _check_writable(path: str | os.PathLike | None) -> None:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
 
 
-def tell_of_writing(*paths: Path | None) -> None:
-    """Print a note for each file that the run will replace, and for each folder that it will make."""
+def tell_of_writing(*paths: Path | None, when: str = "") -> None:
+    """Print a note for each file that the run will replace, and `when`, and for each folder that it will make."""
     folders = set[Path]()
     for path in (path for path in paths if path is not None):
         folder = path.absolute().parent
         if path.is_file():
-            print(f"note: {path} is there; this run writes over it")
+            print(f"note: {path} is there; this run writes over it{when}")
         elif not folder.exists() and folder not in folders:
             folders.add(folder)
             print(f"note: {path.parent} is not there yet; it is made for {path.name}")

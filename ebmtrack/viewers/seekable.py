@@ -67,6 +67,11 @@ class SeekableFrames:
         self._cache.clear()
 
     @property
+    def ended_early(self) -> bool:
+        """Return whether no more frames came before the last one that belongs there."""
+        return self._reader.ended_early
+
+    @property
     def length(self) -> int:
         """The number of frames: what is announced, until the end has been reached; at least what was read."""
         if self._length is not None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval, write_results
+from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
@@ -41,13 +43,15 @@ Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when i
 class VideoTrack:
     """The outcome of tracking so far: results, the numbers of their frames, time and files.
 
-    `seconds` counts the tracker's updates alone; with key frames, reading as well.
+    `seconds` counts the tracker's updates alone; with key frames, reading as well. `untouched` are files of an earlier
+    run, beside which those of this one stay partial, because it did not come to its end.
     """
 
     rows: list[FrameResult] = field(default_factory=list)
     frames: set[int] = field(default_factory=set)
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
+    untouched: list[Path] = field(default_factory=list)
     interval: float | None = None  # probability of the intervals that are drawn as soft edges
 
     def add(self, step: Step) -> None:
@@ -93,6 +97,9 @@ class VideoTrack:
         lost += f", {len(self.unreadable)} unreadable" if self.unreadable else ""
         several = f"{targets} targets, " if targets > 1 else ""
         files = ", ".join(map(str, self.files)) or "nothing"
+        if self.untouched:
+            stay = "stay as they were" if len(self.untouched) > 1 else "stays as it was"
+            files += f"; {', '.join(map(str, self.untouched))} {stay}"
         return f"{several}{counted(frames, 'frame')}{speed}, {lost}; saved {files}"
 
 
@@ -106,9 +113,10 @@ def track(
 ) -> VideoTrack:
     """Track targets through a source of frames; save a video, files of boxes, show it, as asked.
 
-    What was tracked is saved also if the user interrupts or a frame cannot be read; then the error goes on. Frames
-    that cannot be read in the middle of a video keep the last box and are passed over; a DatasetError at the end names
-    them. If nothing is asked for, boxes are saved to NAME_boxes.txt in the current folder.
+    What was tracked is saved also if the user interrupts or an error ends it, which then goes on: beside a file of an
+    earlier run, to NAME.partial, where boxes are also written while the run goes on. Frames that cannot be read in the
+    middle of a video keep the last box and are passed over; a DatasetError at the end names them. If nothing is asked
+    for, boxes are saved to NAME_boxes.txt in the current folder.
 
     Args:
         source: Video file, folder of pictures, camera number or URL.
@@ -145,6 +153,8 @@ class _Job:
         self.source, self.load_tracker, self.visdom, self.options = source, _once(load_tracker), visdom, options
         self.result, self.complete = VideoTrack(interval=options.interval), True
         self.note: str | None = None
+        self.ended = False  # whether tracking, and the video that is written meanwhile, came to their end
+        self.boxes: BoxesFile | None = None
         default = None if options.both else 0
         written = parse_key_frames(options.init, 30.0, default)  # the frame rate is not known yet, nor are the frames
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
@@ -154,7 +164,7 @@ class _Job:
         self.default_boxes = options.save is None and options.boxes is None and not options.show
         boxes = f"{file_stem(source)}_boxes.txt" if self.default_boxes else options.boxes
         self.boxes_path, self.save_path = checked_outputs(source, boxes, options.save, options.layout)
-        self._tell_of_writing = _once(lambda: tell_of_writing(self.boxes_path, self.save_path))
+        self._tell_of_writing = _once(self._tell_of_files)
 
     def run(self, stack: ExitStack) -> None:
         """Track, by reading once from front to end if that is enough."""
@@ -185,30 +195,37 @@ class _Job:
             tracker.watch = TrackingView(panel, tracker, curves=True)
         stack.enter_context(_interrupted_by_signals())
         stack.enter_context(self._kept_is_told())
-        stack.callback(self._save_boxes, self._info(frames, first, tracker))
+        self._open_boxes(frames, first, tracker)
+        stack.callback(self._save_boxes)
         outputs = self._outputs(stack, frames)
-        self._follow_frames(tracker, frames, span, follow(frames, first, tracker, starts, span), outputs)
+        ended = self._follow_frames(tracker, frames, span, follow(frames, first, tracker, starts, span), outputs)
+        self.ended = ended and not frames.ended_early
         self.note, self.complete = frames.note, frames.complete
 
     def _follow_frames(
         self, tracker: Any, frames: FrameSource, span: Span, steps: Iterator[Step], outputs: Sequence[Output]
-    ) -> None:
-        """Note down frame by frame and hand each drawn frame to the outputs; one that returns a key can end it."""
+    ) -> bool:
+        """Note down frame by frame and hand each drawn frame to the outputs; one that returns a key can end it.
+
+        Return whether tracking came to its end; a key is the end of streams alone.
+        """
         result, most = self.result, self.options.max_frames
         totals = [number for number in (span.count(frames.length), most) if number is not None]
         with progress_bar(total=min(totals, default=None), unit=" frames", disable=None, leave=False) as bar:
             for step in steps:
                 result.add(step)
                 self._tell_of_writing()
+                self._update_boxes()
                 bar.update()
                 if step.answers and getattr(tracker, "watch", None):
                     tracker.watch(frames.name, step.results[0].frame, step.image, step.answers[0])
                 if outputs and step.image is not None:
                     drawn = draw_results(step.image, step.results, result.fps, result.interval)
                     if _is_ended(outputs, drawn, step.moment_s):
-                        return
+                        return is_stream(self.source)
                 if most is not None and len(result.frames) >= most:
-                    return
+                    break
+        return True
 
     def _label(self, stack: ExitStack, keys: list[KeyFrame] | None) -> None:
         """Track through key frames, drawn in a window if there are none, then draw the frames."""
@@ -236,26 +253,28 @@ class _Job:
             _tell_of_overreach(keys, first)
         stack.enter_context(self._kept_is_told())
         try:
-            self._label_frames(frames, keys, tracker, span, self._info(frames, first, tracker))
+            self._open_boxes(frames, first, tracker)
+            self._label_frames(frames, keys, tracker, span)
         except (Exception, KeyboardInterrupt):
             self._draw_interrupted(frames)
             raise
         self.note, self.complete = frames.note, frames.complete
         self._draw_all(frames)
 
-    def _label_frames(
-        self, frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span, info: ResultInfo
-    ) -> None:
+    def _label_frames(self, frames: SeekableFrames, keys: Sequence[KeyFrame], tracker: Any, span: Span) -> None:
         """Track through key frames and save the boxes, whatever ends it."""
-        began = time.perf_counter()
+        began, notes = time.perf_counter(), list[str]()
         total = (span.count(frames.length) or 0) * len({key.id for key in keys})
         try:
             with progress_bar(total=total, unit=" frames", disable=None, leave=False) as bar:
-                for part in label(frames, keys, tracker, span, self.options.direction):
+                direction, watch = self.options.direction, self._update_boxes
+                for part in label(frames, keys, tracker, span, direction, notes.append, watch):
                     self.result.add_rows(part)
                     bar.update(len(part))
                     if not any(row.verdict == "start" for row in part):
                         self._tell_of_writing()  # the tracker has started, and did not refuse the box
+                        self._update_boxes()
+            self.ended = not frames.ended_early
         except Exception:
             if all(row.verdict == "start" for row in self.result.rows):
                 self.result.rows.clear()  # the given boxes alone: nothing was tracked
@@ -263,7 +282,9 @@ class _Job:
         finally:
             self.result.sort()
             self.result.seconds = time.perf_counter() - began
-            self._save_boxes(info)
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
+            self._save_boxes()
 
     @contextmanager
     def _kept_is_told(self) -> Iterator[None]:
@@ -277,11 +298,23 @@ class _Job:
                 print(f"{why}; kept what was tracked: {self.result.summary()}")
             raise
 
-    def _save_boxes(self, info: ResultInfo) -> None:
+    def _tell_of_files(self) -> None:
+        """Print notes on the files that this run replaces: whole ones when it has ended, partial ones before."""
+        files = [path for path in (self.boxes_path, self.save_path) if path is not None]
+        tell_of_writing(*files, when=" at its end")
+        tell_of_writing(*(partial for path in files if (partial := partial_path(path)) != path and partial.is_file()))
+
+    def _update_boxes(self, more: Sequence[FrameResult] = ()) -> None:
+        """Write what is known while the run goes on, with `more` results that are not noted down yet, if it is time."""
+        if self.boxes is not None:
+            self.boxes.update(chain(self.result.rows, more))
+
+    def _save_boxes(self) -> None:
         """Write the results, if wanted and if there are some."""
-        if self.boxes_path is not None and self.result.rows:
+        if self.boxes is not None and self.result.rows:
             self._tell_of_writing()
-            self.result.files += write_results(self.boxes_path, self.result.rows, info, self.options.layout)
+            self.result.files += self.boxes.finish(self.result.rows, self.ended)
+            self.result.untouched += self.boxes.untouched
 
     def _tracker(self) -> Any:
         """Return the tracker; say where the boxes go if the user named no file."""
@@ -293,11 +326,14 @@ class _Job:
             print(f"boxes go to {self.boxes_path} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
         return tracker
 
-    def _info(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> ResultInfo:
-        """Return what a file of results says about its making."""
+    def _open_boxes(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> None:
+        """Prepare the file of boxes, if there is one, with what it says about its making."""
+        if self.boxes_path is None:
+            return
         network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
         size_wh = first.shape[1], first.shape[0]
-        return ResultInfo(frames.name, frames.fps, size_wh, network, seed, self.options.interval)
+        info = ResultInfo(frames.name, frames.fps, size_wh, network, seed, self.options.interval)
+        self.boxes = BoxesFile(self.boxes_path, info, self.options.layout)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
         """Return the key frames that the user draws."""
@@ -310,12 +346,34 @@ class _Job:
         outputs: list[Output] = []
         if self.save_path:
             sound = None if is_stream(self.source) or os.path.isdir(self.source) else Path(str(self.source))
-            writer = VideoWriter(self.save_path, frames.fps, sound, frames.pixel_aspect)
-            outputs.append(stack.enter_context(_video(self.result, writer, self._tell_of_writing)))
+            writer = VideoWriter(partial_path(self.save_path), frames.fps, sound, frames.pixel_aspect)
+            outputs.append(stack.enter_context(self._video(writer, self.save_path)))
         if self.options.show and show:
             window = stack.enter_context(Window(f"ebmtrack: {frames.name} (q ends)"))
             outputs.append(lambda image, _: window.show(image))
         return outputs
+
+    @contextmanager
+    def _video(self, writer: VideoWriter, path: Path) -> Iterator[Callable[..., None]]:
+        """Return a function that adds a frame to a video, which is finished, as a partial one, however the block ends.
+
+        It takes its name, `path`, if the run came to its end or if there is no file of this name.
+        """
+
+        def write(image: np.ndarray, moment_s: float) -> None:
+            self._tell_of_writing()
+            writer.write(image, moment_s)
+
+        whole = False
+        try:
+            yield write
+            whole = self.ended
+        finally:
+            writer.close()
+            if writer.frames_written:
+                self.result.files.append(settle(writer.path, path, whole))
+                if self.result.files[-1] != path:
+                    self.result.untouched.append(path)
 
     def _draw_all(self, frames: SeekableFrames, show: bool = True) -> None:
         """Draw all results on their frames, from front to end."""
@@ -329,6 +387,7 @@ class _Job:
                 if image is not None:
                     drawn = draw_results(image, by_frame[frame], self.result.fps)
                     if _is_ended(outputs, drawn, frames.moments_s[frame]):
+                        self.ended = False  # the boxes are whole, the video is not
                         return
 
     def _draw_interrupted(self, frames: SeekableFrames) -> None:
@@ -409,25 +468,6 @@ def _interrupted_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _video(result: VideoTrack, writer: VideoWriter, begin: Callable[[], object]) -> Iterator[Callable[..., None]]:
-    """Return a function that adds a frame to a video, which is finished however the block ends.
-
-    `begin` is called before frames are written.
-    """
-
-    def write(image: np.ndarray, moment_s: float) -> None:
-        begin()
-        writer.write(image, moment_s)
-
-    try:
-        yield write
-    finally:
-        writer.close()
-        if writer.frames_written:
-            result.files.append(writer.path)
 
 
 def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> TrackOptions:

@@ -387,7 +387,7 @@ def test_signals_from_outside_keep_the_boxes(folder, name, again):
     Also if the signal comes again while it is written: a terminal and its shell both send one.
     """
     code = (
-        "import signal, ebmtrack.viewers.track_video as t; write = t.write_results;"
+        "import signal, ebmtrack.viewers.partial_files as t; write = t.write_results;"
         f"send = lambda: [signal.raise_signal(signal.{name}) for _ in range({again})];"
         "t.write_results = lambda *args: (send(), write(*args))[1];"
         "import sys; sys.path.insert(0, sys.argv.pop(1));"

@@ -13,7 +13,7 @@ from ebmtrack.images import write_picture
 from ebmtrack.viewers import seekable
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.frames import open_frames
-from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, blend, mean_box, switch_point
+from ebmtrack.viewers.keyframes import KeyFrame, KeyFrameTracks, blend, conflict, mean_box, switch_point
 from ebmtrack.viewers.results import FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import as_key_frames, checked_key_frames, key_frame_texts, parse_key_frames
@@ -172,6 +172,79 @@ def test_the_switch_is_where_it_costs_least():
     assert switch_point([0.0] * 6, [0.0] * 6, [0.1, 0.2, 1.0, 1.0, 0.2, 0.1]) in (2, 3, 4)
     assert switch_point([1.0] * 4, [0.0] * 4, [1.0] * 4) == 0 and switch_point([0.0] * 4, [1.0] * 4, [1.0] * 4) == 4
     assert switch_point([0.5], [0.5], [1.0]) in (0, 1)
+
+
+# Tracks that do not meet
+
+
+APART = {3: true_box(3), 33: (true_box(33)[0] + 40, 35.0, 8.0, 6.0)}  # two targets: 40 pixels right and 30 below
+NOTE = "target 1: the tracks from frame 3 and frame 33 do not meet: they are 50 pixels apart in frame 18; check"
+
+
+def rows_at(moves, lost=()):
+    """Results of a target of 10 x 10 pixels that is moved to the right by so many pixels, frame by frame."""
+    rows = [FrameResult(n, 1, (100.0 + move, 5.0, 10.0, 10.0), 0.9, "normal") for n, move in enumerate(moves, 1)]
+    return [FrameResult(row.frame, 1, row.box_xywh, 0.1, "not_found") if row.frame in lost else row for row in rows]
+
+
+def test_tracks_that_do_not_meet_are_told_and_uncertain(folder):
+    with pytest.warns(UserWarning, match=NOTE) as told:
+        rows = list(track(folder, APART, Drifter()))
+    assert len(told) == 1 and told[0].filename == __file__
+    assert [row.frame for row in rows if row.verdict == "uncertain"] == list(range(4, 33))
+    assert [row.verdict for row in rows if row.frame in (3, 33, 34)] == ["start", "start", "normal"]
+
+
+def test_the_command_tells_of_tracks_that_do_not_meet(folder, tmp_path, capsys):
+    """One line for each target and stretch, and no error."""
+    init = [f"{frame}:{','.join(map(str, box))}" for frame, box in APART.items()]
+    init += [f"2@{frame}:{','.join(map(str, true_box(frame)))}" for frame in (3, 33)]
+    track_video(folder, lambda: Drifter(), init=init, boxes=tmp_path / "b.csv")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {NOTE}") and ",uncertain\n" in (tmp_path / "b.csv").read_text()
+
+
+def test_key_frames_by_time_are_named_as_they_were_given(folder):
+    with pytest.warns(UserWarning, match=r"from 0.1s \(frame 3\) and frame 33 do not meet"):
+        list(track(folder, {"0.1s": APART[3], 33: APART[33]}, Drifter()))
+
+
+def test_one_box_may_be_twice_as_wide_and_high_as_the_other():
+    """That is no other place; nor is the place half a box beside it."""
+    forward = rows_at([0] * 8)
+    assert conflict(forward, [FrameResult(n, 1, (95.0, 0.0, 20.0, 20.0), 0.9, "normal") for n in range(1, 9)]) is None
+    assert conflict(forward, rows_at([5] * 8)) is None
+
+
+def test_a_track_that_drifts_away_is_no_conflict_while_the_other_is_right():
+    forward, backward = rows_at([0, 0, 0, 0, 0, 40, 40, 40]), rows_at([40, 40, 0, 0, 0, 0, 0, 0])
+    assert conflict(forward, backward) is None
+    assert {row.verdict for row in blend(forward, backward, 0, 9)} == {"normal"}
+
+
+def test_a_jump_that_both_tracks_lost_the_target_in_is_no_conflict():
+    """As at a cut between shots: each says that it is lost beyond."""
+    forward, backward = rows_at([0] * 8, lost=range(5, 9)), rows_at([40] * 8, lost=range(1, 5))
+    assert conflict(forward, backward) is None
+    assert {row.verdict for row in blend(forward, backward, 0, 9)} == {"normal"}
+    hidden = conflict(rows_at([0] * 8, lost=range(3, 9)), rows_at([40] * 8, lost=range(1, 7)))
+    assert hidden is None  # "not_found" says enough
+
+
+def test_the_frames_in_doubt_are_those_around_the_joint_in_which_the_tracks_are_apart():
+    """Beyond a frame in which they meet they are in doubt no more; a target that is lost stays lost."""
+    forward = rows_at([0] * 38 + [40] * 2, lost=[4])
+    backward = rows_at([40, 0] + [40] * 38)
+    apart = conflict(forward, backward)
+    assert apart.doubtful == range(2, 38) and apart.at in (18, 19, 20)
+    verdicts = [row.verdict for row in blend(forward, backward, 0, 41)]
+    assert verdicts == ["normal"] * 2 + ["uncertain", "not_found"] + ["uncertain"] * 34 + ["normal"] * 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_stretches_of_no_frame_or_few_have_conflicts_too(count):
+    apart = conflict(rows_at([0] * count), rows_at([40] * count))
+    assert apart is None if count == 0 else apart.doubtful == range(count)
 
 
 # Directions, spans and several targets

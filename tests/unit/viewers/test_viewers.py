@@ -660,7 +660,7 @@ def test_tracking_does_not_begin_in_an_unreadable_picture(folder, tmp_path, star
 def test_a_file_that_is_there_is_written_over_with_a_note(folder, tmp_path, capsys):
     for expected in (0, 1):
         track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt", max_frames=2)
-        assert capsys.readouterr().out.count("b.txt is there; this run writes over it") == expected
+        assert capsys.readouterr().out.count("b.txt is there; this run writes over it at its end") == expected
 
 
 def test_a_file_that_is_there_is_told_while_it_still_is(folder, tmp_path, capsys):
@@ -679,7 +679,7 @@ def test_a_file_that_is_there_is_told_while_it_still_is(folder, tmp_path, capsys
     said = []
     track(folder, lambda: Stopped(BOXES), "1,2,10.5,8.25", **files)
     notes = [line for line in said[0].splitlines() if line.startswith("note: ")]
-    assert notes == [f"note: {file} is there; this run writes over it" for file in files.values()]
+    assert notes == [f"note: {file} is there; this run writes over it at its end" for file in files.values()]
     assert "note" not in capsys.readouterr().out and lines_of(tmp_path / "b.txt") == BOXES
 
 
@@ -757,7 +757,7 @@ def test_a_disk_that_fills_up_keeps_the_boxes(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr("ebmtrack.viewers.video_file._OpenCvEncoder.write", full)
     monkeypatch.setattr("ebmtrack.viewers.video_file._AvEncoder.write", full)
-    with pytest.raises(ConfigError, match="v.mp4: cannot write frame 0: No space left on device"):
+    with pytest.raises(ConfigError, match="v.partial.mp4: cannot write frame 0: No space left on device"):
         track(folder, lambda: Follower(BOXES), "1,2,10.5,8.25", boxes=tmp_path / "b.txt", save=tmp_path / "v.mp4")
     assert lines_of(tmp_path / "b.txt") == BOXES[:1]
 
