@@ -19,7 +19,7 @@ from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks
 from ebmtrack.viewers.picture_frames import FolderFrames
 from ebmtrack.viewers.results import Box, FrameResult
 from ebmtrack.viewers.seekable import SeekableFrames
-from ebmtrack.viewers.selection import as_key_frames, checked_key_frames, frame_number
+from ebmtrack.viewers.selection import FrameAt, as_key_frames, checked_key_frames, frame_number
 
 Answers = Callable[[np.ndarray], list[Any]]
 
@@ -100,15 +100,16 @@ def track(
         raise ConfigError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
     tracker = _as_tracker(tracker)
     with open_frames(source) as frames:
-        span = checked_span(start, end, every, frames.fps)
-        keys = checked_key_frames(as_key_frames(boxes, span.start, frames.fps))
+        frame_at = frames.times.frame_at
+        span = checked_span(start, end, every, frame_at)
+        keys = checked_key_frames(as_key_frames(boxes, frame_at, span.start))
         if direction == "forward" and are_all_in(keys, span.start):
             yield from _forward(frames, [key.box_xywh for key in keys], tracker, span)
             return
     with SeekableFrames(source) as recorded:
         span = whole_span(recorded, span)
         if direction == "backward":
-            keys = checked_key_frames(as_key_frames(boxes, span.end or 0, recorded.fps))
+            keys = checked_key_frames(as_key_frames(boxes, frame_at, span.end or 0))
         rows = [row for part in label(recorded, keys, tracker, span, direction) for row in part]
         yield from sorted(rows, key=lambda row: (row.frame, row.id))
         if not recorded.complete:
@@ -256,17 +257,17 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     return begin, lambda image: list(several.update(image).values())
 
 
-def checked_span(start: int | str | None, end: int | str | None, every: int, fps: float) -> Span:
+def checked_span(start: int | str | None, end: int | str | None, every: int, frame_at: FrameAt) -> Span:
     """Return the span of frame numbers or times ("3.5s", "1:02.5"); ConfigError if it holds no frame.
 
     Args:
         start: First frame, from 0; None is 0.
         end: Last frame; None is the last one of the source.
         every: Distance of the frames.
-        fps: Frames per second, for times.
+        frame_at: Returns the number of the frame that is shown at a time.
     """
-    first = frame_number(start, fps, "--start") if start is not None else 0
-    last = frame_number(end, fps, "--end") if end is not None else None
+    first = frame_number(start, frame_at, "--start") if start is not None else 0
+    last = frame_number(end, frame_at, "--end") if end is not None else None
     if last is not None and last < first:
         raise ConfigError(f"--end {end} is before --start {start}: there is nothing to track")
     if not isinstance(every, (int, np.integer)) or every < 1:

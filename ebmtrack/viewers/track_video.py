@@ -146,7 +146,7 @@ class _Job:
         self.result, self.complete = VideoTrack(interval=options.interval), True
         self.note: str | None = None
         default = None if options.both else 0
-        written = parse_key_frames(options.init, 30.0, default)  # the frame rate is not known yet, nor are the frames
+        written = parse_key_frames(options.init, round, default)  # without the source, which is not open yet
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
             raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
         if options.show:
@@ -163,11 +163,12 @@ class _Job:
             self._label(stack, None)
             return
         frames = stack.enter_context(open_frames(self.source))
-        span = checked_span(options.start, options.end, options.every, frames.fps)
+        frame_at = frames.times.frame_at
+        span = checked_span(options.start, options.end, options.every, frame_at)
         default = {"forward": span.start, "backward": span.end, "both": None}[options.direction]
         if options.direction == "backward" and span.end is None:
             default = -1  # the last frame, which is not known yet
-        keys = checked_key_frames(parse_key_frames(options.init, frames.fps, default)) if options.init else []
+        keys = checked_key_frames(parse_key_frames(options.init, frame_at, default)) if options.init else []
         if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
             frames.close()
             self._label(stack, keys)
@@ -218,7 +219,7 @@ class _Job:
                 "--interval is for tracking forward from one frame: give --init x,y,w,h without key frames"
             )
         frames = stack.enter_context(SeekableFrames(self.source))
-        span = checked_span(options.start, options.end, options.every, frames.fps)
+        span = checked_span(options.start, options.end, options.every, frames.times.frame_at)
         if keys is None:
             keys = self._draw(frames, span)
         span = whole_span(frames, span)

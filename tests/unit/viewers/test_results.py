@@ -207,12 +207,17 @@ def test_a_row_that_is_no_result_is_told_what_to_be(row, tmp_path):
     assert not (tmp_path / "r.csv").exists()
 
 
+def frame_at_25(time_s):
+    """The frame at a time, at 25 frames/s."""
+    return round(25 * time_s)
+
+
 @pytest.mark.parametrize(
     "text, number", [("90", 90), ("3.5s", 88), ("1:02", 1550), ("1:02.52", 1563), ("0:01:02", 1550)]
 )
 def test_frames_are_given_as_numbers_or_times(text, number):
     """At 25 frames/s: 3.5 s are 87.5 frames, 1:02.52 are 62.52 s."""
-    assert frame_number(text, 25.0, "--start") == number
+    assert frame_number(text, frame_at_25, "--start") == number
 
 
 @pytest.mark.parametrize(
@@ -220,7 +225,7 @@ def test_frames_are_given_as_numbers_or_times(text, number):
 )
 def test_spans_without_a_frame_are_refused(start, end, every):
     with pytest.raises(ConfigError, match="--(start|end|every)"):
-        checked_span(start, end, every, 25.0)
+        checked_span(start, end, every, frame_at_25)
 
 
 SPANS = [(0, None, 1), (3, 8, 2), (3, 9, 2), (0, 0, 1), (5, 500, 7), (40, None, 3)]
@@ -228,7 +233,7 @@ SPANS = [(0, None, 1), (3, 8, 2), (3, 9, 2), (0, 0, 1), (5, 500, 7), (40, None, 
 
 @pytest.mark.parametrize("start, end, every", SPANS)
 def test_the_frames_of_a_span_are_those_that_it_has(start, end, every):
-    span = checked_span(start, end, every, 25.0)
+    span = checked_span(start, end, every, frame_at_25)
     assert span.count(20) == sum(map(span.has, range(20)))
     assert span.count(None) == (None if end is None else sum(map(span.has, range(end + 1))))
 
