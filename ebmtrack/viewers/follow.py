@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks
 from ebmtrack.viewers.picture_frames import FolderFrames
-from ebmtrack.viewers.results import Box, FrameResult
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import FrameAt, as_key_frames, checked_key_frames, frame_number
 
@@ -89,8 +89,8 @@ def track(
             is in frame `end` for "backward".
 
     Yields:
-        For each frame one FrameResult for each target; `to_dict` makes rows for a table. With key frames all of them
-        come at the end.
+        For each frame one FrameResult for each target; `to_dict` makes rows for a table, and `write_results` files of
+        any layout. With key frames all of them come at the end.
 
     Raises:
         ConfigError: On boxes that cannot be tracked.
@@ -111,7 +111,8 @@ def track(
         if direction == "backward":
             keys = checked_key_frames(as_key_frames(boxes, frame_at, span.end or 0))
         rows = [row for part in label(recorded, keys, tracker, span, direction) for row in part]
-        yield from sorted(rows, key=lambda row: (row.frame, row.id))
+        info = info_of(recorded, recorded.read(keys[0].frame), tracker)
+        yield from (replace(row, info=info) for row in sorted(rows, key=lambda row: (row.frame, row.id)))
         if not recorded.complete:
             raise DatasetError(str(recorded.note))
 
@@ -168,10 +169,27 @@ def label(
 def _forward(frames: FrameSource, starts_xywh: list[Box], tracker: Any, span: Span) -> Iterator[FrameResult]:
     """Yield results while reading a source once, from front to end."""
     first = first_frame(frames, span)
+    info = info_of(frames, first, tracker)
     for step in follow(frames, first, tracker, starts_xywh, span):
-        yield from step.results
+        yield from (replace(row, info=info) for row in step.results)
     if not frames.complete:
         raise DatasetError(str(frames.note))
+
+
+def info_of(
+    frames: FrameSource | SeekableFrames, image: np.ndarray | None, tracker: Any, interval: float | None = None
+) -> ResultInfo:
+    """Return what a file of results says about its making.
+
+    Args:
+        frames: The source.
+        image: A frame of it; None if its size is not known.
+        tracker: The tracker; one that does not say its network or seed will do.
+        interval: Probability of the intervals that the file holds.
+    """
+    height, width = (0, 0) if image is None else image.shape[:2]
+    network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
+    return ResultInfo(frames.name, frames.known_fps, (width, height), network, seed, interval)
 
 
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:

@@ -29,6 +29,7 @@ class SeekableFrames:
     Attributes:
         name: Name of the source.
         fps: Frames per second.
+        known_fps: The same; None if the source does not say it.
         times: The frames that are shown at given times.
         note: What was odd, in one line, or None.
         complete: Whether all frames that belong there could be read, as far as is known.
@@ -46,6 +47,7 @@ class SeekableFrames:
         self.name, self.fps, self._announced = self._reader.name, self._reader.fps, self._reader.length
         self.note, self.complete = self._reader.note, True
         self.pixel_aspect, self.times = self._reader.pixel_aspect, self._reader.times
+        self.known_fps = self._reader.known_fps
         self.moments_s: list[float] = []
         self._sums: list[int | None] = []  # checksum by number; None if a frame cannot be read
         self._length: int | None = None  # once the end was reached

@@ -19,7 +19,17 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.progress import progress_bar
 from ebmtrack.tracking.params import INTERVAL_SAMPLES
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_text
-from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
+from ebmtrack.viewers.follow import (
+    Span,
+    Step,
+    are_all_in,
+    checked_span,
+    first_frame,
+    follow,
+    info_of,
+    label,
+    whole_span,
+)
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
@@ -296,9 +306,7 @@ class _Job:
 
     def _info(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> ResultInfo:
         """Return what a file of results says about its making."""
-        network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
-        size_wh = first.shape[1], first.shape[0]
-        return ResultInfo(frames.name, frames.fps, size_wh, network, seed, self.options.interval)
+        return info_of(frames, first, tracker, self.options.interval)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
         """Return the key frames that the user draws."""
