@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.files import expand_home
 from ebmtrack.images import PICTURES, bgr_to_rgb, quiet_opencv
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
@@ -174,7 +175,7 @@ def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> Frame
         return VideoFrames(text)
     if (number := camera_number(text)) is not None:
         return CameraFrames(number)
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if path.is_dir():
         return open_folder(path)
     if not path.exists():

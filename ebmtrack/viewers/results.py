@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.files import write_text
+from ebmtrack.files import expand_home, write_text
 from ebmtrack.videos.labels import yolo_files
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
@@ -147,7 +147,7 @@ def write_results(
         ...     results.append(tracker.update(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB)))
         >>> write_results("walk.csv", results)                                   # doctest: +SKIP
     """
-    path, layout, later = Path(path), layout_of(path, layout), iter(rows)
+    path, layout, later = expand_home(path), layout_of(path, layout), iter(rows)
     first = list(islice(later, 1))  # before the others, which may take hours, it says if the file can be written
     _check_size(path, layout, info or _common_info(first))
     ordered = [_as_row(place, row) for place, row in enumerate(chain(first, later))]

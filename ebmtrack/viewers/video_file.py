@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
-from ebmtrack.files import replacing
+from ebmtrack.files import expand_home, replacing
 from ebmtrack.images import PICTURES
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.drawing import fit
@@ -256,7 +256,7 @@ class _OpenCvEncoder:
 
 def checked_video_path(path: str | os.PathLike) -> Path:
     """Return the path of a video to write; ConfigError if its ending is not that of a video, or if it is a folder."""
-    path = Path(path)
+    path = expand_home(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: a video's name ends in one of {' '.join(SUFFIXES)}")
     if path.is_dir():
