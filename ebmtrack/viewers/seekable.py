@@ -95,6 +95,11 @@ class SeekableFrames:
             return None
         return self._read_again(number)
 
+    def shown_s(self, number: int) -> float:
+        """Return when a frame is shown, in seconds after the first one; by the frame rate if it was not read yet."""
+        is_read = number < len(self.moments_s)
+        return self.moments_s[number] - self.moments_s[0] if is_read else number / self.fps
+
     def _read_on(self) -> None:
         """Read one frame more from the front."""
         image = next(self._reader, None)
@@ -162,3 +167,7 @@ class OneFrame:
     def read(self, number: int) -> np.ndarray | None:
         """Return the frame if it is that of this number."""
         return self._image if number == self._number else None
+
+    def shown_s(self, number: int) -> float:
+        """Return when a frame is shown, in seconds, by the frame rate."""
+        return number / self.fps

@@ -140,7 +140,9 @@ def test_track_takes_the_frames_that_are_shown(slowing, tmp_path):
     backward = list(ebmtrack.track(slowing, BOX, Drifter(), start="0.76s", end="1.5s", direction="backward"))
     assert [row.frame for row in backward] == list(range(19, 26)) and backward[-1].verdict == "start"
     with SeekableFrames(slowing) as recorded:
-        assert recorded.times.frame_at(1.5) == 25
+        assert recorded.times.frame_at(1.5) == 25 and recorded.shown_s(25) == pytest.approx(25 / recorded.fps)
+        recorded.read(25)
+        assert recorded.shown_s(25) == pytest.approx(1.48) and recorded.times.frame_at(recorded.shown_s(25)) == 25
 
 
 def test_a_time_after_the_last_frame_is_refused(slowing):
