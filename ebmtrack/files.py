@@ -29,6 +29,14 @@ def as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def expand_home(path: str | os.PathLike) -> Path:
+    """Return a path that a user gave with ~ or ~name at its beginning replaced by the home folder, if there is one.
+
+    A folder that is really called ~ is named by its absolute path: pathlib drops the dot of ./~.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on error it is removed.
@@ -36,7 +44,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     The directory is created if it is missing. The temporary name keeps the suffix of `path`, because several
     writers (OpenCV, matplotlib) choose their format by it. What is no file (/dev/stdout, a pipe) is written into.
     """
-    path = Path(path)
+    path = expand_home(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         with _copy_into(path) as temporary:
             yield temporary

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
-from ebmtrack.files import write_bytes
+from ebmtrack.files import expand_home, write_bytes
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ def read_pages(path: str | os.PathLike) -> tuple[list[np.ndarray], list[float]]:
 def read_picture_bytes(path: str | os.PathLike) -> bytes:
     """Return the content of a picture file; DatasetError names the file and the reason."""
     try:
-        return Path(path).read_bytes()
+        return expand_home(path).read_bytes()
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 

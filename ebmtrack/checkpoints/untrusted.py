@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ebmtrack.errors import CheckpointError, ConfigError
+from ebmtrack.files import expand_home
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
 
 CHECK_NETWORK = "are these the weights of another architecture?"
@@ -48,7 +48,7 @@ LIMITS = {  # smallest and largest sensible value; types are those of the defaul
 
 def kind_of(path: str | os.PathLike) -> str:
     """Return "safetensors" or "torch" (either container), judged by content; CheckpointError for all else."""
-    path = Path(path)
+    path = expand_home(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; check the path of the weights")
     if not path.is_file():
@@ -94,7 +94,7 @@ def _open(path: str | os.PathLike) -> safe_open:
     if kind_of(path) != "safetensors":
         raise CheckpointError(f"{path}: a PyTorch file; convert it first: ebmtrack convert {path} OUT.safetensors")
     try:
-        return safe_open(path, framework="pt", device="cpu")
+        return safe_open(expand_home(path), framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, "safetensors", error) from error
 
@@ -115,7 +115,7 @@ def read_torch(path: str | os.PathLike, stand_ins: Iterable[tuple[type, str]] = 
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(expand_home(path), map_location="cpu", weights_only=True)
     except Exception as error:  # a torn or hostile file makes the parser raise nearly anything
         raise _unreadable(path, "PyTorch", error) from error
 

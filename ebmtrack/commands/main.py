@@ -125,6 +125,7 @@ def parse(argv: Sequence[str]) -> Verb:
     if argv[:1] == ["export"] and {"--dataset", "--layout"} & _options(argv):
         raise ConfigError("did you mean `ebmtrack export-results`?")
     _check_boxes(argv)
+    argv = [_expand_home(word) for word in argv]
     return _parse(argv, VERBS, "ebmtrack", ABOUT)
 
 
@@ -165,6 +166,17 @@ def _union(verbs: Verbs) -> Any:
 def _options(argv: Sequence[str]) -> set[str]:
     """Return the words of a command line without the values that `=` gives them."""
     return {word.partition("=")[0] for word in argv}
+
+
+def _expand_home(word: str) -> str:
+    """Return a word with ~ at its beginning as the home folder, also after `=` and @, where shells leave it.
+
+    >>> _expand_home("--boxes=~/x.csv") == "--boxes=" + os.path.expanduser("~/x.csv")
+    True
+    """
+    names = re.match(r"([\w.:-]+[=@])*", word)
+    at = names.end() if names else 0
+    return word[:at] + os.path.expanduser(word[at:])
 
 
 def _check_boxes(argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ebmtrack.errors import DatasetError, missing_extra
+from ebmtrack.files import expand_home
 from ebmtrack.images import decode_rgb
 from ebmtrack.videos.image_store import LimitedCache, read_bytes
 from ebmtrack.videos.source import Source
@@ -55,7 +56,8 @@ class PackedSource(Source):
         Raises:
             DatasetError: If it is no pack, a half-written or a damaged one.
         """
-        self.root, self.facts = Path(root), read_facts(Path(root))
+        self.root = expand_home(root)
+        self.facts = read_facts(self.root)
         self.name, self.is_video = name or self.facts["source"], self.facts["is_video"]
         own, before = self.facts["settings"]["context"] / 2, self.facts.get("cut_at")
         self.cut_at: float | None = own if before is None else min(own, before)

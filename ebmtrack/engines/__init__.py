@@ -21,6 +21,7 @@ from ebmtrack.engines.onnx_files import (
 )
 from ebmtrack.engines.openvino_session import OPENVINO
 from ebmtrack.errors import ConfigError, missing_extra
+from ebmtrack.files import expand_home
 
 __all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine"]
 
@@ -51,6 +52,7 @@ def load_engine(
         ConfigError: on an unknown engine, device or precision, or those that do not go together.
         CheckpointError: on a network that is missing or damaged.
     """
+    weights = None if weights is None else str(expand_home(weights))
     if choose_engine(weights, device, precision, engine, classifier) == "onnx":
         from ebmtrack.engines.onnx_engine import load_onnx_engine
 

@@ -63,6 +63,7 @@ class Capture:
         stall_s: float = STALL_S,
     ):
         self.name, self.fps, self.live = source.name, source.fps, live
+        self.known_fps = source.known_fps  # None if the source does not say it
         self.paused = False  # a paused video stands still after its first frame; a camera cannot, its frames go by
         self._loop, self._retry_s, self._stall_s = loop, retry_s if live else None, stall_s
         self._reopen = reopen

@@ -184,7 +184,7 @@ class LabelDesk:
         picture = draw_view(LiveView(Frame(image, self.at, 0.0), self.at, tuple(targets), self.selected), zoom=zoom)
         if self.box_xywh is not None:
             draw_box(picture, zoom_box(self.box_xywh, zoom), colour=WHITE)
-        where = f"frame {self.at} of {self.frames.length}  {self.at / self.frames.fps:.2f} s"
+        where = f"frame {self.at} of {self.frames.length}  {self.frames.shown_s(self.at):.2f} s"
         told = f"draw target {self.selected} in this frame (Esc: leave it)" if self.again else self._current_notice()
         lines = [(where, WHITE), (told, YELLOW), (self._source_note(), ORANGE)]
         with_lines(picture, [line for line in lines if line[0]], HELP if self.help else ())

@@ -66,7 +66,7 @@ def webcam(load_tracker: Callable[[], ManyTracker], options: WebcamOptions) -> S
         if save_path is not None:
             outputs.append(stack.enter_context(Recorder(save_path, capture.fps)))
         if boxes_path is not None:
-            info = ResultInfo(capture.name, capture.fps)
+            info = ResultInfo(capture.name, capture.known_fps)
             outputs.append(stack.enter_context(ResultLog(boxes_path, info, options.layout)))
         records = [output.add_view for output in outputs]
         until_s = time.monotonic() + (options.seconds or float("inf"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ebmtrack.engines.onnx_files import find_exported, independent_of_folder
 from ebmtrack.errors import ConfigError, missing_extra
-from ebmtrack.files import write_text
+from ebmtrack.files import expand_home, write_text
 from ebmtrack.tracking.params import load_params, set_up_name
 
 MODULE = "ebmtrack.plugins.vot"
@@ -61,7 +61,7 @@ def entry(params: str, name: str, weights: str | os.PathLike | None = None, devi
 
     Paths are absolute, because the toolkit runs the tracker in folders of its own.
     """
-    chosen = str(Path(params).expanduser().absolute()) if params.endswith(".py") else params
+    chosen = str(expand_home(params).absolute()) if params.endswith(".py") else params
     command = [sys.executable, "-m", MODULE, "--params", chosen, "--device", device]
     command += [] if weights is None else ["--weights", str(independent_of_folder(weights))]
     line = shlex.join(command).replace("%", "%%")  # the toolkit's reader of .ini files expands %(name)s

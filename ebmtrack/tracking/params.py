@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ebmtrack.errors import ConfigError, EbmtrackError
+from ebmtrack.files import expand_home
 from ebmtrack.names import check_name
 from ebmtrack.tracking.limits import plain_values
 
@@ -129,7 +130,7 @@ def load_params(name: str | os.PathLike[str]) -> TrackerParams:
         ConfigError: If the name is unknown, or the file is missing, fails, or has no such function.
     """
     if str(name).endswith(".py"):
-        return _from_file(Path(name).expanduser())
+        return _from_file(expand_home(name))
     check_name("tracker set-up", str(name), list_params())
     return importlib.import_module(f"ebmtrack.tracker_params.{name}").parameters()
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ebmtrack.engines.base import Engine
 from ebmtrack.errors import CheckpointError, ConfigError, reason_of
-from ebmtrack.files import as_json, write_bytes
+from ebmtrack.files import as_json, expand_home, write_bytes
 from ebmtrack.tracking.adaptation import MOST_LOSS
 from ebmtrack.tracking.first_frame import MOST_DISTANCE, MOST_EXCESS, count_samples, start_target
 from ebmtrack.tracking.memory import SampleMemory
@@ -75,7 +75,7 @@ def restore_targets(
     Raises:
         CheckpointError: on a file that is missing or damaged, or of another network or set-up.
     """
-    about, arrays = _read(Path(path))
+    about, arrays = _read(expand_home(path))
     if about.get("format_version") != FORMAT_VERSION:
         found = about.get("format_version")
         raise CheckpointError(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.files import write_bytes
+from ebmtrack.files import expand_home, write_bytes
 from ebmtrack.progress import progress_bar
 
 DIGEST_BYTES = 32
@@ -33,7 +33,7 @@ MISSING = (-1, -1, -1)
 def cache_dir() -> Path:
     """Return the folder of caches: EBMTRACK_CACHE, else ebmtrack in the user's cache directory of this system."""
     if os.environ.get("EBMTRACK_CACHE"):
-        return Path(os.environ["EBMTRACK_CACHE"]).expanduser()
+        return expand_home(os.environ["EBMTRACK_CACHE"])
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "ebmtrack"
     if sys.platform == "win32":

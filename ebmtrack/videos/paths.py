@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.files import expand_home
 from ebmtrack.names import plain, unknown
 from ebmtrack.videos.registry import datasets, find_info
 
@@ -94,7 +95,7 @@ def variable(name: str) -> str:
 def settings_file() -> Path:
     """Return the path of the file of paths, whether it is there or not."""
     if os.environ.get("EBMTRACK_PATHS"):
-        return Path(os.environ["EBMTRACK_PATHS"]).expanduser()
+        return expand_home(os.environ["EBMTRACK_PATHS"])
     base = os.environ.get("APPDATA") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "ebmtrack" / "paths.toml"
 
@@ -142,7 +143,7 @@ def describe_paths() -> str:
 
 def _said(name: str) -> Place | None:
     if os.environ.get(variable(name)):
-        return Place(Path(os.environ[variable(name)]).expanduser(), variable(name))
+        return Place(expand_home(os.environ[variable(name)]), variable(name))
     path = read_settings().get(name)
     return Place(path, str(settings_file())) if path is not None else None
 
@@ -157,4 +158,4 @@ def _check_entry(path: Path, text: str, name: str, value: object) -> Path:
         raise ConfigError(f'{where}: {name} must be a folder in quotes, such as {name} = "/data/{name}"')
     if any(ord(letter) < 32 for letter in value):
         raise ConfigError(f"{where}: {name} = {value!r} holds a control character; {WINDOWS_ADVICE}")
-    return path.parent / Path(value).expanduser()
+    return path.parent / expand_home(value)

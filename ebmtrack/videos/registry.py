@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.files import expand_home
 from ebmtrack.names import plain, unknown
 from ebmtrack.videos import coco, dtb, folder, got10k, lasot, nfs, otb, synthetic, tcolor, trackingnet, uav, vot
 from ebmtrack.videos.image_store import ImageStore
@@ -106,7 +107,7 @@ def load_file(path: Path) -> str:
     Raises:
         ConfigError: If there is no such file, if it fails, or if it registers nothing.
     """
-    path = path.expanduser().resolve()
+    path = expand_home(path).resolve()
     module_name = "ebmtrack_dataset_" + re.sub(r"\W", "_", str(path))
     if module_name not in sys.modules:
         _run(path, module_name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.files import in_frame_order
+from ebmtrack.files import expand_home, in_frame_order
 from ebmtrack.videos.spelling import canonical
 from ebmtrack.videos.text import read_flags, read_text, split_lines
 
@@ -320,7 +320,8 @@ def folders_by_name(root: Path) -> dict[str, Path]:
 
 
 def existing_folder(path: Path, what: str = "no such folder") -> Path:
-    """Return `path` if it is a folder; otherwise raise a DatasetError that says `what`."""
+    """Return `path`, with ~ expanded, if it is a folder; otherwise raise a DatasetError that says `what`."""
+    path = expand_home(path)
     if not path.is_dir():
         raise DatasetError(f"{path}: {what}")
     return path

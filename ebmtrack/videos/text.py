@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.errors import DatasetError, EbmtrackError
+from ebmtrack.files import expand_home
 
 LARGEST_BYTES = 16 << 20  # 200,000 boxes with every digit take 15 MB; a larger file is not an annotation or a result
 _SEPARATORS = str.maketrans({",": " ", ";": " ", "\t": " "})
@@ -28,7 +29,7 @@ def read_text(path: str | os.PathLike, error: type[EbmtrackError] = DatasetError
     Raises:
         EbmtrackError: `error`, for a file that is missing, not a regular file, too large, or not text.
     """
-    path = Path(path)
+    path = expand_home(path)
     try:
         if not path.is_file():
             raise error(f"{path}: no such file")

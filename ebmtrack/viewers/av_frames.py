@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from ebmtrack.viewers.containers import display_matrix, is_cut_short
-from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource, turn
+from ebmtrack.viewers.frame_source import FrameSource, turn
 
 
 class AvFrames(FrameSource):
-    """The frames of a video file by PyAV, for codecs that OpenCV lacks (AV1)."""
+    """The frames of a video file by PyAV, for codecs that OpenCV lacks (AV1); empty ones with `pictures=False`."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, pictures: bool = True):
         import av
 
-        self._path = path
+        self._path, self._pictures = path, pictures
         self._container = av.open(os.path.abspath(path))
         stream = self._container.streams.video[0]
         self._packets: Iterator[Any] = self._container.demux(stream)
         self._waiting: list[Any] = []
         self._time = 0.0
-        super().__init__(Path(path).name, float(stream.average_rate or DEFAULT_FPS), stream.frames or None)
+        super().__init__(Path(path).name, float(stream.average_rate or 0), stream.frames or None)
         self._matrix = display_matrix(path)
         aspect = float(stream.sample_aspect_ratio or 1)
         self.pixel_aspect = 1 / aspect if self._matrix[0] == 0 else aspect
@@ -37,6 +37,10 @@ class AvFrames(FrameSource):
     def _moment_s(self) -> float:
         """See FrameSource."""
         return self._time
+
+    def _time_stamps(self) -> Iterator[float]:
+        """See FrameSource."""
+        return AvFrames(self._path, pictures=False).moments()
 
     def _read(self) -> np.ndarray | None:
         from av.error import FFmpegError
@@ -53,4 +57,5 @@ class AvFrames(FrameSource):
                 self._pass_over(1)
         frame = self._waiting.pop(0)
         self._time = float(frame.time) if frame.time is not None else self.position / self.fps
-        return turn(frame.to_ndarray(format="rgb24"), self._matrix)
+        picture = frame.to_ndarray(format="rgb24") if self._pictures else np.zeros((0, 0, 3), np.uint8)
+        return turn(picture, self._matrix)

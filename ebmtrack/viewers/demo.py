@@ -11,6 +11,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
+from ebmtrack.files import expand_home
 from ebmtrack.images import write_picture
 from ebmtrack.tracking.sequence import Track, track_frames
 from ebmtrack.viewers.corner_map import corner_map
@@ -118,7 +119,7 @@ def _save_picture(path: Path, views: list[np.ndarray], energies: list[np.ndarray
 
 def _make_folder(folder: str | os.PathLike) -> Path:
     """Return the folder, made if it is missing."""
-    folder = Path(folder).expanduser().resolve()
+    folder = expand_home(folder).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

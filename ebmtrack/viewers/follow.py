@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, get_args
 
@@ -18,9 +18,9 @@ from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, Tell, Watch
 from ebmtrack.viewers.picture_frames import FolderFrames
-from ebmtrack.viewers.results import Box, FrameResult
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo
 from ebmtrack.viewers.seekable import SeekableFrames
-from ebmtrack.viewers.selection import as_key_frames, checked_key_frames, frame_number
+from ebmtrack.viewers.selection import FrameAt, as_key_frames, checked_key_frames, frame_number
 
 Answers = Callable[[np.ndarray], list[Any]]
 
@@ -91,8 +91,8 @@ def track(
             is in frame `end` for "backward".
 
     Yields:
-        For each frame one FrameResult for each target; `to_dict` makes rows for a table. With key frames all of them
-        come at the end.
+        For each frame one FrameResult for each target; `to_dict` makes rows for a table, and `write_results` files of
+        any layout. With key frames all of them come at the end.
 
     Raises:
         ConfigError: On boxes that cannot be tracked.
@@ -102,20 +102,22 @@ def track(
         raise ConfigError(f"direction is one of {', '.join(get_args(Direction))}, not {direction!r}")
     tracker = _as_tracker(tracker)
     with open_frames(source) as frames:
-        span = checked_span(start, end, every, frames.fps)
-        keys = checked_key_frames(as_key_frames(boxes, span.start, frames.fps))
+        frame_at = frames.times.frame_at
+        span = checked_span(start, end, every, frame_at)
+        keys = checked_key_frames(as_key_frames(boxes, frame_at, span.start))
         if direction == "forward" and are_all_in(keys, span.start):
             yield from _forward(frames, [key.box_xywh for key in keys], tracker, span)
             return
     with SeekableFrames(source) as recorded:
         span = whole_span(recorded, span)
         if direction == "backward":
-            keys = checked_key_frames(as_key_frames(boxes, span.end or 0, recorded.fps))
+            keys = checked_key_frames(as_key_frames(boxes, frame_at, span.end or 0))
         notes = list[str]()
         rows = [row for part in label(recorded, keys, tracker, span, direction, notes.append) for row in part]
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        yield from sorted(rows, key=lambda row: (row.frame, row.id))
+        info = info_of(recorded, recorded.read(keys[0].frame), tracker)
+        yield from (replace(row, info=info) for row in sorted(rows, key=lambda row: (row.frame, row.id)))
         if not recorded.complete:
             raise DatasetError(str(recorded.note))
 
@@ -180,10 +182,27 @@ def label(
 def _forward(frames: FrameSource, starts_xywh: list[Box], tracker: Any, span: Span) -> Iterator[FrameResult]:
     """Yield results while reading a source once, from front to end."""
     first = first_frame(frames, span)
+    info = info_of(frames, first, tracker)
     for step in follow(frames, first, tracker, starts_xywh, span):
-        yield from step.results
+        yield from (replace(row, info=info) for row in step.results)
     if not frames.complete:
         raise DatasetError(str(frames.note))
+
+
+def info_of(
+    frames: FrameSource | SeekableFrames, image: np.ndarray | None, tracker: Any, interval: float | None = None
+) -> ResultInfo:
+    """Return what a file of results says about its making.
+
+    Args:
+        frames: The source.
+        image: A frame of it; None if its size is not known.
+        tracker: The tracker; one that does not say its network or seed will do.
+        interval: Probability of the intervals that the file holds.
+    """
+    height, width = (0, 0) if image is None else image.shape[:2]
+    network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
+    return ResultInfo(frames.name, frames.known_fps, (width, height), network, seed, interval)
 
 
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
@@ -269,17 +288,17 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     return begin, lambda image: list(several.update(image).values())
 
 
-def checked_span(start: int | str | None, end: int | str | None, every: int, fps: float) -> Span:
+def checked_span(start: int | str | None, end: int | str | None, every: int, frame_at: FrameAt) -> Span:
     """Return the span of frame numbers or times ("3.5s", "1:02.5"); ConfigError if it holds no frame.
 
     Args:
         start: First frame, from 0; None is 0.
         end: Last frame; None is the last one of the source.
         every: Distance of the frames.
-        fps: Frames per second, for times.
+        frame_at: Returns the number of the frame that is shown at a time.
     """
-    first = frame_number(start, fps, "--start") if start is not None else 0
-    last = frame_number(end, fps, "--end") if end is not None else None
+    first = frame_number(start, frame_at, "--start") if start is not None else 0
+    last = frame_number(end, frame_at, "--end") if end is not None else None
     if last is not None and last < first:
         raise ConfigError(f"--end {end} is before --start {start}: there is nothing to track")
     if not isinstance(every, (int, np.integer)) or every < 1:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import numpy as np
 
 from ebmtrack.images import SequenceReader
+from ebmtrack.viewers.frame_times import FrameTimes
 from ebmtrack.viewers.source_names import ranges_text
 
 DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
@@ -17,16 +19,17 @@ DEFAULT_FPS = 30.0  # of folders, and of videos and cameras that do not say
 class FrameSource(ABC):
     """An iterator over frames, RGB uint8 (h, w, 3), that is closed after use (or used as a context manager).
 
-    `name` names the source in messages and file names, `fps` is its frame rate, `length` the number of frames
-    that it announces (None for a camera or stream) and `frames_read` how many it has given. `unreadable` are the
-    numbers (from 0, all frames counted) of those that could not be read and were passed over. `moment_s` is when the
-    newest frame is shown, in seconds. After the last frame `note` says in one line what was odd, or is None, and
-    `complete` whether all frames that belong there have come.
+    `name` names the source in messages and file names, `fps` is its frame rate, `known_fps` the same, or None if the
+    source does not say it, `length` the number of frames that it announces (None for a camera or stream) and
+    `frames_read` how many it has given. `unreadable` are the numbers (from 0, all frames counted) of those that could
+    not be read and were passed over. `moment_s` is when the newest frame is shown, in seconds. After the last frame
+    `note` says in one line what was odd, or is None, and `complete` whether all frames that belong there have come.
     """
 
-    def __init__(self, name: str, fps: float, length: int | None):
+    def __init__(self, name: str, fps: float | None, length: int | None):
         self.name = name
-        self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
+        self.known_fps = fps if fps is not None and math.isfinite(fps) and 0 < fps <= 1000 else None
+        self.fps = self.known_fps or DEFAULT_FPS
         self.length = length
         self.frames_read = 0
         self.unreadable: list[int] = []
@@ -68,6 +71,23 @@ class FrameSource(ABC):
     def position(self) -> int:
         """The number of the next frame, from 0; those that could not be read are counted."""
         return self.frames_read + len(self.unreadable)
+
+    @cached_property
+    def times(self) -> FrameTimes:
+        """The frames that are shown at given times."""
+        return FrameTimes(self.name, self.fps, self._time_stamps)
+
+    def _time_stamps(self) -> Iterable[float] | None:
+        """Return when each frame is shown, in seconds, without reading on here; None if only reading tells it."""
+        return None
+
+    def moments(self) -> Iterator[float]:
+        """Read to the end, yield when each frame is shown, and close; a frame that is passed over as the next one."""
+        with self:
+            before = self.position
+            for _ in self:
+                yield from [self.moment_s] * (self.position - before)
+                before = self.position
 
     def skip_to(self, number: int) -> bool:
         """Go to a frame without reading those before it; return whether that seems to have worked."""

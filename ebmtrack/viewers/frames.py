@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, DatasetError
+from ebmtrack.files import expand_home
 from ebmtrack.images import PICTURES, bgr_to_rgb, quiet_opencv
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.av_frames import AvFrames
@@ -34,11 +35,11 @@ class VideoFrames(FrameSource):
     """The frames of a video file or of a stream.
 
     A read that fails is not the end: as long as frames are announced, reading goes on, and `unreadable` holds the
-    numbers of the frames that were passed over.
+    numbers of the frames that were passed over. With `pictures=False` frames are empty (0, 0, 3), which is quicker.
     """
 
-    def __init__(self, source: str | os.PathLike):
-        self._source = os.fspath(source)
+    def __init__(self, source: str | os.PathLike, pictures: bool = True):
+        self._source, self._pictures = os.fspath(source), pictures
         self._is_stream = is_url(self._source)
         if not is_unicode(self._source):
             raise DatasetError(f"{self._source}: OpenCV cannot open a name that is no Unicode: rename the file")
@@ -86,11 +87,15 @@ class VideoFrames(FrameSource):
             return moment_s
         return self.moment_s + 1 / self.fps
 
+    def _time_stamps(self) -> Iterator[float] | None:
+        """See FrameSource; a stream or pipe cannot be read twice."""
+        return VideoFrames(self._source, pictures=False).moments() if os.path.isfile(self._source) else None
+
     def _read(self) -> np.ndarray | None:
         if not self._capture.isOpened():
             return None
         failures = 0
-        while (frame := _next_rgb(self._capture)) is None:
+        while (frame := _next_rgb(self._capture) if self._pictures else _grab(self._capture)) is None:
             failures += 1
             left = STREAM_FAILURES if self.length is None else min(MOST_FAILURES, self.length - self.position)
             if failures > left or not self._capture.isOpened():
@@ -170,7 +175,7 @@ def open_frames(source: str | os.PathLike | int | Iterable[np.ndarray]) -> Frame
         return VideoFrames(text)
     if (number := camera_number(text)) is not None:
         return CameraFrames(number)
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if path.is_dir():
         return open_folder(path)
     if not path.exists():
@@ -212,6 +217,15 @@ def _no_video(source: str, is_stream: bool) -> str:
     except OSError as error:
         return f"{source}: {error.strerror or error}"
     return f"{source}: " + ("the file is empty" if empty else "not a video, or a damaged one")
+
+
+def _grab(capture: cv2.VideoCapture) -> np.ndarray | None:
+    """Go to the next frame of a capture and return an empty picture, or None if there is none."""
+    try:
+        with quiet_opencv():
+            return np.zeros((0, 0, 3), np.uint8) if capture.grab() else None
+    except cv2.error:
+        return None
 
 
 def _next_rgb(capture: cv2.VideoCapture) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
+from ebmtrack.files import expand_home
 from ebmtrack.viewers.partial_files import partial_path
 from ebmtrack.viewers.results import ENDINGS, check_yolo_folder, layout_of
 from ebmtrack.viewers.source_names import is_url, without_password
@@ -83,7 +84,7 @@ def file_stem(source: str | os.PathLike | int) -> str:
         return re.sub(r"[^A-Za-z0-9.-]+", "_", place).strip("_") or "stream"
     if text in ("/dev/stdin", "/dev/fd/0"):
         return "stdin"
-    path = Path(text).expanduser().resolve()
+    path = expand_home(text).resolve()
     if path.is_dir():
         return path.name or "frames"
     return path.stem if path.exists() or not text.isdigit() else f"camera{text}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sized
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError, DatasetError, reason_of
 from ebmtrack.files import in_frame_order
 from ebmtrack.images import PICTURES, SequenceReader, read_pages
-from ebmtrack.viewers.frame_source import DEFAULT_FPS, FrameSource
+from ebmtrack.viewers.frame_source import FrameSource
 
 
 class FolderFrames(FrameSource):
@@ -20,7 +21,7 @@ class FolderFrames(FrameSource):
     A picture that cannot be read is passed over as damage in a video is; if none can be read, that is an error.
     """
 
-    def __init__(self, folder: str | os.PathLike, fps: float = DEFAULT_FPS):
+    def __init__(self, folder: str | os.PathLike, fps: float | None = None):
         folder = Path(folder)
         names = [path for path in _list_folder(folder) if path.suffix.lower() in PICTURES]
         names = [path for path in names if not path.name.startswith(".")]
@@ -69,16 +70,26 @@ class FolderFrames(FrameSource):
 class PageFrames(FrameSource):
     """The pages of TIFF stacks, or the frames of an animation (WebP, PNG), of several files one after the other."""
 
-    def __init__(self, paths: list[Path], fps: float = DEFAULT_FPS):
+    def __init__(self, paths: list[Path], fps: float | None = None):
         self._reader = SequenceReader()
         self._waiting = list(paths)
         self._pages, seconds = read_pages(self._waiting.pop(0))
+        self._stamps_s: list[float] = []  # of an animation
         if sum(seconds) > 0:
             fps = len(seconds) / sum(seconds)
+            self._stamps_s = list(accumulate(seconds[:-1], initial=0.0)) if len(paths) == 1 else []
         super().__init__(paths[0].name, fps, len(self._pages) if len(paths) == 1 else None)
 
     def close(self) -> None:
         self._pages, self._waiting = [], []
+
+    def _time_stamps(self) -> list[float] | None:
+        """See FrameSource."""
+        return self._stamps_s or None
+
+    def _moment_s(self) -> float:
+        """See FrameSource."""
+        return self._stamps_s[self.position] if self._stamps_s else super()._moment_s()
 
     def _read(self) -> np.ndarray | None:
         while not self._pages and self._waiting:
@@ -93,7 +104,7 @@ class PageFrames(FrameSource):
 class ArrayFrames(FrameSource):
     """Images in memory, RGB uint8 (h, w, 3), from a list or an iterator."""
 
-    def __init__(self, images: Iterable[np.ndarray], fps: float = DEFAULT_FPS):
+    def __init__(self, images: Iterable[np.ndarray], fps: float | None = None):
         self._images = iter(images)
         super().__init__("images", fps, len(images) if isinstance(images, Sized) else None)
 

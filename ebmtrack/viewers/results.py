@@ -13,12 +13,13 @@ import math
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.files import write_text
+from ebmtrack.files import expand_home, write_text
 from ebmtrack.videos.labels import yolo_files
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
@@ -44,6 +45,7 @@ class FrameResult:
         verdict: "start", "normal", "uncertain", "hard_negative", "not_found" or "unreadable".
         density: How sure the tracker is of each side, with a method `interval`; None if it does not say.
         lost_probability: That the target is lost; None if the tracker does not say.
+        info: The origin of the row, which `ebmtrack.track` gives for files of results; None if it is not known.
     """
 
     frame: int
@@ -53,6 +55,7 @@ class FrameResult:
     verdict: str = "start"
     density: Any = field(default=None, repr=False, compare=False)
     lost_probability: float | None = field(default=None, compare=False)
+    info: ResultInfo | None = field(default=None, repr=False, compare=False)
 
     @property
     def found(self) -> bool:
@@ -95,19 +98,19 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class ResultInfo:
-    """The origin of results, as a file of them names it.
+    """The origin of results, as a file of them names it; None or nothing is what is not known.
 
     Attributes:
         source: Name of the video or folder.
         fps: Frames per second.
         size_wh: Width and height of a frame in pixels.
-        network: Name of the weights; empty if it is not known.
-        seed: Seed of the tracker; None if it is not known.
+        network: Name of the weights.
+        seed: Seed of the tracker.
         interval: Probability of the intervals that CSV and JSON hold; None for files without them.
     """
 
     source: str = ""
-    fps: float = 30.0
+    fps: float | None = None
     size_wh: tuple[int, int] = (0, 0)
     network: str = ""
     seed: int | None = None
@@ -125,7 +128,8 @@ def write_results(
         rows: FrameResults in any order, as `ebmtrack.track` gives them. Or, of one target, what a loop of your own has,
             an entry for each frame in order: the box x, y, w, h that `Tracker.init` got, then what `Tracker.update`
             returned.
-        info: Where they come from. YOLO and COCO need the size of a frame.
+        info: Where they come from; by default what the rows say, as those of `ebmtrack.track` do. YOLO and COCO need
+            the size of a frame.
         layout: csv, json, mot, coco, cvat, yolo or pytracking; by default by the file's ending.
 
     Returns:
@@ -143,10 +147,13 @@ def write_results(
         ...     results.append(tracker.update(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB)))
         >>> write_results("walk.csv", results)                                   # doctest: +SKIP
     """
-    path, info, layout = Path(path), info or ResultInfo(), layout_of(path, layout)
-    if layout in ("coco", "yolo") and min(info.size_wh) < 1:
-        raise ConfigError(f"{path}: {layout} needs the size of a frame: give ResultInfo(size_wh=(width, height))")
-    ordered = sorted((_as_row(place, row) for place, row in enumerate(rows)), key=lambda row: (row.frame, row.id))
+    path, layout, later = expand_home(path), layout_of(path, layout), iter(rows)
+    first = list(islice(later, 1))  # before the others, which may take hours, it says if the file can be written
+    _check_size(path, layout, info or _common_info(first))
+    ordered = [_as_row(place, row) for place, row in enumerate(chain(first, later))]
+    ordered.sort(key=lambda row: (row.frame, row.id))
+    info = info or _common_info(ordered)
+    _check_size(path, layout, info)
     try:
         if layout == "pytracking":
             return _write_pytracking(path, ordered)
@@ -156,6 +163,26 @@ def write_results(
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None
     return [path]
+
+
+def _check_size(path: Path, layout: str, info: ResultInfo) -> None:
+    """Raise ConfigError if a layout needs the size of a frame, and it is not known."""
+    if layout in ("coco", "yolo") and min(info.size_wh) < 1:
+        raise ConfigError(
+            f"{path}: {layout} needs the size of a frame: write_results(..., info=ResultInfo(size_wh=(width, height))) "
+            "with `from ebmtrack.viewers.results import ResultInfo`"
+        )
+
+
+def _common_info(rows: Sequence[Any]) -> ResultInfo:
+    """Return the origin of rows; what differs between them, or is not known of some, is not known."""
+    origins: list[ResultInfo] = []
+    for row in rows:
+        origin = getattr(row, "info", None) or ResultInfo()
+        if origin not in origins[-1:]:
+            origins.append(origin)
+    known = vars(origins[0]) if origins else {}
+    return ResultInfo(**{name: fact for name, fact in known.items() if all(vars(one)[name] == fact for one in origins)})
 
 
 def _as_row(place: int, row: Any) -> FrameResult:
@@ -234,9 +261,10 @@ def csv_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
 
 
 def json_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
-    """Return rows as JSON: metadata (source, frame rate, size, network, seed) and `results`."""
-    head = {"source": info.source, "fps": info.fps, "width": info.size_wh[0], "height": info.size_wh[1]}
-    head |= {"network": info.network, "seed": info.seed, "box": "x, y, w, h in pixels, from 0", **info.extra}
+    """Return rows as JSON: metadata (source, frame rate, size, network, seed), null if unknown, and `results`."""
+    width, height = info.size_wh if min(info.size_wh) > 0 else (None, None)
+    head: dict[str, Any] = {"source": info.source or None, "fps": info.fps, "width": width, "height": height}
+    head |= {"network": info.network or None, "seed": info.seed, "box": "x, y, w, h in pixels, from 0", **info.extra}
     head |= {} if info.interval is None else {"interval": info.interval}
     return json.dumps({**head, "results": [row.to_dict(info.interval) for row in rows]}, indent=1) + "\n"
 
@@ -257,10 +285,12 @@ def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
 def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     """Return rows as COCO video (as in TAO and MMTracking): videos, images, tracks and annotations."""
     width, height = info.size_wh
+    video = {"id": 1, "name": info.source, "fps": info.fps, "width": width, "height": height}
+    video = {name: value for name, value in video.items() if value not in ("", None)}
     frames, ids = sorted({row.frame for row in rows}), sorted({row.id for row in rows})
     images = [
         {"id": frame, "video_id": 1, "frame_id": frame, "width": width, "height": height}
-        | {"file_name": f"{info.source}/{frame:06d}.jpg"}
+        | {"file_name": f"{info.source}/{frame:06d}.jpg" if info.source else f"{frame:06d}.jpg"}
         for frame in frames
     ]
     annotations = []
@@ -284,7 +314,7 @@ def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     return (
         json.dumps(
             {
-                "videos": [{"id": 1, "name": info.source, "fps": info.fps, "width": width, "height": height}],
+                "videos": [video],
                 "images": images,
                 "tracks": [{"id": target, "video_id": 1, "category_id": 1} for target in ids],
                 "categories": [{"id": 1, "name": "target"}],

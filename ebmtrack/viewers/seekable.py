@@ -29,6 +29,8 @@ class SeekableFrames:
     Attributes:
         name: Name of the source.
         fps: Frames per second.
+        known_fps: The same; None if the source does not say it.
+        times: The frames that are shown at given times.
         note: What was odd, in one line, or None.
         complete: Whether all frames that belong there could be read, as far as is known.
         moments_s: When each frame that was read so far is shown, in seconds.
@@ -44,7 +46,8 @@ class SeekableFrames:
         self._reader: FrameSource = open_frames(source)
         self.name, self.fps, self._announced = self._reader.name, self._reader.fps, self._reader.length
         self.note, self.complete = self._reader.note, True
-        self.pixel_aspect = self._reader.pixel_aspect
+        self.pixel_aspect, self.times = self._reader.pixel_aspect, self._reader.times
+        self.known_fps = self._reader.known_fps
         self.moments_s: list[float] = []
         self._sums: list[int | None] = []  # checksum by number; None if a frame cannot be read
         self._length: int | None = None  # once the end was reached
@@ -96,6 +99,11 @@ class SeekableFrames:
         if not 0 <= number < len(self._sums) or self._sums[number] is None:
             return None
         return self._read_again(number)
+
+    def shown_s(self, number: int) -> float:
+        """Return when a frame is shown, in seconds after the first one; by the frame rate if it was not read yet."""
+        is_read = number < len(self.moments_s)
+        return self.moments_s[number] - self.moments_s[0] if is_read else number / self.fps
 
     def _read_on(self) -> None:
         """Read one frame more from the front."""
@@ -164,3 +172,7 @@ class OneFrame:
     def read(self, number: int) -> np.ndarray | None:
         """Return the frame if it is that of this number."""
         return self._image if number == self._number else None
+
+    def shown_s(self, number: int) -> float:
+        """Return when a frame is shown, in seconds, by the frame rate."""
+        return number / self.fps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,8 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.results import Box
 from ebmtrack.words import counted
+
+FrameAt = Callable[[float], int]  # the number of the frame that is shown at a time in seconds: FrameTimes.frame_at
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -41,13 +43,13 @@ def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]
     return [parse_box(part) for text in texts for part in text.split(";")]
 
 
-def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> list[KeyFrame]:
+def parse_key_frames(texts: Sequence[str], frame_at: FrameAt, default: int | None) -> list[KeyFrame]:
     """Return the key frames that --init gives.
 
     Args:
         texts: Each "x,y,w,h", a target of its own; "FRAME:x,y,w,h", a box of the first target in that frame; or
             "ID@FRAME:x,y,w,h", one of another target. A frame is a number or a time; semicolons separate several.
-        fps: Frames per second, for times.
+        frame_at: Returns the number of the frame that is shown at a time.
         default: The frame of boxes without one; None if each needs one.
 
     Raises:
@@ -62,19 +64,19 @@ def parse_key_frames(texts: Sequence[str], fps: float, default: int | None) -> l
         if not re.fullmatch(r"\s*([1-9]\d*)?\s*", name):
             raise ConfigError(f"a box in a frame is ID@FRAME:x,y,w,h, such as 2@90:120,80,64,48, not {part!r}")
         number = int(name) if name.strip() else 1 if where else 1 + len({key.id for key in keys})
-        at = _place(frame, fps, "--init FRAME:x,y,w,h: FRAME") if where else (default or 0, "")
+        at = _place(frame, frame_at, "--init FRAME:x,y,w,h: FRAME") if where else (default or 0, "")
         keys.append(KeyFrame(at[0], number, parse_box(box), at[1]))
     return keys
 
 
-def as_key_frames(boxes: Any, start: int = 0, fps: float = 30.0) -> list[KeyFrame]:
+def as_key_frames(boxes: Any, frame_at: FrameAt, start: int = 0) -> list[KeyFrame]:
     """Return key frames of what a caller of `ebmtrack.track` may give.
 
     Args:
         boxes: A box x, y, w, h in frame `start`; a dictionary from frames to boxes, the key frames of one target; or a
             list of any of these, one for each target. A frame is a number or a time, as on the command line.
+        frame_at: Returns the number of the frame that is shown at a time.
         start: The frame of boxes without one.
-        fps: Frames per second, for times.
 
     Raises:
         ConfigError: On what is no box or frame.
@@ -86,7 +88,7 @@ def as_key_frames(boxes: Any, start: int = 0, fps: float = 30.0) -> list[KeyFram
     keys = []
     for number, target in enumerate(boxes, 1):
         for frame, box in (target if isinstance(target, Mapping) else {start: target}).items():
-            at, time = _place(frame, fps, "the frame in {frame: box}")
+            at, time = _place(frame, frame_at, "the frame in {frame: box}")
             keys.append(KeyFrame(at, number, as_box(box), time))
     return keys
 
@@ -143,17 +145,17 @@ def key_frame_texts(keys: Sequence[KeyFrame]) -> str:
     return " ".join(f"--init {key.id}@{key.frame}:{box}" for key, box in zip(keys, boxes))
 
 
-def _place(frame: int | str, fps: float, option: str) -> tuple[int, str]:
+def _place(frame: int | str, frame_at: FrameAt, option: str) -> tuple[int, str]:
     """Return the number of a frame, and the time by which it is given; "" if it is given by its number."""
     text = str(frame).strip()
-    return frame_number(text, fps, option), "" if text.isdecimal() else text
+    return frame_number(text, frame_at, option), "" if text.isdecimal() else text
 
 
-def frame_number(text: int | str, fps: float, option: str) -> int:
+def frame_number(text: int | str, frame_at: FrameAt, option: str) -> int:
     """Return the number of a frame that is given as such ("90") or as a time ("3.5s", "1:02.5", "0:01:02")."""
     parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)(s?)", str(text).strip())
     if parts is None or not (parts[2] or parts[4] or "." not in parts[3]):
         raise ConfigError(f"{option} is a frame's number such as 90, or a time such as 3.5s or 1:02.5, not {text!r}")
     if not (parts[2] or parts[4]):
         return int(parts[3])
-    return round((3600 * int(parts[1] or 0) + 60 * int(parts[2] or 0) + float(parts[3])) * fps)
+    return frame_at(3600 * int(parts[1] or 0) + 60 * int(parts[2] or 0) + float(parts[3]))

@@ -20,12 +20,22 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.progress import progress_bar
 from ebmtrack.tracking.params import INTERVAL_SAMPLES
 from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_text
-from ebmtrack.viewers.follow import Span, Step, are_all_in, checked_span, first_frame, follow, label, whole_span
+from ebmtrack.viewers.follow import (
+    Span,
+    Step,
+    are_all_in,
+    checked_span,
+    first_frame,
+    follow,
+    info_of,
+    label,
+    whole_span,
+)
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval
+from ebmtrack.viewers.results import Box, FrameResult, check_interval
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
@@ -156,7 +166,7 @@ class _Job:
         self.ended = False  # whether tracking, and the video that is written meanwhile, came to their end
         self.boxes: BoxesFile | None = None
         default = None if options.both else 0
-        written = parse_key_frames(options.init, 30.0, default)  # the frame rate is not known yet, nor are the frames
+        written = parse_key_frames(options.init, round, default)  # without the source, which is not open yet
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
             raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
         if options.show:
@@ -173,11 +183,12 @@ class _Job:
             self._label(stack, None)
             return
         frames = stack.enter_context(open_frames(self.source))
-        span = checked_span(options.start, options.end, options.every, frames.fps)
+        frame_at = frames.times.frame_at
+        span = checked_span(options.start, options.end, options.every, frame_at)
         default = {"forward": span.start, "backward": span.end, "both": None}[options.direction]
         if options.direction == "backward" and span.end is None:
             default = -1  # the last frame, which is not known yet
-        keys = checked_key_frames(parse_key_frames(options.init, frames.fps, default)) if options.init else []
+        keys = checked_key_frames(parse_key_frames(options.init, frame_at, default)) if options.init else []
         if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
             frames.close()
             self._label(stack, keys)
@@ -235,7 +246,7 @@ class _Job:
                 "--interval is for tracking forward from one frame: give --init x,y,w,h without key frames"
             )
         frames = stack.enter_context(SeekableFrames(self.source))
-        span = checked_span(options.start, options.end, options.every, frames.fps)
+        span = checked_span(options.start, options.end, options.every, frames.times.frame_at)
         if keys is None:
             keys = self._draw(frames, span)
         span = whole_span(frames, span)
@@ -328,12 +339,9 @@ class _Job:
 
     def _open_boxes(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> None:
         """Prepare the file of boxes, if there is one, with what it says about its making."""
-        if self.boxes_path is None:
-            return
-        network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
-        size_wh = first.shape[1], first.shape[0]
-        info = ResultInfo(frames.name, frames.fps, size_wh, network, seed, self.options.interval)
-        self.boxes = BoxesFile(self.boxes_path, info, self.options.layout)
+        if self.boxes_path is not None:
+            info = info_of(frames, first, tracker, self.options.interval)
+            self.boxes = BoxesFile(self.boxes_path, info, self.options.layout)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
         """Return the key frames that the user draws."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ebmtrack.errors import ConfigError, EbmtrackError, missing_extra
-from ebmtrack.files import replacing
+from ebmtrack.files import expand_home, replacing
 from ebmtrack.images import PICTURES
 from ebmtrack.names import is_unicode
 from ebmtrack.viewers.drawing import fit
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".gif")
 NEED_AV = (".webm", ".gif")
+OFF_THE_GRID = 0.25  # frames by which a frame of a constant rate may come early or late
 
 
 class VideoWriter:
@@ -122,7 +123,7 @@ class _AvEncoder:
         quality = {"libx264": {"crf": "20", "preset": "veryfast"}, "libvpx-vp9": {"crf": "30", "cpu-used": "6"}}
         stream.options = quality.get(codec, {})
         stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
-        self._grid = _FrameGrid(fps) if suffix == ".avi" else None
+        self._grid = _FrameGrid(fps, "save an .mp4 or .mkv") if suffix == ".avi" else None
         self._tick = Fraction(1, 100) if suffix == ".gif" else Fraction(1, 90000)
         if self._grid is None:
             self._stream.codec_context.time_base = self._tick
@@ -201,15 +202,23 @@ class _Sound:
 
 
 class _FrameGrid:
-    """Frames at irregular moments put on the grid of a video of constant rate: repeated, or left out."""
+    """Frames at irregular moments put on the grid of a video of constant rate: repeated, or left out.
 
-    def __init__(self, fps: float):
-        self._fps, self._filled = fps, 0
+    Frames that come between the moments of the grid are pointed out once, with what keeps their moments.
+    """
+
+    def __init__(self, fps: float, advice: str):
+        self._fps, self._filled, self._advice = fps, 0, advice
         self._last: np.ndarray | None = None
 
     def slots(self, image: np.ndarray, at_s: float) -> list[tuple[np.ndarray, int]]:
         """Return the pictures that are due before and at a moment, and their places."""
         due = round(at_s * self._fps)
+        if self._advice and abs(at_s * self._fps - due) > OFF_THE_GRID:
+            log.warning(
+                "frames are moved to a constant %.4g frames/s; to keep their times: %s", self._fps, self._advice
+            )
+            self._advice = ""
         filled = self._filled
         pictures = [(self._last, slot) for slot in range(filled, due) if self._last is not None]
         if due >= filled:
@@ -226,13 +235,14 @@ class _OpenCvEncoder:
             raise ConfigError(
                 f"{path}: OpenCV cannot write to a name that is no Unicode: pip install 'ebmtrack[video]'"
             )
-        code = "MJPG" if path.suffix.lower() == ".avi" else "mp4v"
+        is_avi = path.suffix.lower() == ".avi"
+        code = "MJPG" if is_avi else "mp4v"
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size_wh)
         if not self._writer.isOpened():
             raise EbmtrackError(f"OpenCV cannot write {path.suffix} here: pip install 'ebmtrack[video]'")
         if sound is not None or pixel_aspect != 1:
             log.warning("sound and the shape of pixels are dropped; to keep them: pip install 'ebmtrack[video]'")
-        self._grid = _FrameGrid(fps)
+        self._grid = _FrameGrid(fps, "pip install 'ebmtrack[video]'" + " and save an .mp4" * is_avi)
 
     def write(self, image: np.ndarray, at_s: float, began_s: float) -> None:
         """Add a frame `at_s` after the first one."""
@@ -246,7 +256,7 @@ class _OpenCvEncoder:
 
 def checked_video_path(path: str | os.PathLike) -> Path:
     """Return the path of a video to write; ConfigError if its ending is not that of a video, or if it is a folder."""
-    path = Path(path)
+    path = expand_home(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: a video's name ends in one of {' '.join(SUFFIXES)}")
     if path.is_dir():

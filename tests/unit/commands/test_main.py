@@ -190,6 +190,58 @@ def options_of(verb):
         yield from options_of(hints[each.name]) if dataclasses.is_dataclass(hints[each.name]) else [each]
 
 
+def kinds_of(options):
+    """Return a verb's options by name, those of its groups as well: the field, and its type without annotations."""
+    hints, found = typing.get_type_hints(options), {}
+    for each in dataclasses.fields(options):
+        kind = hints[each.name]
+        found |= kinds_of(kind) if dataclasses.is_dataclass(kind) else {each.name: (each, kind)}
+    return found
+
+
+def path_lines(verbs=cli.VERBS, before=()):
+    """Yield command lines whose paths begin with ~: what a verb asks for, alone and with each of its other options."""
+    for name, verb in verbs.items():
+        if issubclass(verb, Group):
+            yield from path_lines(verb.verbs, (*before, name))
+            continue
+        words, more = [*before, name], []
+        for option, (each, kind) in kinds_of(verb).items():
+            flag, is_asked_for = f"--{option.replace('_', '-')}", each.default is each.default_factory
+            if is_asked_for:
+                value = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Literal else "~/x"
+                words += [value] if "Positional" in each.type else [f"{flag}={value}"]
+            elif kind in (Path, Path | None, str, str | None) and "Positional" not in each.type:
+                more.append(f"{flag}=~/x")
+        yield from ([*words, *option] for option in ([], *([option] for option in more)))
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words)) for words in path_lines()])
+def test_the_home_folder_is_known_in_every_path(words, monkeypatch):
+    """Shells expand ~ only where a word begins with it, unquoted: not in --boxes=~/x.csv."""
+    monkeypatch.setenv("HOME", "/home/me")
+    text = repr(cli.parse(words))
+    assert "~" not in text and text.count("/home/me/x") == " ".join(words).count("~/x")
+
+
+@pytest.mark.parametrize(
+    "word, expanded",
+    [
+        ("~/x", "/home/me/x"),
+        ("--set=kept=~/x", "--set=kept=/home/me/x"),
+        ("kept=~", "kept=/home/me"),
+        ("onnx:float32@~/x", "onnx:float32@/home/me/x"),
+        ("~nobody.mp4", "~nobody.mp4"),
+        ("a/~/x", "a/~/x"),
+        ("http://a.b/?c=~/x", "http://a.b/?c=~/x"),
+        ("2@1.5s:1,2,3,4", "2@1.5s:1,2,3,4"),
+    ],
+)
+def test_the_home_folder_is_known_after_an_option_and_a_key(word, expanded, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli._expand_home(word) == expanded
+
+
 def test_every_flag_is_off_by_default():
     """What is shown is then the flag that the help is about: not --no-pages beside "write pages"."""
     options = [option for verb in all_verbs() for option in options_of(verb)]

@@ -279,21 +279,23 @@ def test_every_third_frame_and_all_key_frames(folder):
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, list, tuple])
 def test_boxes_of_several_targets_come_in_any_sequence(kind):
-    keys = as_key_frames(kind([BOX, true_box(1)]), 3)
+    keys = as_key_frames(kind([BOX, true_box(1)]), round, 3)
     assert [(key.frame, key.id, key.box_xywh) for key in keys] == [(3, 1, BOX), (3, 2, true_box(1))]
-    assert [key.box_xywh for key in as_key_frames(kind(BOX))] == [BOX]
+    assert [key.box_xywh for key in as_key_frames(kind(BOX), round)] == [BOX]
 
 
-def test_frames_are_given_as_times_in_python_too(folder):
-    """By the frame rate of the source, which is 30 frames/s for a folder."""
+def test_frames_are_given_as_times_in_python_too(folder, caplog):
+    """By 30 frames/s for a folder, which is said."""
     by_number = list(track(folder, {6: true_box(6), 15: true_box(15)}, Drifter(), end=20))
     assert list(track(folder, {"0.2s": true_box(6), "0:00.5": true_box(15)}, Drifter(), end=20)) == by_number
     rows = list(track(folder, true_box(6), Drifter(), start="0.2s", end="0.3s"))
     assert [row.frame for row in rows] == [6, 7, 8, 9]
+    note = f"{folder.name} has no time stamps: times are counted at 30 frames/s"
+    assert caplog.messages == [note, note]  # once for each call
 
 
 def test_times_count_by_the_frame_rate_of_the_video(film, tmp_path, monkeypatch):
-    """25 frames/s; at 30, which is taken for the first look at --init, 0.1 s and 3 would be one frame."""
+    """25 frames/s; at 30 frames/s 0.1 s and 3 would be one frame."""
     rows = list(track(film, BOX, Drifter(), start="0.4s", end="0.48s"))
     assert [row.frame for row in rows] == [10, 11, 12]
     init = ["0.1s:10,5,8,6", "3:12,5,8,6"]
@@ -405,15 +407,15 @@ def test_legs_are_not_tracked_again_after_a_correction(folder):
 
 
 def test_key_frames_are_written_and_read():
-    keys = parse_key_frames(["1,2,3,4", "90:5,6,7,8", "2@3.5s:1,1,9,9"], 10.0, 5)
+    keys = parse_key_frames(["1,2,3,4", "90:5,6,7,8", "2@3.5s:1,1,9,9"], lambda time_s: round(10 * time_s), 5)
     assert keys == [
         KeyFrame(5, 1, (1, 2, 3, 4)),
         KeyFrame(90, 1, (5, 6, 7, 8)),
         KeyFrame(35, 2, (1, 1, 9, 9)),
     ]
     again = [text for text in key_frame_texts(keys).split() if text != "--init"]
-    assert parse_key_frames(again, 10.0, 0) == keys
-    assert [key.id for key in parse_key_frames(["1,2,3,4;5,6,7,8", "1,1,2,2"], 30.0, 0)] == [1, 2, 3]
+    assert parse_key_frames(again, round, 0) == keys
+    assert [key.id for key in parse_key_frames(["1,2,3,4;5,6,7,8", "1,1,2,2"], round, 0)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +430,7 @@ def test_key_frames_are_written_and_read():
 )
 def test_what_is_no_key_frame_is_refused(texts, message):
     with pytest.raises(ConfigError, match=message):
-        checked_key_frames(parse_key_frames(texts, 30.0, 0))
+        checked_key_frames(parse_key_frames(texts, lambda time_s: round(30 * time_s), 0))
 
 
 def test_the_command_tracks_between_key_frames(folder, tmp_path, capsys):

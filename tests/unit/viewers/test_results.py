@@ -27,6 +27,7 @@ from ebmtrack.viewers.results import (
     write_results,
 )
 from ebmtrack.viewers.track_video import track as track_video
+from ebmtrack.viewers.video_file import VideoWriter
 
 ROWS = [
     FrameResult(0, 1, (10.0, 20.0, 30.0, 40.0)),
@@ -207,12 +208,17 @@ def test_a_row_that_is_no_result_is_told_what_to_be(row, tmp_path):
     assert not (tmp_path / "r.csv").exists()
 
 
+def frame_at_25(time_s):
+    """The frame at a time, at 25 frames/s."""
+    return round(25 * time_s)
+
+
 @pytest.mark.parametrize(
     "text, number", [("90", 90), ("3.5s", 88), ("1:02", 1550), ("1:02.52", 1563), ("0:01:02", 1550)]
 )
 def test_frames_are_given_as_numbers_or_times(text, number):
     """At 25 frames/s: 3.5 s are 87.5 frames, 1:02.52 are 62.52 s."""
-    assert frame_number(text, 25.0, "--start") == number
+    assert frame_number(text, frame_at_25, "--start") == number
 
 
 @pytest.mark.parametrize(
@@ -220,7 +226,7 @@ def test_frames_are_given_as_numbers_or_times(text, number):
 )
 def test_spans_without_a_frame_are_refused(start, end, every):
     with pytest.raises(ConfigError, match="--(start|end|every)"):
-        checked_span(start, end, every, 25.0)
+        checked_span(start, end, every, frame_at_25)
 
 
 SPANS = [(0, None, 1), (3, 8, 2), (3, 9, 2), (0, 0, 1), (5, 500, 7), (40, None, 3)]
@@ -228,7 +234,7 @@ SPANS = [(0, None, 1), (3, 8, 2), (3, 9, 2), (0, 0, 1), (5, 500, 7), (40, None, 
 
 @pytest.mark.parametrize("start, end, every", SPANS)
 def test_the_frames_of_a_span_are_those_that_it_has(start, end, every):
-    span = checked_span(start, end, every, 25.0)
+    span = checked_span(start, end, every, frame_at_25)
     assert span.count(20) == sum(map(span.has, range(20)))
     assert span.count(None) == (None if end is None else sum(map(span.has, range(end + 1))))
 
@@ -269,6 +275,84 @@ def test_a_span_of_frames_is_tracked(folder, tmp_path):
     assert [line.split(",")[0] for line in (tmp_path / "b.csv").read_text().split()] == ["frame", "2", "5", "8"]
     with pytest.raises(DatasetError, match="ends after 12 frames, before frame 50"):
         list(track(folder, (0, 0, 9, 9), Counter(), start=50))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video of 12 frames, 64 x 48, 25 frames/s."""
+    with VideoWriter(tmp_path / "walk.mp4", 25.0) as writer:
+        for number in range(12):
+            writer.write(np.full((48, 64, 3), 9 * number, np.uint8))
+    return tmp_path / "walk.mp4"
+
+
+FACTS = dict(source="walk.mp4", fps=25.0, width=64, height=48, network="my_network", seed=7)
+
+
+def known_tracker():
+    """Return a tracker that says its network and seed."""
+    tracker = Counter()
+    tracker.network, tracker.params = "my_network", type("Params", (), {"seed": 7})()
+    return tracker
+
+
+@pytest.mark.parametrize("boxes", [(0, 0, 9, 9), {0: (0, 0, 9, 9), 6: (6, 0, 9, 9)}], ids=["forward", "key frames"])
+@pytest.mark.parametrize("part", [iter, list, lambda rows: list(rows)[3:9]], ids=["iterator", "list", "slice"])
+def test_rows_of_track_are_written_with_what_they_know(clip, tmp_path, boxes, part):
+    write_results(tmp_path / "r.json", part(track(clip, boxes, known_tracker())))
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert {name: read[name] for name in FACTS} == FACTS
+
+
+def test_rows_of_track_are_written_in_every_layout(clip, tmp_path):
+    rows = list(track(clip, (0, 0, 9, 9), known_tracker()))
+    for layout in (*WRITERS, "pytracking", "yolo"):
+        assert write_results(tmp_path / layout, rows, layout=layout)
+    video = {"id": 1, "name": "walk.mp4", "fps": 25.0, "width": 64, "height": 48}
+    assert json.loads((tmp_path / "coco").read_text())["videos"] == [video]
+    assert (tmp_path / "yolo" / "frame_000000.txt").read_text() == "0 0.070312 0.093750 0.140625 0.187500\n"
+
+
+def test_what_is_not_known_is_null_or_left_out(folder, tmp_path):
+    """A folder has no frame rate, this tracker no network and no seed; rows of one's own have no origin at all."""
+    write_results(tmp_path / "r.json", track(folder, (0, 0, 9, 9), Counter()))
+    read = json.loads((tmp_path / "r.json").read_text())
+    unknown = dict.fromkeys(FACTS)
+    assert {name: read[name] for name in FACTS} == unknown | dict(source="frames", width=60, height=40)
+    write_results(tmp_path / "r.json", ROWS)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert {name: read[name] for name in FACTS} == unknown
+    write_results(tmp_path / "r.coco.json", ROWS, ResultInfo(size_wh=(200, 100)))
+    read = json.loads((tmp_path / "r.coco.json").read_text())
+    assert read["videos"] == [{"id": 1, "width": 200, "height": 100}] and read["images"][0]["file_name"] == "000000.jpg"
+
+
+def test_rows_of_several_origins_keep_what_they_share(clip, folder, tmp_path):
+    other = known_tracker()
+    other.params.seed = 8
+    rows = [*track(clip, (0, 0, 9, 9), known_tracker()), *track(clip, (0, 0, 9, 9), other)]
+    write_results(tmp_path / "r.json", rows)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert {name: read[name] for name in FACTS} == FACTS | {"seed": None}
+    with pytest.raises(ConfigError, match="coco needs the size of a frame"):
+        write_results(tmp_path / "r.coco.json", [*rows, *track(folder, (0, 0, 9, 9), other)])
+    write_results(tmp_path / "r.json", rows, INFO)
+    assert json.loads((tmp_path / "r.json").read_text())["source"] == "walk.mp4" == INFO.source
+
+
+@pytest.mark.parametrize("name", ["r.coco.json", "r.yolo"])
+def test_a_size_that_is_not_known_is_asked_for_before_the_work(tmp_path, name):
+    """The message names the argument and the import."""
+    later = iter(ROWS)
+    advice = r"info=ResultInfo\(size_wh=.*`from ebmtrack.viewers.results import ResultInfo`"
+    with pytest.raises(ConfigError, match=advice):
+        write_results(tmp_path / name, later)
+    assert list(later) == ROWS[1:]
+
+
+def test_no_rows_are_a_file_without_rows(tmp_path):
+    write_results(tmp_path / "r.json", [])
+    assert json.loads((tmp_path / "r.json").read_text())["results"] == []
 
 
 def test_boxes_that_are_none_are_refused(folder):

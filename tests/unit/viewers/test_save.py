@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from ebmtrack.viewers import video_file
 from ebmtrack.viewers.frames import AvFrames, open_frames
 from ebmtrack.viewers.track_video import track
 from ebmtrack.viewers.video_file import VideoWriter
@@ -27,7 +28,7 @@ def film(path, moments=MOMENTS_S, sound=False, aspect=1, codec="libx264"):
         stream.codec_context.sample_aspect_ratio = Fraction(aspect)
         tone = container.add_stream("aac", rate=48000, layout="mono") if sound else None
         for number, moment in enumerate(moments):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number % 256, np.uint8), format="rgb24")
             frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -53,8 +54,8 @@ def test_a_video_of_variable_rate_keeps_its_moments(tmp_path, source, kept):
     assert moments(out) == pytest.approx(MOMENTS_S, abs=0.02)
 
 
-def test_a_file_of_constant_rate_repeats_frames(tmp_path):
-    """At 10 frames/s for 2.5 s: each picture is shown from its moment on."""
+def test_a_file_of_constant_rate_repeats_frames(tmp_path, caplog):
+    """At 10 frames/s for 2.5 s: each picture is shown from its moment on; that one comes between two is said once."""
     out = tmp_path / "out.avi"
     with VideoWriter(out, 10.0) as writer:
         for number, moment in enumerate(MOMENTS_S):
@@ -62,6 +63,18 @@ def test_a_file_of_constant_rate_repeats_frames(tmp_path):
     with open_frames(out) as frames:
         shades = [round(float(image.mean()) / 20) for image in frames]
     assert len(shades) == 26 and shades[:12] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4] and shades[-1] == 7
+    assert caplog.messages == ["frames are moved to a constant 10 frames/s; to keep their times: save an .mp4 or .mkv"]
+
+
+@pytest.mark.parametrize("moments_s, is_told", [(MOMENTS_S, True), ([0, 0.04, 0.08, 0.2, 0.24], False)])
+def test_without_pyav_moments_that_are_lost_are_told(tmp_path, monkeypatch, caplog, moments_s, is_told):
+    """Also if there is neither sound nor an odd shape of pixels to lose; frames of a constant rate lose nothing."""
+    monkeypatch.setattr(video_file, "has_h264", lambda: False)
+    with VideoWriter(tmp_path / "out.mp4", 25.0 if not is_told else 12.8) as writer:
+        for moment_s in moments_s:
+            writer.write(np.zeros((48, 64, 3), np.uint8), moment_s)
+    note = "frames are moved to a constant 12.8 frames/s; to keep their times: pip install 'ebmtrack[video]'"
+    assert caplog.messages[1:] == [note] * is_told
 
 
 def test_key_frames_keep_the_moments_too(tmp_path):
