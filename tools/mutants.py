@@ -151,7 +151,14 @@ MUTANTS = [
         ("and not one.view.region.is_inner", ""),
         ("and not state.doubt", ""),
         ("max(change, 1 / change)", "change"),
-        ('verdict="uncertain"', 'verdict="normal"'),
+    ),
+    *mutants_of(
+        "ebmtrack.engines.onnx_files",
+        ("engines/test_onnx_engine.py",),
+        ("beside.get(name, name)", "name"),
+        ('if wanted != "int8":', "if True:"),
+        ('description["precision"] != "int8" and not', "not"),
+        ('return "int8"', 'return description["precision"]'),
     ),
     *mutants_of(
         "ebmtrack.tracking.regions",

@@ -23,7 +23,7 @@ from ebmtrack.engines.openvino_session import OPENVINO
 from ebmtrack.errors import ConfigError, missing_extra
 from ebmtrack.files import expand_home
 
-__all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine"]
+__all__ = ["ENGINES", "Engine", "choose_engine", "engine_facts", "has_torch", "load_engine", "runs_network"]
 
 ENGINES = ("auto", "torch", "onnx")
 CLASSIFIERS = ("network", "atom")
@@ -144,6 +144,12 @@ def engine_facts(
         file, name = resolve_weights(weights), "torch"
         computed = str(choose_dtype(pick_device(device), precision)).removeprefix("torch.")
     return {"engine": name, "precision": computed, "weights": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def runs_network(engine: Engine, weights: str | Path | None) -> bool:
+    """Return whether an engine runs the network of this name, in whatever form; of one that does not ship True."""
+    folder = find_exported(weights)
+    return folder is None or read_description(folder / DESCRIPTION).get("source_sha256") == engine.info.source_sha256
 
 
 def has_torch() -> bool:

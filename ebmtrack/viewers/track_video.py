@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ebmtrack.engines import runs_network
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.progress import progress_bar
 from ebmtrack.tracking.params import INTERVAL_SAMPLES
-from ebmtrack.viewers.drawing import PALETTE, draw_box, draw_soft_edge, draw_text
 from ebmtrack.viewers.follow import (
     Span,
     Step,
@@ -32,6 +31,7 @@ from ebmtrack.viewers.follow import (
     whole_span,
 )
 from ebmtrack.viewers.frames import FrameSource, open_frames
+from ebmtrack.viewers.interrupts import interrupted_by_signals
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
@@ -42,75 +42,11 @@ from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
 from ebmtrack.viewers.video_file import VideoWriter
+from ebmtrack.viewers.video_track import VideoTrack, draw_results
 from ebmtrack.viewers.visdom import VisdomPanel
 from ebmtrack.viewers.window import ESCAPE, Window, require_screen
-from ebmtrack.words import counted
 
 Output = Callable[[np.ndarray, float], object]  # takes a drawn frame and when it is shown, in seconds
-
-
-@dataclass
-class VideoTrack:
-    """The outcome of tracking so far: results, the numbers of their frames, time and files.
-
-    `seconds` counts the tracker's updates alone; with key frames, reading as well. `untouched` are files of an earlier
-    run, beside which those of this one stay partial, because it did not come to its end.
-    """
-
-    rows: list[FrameResult] = field(default_factory=list)
-    frames: set[int] = field(default_factory=set)
-    seconds: float = 0.0
-    files: list[Path] = field(default_factory=list)
-    untouched: list[Path] = field(default_factory=list)
-    interval: float | None = None  # probability of the intervals that are drawn as soft edges
-
-    def add(self, step: Step) -> None:
-        """Note down one more frame."""
-        self.add_rows(step.results)
-        self.seconds += step.seconds
-
-    def add_rows(self, rows: Sequence[FrameResult]) -> None:
-        """Note down results."""
-        self.rows += rows
-        self.frames.update(row.frame for row in rows)
-
-    def sort(self) -> None:
-        """Bring results that came in stretches into the order of frames."""
-        self.rows.sort(key=lambda row: (row.frame, row.id))
-
-    @property
-    def lost(self) -> int:
-        """The number of results in which a target was lost."""
-        return sum(row.verdict == "not_found" for row in self.rows)
-
-    @property
-    def unreadable(self) -> list[int]:
-        """The numbers, from 0, of frames that could not be read; their boxes are those of the frame before."""
-        return sorted({row.frame for row in self.rows if row.verdict == "unreadable"})
-
-    @property
-    def boxes_xywh(self) -> list[tuple[float, ...]]:
-        """The boxes of the first target, from the one that tracking began with on."""
-        first = min((row.id for row in self.rows), default=0)
-        return [row.box_xywh for row in self.rows if row.id == first]
-
-    @property
-    def fps(self) -> float:
-        """Frames tracked for each second that the tracker worked (0 before the second frame)."""
-        return (len(self.frames) - len(self.unreadable) - 1) / self.seconds if self.seconds > 0 else 0.0
-
-    def summary(self) -> str:
-        """Return one line with the number of frames, the speed, the losses and the files."""
-        frames, targets = len(self.frames), len({row.id for row in self.rows})
-        speed = f", {self.fps:.1f} frames/s" if frames > 1 else ""
-        lost = f"lost in {self.lost}" if self.lost else "never lost"
-        lost += f", {len(self.unreadable)} unreadable" if self.unreadable else ""
-        several = f"{targets} targets, " if targets > 1 else ""
-        files = ", ".join(map(str, self.files)) or "nothing"
-        if self.untouched:
-            stay = "stay as they were" if len(self.untouched) > 1 else "stays as it was"
-            files += f"; {', '.join(map(str, self.untouched))} {stay}"
-        return f"{several}{counted(frames, 'frame')}{speed}, {lost}; saved {files}"
 
 
 def track(
@@ -204,7 +140,7 @@ class _Job:
         if self.visdom is not None:
             panel = stack.enter_context(VisdomPanel("ebmtrack_track", self.visdom))
             tracker.watch = TrackingView(panel, tracker, curves=True)
-        stack.enter_context(_interrupted_by_signals())
+        stack.enter_context(interrupted_by_signals())
         stack.enter_context(self._kept_is_told())
         self._open_boxes(frames, first, tracker)
         stack.callback(self._save_boxes)
@@ -253,7 +189,7 @@ class _Job:
         keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
         span = _limit(span, options, keys)
         tracker = self._tracker()
-        stack.enter_context(_interrupted_by_signals())
+        stack.enter_context(interrupted_by_signals())
         within = span.start <= keys[0].frame <= (span.end or 0)
         first = frames.read(keys[0].frame) if within else None  # that of `start` may be one that cannot be read
         if within and first is None:
@@ -333,6 +269,11 @@ class _Job:
         if self.options.interval is not None:
             samples = tracker.params.interval_samples or INTERVAL_SAMPLES
             tracker.params = tracker.params.replace(interval_samples=samples)
+            if not runs_network(tracker.engine, tracker.params.weights):
+                print(
+                    "note: intervals and lost-probability were calibrated with the set-up's own network, not with "
+                    "these weights; `ebmtrack study intervals` calibrates them (docs/uncertainty.md)"
+                )
         if self.default_boxes:
             print(f"boxes go to {self.boxes_path} (choose with --boxes OUT.txt, --save OUT.mp4 or --show)")
         return tracker
@@ -426,20 +367,6 @@ def _once(load: Callable[[], Any]) -> Callable[[], Any]:
     return load_once
 
 
-def draw_results(
-    image: np.ndarray, rows: Sequence[FrameResult], fps: float, interval: float | None = None
-) -> np.ndarray:
-    """Return a copy of a frame with boxes, its number and the speed if there is one; soft edges are intervals."""
-    drawn = image.copy()
-    for row in rows:
-        label, colour = f"{row.id} " * (len(rows) > 1), PALETTE[(row.id - 1) % len(PALETTE)]
-        label += "start" if row.score is None else f"{row.score:.2f}"
-        if interval is not None and row.density is not None:
-            draw_soft_edge(drawn, row.density.interval(interval), colour)
-        draw_box(drawn, row.box_xywh, label, colour=colour, lost=not row.found)
-    return draw_text(drawn, f"{rows[0].frame}" + f"  {fps:.0f} frames/s" * (fps > 0), (0, 0))
-
-
 def _limit(span: Span, options: TrackOptions, keys: Sequence[KeyFrame]) -> Span:
     """Return a span of at most --max-frames frames, counted from where tracking begins."""
     if options.max_frames is None or span.end is None:
@@ -454,28 +381,6 @@ def _limit(span: Span, options: TrackOptions, keys: Sequence[KeyFrame]) -> Span:
 def _is_ended(outputs: Sequence[Output], drawn: np.ndarray, moment_s: float) -> bool:
     """Hand a drawn frame and its moment to all outputs; return whether one of them got the key to end."""
     return any(key in (ESCAPE, ord("q")) for key in [output(drawn, moment_s) for output in outputs])
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Let what ends a session, a job or a service (SIGTERM, SIGHUP) do what Ctrl-C does: nothing tracked is lost.
-
-    Only the first one does: a terminal that closes sends several, of which the next ones come while files are written.
-    """
-    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-    def interrupt(*_) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> TrackOptions:

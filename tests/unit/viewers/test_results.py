@@ -13,6 +13,7 @@ import pytest
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
 from ebmtrack.tracking.step import TrackResult
+from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.tracking.uncertainty import BoxDensity
 from ebmtrack.viewers.follow import checked_span, frame_number, track
 from ebmtrack.viewers.outputs import checked_outputs
@@ -62,6 +63,19 @@ def test_a_score_that_is_no_number_is_left_out(name, tmp_path):
         write_results(tmp_path / name, [FrameResult(0, 1, (1.0, 2.0, 3.0, 4.0), score, "normal")], INFO)
         texts.append((tmp_path / name).read_text())
     assert texts[0] == texts[1] and "nan" not in texts[0].lower()
+
+
+@pytest.mark.parametrize("weights, noted", [(None, False), ("ebm18_small", False), ("ebm_lite", True)])
+def test_intervals_of_another_network_are_said_not_to_be_calibrated(tmp_path, capsys, weights, noted):
+    for number in range(2):
+        scene = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+        write_picture(tmp_path / "frames" / f"{number}.png", scene)
+
+    def load() -> Tracker:
+        return Tracker.from_pretrained(weights=weights, device="cpu")
+
+    track_video(str(tmp_path / "frames"), load, "60,40,40,30", boxes=tmp_path / "b.csv", interval=0.9)
+    assert ("calibrated with the set-up's own network" in capsys.readouterr().out) == noted
 
 
 def test_csv_and_json_hold_intervals_if_asked(tmp_path):
