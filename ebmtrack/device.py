@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
@@ -96,6 +97,13 @@ def count_gpus() -> int:
 def multiplies_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16), as Linux names it."""
     return not _cpu_features().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@cache
+def saturates_int8() -> bool:
+    """Return whether sums of 8-bit products saturate on this CPU: x86 with AVX2 and without VNNI, as Linux names it."""
+    features = _cpu_features()
+    return "avx2" in features and not any("vnni" in name for name in features)
 
 
 def _cpu_features() -> set[str]:
