@@ -79,8 +79,8 @@ class BoxesFile:
         self._write(rows)
         if self._partial == self._path:
             return self._written
-        number = len(self._partial.stem)  # of a target and the ending follow it
-        finals = [self._path.with_name(self._path.stem + partial.name[number:]) for partial in self._written]
+        parts = [partial.name.rpartition(".partial") for partial in self._written]  # a target's number may follow
+        finals = [self._path.with_name(begin + end) for begin, _, end in parts]
         self.untouched = [] if ended else [final for final in finals if final.exists()]
         return self._written if self.untouched else [settle(*pair, ended=True) for pair in zip(self._written, finals)]
 

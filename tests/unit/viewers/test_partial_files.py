@@ -172,6 +172,21 @@ def test_boxes_are_on_disk_while_a_run_goes_on(tmp_path, name, at_once):
     assert (tmp_path / name).read_bytes() == early and file.untouched == []
 
 
+@pytest.mark.parametrize("name", ["boxes", "boxes.v2", "boxes.csv", "a.partial.csv"])
+@pytest.mark.parametrize("layout, ids", [("csv", (1,)), ("csv", (1, 2)), ("pytracking", (1,)), ("pytracking", (1, 2))])
+def test_files_get_their_names_whatever_they_end_in(tmp_path, name, layout, ids):
+    path = tmp_path / name
+    several = layout == "pytracking" and len(ids) > 1
+    finals = [path.with_name(f"{path.stem}_{k}{path.suffix}") for k in ids] if several else [path]
+    assert BoxesFile(path, ResultInfo(), layout).finish(rows_of(3, ids), ended=True) == finals
+    whole = finals[0].read_text()
+    boxes = BoxesFile(path, ResultInfo(), layout)
+    assert all(".partial" in partial.name for partial in boxes.finish(rows_of(2, ids), ended=False))
+    assert boxes.untouched == finals and finals[0].read_text() == whole
+    assert BoxesFile(path, ResultInfo(), layout).finish(rows_of(3, ids), ended=True) == finals
+    assert names(tmp_path) == sorted(final.name for final in finals)
+
+
 def test_a_second_target_renames_the_file_of_the_first(tmp_path, at_once):
     file = BoxesFile(tmp_path / "b.txt", ResultInfo())
     for ids, expected in ((1,), ["b.partial.txt"]), ((1, 2), ["b.partial_1.txt", "b.partial_2.txt"]):
