@@ -236,7 +236,9 @@ def test_frames_are_given_as_numbers_or_times(text, number):
 
 
 @pytest.mark.parametrize(
-    "start, end, every", [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1), (0, None, 1.5)]
+    "start, end, every",
+    [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1), (0, None, 1.5)]
+    + [("9" * 400 + unit, None, 1) for unit in ("", "s", ":00", ":00:00")],
 )
 def test_spans_without_a_frame_are_refused(start, end, every):
     with pytest.raises(ConfigError, match="--(start|end|every)"):
