@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers import partial_files, track_video
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path
-from ebmtrack.viewers.results import FrameResult, ResultInfo
+from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.track_video import track
 from ebmtrack.viewers.video_file import VideoWriter
 from tests.support import REPOSITORY
@@ -156,6 +157,25 @@ def test_a_partial_file_is_not_what_is_tracked(folder, tmp_path):
 def test_the_standard_output_is_no_file_of_boxes(folder):
     with pytest.raises(ConfigError, match="--boxes - is no file.*give a name such as boxes.csv"):
         track(folder, Drifter, init=ONE, boxes="-", layout="csv")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
+def test_a_link_to_an_open_file_is_not_replaced(folder, tmp_path):
+    """As /dev/stdout is one after `> file`: it would be gone for all processes."""
+    link, out = tmp_path / "stdout", tmp_path / "file"
+    with out.open("w") as file:
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        for path in (link, f"/dev/fd/{file.fileno()}"):
+            with pytest.raises(ConfigError, match="cannot write here: it is a file that is open already"):
+                track(folder, Drifter, init=ONE, boxes=path, layout="csv")
+            with pytest.raises(ConfigError, match="cannot write here: it is a file that is open already"):
+                write_results(path, rows_of(3), layout="csv")
+    assert link.is_symlink() and names(tmp_path) == ["file"] and not out.read_text()
+    reading, writing = os.pipe()
+    write_results(f"/dev/fd/{writing}", rows_of(1))
+    assert os.read(reading, 5) == b"frame"
+    for end in (reading, writing):
+        os.close(end)
 
 
 # While it goes on
