@@ -59,8 +59,11 @@ def _check_writable(path: str | os.PathLike | None) -> None:
     folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent
+    partial = partial_path(Path(path))
+    if partial.is_dir() and not Path(path).is_dir():
+        raise ConfigError(f"{path}: {partial} is a folder; it is the name of the file while the run goes on")
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{partial.name}-"):  # as long as the longest name
             pass
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None

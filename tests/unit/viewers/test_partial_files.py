@@ -154,6 +154,19 @@ def test_a_partial_file_is_not_what_is_tracked(folder, tmp_path):
         track(source, Drifter, init=ONE, save=tmp_path / "walk.mp4")
 
 
+def test_a_partial_file_that_cannot_be_is_told_before_tracking(folder, tmp_path):
+    """Its name is a folder's, or too long: at the end all boxes would be lost."""
+    (tmp_path / "b.partial.csv").mkdir()
+    for option in ("boxes", "save"):
+        with pytest.raises(ConfigError, match="cannot write here: .*too long"):
+            track(
+                folder, Drifter, init=ONE, **{option: tmp_path / f"{'b' * 236}.{dict(boxes='csv', save='mp4')[option]}"}
+            )
+    with pytest.raises(ConfigError, match=r"b\.csv: .*b\.partial\.csv is a folder"):
+        track(folder, Drifter, init=ONE, boxes=tmp_path / "b.csv")
+    assert names(tmp_path) == []
+
+
 def test_the_standard_output_is_no_file_of_boxes(folder):
     with pytest.raises(ConfigError, match="--boxes - is no file.*give a name such as boxes.csv"):
         track(folder, Drifter, init=ONE, boxes="-", layout="csv")
