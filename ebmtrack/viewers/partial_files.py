@@ -31,10 +31,18 @@ def partial_path(path: Path) -> Path:
 
 
 def settle(partial: Path, path: Path, ended: bool) -> Path:
-    """Give a partial file its name, and return it; it stays as it is if its run has not `ended` and `path` is there."""
+    """Give a partial file its name, and return it; it stays as it is if its run has not `ended` and `path` is there.
+
+    Raises ConfigError if it cannot have the name: on Windows another program may have `path` open.
+    """
     if not ended and path.exists():
         return partial
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot write here: {error.strerror or error}; what was tracked is in {partial}"
+        ) from None
     return path
 
 

@@ -167,6 +167,21 @@ def test_a_partial_file_that_cannot_be_is_told_before_tracking(folder, tmp_path)
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("option, name", [("boxes", "b.csv"), ("save", "b.mp4")])
+def test_a_file_that_cannot_be_replaced_is_told_with_where_the_results_are(folder, tmp_path, option, name):
+    """A folder took its name meanwhile; on Windows another program may have it open."""
+    out = tmp_path / name
+
+    class Unkind(Drifter):
+        def update(self, image):
+            out.mkdir(exist_ok=True)
+            return super().update(image)
+
+    with pytest.raises(ConfigError, match=rf"cannot write here: .* what was tracked is in .*{partial_path(out).name}"):
+        track(folder, Unkind, init=ONE, **{option: out})
+    assert names(tmp_path) == [f"b.partial{out.suffix}"]
+
+
 def test_the_standard_output_is_no_file_of_boxes(folder):
     with pytest.raises(ConfigError, match="--boxes - is no file.*give a name such as boxes.csv"):
         track(folder, Drifter, init=ONE, boxes="-", layout="csv")
