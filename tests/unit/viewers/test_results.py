@@ -222,6 +222,15 @@ def test_a_row_that_is_no_result_is_told_what_to_be(row, tmp_path):
     assert not (tmp_path / "r.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["b.csv", "b.mot", "b.xml", "b.yolo"])
+def test_ids_below_one_are_refused(tmp_path, name):
+    """MultiTracker counts from 0: YOLO got the class -1, and MOTChallenge the id 0, which it does not know."""
+    rows = [FrameResult(0, 1, (1.0, 2.0, 3.0, 4.0)), FrameResult(0, 0, (1.0, 2.0, 3.0, 4.0))]
+    with pytest.raises(ConfigError, match="row 1 of the results has the id 0: ids count from 1"):
+        write_results(tmp_path / name, rows, ResultInfo(size_wh=(60, 40)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def frame_at_25(time_s):
     """The frame at a time, at 25 frames/s."""
     return round(25 * time_s)
