@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from typing import Any
 
 from ebmtrack.errors import DatasetError
 
+OPEN_FILE = "it is a file that is open already; give its own name"
 DECIMAL = re.compile(r"(.*?\d)([.,])(\d+)(\D*)")  # a name such as 1700000000.25 or 12:00:00.5Z
 
 
@@ -37,14 +39,32 @@ def expand_home(path: str | os.PathLike) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def is_open_file(path: Path) -> bool:
+    """Return whether a path names a file that a process has open, such as /dev/stdout of a command with `> file`.
+
+    To replace it is to replace the link: who may write in /dev would lose /dev/stdout for the whole machine.
+    """
+    while path.is_file():
+        folder = path.parent.resolve()
+        if folder.is_relative_to("/proc") or folder.is_relative_to("/dev/fd"):
+            return True
+        if not path.is_symlink():
+            return False
+        path = folder / os.readlink(path)
+    return False
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on error it is removed.
 
     The directory is created if it is missing. The temporary name keeps the suffix of `path`, because several
     writers (OpenCV, matplotlib) choose their format by it. What is no file (/dev/stdout, a pipe) is written into.
+    Raises OSError for /dev/stdout and the like if they are files.
     """
     path = expand_home(path)
+    if is_open_file(path):
+        raise OSError(errno.EINVAL, OPEN_FILE)
     if path.exists() and not path.is_file() and not path.is_dir():
         with _copy_into(path) as temporary:
             yield temporary

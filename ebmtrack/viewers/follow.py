@@ -140,8 +140,14 @@ def are_all_in(keys: Sequence[KeyFrame], frame: int) -> bool:
 
 
 def whole_span(frames: SeekableFrames, span: Span) -> Span:
-    """Return a span whose end is known: the last frame of the source if it is not given or later than that."""
-    last = frames.find_length() - 1 if span.end is None or span.end >= frames.length else span.end
+    """Return a span whose end is known: the last frame of the source if it is not given or later than that.
+
+    A video of variable frame rate may announce more frames than it holds: only reading tells.
+    """
+    last = span.end
+    if last is None or frames.read(last) is None:  # it may be one in the middle that cannot be read
+        there = frames.find_length() - 1
+        last = there if last is None else min(last, there)
     if last < span.start:
         raise DatasetError(f"{frames.name} ends after {last + 1} frames, before frame {span.start}")
     return Span(span.start, last, span.every)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ebmtrack.errors import ConfigError
-from ebmtrack.files import expand_home
+from ebmtrack.files import OPEN_FILE, expand_home, is_open_file
 from ebmtrack.viewers.partial_files import partial_path
 from ebmtrack.viewers.results import ENDINGS, check_yolo_folder, layout_of
 from ebmtrack.viewers.source_names import is_url, without_password
@@ -54,11 +54,16 @@ def _check_writable(path: str | os.PathLike | None) -> None:
     """Raise ConfigError if a file cannot be made in the folder of `path`."""
     if path is None or (Path(path).exists() and not Path(path).is_file()):
         return  # nothing asked for, or a folder, pipe or device
+    if is_open_file(Path(path)):
+        raise ConfigError(f"{path}: cannot write here: {OPEN_FILE}")
     folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent
+    partial = partial_path(Path(path))
+    if partial.is_dir() and not Path(path).is_dir():
+        raise ConfigError(f"{path}: {partial} is a folder; it is the name of the file while the run goes on")
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{partial.name}-"):  # as long as the longest name
             pass
     except OSError as error:
         raise ConfigError(f"{path}: cannot write here: {error.strerror or error}") from None

@@ -31,10 +31,18 @@ def partial_path(path: Path) -> Path:
 
 
 def settle(partial: Path, path: Path, ended: bool) -> Path:
-    """Give a partial file its name, and return it; it stays as it is if its run has not `ended` and `path` is there."""
+    """Give a partial file its name, and return it; it stays as it is if its run has not `ended` and `path` is there.
+
+    Raises ConfigError if it cannot have the name: on Windows another program may have `path` open.
+    """
     if not ended and path.exists():
         return partial
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot write here: {error.strerror or error}; what was tracked is in {partial}"
+        ) from None
     return path
 
 
@@ -79,8 +87,8 @@ class BoxesFile:
         self._write(rows)
         if self._partial == self._path:
             return self._written
-        number = len(self._partial.stem)  # of a target and the ending follow it
-        finals = [self._path.with_name(self._path.stem + partial.name[number:]) for partial in self._written]
+        parts = [partial.name.rpartition(".partial") for partial in self._written]  # a target's number may follow
+        finals = [self._path.with_name(begin + end) for begin, _, end in parts]
         self.untouched = [] if ended else [final for final in finals if final.exists()]
         return self._written if self.untouched else [settle(*pair, ended=True) for pair in zip(self._written, finals)]
 

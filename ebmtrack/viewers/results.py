@@ -188,6 +188,10 @@ def _common_info(rows: Sequence[Any]) -> ResultInfo:
 def _as_row(place: int, row: Any) -> FrameResult:
     """Return a row of results; of a box or a tracker's answer the place is the frame, and the target has the id 1."""
     if isinstance(row, FrameResult):
+        if row.id < 1:
+            raise ConfigError(
+                f"row {place} of the results has the id {row.id}: ids count from 1, MultiTracker's from 0"
+            )
         return row
     if hasattr(row, "box_xywh") and hasattr(row, "score"):
         return FrameResult.of_answer(place, 1, row)
@@ -196,7 +200,8 @@ def _as_row(place: int, row: Any) -> FrameResult:
     except (TypeError, ValueError):
         raise ConfigError(
             f"row {place} of the results is a {type(row).__name__}; pass the box of the first frame and what "
-            "Tracker.update() returned, or of several targets FrameResult.of_answer(frame, id, answer) for each"
+            "Tracker.update() returned, or of several targets FrameResult.of_answer(frame, id, answer) for each, "
+            "with ids from 1"
         ) from None
     return FrameResult(place, 1, (x, y, w, h))
 

@@ -153,7 +153,7 @@ def _place(frame: int | str, frame_at: FrameAt, option: str) -> tuple[int, str]:
 
 def frame_number(text: int | str, frame_at: FrameAt, option: str) -> int:
     """Return the number of a frame that is given as such ("90") or as a time ("3.5s", "1:02.5", "0:01:02")."""
-    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)(s?)", str(text).strip())
+    parts = re.fullmatch(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d+)?)(s?)", str(text).strip())
     if parts is None or not (parts[2] or parts[4] or "." not in parts[3]):
         raise ConfigError(f"{option} is a frame's number such as 90, or a time such as 3.5s or 1:02.5, not {text!r}")
     if not (parts[2] or parts[4]):

@@ -121,9 +121,7 @@ class _Job:
         frames = stack.enter_context(open_frames(self.source))
         frame_at = frames.times.frame_at
         span = checked_span(options.start, options.end, options.every, frame_at)
-        default = {"forward": span.start, "backward": span.end, "both": None}[options.direction]
-        if options.direction == "backward" and span.end is None:
-            default = -1  # the last frame, which is not known yet
+        default = {"forward": span.start, "backward": -1, "both": None}[options.direction]  # -1: the last one
         keys = checked_key_frames(parse_key_frames(options.init, frame_at, default)) if options.init else []
         if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
             frames.close()
@@ -186,7 +184,7 @@ class _Job:
         if keys is None:
             keys = self._draw(frames, span)
         span = whole_span(frames, span)
-        keys = [replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys]
+        keys = checked_key_frames([replace(key, frame=span.end or 0) if key.frame < 0 else key for key in keys])
         span = _limit(span, options, keys)
         tracker = self._tracker()
         stack.enter_context(interrupted_by_signals())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ebmtrack
-from ebmtrack.errors import DatasetError
+from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers import frames as video_frames
 from ebmtrack.viewers.frame_times import FrameTimes
 from ebmtrack.viewers.frames import AvFrames, open_frames
@@ -143,6 +143,36 @@ def test_track_takes_the_frames_that_are_shown(slowing, tmp_path):
         assert recorded.times.frame_at(1.5) == 25 and recorded.shown_s(25) == pytest.approx(25 / recorded.fps)
         recorded.read(25)
         assert recorded.shown_s(25) == pytest.approx(1.48) and recorded.times.frame_at(recorded.shown_s(25)) == 25
+
+
+@pytest.mark.parametrize("announced", [40, 140])
+@pytest.mark.parametrize("end", ["3.5s", "60"])
+def test_an_end_after_the_last_frame_is_the_last_frame(slowing, monkeypatch, tmp_path, announced, end):
+    """In all directions, and in files that announce more frames than they hold, as MKV of variable rate does."""
+    made = video_frames.VideoFrames.__init__
+
+    def announcing(self, *args, **options):
+        made(self, *args, **options)
+        self.length = announced
+
+    monkeypatch.setattr(video_frames.VideoFrames, "__init__", announcing)
+    monkeypatch.setattr(video_frames.VideoFrames, "_expected_length", lambda self: 40)
+    for direction in ("forward", "backward", "both"):
+        box = "10:10,5,8,6" if direction == "both" else "10,5,8,6"
+        options = {} if direction == "forward" else {direction: True}
+        found = track_video(slowing, Drifter, box, end=end, boxes=tmp_path / "b.csv", **options)
+        start = {"forward": 0, "backward": 39, "both": 10}[direction]
+        assert [row.frame for row in found.rows] == list(range(40)) and not found.unreadable
+        assert found.rows[start].verdict == "start"
+        keys = {10: BOX} if direction == "both" else BOX
+        rows = list(ebmtrack.track(slowing, keys, Drifter(), end=end, direction=direction))
+        assert [row.frame for row in rows] == list(range(40)) and rows[start].verdict == "start"
+
+
+def test_boxes_of_one_target_in_the_last_frame_are_refused(slowing, tmp_path):
+    """One is there by its number, the other because it has no frame."""
+    with pytest.raises(ConfigError, match="target 1 has two boxes in one frame"):
+        track_video(slowing, Drifter, ["10,5,8,6", "39:10,5,8,6"], backward=True, boxes=tmp_path / "b.csv")
 
 
 def test_a_time_after_the_last_frame_is_refused(slowing):

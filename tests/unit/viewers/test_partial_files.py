@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.viewers import partial_files, track_video
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path
-from ebmtrack.viewers.results import FrameResult, ResultInfo
+from ebmtrack.viewers.results import FrameResult, ResultInfo, write_results
 from ebmtrack.viewers.track_video import track
 from ebmtrack.viewers.video_file import VideoWriter
 from tests.support import REPOSITORY
@@ -153,9 +154,56 @@ def test_a_partial_file_is_not_what_is_tracked(folder, tmp_path):
         track(source, Drifter, init=ONE, save=tmp_path / "walk.mp4")
 
 
+def test_a_partial_file_that_cannot_be_is_told_before_tracking(folder, tmp_path):
+    """Its name is a folder's, or too long: at the end all boxes would be lost."""
+    (tmp_path / "b.partial.csv").mkdir()
+    for option in ("boxes", "save"):
+        with pytest.raises(ConfigError, match="cannot write here: .*too long"):
+            track(
+                folder, Drifter, init=ONE, **{option: tmp_path / f"{'b' * 236}.{dict(boxes='csv', save='mp4')[option]}"}
+            )
+    with pytest.raises(ConfigError, match=r"b\.csv: .*b\.partial\.csv is a folder"):
+        track(folder, Drifter, init=ONE, boxes=tmp_path / "b.csv")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("option, name", [("boxes", "b.csv"), ("save", "b.mp4")])
+def test_a_file_that_cannot_be_replaced_is_told_with_where_the_results_are(folder, tmp_path, option, name):
+    """A folder took its name meanwhile; on Windows another program may have it open."""
+    out = tmp_path / name
+
+    class Unkind(Drifter):
+        def update(self, image):
+            out.mkdir(exist_ok=True)
+            return super().update(image)
+
+    with pytest.raises(ConfigError, match=rf"cannot write here: .* what was tracked is in .*{partial_path(out).name}"):
+        track(folder, Unkind, init=ONE, **{option: out})
+    assert names(tmp_path) == [f"b.partial{out.suffix}"]
+
+
 def test_the_standard_output_is_no_file_of_boxes(folder):
     with pytest.raises(ConfigError, match="--boxes - is no file.*give a name such as boxes.csv"):
         track(folder, Drifter, init=ONE, boxes="-", layout="csv")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
+def test_a_link_to_an_open_file_is_not_replaced(folder, tmp_path):
+    """As /dev/stdout is one after `> file`: it would be gone for all processes."""
+    link, out = tmp_path / "stdout", tmp_path / "file"
+    with out.open("w") as file:
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        for path in (link, f"/dev/fd/{file.fileno()}"):
+            with pytest.raises(ConfigError, match="cannot write here: it is a file that is open already"):
+                track(folder, Drifter, init=ONE, boxes=path, layout="csv")
+            with pytest.raises(ConfigError, match="cannot write here: it is a file that is open already"):
+                write_results(path, rows_of(3), layout="csv")
+    assert link.is_symlink() and names(tmp_path) == ["file"] and not out.read_text()
+    reading, writing = os.pipe()
+    write_results(f"/dev/fd/{writing}", rows_of(1))
+    assert os.read(reading, 5) == b"frame"
+    for end in (reading, writing):
+        os.close(end)
 
 
 # While it goes on
@@ -170,6 +218,21 @@ def test_boxes_are_on_disk_while_a_run_goes_on(tmp_path, name, at_once):
     early = (tmp_path / names(tmp_path)[0]).read_bytes()
     assert file.finish(rows_of(3), True) == [tmp_path / name] and names(tmp_path) == [name]
     assert (tmp_path / name).read_bytes() == early and file.untouched == []
+
+
+@pytest.mark.parametrize("name", ["boxes", "boxes.v2", "boxes.csv", "a.partial.csv"])
+@pytest.mark.parametrize("layout, ids", [("csv", (1,)), ("csv", (1, 2)), ("pytracking", (1,)), ("pytracking", (1, 2))])
+def test_files_get_their_names_whatever_they_end_in(tmp_path, name, layout, ids):
+    path = tmp_path / name
+    several = layout == "pytracking" and len(ids) > 1
+    finals = [path.with_name(f"{path.stem}_{k}{path.suffix}") for k in ids] if several else [path]
+    assert BoxesFile(path, ResultInfo(), layout).finish(rows_of(3, ids), ended=True) == finals
+    whole = finals[0].read_text()
+    boxes = BoxesFile(path, ResultInfo(), layout)
+    assert all(".partial" in partial.name for partial in boxes.finish(rows_of(2, ids), ended=False))
+    assert boxes.untouched == finals and finals[0].read_text() == whole
+    assert BoxesFile(path, ResultInfo(), layout).finish(rows_of(3, ids), ended=True) == finals
+    assert names(tmp_path) == sorted(final.name for final in finals)
 
 
 def test_a_second_target_renames_the_file_of_the_first(tmp_path, at_once):

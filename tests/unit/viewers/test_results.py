@@ -222,6 +222,15 @@ def test_a_row_that_is_no_result_is_told_what_to_be(row, tmp_path):
     assert not (tmp_path / "r.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["b.csv", "b.mot", "b.xml", "b.yolo"])
+def test_ids_below_one_are_refused(tmp_path, name):
+    """MultiTracker counts from 0: YOLO got the class -1, and MOTChallenge the id 0, which it does not know."""
+    rows = [FrameResult(0, 1, (1.0, 2.0, 3.0, 4.0)), FrameResult(0, 0, (1.0, 2.0, 3.0, 4.0))]
+    with pytest.raises(ConfigError, match="row 1 of the results has the id 0: ids count from 1"):
+        write_results(tmp_path / name, rows, ResultInfo(size_wh=(60, 40)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def frame_at_25(time_s):
     """The frame at a time, at 25 frames/s."""
     return round(25 * time_s)
@@ -236,7 +245,9 @@ def test_frames_are_given_as_numbers_or_times(text, number):
 
 
 @pytest.mark.parametrize(
-    "start, end, every", [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1), (0, None, 1.5)]
+    "start, end, every",
+    [("x", None, 1), ("3.5", None, 1), (9, 8, 1), (0, None, 0), ("-1", None, 1), (0, None, 1.5)]
+    + [("9" * 400 + unit, None, 1) for unit in ("", "s", ":00", ":00:00")],
 )
 def test_spans_without_a_frame_are_refused(start, end, every):
     with pytest.raises(ConfigError, match="--(start|end|every)"):
