@@ -105,7 +105,7 @@ def existing_exported(weights: str | os.PathLike | None) -> Path:
             f"{weights} is a file for PyTorch: after pip install 'ebmtrack[train]' it is used as it is, without "
             "--engine onnx and --precision int8; for ONNX Runtime export it once (after `ebmtrack convert` if it is "
             f"one of pytracking's), `ebmtrack export {weights} --out FOLDER`, which needs ebmtrack[export], and give "
-            "--weights FOLDER"
+            "--weights FOLDER; for int8 with --precision int8 --calibration SEQUENCES"
         )
     if Path(weights or "").suffix in (".safetensors", ".pt", ".pth", ".tar"):
         raise CheckpointError(f"{weights}: no such file of weights")
