@@ -746,7 +746,7 @@ def test_outputs_that_cannot_be_are_refused_before_work_begins(folder, tmp_path,
     def refused(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refused)
     with pytest.raises(ConfigError, match="b.txt: cannot write here: Permission denied"):
         track(folder, lambda: pytest.fail("loaded"), "1,2,3,4", boxes=tmp_path / "new/b.txt")
 
