@@ -107,6 +107,8 @@ class ResultInfo:
         network: Name of the weights.
         seed: Seed of the tracker.
         interval: Probability of the intervals that CSV and JSON hold; None for files without them.
+        extra: More facts for JSON.
+        category: What the targets are, such as "person", for COCO and CVAT.
     """
 
     source: str = ""
@@ -116,6 +118,7 @@ class ResultInfo:
     seed: int | None = None
     interval: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    category: str = "target"
 
 
 def write_results(
@@ -322,7 +325,7 @@ def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
                 "videos": [video],
                 "images": images,
                 "tracks": [{"id": target, "video_id": 1, "category_id": 1} for target in ids],
-                "categories": [{"id": 1, "name": "target"}],
+                "categories": [{"id": 1, "name": info.category}],
                 "annotations": annotations,
             },
             indent=1,
@@ -336,7 +339,7 @@ def cvat_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     for target in sorted({row.id for row in rows}):
-        track = ElementTree.SubElement(root, "track", id=str(target - 1), label="target", source="auto")
+        track = ElementTree.SubElement(root, "track", id=str(target - 1), label=info.category, source="auto")
         for row in (row for row in rows if row.id == target):
             x, y, w, h = row.box_xywh
             corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}

@@ -279,7 +279,7 @@ class _Job:
     def _open_boxes(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> None:
         """Prepare the file of boxes, if there is one, with what it says about its making."""
         if self.boxes_path is not None:
-            info = info_of(frames, first, tracker, self.options.interval)
+            info = replace(info_of(frames, first, tracker, self.options.interval), category=self.options.category)
             self.boxes = BoxesFile(self.boxes_path, info, self.options.layout)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:

@@ -140,6 +140,16 @@ def test_cvat_marks_lost_frames_as_outside(tmp_path):
     assert tracks[0][1].get("xtl") == "11.250" and tracks[0][1].get("xbr") == "41.250"
 
 
+def test_coco_and_cvat_name_what_the_targets_are(folder, tmp_path):
+    """By the command, and `target` without a word."""
+    for category in ("target", "person"):
+        for name in ("r.coco.json", "r.xml"):
+            options = {} if category == "target" else {"category": category}
+            track_video(folder, Counter, "0,0,9,9", boxes=tmp_path / name, **options)
+        assert json.loads((tmp_path / "r.coco.json").read_text())["categories"] == [{"id": 1, "name": category}]
+        assert [one.get("label") for one in ElementTree.parse(tmp_path / "r.xml").iter("track")] == [category]
+
+
 def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
     write_results(tmp_path / "labels", ROWS, INFO, layout="yolo")
     lines = (tmp_path / "labels" / "frame_000000.txt").read_text().splitlines()
