@@ -16,7 +16,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.results import FrameResult, ResultInfo, layout_of, write_results
 
 EVERY_S = 10.0  # how often boxes are written while a run goes on
-SHARE = 0.01  # the largest share of the time that this may take: 100,000 rows take about a second
+SHARE = 0.01  # the largest share of the time that this may take: 100,000 rows take seconds
 
 
 def partial_path(path: Path) -> Path:

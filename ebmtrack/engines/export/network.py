@@ -94,13 +94,8 @@ def export_network(
     net = load_checkpoint(path)
     folded = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batch_norm(folded)
-    graphs, arrays = network_graphs(folded), network_arrays(folded)
-    if precision.endswith("int8"):
-        quantized = quantize_graphs(graphs, list(regions), note or (lambda line: None))
-        beside = {file: quantized[name] for name, file in IN_8_BITS.items()}
-        graphs = quantized if precision == "int8" else graphs | beside
-    if precision != "float32":
-        graphs, arrays = {name: halve(graph) for name, graph in graphs.items()}, halved_arrays(arrays)
+    arrays = network_arrays(folded) if precision == "float32" else halved_arrays(network_arrays(folded))
+    graphs = in_precision(network_graphs(folded), precision, list(regions), note or (lambda line: None))
     described = {
         "format_version": FORMAT_VERSION,
         "name": path.stem,
@@ -122,6 +117,20 @@ def export_network(
                 found = compare(net, read_exported(out, kind), chosen)
                 note(f"{kind}: largest differences from PyTorch in float32, {name}: {found}")
     return written
+
+
+def in_precision(
+    graphs: dict[str, onnx.ModelProto], precision: str, regions: list[np.ndarray], note: Callable[[str], None]
+) -> dict[str, onnx.ModelProto]:
+    """Return graphs in float32, by file name, in another precision; arguments and errors as in `export_network`.
+
+    With "float16+int8" those in 8 bits are files of their own.
+    """
+    if precision.endswith("int8"):
+        quantized = quantize_graphs(graphs, regions, note)
+        beside = {file: quantized[name] for name, file in IN_8_BITS.items()}
+        graphs = quantized if precision == "int8" else graphs | beside
+    return graphs if precision == "float32" else {name: halve(graph) for name, graph in graphs.items()}
 
 
 def write_network(
