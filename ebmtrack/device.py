@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import sys
 from functools import cache
@@ -101,9 +102,9 @@ def multiplies_bfloat16() -> bool:
 
 @cache
 def saturates_int8() -> bool:
-    """Return whether sums of 8-bit products saturate on this CPU: x86 with AVX2 and without VNNI, as Linux names it."""
-    features = _cpu_features()
-    return "avx2" in features and not any("vnni" in name for name in features)
+    """Return whether sums of 8-bit products may saturate on this CPU: x86, and Linux does not say that it has VNNI."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86")
+    return is_x86 and not any("vnni" in name for name in _cpu_features())
 
 
 def _cpu_features() -> set[str]:

@@ -109,6 +109,9 @@ class ResultInfo:
         interval: Probability of the intervals that CSV and JSON hold; None for files without them.
         extra: More facts for JSON.
         category: What the targets are, such as "person", for COCO and CVAT.
+
+    Raises:
+        ConfigError: If the category is no word that can be printed.
     """
 
     source: str = ""
@@ -119,6 +122,10 @@ class ResultInfo:
     interval: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     category: str = "target"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.category, str) or not self.category.isprintable() or not self.category.strip():
+            raise ConfigError(f"a category is a name that can be printed, such as person, not {self.category!r}")
 
 
 def write_results(

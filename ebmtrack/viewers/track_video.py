@@ -35,7 +35,7 @@ from ebmtrack.viewers.interrupts import interrupted_by_signals
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
-from ebmtrack.viewers.results import Box, FrameResult, check_interval
+from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
 from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
 from ebmtrack.viewers.source_names import is_stream
@@ -267,7 +267,8 @@ class _Job:
         if self.options.interval is not None:
             samples = tracker.params.interval_samples or INTERVAL_SAMPLES
             tracker.params = tracker.params.replace(interval_samples=samples)
-            if not runs_network(tracker.engine, tracker.params.weights):
+            is_calibrated = tracker.params.lost_logit is not None
+            if is_calibrated and not runs_network(tracker.engine, tracker.params.weights):
                 print(
                     "note: intervals and lost-probability were calibrated with the set-up's own network, not with "
                     "these weights; `ebmtrack study intervals` calibrates them (docs/uncertainty.md)"
@@ -388,6 +389,7 @@ def _checked_options(init: str | Sequence[str], options: dict[str, Any]) -> Trac
         raise ConfigError("--init gives the box and --select draws it: use one of the two")
     if checked.backward and checked.both:
         raise ConfigError("--both goes backward as well: use one of --backward and --both")
+    ResultInfo(category=checked.category)  # refuses what is no name
     check_interval(checked.interval, checked.boxes, checked.layout, bool(checked.save or checked.show))
     if checked.max_frames is not None and checked.max_frames < 1:
         raise ConfigError(f"--max-frames is a number of frames, at least 1, not {checked.max_frames}")

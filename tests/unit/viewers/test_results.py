@@ -150,6 +150,15 @@ def test_coco_and_cvat_name_what_the_targets_are(folder, tmp_path):
         assert [one.get("label") for one in ElementTree.parse(tmp_path / "r.xml").iter("track")] == [category]
 
 
+@pytest.mark.parametrize("category", ["", " ", "a\x01b", "a\nb", "a\udcffb", None, 3])
+def test_a_category_is_a_name(folder, tmp_path, category):
+    """XML cannot hold control characters, nor files what is no Unicode: refused before tracking."""
+    with pytest.raises(ConfigError, match="a category is a name that can be printed"):
+        ResultInfo(category=category)
+    with pytest.raises(ConfigError, match="a category is a name that can be printed"):
+        track_video(folder, lambda: pytest.fail("loaded"), "0,0,9,9", boxes=tmp_path / "r.xml", category=category)
+
+
 def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
     write_results(tmp_path / "labels", ROWS, INFO, layout="yolo")
     lines = (tmp_path / "labels" / "frame_000000.txt").read_text().splitlines()
