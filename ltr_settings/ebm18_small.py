@@ -24,6 +24,7 @@ from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
 from ebmtrack.errors import ConfigError
+from ebmtrack.nets.inference import cpu_has_bfloat16
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.distributed import device_of_process
 from ebmtrack.training.objective import Objective, ObjectiveSettings
@@ -127,9 +128,9 @@ def objective(settings: PoolSettings) -> Objective:
 
 
 def validation(settings: PoolSettings) -> Objective:
-    """Return the losses of validation, which are the same in all runs on the pool: in bfloat16 on a CPU."""
+    """Return the losses of validation, which all runs on the pool compute alike: in bfloat16 on a CPU that has it."""
     on_cpu = device_of_process(settings.device).type == "cpu"
-    return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu)
+    return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu and cpu_has_bfloat16())
 
 
 def data(settings: Settings) -> Data:

@@ -23,6 +23,7 @@ from ebmtrack.errors import ResultError
 from ebmtrack.evaluation.intervals import bootstrap, paired_difference
 from ebmtrack.names import check_name
 from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.nets.inference import cpu_has_bfloat16
 from ebmtrack.studies.records import check_counts, claim_folder, interval_cell, load_records, markdown_table
 from ebmtrack.training.frozen_features import Features, load_features, pair_energies, save_features
 from ebmtrack.training.objective import BoxLossName, ObjectiveSettings, box_loss, draw_candidates
@@ -95,8 +96,8 @@ def batch_loss(
     return box_loss(energies(candidates.boxes_xyxy), candidates, objective).mean()
 
 
-def train_branch(pairs: Features, run: Run, settings: BoxStudySettings, bfloat16: bool = True) -> BoxEnergy:
-    """Train one branch from scratch. The same run, pairs and settings give the same branch."""
+def train_branch(pairs: Features, run: Run, settings: BoxStudySettings) -> BoxEnergy:
+    """Train one branch from scratch. The same run, pairs, settings and CPU give the same branch."""
     torch.manual_seed(run.seed)
     branch = BoxEnergy((pairs.layer2.shape[2], pairs.layer3.shape[2]), settings.width)
     branch.to(memory_format=torch.channels_last).train()
@@ -108,7 +109,7 @@ def train_branch(pairs: Features, run: Run, settings: BoxStudySettings, bfloat16
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = pairs.take(torch.randint(len(pairs), (settings.batch,), generator=generator))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
             energies = pair_energies(branch, batch)
             loss = batch_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
         if not torch.isfinite(loss):
@@ -119,20 +120,19 @@ def train_branch(pairs: Features, run: Run, settings: BoxStudySettings, bfloat16
     return branch.eval()
 
 
-def overlaps(branch: BoxEnergy, pairs: Features, step_length: float, bfloat16: bool = True) -> Tensor:
+def overlaps(branch: BoxEnergy, pairs: Features, step_length: float) -> Tensor:
     """Return the IoU (n, CANDIDATES) with the truth after ascent from displaced boxes, the same ones in every call.
 
     Args:
         branch: the box branch.
         pairs: n samples of a reference and another frame.
         step_length: of the ascent.
-        bfloat16: whether the branch's features are computed in bfloat16.
     """
     branch = branch.eval().requires_grad_(False)
     generator, found = Generator().manual_seed(7), []
     for rows in torch.arange(len(pairs)).split(25):
         part = pairs.take(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
             energies = pair_energies(branch, part, in_float32=True)
         found.append(overlaps_after_ascent(energies, part.boxes_xywh[:, 1], generator, CANDIDATES, step_length))
     branch.requires_grad_(True)

@@ -15,6 +15,7 @@ from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
+from ebmtrack.nets.inference import cpu_has_bfloat16
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.progress import progress_bar
 from ebmtrack.studies.box_losses import BoxStudySettings, Run, box_study
@@ -71,7 +72,7 @@ def _part(
     shares = {name: share for name, share in shares.items() if share and name in pool}
     sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
     dataset = TrainingSet(sampler, crops, count)
-    return compute_features(net, _samples(dataset, part))
+    return compute_features(net, _samples(dataset, part), cpu_has_bfloat16())
 
 
 def _samples(dataset: TrainingSet, part: str) -> Iterator[Mapping[str, Tensor]]:

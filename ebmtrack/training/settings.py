@@ -5,8 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from ebmtrack.device import pick_device
 from ebmtrack.errors import ConfigError
+from ebmtrack.nets.inference import cpu_has_bfloat16
 from ebmtrack.training.distributed import world_size
+
+
+def is_bfloat16_fast() -> bool:
+    """Return whether to train in bfloat16: not on a CPU without instructions for it, which takes four times as long."""
+    return pick_device("auto") != "cpu" or cpu_has_bfloat16()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +31,7 @@ class RunSettings:
         workers: processes that read and cut the data.
         seed: of samples, weights and noise.
         device: auto (a GPU if there is one), cpu, mps, cuda or cuda:N.
-        bfloat16: whether convolutions are computed in bfloat16.
+        bfloat16: whether convolutions are computed in bfloat16; if not said, on GPUs and CPUs that multiply it.
         channels_last: memory format of the network.
         clip_norm: longest gradient; None for no limit.
         warmup: steps in which learning rates rise.
@@ -50,7 +57,7 @@ class RunSettings:
     workers: int = 1
     seed: int = 0
     device: str = "auto"
-    bfloat16: bool = True
+    bfloat16: bool = dataclasses.field(default_factory=is_bfloat16_fast)
     channels_last: bool = True
     clip_norm: float | None = None
     warmup: int = 100

@@ -66,10 +66,10 @@ def test_losses_prefer_energies_that_peak_at_the_truth(loss):
 def test_a_branch_learns_to_find_boxes():
     """Features that show the box are enough to raise the overlap from that of the start boxes (0.67 on average)."""
     settings = BoxStudySettings(width=16, steps=120, batch=8)
-    branch = box_study.train_branch(make_pairs(64), Run("nce+", 64, 0), settings, bfloat16=False)
+    branch = box_study.train_branch(make_pairs(64), Run("nce+", 64, 0), settings)
     held_back = make_pairs(32, seed=1)
     length = box_study.best_step_length(branch, make_pairs(16))
-    before, after = (box_study.overlaps(branch, held_back, step, bfloat16=False).mean() for step in (0.0, length))
+    before, after = (box_study.overlaps(branch, held_back, step).mean() for step in (0.0, length))
     assert after > before + 0.08
 
 

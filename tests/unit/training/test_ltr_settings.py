@@ -57,6 +57,18 @@ ON_POOL = [
 SMALL = ["crops.output=64", "objective.samples=4", "validate_every=1", "validation_samples=2", "bfloat16=false"]
 
 
+@pytest.mark.parametrize(
+    ("device", "has_it", "trains_in_it"), [("cpu", False, False), ("cpu", True, True), ("cuda", False, True)]
+)
+def test_runs_train_in_bfloat16_where_it_is_fast(monkeypatch, device, has_it, trains_in_it):
+    """A CPU without instructions for it would take four times as long; the papers' runs stay in float32 everywhere."""
+    monkeypatch.setattr("ebmtrack.training.settings.pick_device", lambda _: device)
+    monkeypatch.setattr("ebmtrack.training.settings.cpu_has_bfloat16", lambda: has_it)
+    assert settings_for("ebm18").bfloat16 is trains_in_it
+    assert not settings_for("dimp50_nce_plus").bfloat16
+    assert settings_for("dimp50_nce_plus", {}, ["bfloat16=true"]).bfloat16
+
+
 class Named(Block):
     """The moving block under the name of a data set."""
 
@@ -289,7 +301,7 @@ def test_wrong_blocks_are_refused_before_any_weights_are_asked_for(wrong):
 
 
 def test_a_study_changes_its_training_pairs_and_not_those_held_back(pool, monkeypatch):
-    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: list(samples))
+    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples, bfloat16: list(samples))
     study, large = BoxStudySettings(train_pairs=3, held_back_pairs=2), ["crops.search_factor=2"]
     photographs = ["sampling.shares.video=0", "sampling.shares.synthetic=0"]
     usual, changed = (
@@ -308,7 +320,7 @@ def test_the_kinds_of_a_pool_that_are_not_there_are_done_without(tmp_path, monke
     module, settings = load_run("ebm18_small"), settings_for("ebm18_small", {"data": tmp_path})
     assert [source.name for source in module.held_back(settings).sampler.sources] == ["synthetic"]
     got10k_tree(tmp_path / "got10k" / "train", ("a", "b"))
-    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples: len(list(samples)))
+    monkeypatch.setattr(box_study_parts, "compute_features", lambda net, samples, bfloat16: len(list(samples)))
     study = BoxStudySettings(train_pairs=3, held_back_pairs=2)
     assert box_study_parts.pool_pairs(tmp_path, None, settings, study) == (3, 2)
 
