@@ -37,6 +37,7 @@ from ebmtrack.checkpoints.untrusted import (
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import replacing
 from ebmtrack.nets.backbones import BACKBONES, build_trunk
+from ebmtrack.nets.shapes import without_values
 from ebmtrack.nets.tracker_net import ARCHITECTURES, NetConfig, TrackerNet
 from ebmtrack.weights import DEFAULT_WEIGHTS
 
@@ -156,7 +157,7 @@ def backbone_weights(source: str | os.PathLike, backbone: str | None = None) -> 
     if backbone is None and _is_published(source):
         backbone = str(source)
     name = backbone or ("resnet50" if "layer1.0.conv3.weight" in tensors else "resnet18")
-    with torch.device("meta"):
+    with without_values():
         trunk = build_trunk(name)
     return fit_entries(BACKBONES[name].entries(tensors), trunk.state_dict(), source)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from ebmtrack.checkpoints.untrusted import build_net, checked_config, expected_entries, fit_entries, read_torch, short
 from ebmtrack.errors import CheckpointError
 from ebmtrack.files import replacing
+from ebmtrack.nets.shapes import without_values
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
 
 
@@ -258,7 +259,7 @@ def _state_with_unused(net: TrackerNet, path: str | os.PathLike) -> OrderedDict[
     """Return the network's entries on the CPU, with zeros for layer4 and fc in pytracking's order."""
     from torchvision import models  # takes longer to import than the rest of PyTorch
 
-    with torch.device("meta"):
+    with without_values():
         resnet = getattr(models, net.config.backbone)(weights=None)
     whole = {f"feature_extractor.{name}": entry for name, entry in resnet.state_dict().items()}
     zeros = {

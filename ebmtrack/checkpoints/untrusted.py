@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ebmtrack.errors import CheckpointError, ConfigError
 from ebmtrack.files import expand_home
+from ebmtrack.nets.shapes import without_values
 from ebmtrack.nets.tracker_net import NetConfig, TrackerNet
 
 CHECK_NETWORK = "are these the weights of another architecture?"
@@ -177,7 +178,7 @@ def build_net(config: NetConfig, tensors: Mapping[str, Any], where: str | os.Pat
         entries = fit_entries(tensors, expected_entries(config), where)
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    with torch.device("meta"):
+    with without_values():
         net = TrackerNet(config)
     net.load_state_dict(entries, assign=True)
     return net.eval()
@@ -186,7 +187,7 @@ def build_net(config: NetConfig, tensors: Mapping[str, Any], where: str | os.Pat
 @lru_cache(maxsize=16)
 def expected_entries(config: NetConfig) -> dict[str, Tensor]:
     """Return the entries of the network of `config`, as meta tensors (shapes and types without values)."""
-    with torch.device("meta"):
+    with without_values():
         return TrackerNet(config).state_dict()
 
 

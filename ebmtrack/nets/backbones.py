@@ -17,6 +17,7 @@ from ebmtrack.errors import ConfigError
 from ebmtrack.names import check_name
 from ebmtrack.nets import efficientnet
 from ebmtrack.nets.backbone import IMAGE_MEAN, IMAGE_STD, ResNetTrunk
+from ebmtrack.nets.shapes import without_values
 
 Entries = Mapping[Any, Any]
 STRIDES = (8, 16)
@@ -75,7 +76,7 @@ def register_backbone(name: str, backbone: Backbone) -> None:
     """
     if BACKBONES.get(name, backbone) != backbone:
         raise ConfigError(f"there is a backbone {name!r} already; choose another name")
-    with torch.device("meta"):
+    with without_values():
         features = backbone.build().eval()(torch.zeros(1, 3, 64, 64))
     found = [tuple(feature.shape[1:]) for feature in features]
     wanted = [(c, 64 // stride, 64 // stride) for c, stride in zip(backbone.channels, STRIDES)]

@@ -177,7 +177,7 @@ class SteepestDescent(FilterDescent):
         super().__init__(
             iterations, initial_step, initial_regularization, minimum_regularization, label_sigma, alpha_eps
         )
-        distance = displacement * torch.arange(bins, dtype=torch.float32)
+        distance = displacement * torch.arange(bins, dtype=torch.float32, device="cpu")  # see `without_values`
         label = (-0.5 * (distance / label_sigma).square()).exp()
         self.label_map_predictor = RadialMap(label - label.min(), displacement)
         self.target_mask_predictor = nn.ModuleList([RadialMap(3 * torch.tanh(2 - distance), displacement)])

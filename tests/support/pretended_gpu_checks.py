@@ -39,7 +39,8 @@ set_up()
 torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects, as on a real GPU
 
 GPU = "pretend:0"
-OURS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0, update_every=2)
+ONE_OF_EACH = {"shift_fracs": ((0.6, -0.6),), "blur_sigmas": ((3, 1),), "rotations_deg": (10,)}  # views
+OURS = load_params("dimp18_nce_plus").replace(sample_size=144, not_found_threshold=-10.0, update_every=2, **ONE_OF_EACH)
 SET_UPS = {
     "ours": OURS,
     "dimp": load_params("dimp18").replace(sample_size=144, not_found_threshold=-10.0, calibration=0.5, **FEW_VIEWS),

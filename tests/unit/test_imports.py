@@ -9,9 +9,8 @@ import pytest
 
 from ebmtrack.errors import EXTRAS
 from tests.support import REPOSITORY
-from tests.support.import_graph import circles, foreign_imports, import_graph, reachable, top_level_graph
+from tests.support.import_graph import circles, foreign_imports, import_graph, modules, reachable, top_level_graph
 
-GRAPH = import_graph()
 GROUND = ("boxes", "errors", "files", "images", "device", "names", "progress", "_version")
 ENTRY = ("ebmtrack.__main__",)
 
@@ -23,15 +22,16 @@ def room(module: str) -> str:
 
 def imported_rooms(name: str) -> set[str]:
     """Return the other rooms that the modules of one room import."""
-    return {room(target) for module, targets in GRAPH.items() if room(module) == name for target in targets} - {name}
+    graph = import_graph()
+    return {room(target) for module in graph if room(module) == name for target in graph[module]} - {name}
 
 
 def test_the_graph_sees_imports_of_all_kinds() -> None:
     """At the top, in a function, of a package, of a module by `from`."""
-    assert "ebmtrack.tracking.tracker" in GRAPH["ebmtrack"]
-    assert "ebmtrack.plugins.pytracking" in GRAPH["ebmtrack.plugins.hook"]
-    assert "ebmtrack.files" in GRAPH["ebmtrack.checkpoints.native"]
-    assert "ebmtrack.tracking.params" in GRAPH["ebmtrack.tracker_params.dimp18"]
+    assert "ebmtrack.tracking.tracker" in import_graph()["ebmtrack"]
+    assert "ebmtrack.plugins.pytracking" in import_graph()["ebmtrack.plugins.hook"]
+    assert "ebmtrack.files" in import_graph()["ebmtrack.checkpoints.native"]
+    assert "ebmtrack.tracking.params" in import_graph()["ebmtrack.tracker_params.dimp18"]
 
 
 def test_circles_are_found() -> None:
@@ -39,16 +39,16 @@ def test_circles_are_found() -> None:
 
 
 def test_there_are_no_circles() -> None:
-    assert circles(GRAPH) == []
+    assert circles(import_graph()) == []
 
 
 def test_only_the_command_imports_commands() -> None:
-    users = {module for module, targets in GRAPH.items() if "commands" in map(room, targets)}
+    users = {module for module, targets in import_graph().items() if "commands" in map(room, targets)}
     assert {module for module in users if room(module) != "commands"} == set(ENTRY)
 
 
 def test_only_commands_import_studies() -> None:
-    users = {room(module) for module, targets in GRAPH.items() if "studies" in map(room, targets)}
+    users = {room(module) for module, targets in import_graph().items() if "studies" in map(room, targets)}
     assert users <= {"studies", "commands"}
 
 
@@ -68,8 +68,6 @@ def test_a_room_imports_what_is_below_it(name: str, below: set[str]) -> None:
 
 # What `pip install ebmtrack` brings, and what needs an extra.
 
-FOREIGN = foreign_imports()
-AT_ONCE = top_level_graph()
 BROUGHT = {"markupsafe", "PIL"}  # by jinja2 and matplotlib
 MODULES = {"opencv_python": "cv2", "vot_trax": "trax"}  # whose project has another name
 SMALL = (
@@ -111,20 +109,20 @@ def is_small(module: str) -> bool:
     return room(module) in SMALL or module.removeprefix("ebmtrack.") in SMALL_MODULES
 
 
-@pytest.mark.parametrize("module", sorted(filter(is_small, GRAPH)))
+@pytest.mark.parametrize("module", sorted(filter(is_small, modules())))
 def test_the_plain_installation_is_enough(module: str) -> None:
     """Of what is imported at once: torch, lmdb and the like are loaded by the functions that need them."""
-    needed = {name: source for source in reachable(AT_ONCE, module) for name in FOREIGN[source][0]}
+    needed = {name: source for source in reachable(top_level_graph(), module) for name in foreign_imports()[source][0]}
     assert {name: needed[name] for name in set(needed) - requirements()[""] - BROUGHT} == {}
 
 
 def test_only_detection_loads_torchvision_at_once() -> None:
     """It loads PyTorch's compiler, which takes longer than the rest of PyTorch."""
-    assert {room(module) for module, (early, _) in FOREIGN.items() if "torchvision" in early} == {"detection"}
+    assert {room(module) for module, (early, _) in foreign_imports().items() if "torchvision" in early} == {"detection"}
 
 
 def test_every_package_is_required_or_belongs_to_an_extra() -> None:
-    used = set().union(*(early | late for early, late in FOREIGN.values()))
+    used = set().union(*(early | late for early, late in foreign_imports().values()))
     assert used <= requirements()[""] | set(EXTRAS) | BROUGHT
 
 

@@ -18,7 +18,7 @@ from ebmtrack.tracking.tracker import MultiTracker, Tracker
 from tests.support.engine_runs import BOX, STEPS, candidates, first_frame, run_through
 from tests.support.golden import FEW_VIEWS, image
 
-SIDE = 288
+SIDE = 208
 PARAMS = load_params("dimp18_nce_plus").replace(mirrored=True, sample_size=144, **FEW_VIEWS)
 FRAMES = [np.roll(image("walk", 200, 260), (2 * t, 3 * t), (0, 1)) for t in range(4)]
 BOXES = [(90.0, 60.0, 44.0, 52.0), (150.0, 100.0, 30.0, 40.0)]

@@ -49,7 +49,7 @@ from tests.support.engine_runs import (
     run_through,
     write_exported,
 )
-from tests.support.golden import dimp18, fill, image
+from tests.support.golden import FEW_VIEWS, dimp18, fill, image
 
 
 @pytest.fixture(scope="module")
@@ -231,57 +231,64 @@ def test_a_network_that_is_not_there_is_named():
         load_onnx_engine("no_such_network")
 
 
-def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, tmp_path, caplog, capfd):
+@pytest.fixture(scope="module")
+def smaller(folder, tmp_path_factory):
+    """Return a folder with the network in float16 and in int8, calibrated on one search region."""
+    out, lines = tmp_path_factory.mktemp("smaller"), []
+    for precision in ("float16", "int8"):
+        few = pytest.warns(UserWarning, match="calibrated on 1 search regions.*fewer than 50")
+        with few if precision == "int8" else nullcontext():
+            export_network(
+                folder / "net.safetensors", out / precision, precision, [image("walk", 288, 288)], lines.append
+            )
+        assert any(line.startswith(f"{precision}: largest differences from PyTorch in float32, your") for line in lines)
+    return out
+
+
+def test_int8_and_float16_stay_near_and_are_smaller(folder, engine, smaller):
     """Weights in half precision; convolutions in 8 bits but for those that compute at half resolution."""
     import onnx
 
-    regions = [image("walk", 288, 288)]
     patch, found, sizes = image("walk", 288, 288), {}, {}
     for precision in ("float16", "int8"):
-        lines: list[str] = []
-        few = pytest.warns(UserWarning, match="calibrated on 1 search regions.*fewer than 50")
-        with caplog.at_level("DEBUG"), few if precision == "int8" else nullcontext():
-            export_network(folder / "net.safetensors", tmp_path / precision, precision, regions, lines.append)
-        assert capfd.readouterr() == ("", "")  # what the tools print is in their log
-        assert any(line.startswith(f"{precision}: largest differences from PyTorch in float32, your") for line in lines)
-        other = load_onnx_engine(tmp_path / precision)
+        other = load_onnx_engine(smaller / precision)
         assert other.info.precision == {"float16": "float32", "int8": "int8+float32"}[precision]
         model, _ = other.start(first_frame())
         found[precision] = other.look([WholeLook(model, patch)])[0].scores
-        sizes[precision] = sum(file.stat().st_size for file in (tmp_path / precision).iterdir())
-    assert {record.name for record in caplog.records if "percentile" in record.msg} == {"onnxruntime.quantization"}
+        sizes[precision] = sum(file.stat().st_size for file in (smaller / precision).iterdir())
     expected = engine.look([WholeLook(engine.start(first_frame())[0], patch)])[0].scores
     for precision, limit in (("float16", 0.01), ("int8", 0.1)):
         assert 0 < np.abs(found[precision] - expected).max() < limit * np.abs(expected).max()
     assert sizes["int8"] < 0.85 * sizes["float16"] < 0.45 * sum(f.stat().st_size for f in (folder / "out").iterdir())
     with pytest.raises(ConfigError, match="computes in float32 or int8, not in bfloat16: leave out --precision"):
-        load_onnx_engine(tmp_path / "float16", precision="bfloat16")
+        load_onnx_engine(smaller / "float16", precision="bfloat16")
     with pytest.raises(ConfigError, match="float16 has no graphs in 8 bits; `ebmtrack export` makes them"):
-        load_onnx_engine(tmp_path / "float16", precision="int8")
-    assert load_onnx_engine(tmp_path / "int8", precision="int8").info.precision == "int8+float32"
-    convolutions = [node for node in onnx.load(tmp_path / "int8" / "look.onnx").graph.node if node.op_type == "Conv"]
+        load_onnx_engine(smaller / "float16", precision="int8")
+    assert load_onnx_engine(smaller / "int8", precision="int8").info.precision == "int8+float32"
+    convolutions = [node for node in onnx.load(smaller / "int8" / "look.onnx").graph.node if node.op_type == "Conv"]
     in_8_bits = [node.input[0].endswith("DequantizeLinear_Output") for node in convolutions]
     assert in_8_bits == [False] + [True] * (len(convolutions) - 1)  # the stem alone is at half resolution
 
 
-def test_float16_and_int8_in_one_folder(folder, tmp_path):
+def test_float16_and_int8_in_one_folder(folder, smaller, tmp_path, caplog, capfd):
     """Each is what it is alone, to the bit; a damaged graph in 8 bits is refused where it is used."""
-    regions, apart, both = [image("walk", 288, 288)], {}, {}
-    with pytest.warns(UserWarning, match="calibrated on 1 search regions"):
-        for precision in ("float16", "int8", "float16+int8"):
-            export_network(folder / "net.safetensors", tmp_path / precision, precision, regions, None)
+    apart, both, target = {}, {}, tmp_path / "float16+int8"
+    with caplog.at_level("DEBUG"), pytest.warns(UserWarning, match="calibrated on 1 search regions"):
+        export_network(folder / "net.safetensors", target, "float16+int8", [image("walk", 288, 288)], lambda line: None)
+    assert capfd.readouterr() == ("", "")  # what the tools print is in their log
+    assert {record.name for record in caplog.records if "percentile" in record.msg} == {"onnxruntime.quantization"}
     for precision in ("float16", "int8"):
         wanted = "auto" if precision == "float16" else "int8"
-        apart[precision] = read_exported(tmp_path / precision)
-        both[precision] = read_exported(tmp_path / "float16+int8", wanted)
+        apart[precision] = read_exported(smaller / precision)
+        both[precision] = read_exported(target, wanted)
         assert both[precision].graphs == apart[precision].graphs and both[precision].precision == precision
         assert all(
             np.array_equal(array, apart[precision].arrays[name]) for name, array in both[precision].arrays.items()
         )
-    (tmp_path / "float16+int8" / "look.int8.onnx").write_bytes(b"")
-    assert read_exported(tmp_path / "float16+int8").graphs == apart["float16"].graphs
+    (target / "look.int8.onnx").write_bytes(b"")
+    assert read_exported(target).graphs == apart["float16"].graphs
     with pytest.raises(CheckpointError, match="look.int8.onnx: damaged"):
-        load_onnx_engine(tmp_path / "float16+int8", precision="int8")
+        load_onnx_engine(target, precision="int8")
 
 
 def test_int8_is_calibrated_on_regions_smaller_than_the_windows(folder, engine):
@@ -453,11 +460,12 @@ def test_the_exported_networks_that_ship_are_those_of_pytorch(name):
 @pytest.mark.parametrize("params", ["dimp18_nce_plus", "lite_nce_plus"])
 def test_the_networks_that_ship_have_8_bits_too(params):
     """On the first frames of the built-in film boxes differ from those in float32, but by less than a twentieth."""
-    film, name = demo_sequence(), load_params(params).weights
+    film, set_up = demo_sequence(), load_params(params).replace(**FEW_VIEWS)
+    name = set_up.weights
     assert engine_facts(name, "cpu", "int8")["precision"] == "int8+float32"
     boxes = []
     for precision in ("float32", "int8"):
-        tracker = Tracker.from_pretrained(params, device="cpu", precision=precision)
+        tracker = Tracker.from_pretrained(set_up, device="cpu", precision=precision)
         assert tracker.engine.info.precision == {"float32": "float32", "int8": "int8+float32"}[precision]
         tracker.init(film.frames[0], film.boxes_xywh[0])
         boxes.append(np.array([tracker.update(film.frames[k]).box_xywh for k in range(1, 9)]))

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import venv
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,12 +104,19 @@ def call(executable, function):
     return run(executable, "-c", f"from ebmtrack.plugins.pytracking_setup import *; print({function})")
 
 
-def boxes_by_hand(checkout, box, frames, seed=0) -> np.ndarray:
-    """The boxes (frames, 4) of the tracker without any host."""
-    params = load_params("dimp18_nce_plus").replace(**TINY)
-    tracker = Tracker.from_pretrained(params, checkout / "networks/random.safetensors")
-    tracker.init(frames[0], box, seed=seed)
-    return np.array([box, *(tracker.update(frame).box_xywh for frame in frames[1:])])
+@pytest.fixture(scope="module")
+def boxes_by_hand(checkout):
+    """A function that returns the boxes (frames, 4) of the tracker without any host; each call is computed once."""
+
+    @cache
+    def boxes(box, seed=0, order=1) -> np.ndarray:
+        params = load_params("dimp18_nce_plus").replace(**TINY)
+        tracker = Tracker.from_pretrained(params, checkout / "networks/random.safetensors")
+        first, *others = FRAMES[::order]
+        tracker.init(first, box, seed=seed)
+        return np.array([box, *(tracker.update(frame).box_xywh for frame in others)])
+
+    return boxes
 
 
 def test_the_gate(host):
@@ -174,14 +182,14 @@ def test_a_plain_bag_gives_the_defaults():
     assert plugin._tracker_params(SimpleNamespace(debug=1, seed=4)) == TrackerParams(seed=4)
 
 
-def test_data_set(host, checkout, capsys):
+def test_data_set(host, checkout, capsys, boxes_by_hand):
     """The files hold the boxes of the tracker itself, cut to integers by the host; 1 and then the presence."""
     tracker = host.tracker.Tracker("ebmtrack", "tiny", 0)
     deer = [seq for seq in host.datasets.get_dataset("otb") if seq.name == "Deer"]
     host.running.run_dataset(deer, [tracker])
     folder = Path(tracker.results_dir)
     stored = np.loadtxt(folder / "Deer.txt", delimiter="\t")
-    assert np.array_equal(stored, boxes_by_hand(checkout, BOX, FRAMES).astype(int))
+    assert np.array_equal(stored, boxes_by_hand(BOX).astype(int))
     presence = np.loadtxt(folder / "Deer_object_presence_scores.txt")
     assert presence.shape == (4,) and presence[0] == 1 and ((presence >= 0) & (presence <= 1)).all()
     assert capsys.readouterr().err == ""
@@ -199,25 +207,25 @@ def test_every_frame_has_a_float_box_and_its_presence(host):
     assert ours.predicts_segmentation_mask() is False and ours.initialize_features() is None
 
 
-def test_runs_with_other_ids_have_other_seeds(host, checkout):
+def test_runs_with_other_ids_have_other_seeds(host, checkout, boxes_by_hand):
     """Run 3 is the tracker with seed 3."""
     params = host.tracker.Tracker("ebmtrack", "tiny").get_parameters()
     params.run_id = 3
     ours = plugin.HostTracker(params)
     ours.initialize(FRAMES[0], {"init_bbox": BOX})
     box = ours.track(FRAMES[1])["target_bbox"]
-    assert np.array_equal(box, boxes_by_hand(checkout, BOX, FRAMES[:2], seed=3)[1])
-    assert not np.array_equal(box, boxes_by_hand(checkout, BOX, FRAMES[:2], seed=0)[1])
+    assert np.array_equal(box, boxes_by_hand(BOX, seed=3)[1])
+    assert not np.array_equal(box, boxes_by_hand(BOX)[1])
 
 
-def test_video_is_bgr_and_objects_share_the_network(host, checkout, tmp_path):
+def test_video_is_bgr_and_objects_share_the_network(host, checkout, tmp_path, boxes_by_hand):
     """Two objects in a video give what each gives alone on RGB frames; one network serves both and later runs."""
     write_sequence(tmp_path, "Video", FRAMES, BOX)
     tracker = host.tracker.Tracker("ebmtrack", "tiny")
     tracker.run_video_generic(str(tmp_path / "otb/Video/img/%04d.png"), [list(BOX), list(OTHER_BOX)], save_results=True)
     for key, box in enumerate((BOX, OTHER_BOX), 1):
         stored = np.loadtxt(f"{tracker.results_dir}/video_%04d_{key}.txt", delimiter="\t")
-        assert np.array_equal(stored, boxes_by_hand(checkout, box, FRAMES).astype(int))
+        assert np.array_equal(stored, boxes_by_hand(box).astype(int))
         assert tracker.drawn[key] == 4
     first, second = tracker.wrapper.trackers.values()
     assert isinstance(first.tracker.engine, TorchEngine) and first.tracker.engine is second.tracker.engine
@@ -398,12 +406,12 @@ def test_training_takes_the_folders_of_the_host(host, checkout, tmp_path, monkey
     assert asked[0].backbone == str(folders["networks"] / "resnet50-0676ba61.pth") and "backbone from" in shown
 
 
-def test_runs_of_a_data_set_have_seeds_of_their_own(host, checkout):
+def test_runs_of_a_data_set_have_seeds_of_their_own(host, checkout, boxes_by_hand):
     """Runs 0 and 1 of a data set equal trackers with the seeds 0 and 1; the host sets no run_id there itself."""
     deer = host.datasets.get_dataset("otb")[0]
     runs = [host.tracker.Tracker("ebmtrack", "tiny", run).run_sequence(deer)["target_bbox"] for run in (0, 1)]
     for run, boxes in enumerate(runs):
-        assert np.allclose(boxes, boxes_by_hand(checkout, BOX, FRAMES, seed=run))
+        assert np.allclose(boxes, boxes_by_hand(BOX, seed=run))
     assert not np.allclose(*runs)
 
 
@@ -478,26 +486,26 @@ def test_enable_where_it_cannot_be(monkeypatch, tmp_path):
     assert not (tmp_path / setup.FILE).exists()
 
 
-def test_workers_find_it_by_the_pth_file(python, checkout):
+def test_workers_find_it_by_the_pth_file(python, checkout, boxes_by_hand):
     """The host's own command, two spawned workers, nothing but the .pth file (one sequence, to save time)."""
     assert call(python, "enable()").returncode == 0
     command = ("run_tracker.py", "ebmtrack", "tiny", "--runid", "7", "--sequence", "Deer", "--threads", "2")
     done = run(python, *command, cwd=checkout / "pytracking")
     assert done.returncode == 0 and done.stderr == ""
     stored = np.loadtxt(checkout / "results/ebmtrack/tiny_007/Deer.txt", delimiter="\t")
-    assert np.array_equal(stored, boxes_by_hand(checkout, BOX, FRAMES, seed=7).astype(int))
+    assert np.array_equal(stored, boxes_by_hand(BOX, seed=7).astype(int))
     assert call(python, "disable()").returncode == 0
 
 
 @pytest.mark.slow
-def test_workers_find_it_by_the_launcher(checkout):
+def test_workers_find_it_by_the_launcher(checkout, boxes_by_hand):
     """No .pth file: the workers get the hook when they unpickle the host's Tracker."""
     command = ("pytracking/run_tracker.py", "ebmtrack", "tiny", "--runid", "8", "--threads", "2")
     done = run(*LAUNCH, *command, cwd=checkout, env={"PYTHONPATH": str(OURS.parent)})
     assert done.returncode == 0 and done.stderr == ""
-    for name, box, frames in (("Deer", BOX, FRAMES), ("Fish", OTHER_BOX, FRAMES[::-1])):
+    for name, box, order in (("Deer", BOX, 1), ("Fish", OTHER_BOX, -1)):
         stored = np.loadtxt(checkout / f"results/ebmtrack/tiny_008/{name}.txt", delimiter="\t")
-        assert np.array_equal(stored, boxes_by_hand(checkout, box, frames, seed=8).astype(int))
+        assert np.array_equal(stored, boxes_by_hand(box, seed=8, order=order).astype(int))
 
 
 def test_a_launched_script_is_like_any_other(tmp_path):

@@ -14,6 +14,8 @@ import torch
 from ebmtrack.engines.torch_engine import TorchEngine
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.inference import InferenceNet
+from ebmtrack.tracking import adaptation
+from ebmtrack.tracking.adaptation import noise_offsets
 from ebmtrack.tracking.limits import LIMITS, SHAPES, USUAL
 from ebmtrack.tracking.params import TrackerParams, list_params, load_params
 from ebmtrack.tracking.tracker import Tracker
@@ -110,9 +112,15 @@ def engine():
     return TorchEngine(InferenceNet(dimp18(), precision="float32"))
 
 
+def few_noise_boxes(views: int) -> tuple[np.ndarray, ...]:
+    """Return the label and eight of the noise boxes of each view."""
+    return tuple(values[:, :9] for values in noise_offsets(views))
+
+
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name not in WORK])
-def test_a_tracker_works_at_the_limits(engine, name):
+def test_a_tracker_works_at_the_limits(engine, name, monkeypatch):
     """It starts on a target and finds a box in the next frame, or repeats the last one."""
+    monkeypatch.setattr(adaptation, "noise_offsets", few_noise_boxes)
     small = load_params("dimp18_nce_plus").replace(sample_size=64, initial_iterations=1, candidates=2, ascent_steps=2)
     small = small.replace(not_found_threshold=-10.0, interval_samples=8, **FEW_VIEWS)
     picture = image("walk", 200, 260)
