@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import expand_home, write_text
-from ebmtrack.videos.labels import yolo_files
+from ebmtrack.videos.labels import NO_CATEGORY
+from ebmtrack.videos.text import read_text
+from ebmtrack.videos.yolo import NAMES_FILE, labels_folder, yolo_files
+from ebmtrack.viewers.category_layouts import coco_text, cvat_text, yolo_texts
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
 ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
@@ -108,10 +110,10 @@ class ResultInfo:
         seed: Seed of the tracker.
         interval: Probability of the intervals that CSV and JSON hold; None for files without them.
         extra: More facts for JSON.
-        category: What the targets are, such as "person", for COCO and CVAT.
+        category: What the targets are, such as "person", for COCO, CVAT and YOLO; or for each target that by its id.
 
     Raises:
-        ConfigError: If the category is no word that can be printed.
+        ConfigError: If a category is no word that can be printed.
     """
 
     source: str = ""
@@ -121,11 +123,18 @@ class ResultInfo:
     seed: int | None = None
     interval: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    category: str = "target"
+    category: str | Mapping[int, str] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.category, str) or not self.category.isprintable() or not self.category.strip():
-            raise ConfigError(f"a category is a name that can be printed, such as person, not {self.category!r}")
+        several = self.category.values() if isinstance(self.category, Mapping) else [self.category]
+        for name in several if self.category is not None else ():
+            if not isinstance(name, str) or not name.isprintable() or not name.strip():
+                raise ConfigError(f"a category is a name that can be printed, such as person, not {name!r}")
+
+    def category_of(self, id: int) -> str:
+        """Return what a target is, "target" if nobody said it."""
+        name = self.category.get(id) if isinstance(self.category, Mapping) else self.category
+        return name or NO_CATEGORY
 
 
 def write_results(
@@ -297,65 +306,6 @@ def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     return "".join(lines)
 
 
-def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
-    """Return rows as COCO video (as in TAO and MMTracking): videos, images, tracks and annotations."""
-    width, height = info.size_wh
-    video = {"id": 1, "name": info.source, "fps": info.fps, "width": width, "height": height}
-    video = {name: value for name, value in video.items() if value not in ("", None)}
-    frames, ids = sorted({row.frame for row in rows}), sorted({row.id for row in rows})
-    images = [
-        {"id": frame, "video_id": 1, "frame_id": frame, "width": width, "height": height}
-        | {"file_name": f"{info.source}/{frame:06d}.jpg" if info.source else f"{frame:06d}.jpg"}
-        for frame in frames
-    ]
-    annotations = []
-    for number, row in enumerate(filter(lambda row: row.found, rows), 1):
-        x, y, w, h = (round(float(value), 3) for value in row.box_xywh)
-        entry: dict[str, Any] = {
-            "id": number,
-            "image_id": row.frame,
-            "video_id": 1,
-            "track_id": row.id,
-            "instance_id": row.id,
-        }
-        entry |= {
-            "category_id": 1,
-            "bbox": [x, y, w, h],
-            "area": round(w * h, 3),
-            "iscrowd": 0,
-            "score": row.known_score,
-        }
-        annotations.append(entry)
-    return (
-        json.dumps(
-            {
-                "videos": [video],
-                "images": images,
-                "tracks": [{"id": target, "video_id": 1, "category_id": 1} for target in ids],
-                "categories": [{"id": 1, "name": info.category}],
-                "annotations": annotations,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
-
-
-def cvat_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
-    """Return rows as CVAT for video 1.1: a track for each target; a box is `outside` in frames in which it is lost."""
-    root = ElementTree.Element("annotations")
-    ElementTree.SubElement(root, "version").text = "1.1"
-    for target in sorted({row.id for row in rows}):
-        track = ElementTree.SubElement(root, "track", id=str(target - 1), label=info.category, source="auto")
-        for row in (row for row in rows if row.id == target):
-            x, y, w, h = row.box_xywh
-            corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
-            flags = {"frame": str(row.frame), "keyframe": "1", "outside": "0" if row.found else "1", "occluded": "0"}
-            ElementTree.SubElement(track, "box", {**flags, **{name: f"{v:.3f}" for name, v in corners.items()}})
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
 WRITERS: dict[str, Callable[[Sequence[FrameResult], ResultInfo], str]] = {
     "csv": csv_text,
     "json": json_text,
@@ -377,26 +327,28 @@ def _write_pytracking(path: Path, rows: Sequence[FrameResult]) -> list[Path]:
 
 
 def _write_yolo(path: Path, rows: Sequence[FrameResult], info: ResultInfo) -> list[Path]:
-    """Write a folder of YOLO labels, a file for each frame: class, middle x, y, width, height in parts of the frame.
-
-    Frame 0 always has a file, be it empty: by it `videos.labels` knows that numbers count from 0, whatever the frames
-    are called.
-    """
-    width, height = info.size_wh
-    lines: dict[str, list[str]] = {f"frame_{frame:06d}.txt": [] for frame in sorted({0, *(row.frame for row in rows)})}
-    check_yolo_folder(path, lines)
-    for row in filter(lambda row: row.found, rows):
-        x, y, w, h = row.box_xywh
-        values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-        text = f"{row.id - 1} " + " ".join(f"{value:.6f}" for value in values) + "\n"
-        lines[f"frame_{row.frame:06d}.txt"].append(text)
-    for name, texts in lines.items():
-        write_text(path / name, "".join(texts))
+    """Write a data set of YOLO: a folder `labels`, with a file for each frame, and the names of the classes."""
+    names, texts = yolo_texts(rows, info)
+    folder = labels_folder(path)
+    check_yolo_folder(path, texts, names)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    write_text(folder.parent / NAMES_FILE, names)
     return [path]
 
 
-def check_yolo_folder(path: Path, names: Container[str] = ()) -> None:
-    """Raise ConfigError if a folder holds YOLO labels besides those of `names`: new ones would mix with them."""
-    others = [file for file in yolo_files(path) if file.name not in names]
+def check_yolo_folder(path: Path, texts: Container[str] = (), names: str = "") -> None:
+    """Raise ConfigError if a folder holds YOLO labels or names of classes already: new ones would mix with them.
+
+    Args:
+        path: The folder of a data set, or its folder `labels`.
+        texts: Names of the files that are written; the same ones may be there.
+        names: Content of `data.yaml` that is written.
+    """
+    folder = labels_folder(path)
+    others = [file for file in yolo_files(folder) if file.name not in texts]
     if others:
         raise ConfigError(f"{path} holds labels already, such as {others[0].name}: move them or name another folder")
+    classes = folder.parent / NAMES_FILE
+    if classes.exists() and read_text(classes, ConfigError) != names:
+        raise ConfigError(f"{classes} is there already and may name other classes: move it or name another folder")

@@ -24,7 +24,8 @@ class TrackOptions:
             file for each target), .mot.txt, or .yolo (a folder). Without --boxes, --save and --show they go to
             NAME_boxes.txt in the current folder.
         layout: Layout of the boxes if the ending does not say it: csv, json, mot, coco, cvat, yolo, pytracking.
-        category: What the targets are, such as person: their category in .coco.json, their label in .xml.
+        category: What the targets are, such as person: their category in .coco.json, their label in .xml, their class
+            in .yolo.
         interval: Let .csv and .json hold, for each side of the box, the interval that holds the true side with this
             probability, such as 0.9, and the probability that the target is lost; drawn boxes get soft edges.
         start: First frame, a number from 0 or a time such as 12.5s or 1:02.5; boxes without a frame are in this one.
@@ -41,7 +42,7 @@ class TrackOptions:
     save: str | None = None
     boxes: str | None = None
     layout: str | None = None
-    category: str = "target"
+    category: str | None = None
     interval: float | None = None
     start: str | None = None
     end: str | None = None
