@@ -58,8 +58,8 @@ class Labels:
         if self.key_frames and min(target - 1, frame) < 0:
             raise DatasetError(f"{where}: target {target}, frame {frame}: targets count from 1, and frames from 0")
         if frame in self.tracks.setdefault(target, {}):
-            called = f" ({name})" if self._numbers else ""
-            own = "category" if self._numbers else "number"
+            by_category = self._numbers or self.path.is_dir()
+            called, own = f" ({name})" if by_category and name else "", "category" if by_category else "number"
             raise DatasetError(
                 f"{where}: target {target}{called} has two boxes in frame {frame}; give each target a {own} of its own"
             )

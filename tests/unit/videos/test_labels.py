@@ -248,7 +248,7 @@ def test_folders_with_files_of_macos_alone_hold_no_labels(tmp_path: Path) -> Non
         ("labels.json", "[" * 100000, "not labels as .*RecursionError"),
         ("labels.xml", "<annotations>", "not labels as .*ParseError"),
         ("labels/0001.txt", "0 0.5 0.5\n", "0001.txt, line 1: .* is no row class"),
-        ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "target 1 has two boxes"),
+        ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "two boxes in frame 0; give each target a category"),
         ("labels/0001.txt", "inf .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels/0001.txt", "nan .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels.mot.txt", "inf,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
