@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from ebmtrack.videos.labels import unnamed
 from ebmtrack.videos.yolo import names_text
-
-if TYPE_CHECKING:
-    from ebmtrack.viewers.results import FrameResult, ResultInfo
+from ebmtrack.viewers.result_rows import FrameResult, ResultInfo
 
 
 def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:

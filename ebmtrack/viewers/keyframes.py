@@ -19,7 +19,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.tracking.sequence import NumberedFrame, TrackedFrame, run_tracker
-from ebmtrack.viewers.results import Box, FrameResult
+from ebmtrack.viewers.result_rows import Box, FrameResult
 
 Direction = Literal["forward", "backward", "both"]
 Read = Callable[[int], "np.ndarray | None"]  # a frame by its number; None if it cannot be read

@@ -13,7 +13,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.keyframes import KeyFrame
-from ebmtrack.viewers.results import Box
+from ebmtrack.viewers.result_rows import Box
 from ebmtrack.words import counted
 
 FrameAt = Callable[[float], int]  # the number of the frame that is shown at a time in seconds: FrameTimes.frame_at
