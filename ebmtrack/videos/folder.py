@@ -32,7 +32,7 @@ def find(root: Path, but: Collection[str] = ()) -> DataSet:
             loaders[name] = partial(load, place)
             continue
         images = image_folder(place)
-        targets = sorted(read_labels(labels, Frames(images).paths()))
+        targets = sorted(read_labels(labels, Frames(images).paths()).tracks)
         for target in targets:
             own = name if len(targets) == 1 else f"{name}#{target}"
             loaders[own] = partial(load_target, own, labels, images, target)

@@ -1,8 +1,8 @@
 """Labels of several targets beside the frames of a sequence, as `ebmtrack track` and labelling tools write them.
 
-CSV, JSON, COCO video, CVAT for video, MOTChallenge and YOLO. Frames and pixels count from 0 here, whatever the file
-does; frames in which a target is lost, outside or not labelled have no box. Labels that say for which size of frame
-they were made are refused beside frames of another one.
+CSV, JSON, COCO, CVAT, MOTChallenge and YOLO. Frames and pixels count from 0 here, whatever the file does; frames in
+which a target is lost, outside or not labelled have no box. Labels that say for which size of frame they were made are
+refused beside frames of another one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,20 +21,64 @@ import numpy as np
 
 from ebmtrack.errors import DatasetError
 from ebmtrack.images import read_size_wh
-from ebmtrack.videos.image_store import wrong_size
+from ebmtrack.videos.image_store import read_bytes, wrong_size
 from ebmtrack.videos.index_cache import stamp
-from ebmtrack.videos.sequence import Frames, Sequence, visible_paths
+from ebmtrack.videos.sequence import Frames, Sequence
 from ebmtrack.videos.text import first_repeated, parse_csv, read_text, split_lines
+from ebmtrack.videos.yolo import class_names, frames_by_name, yolo_boxes, yolo_files
 
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
+NO_CATEGORY = "target"  # how `ebmtrack track` calls targets of which nobody said what they are
 
-MOST_YOLO = 7  # words in a row: class, x, y, w, h, and of a tracker's box its confidence and id
-MOST_PART = 10.0  # of the frame; a box may reach beyond it, but one in pixels has larger numbers
-
-Tracks = dict[int, dict[int, list[float]]]  # target -> frame -> x, y, w, h
 Size = tuple[int, int]  # width, height
 Sizes = list[tuple[int, frozenset[Size]]]  # frames from 0, and the sizes that labels declare for them
+
+
+@dataclass
+class Labels:
+    """The boxes of the targets in a file of labels.
+
+    Attributes:
+        path: The file, or YOLO's folder.
+        key_frames: Whether they are to be key frames: boxes that a tool has interpolated are left out, and targets and
+            frames that there cannot be are refused.
+        tracks: For each target, by frame, its box x, y, w, h in pixels; in YOLO's in parts of the frame.
+        names: What the targets are, such as person, as far as the file says it.
+    """
+
+    path: Path
+    key_frames: bool = False
+    tracks: dict[int, dict[int, list[float]]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)  # of categories that are targets
+
+    def add(self, where: str, target: int, frame: int, box_xywh: list[float], name: str | None = None) -> None:
+        """Note down a box; DatasetError with its place, `where`, if it cannot be used."""
+        if self.key_frames and min(target - 1, frame) < 0:
+            raise DatasetError(f"{where}: target {target}, frame {frame}: targets count from 1, and frames from 0")
+        if frame in self.tracks.setdefault(target, {}):
+            by_category = self._numbers or self.path.is_dir()
+            called, own = f" ({name})" if by_category and name else "", "category" if by_category else "number"
+            raise DatasetError(
+                f"{where}: target {target}{called} has two boxes in frame {frame}; give each target a {own} of its own"
+            )
+        self.tracks[target][frame] = box_xywh
+        if name not in (None, NO_CATEGORY, unnamed(target)):
+            self.names.setdefault(target, str(name))
+
+    def number(self, category: str) -> int:
+        """Return the number, from 1, of the target that is the only one of its category."""
+        return self._numbers.setdefault(category, len(self._numbers) + 1)
+
+
+def unnamed(target: int) -> str:
+    """Return how the class of a target is called of which nobody said what it is.
+
+    >>> unnamed(2)
+    'target 2'
+    """
+    return f"{NO_CATEGORY} {target}"
 
 
 def find_labels(place: Path) -> Path | None:
@@ -45,23 +91,28 @@ def find_labels(place: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_labels(path: Path, files: list[Path]) -> Tracks:
+def read_labels(path: Path, files: list[Path], key_frames: bool = False) -> Labels:
     """Return the boxes of all targets; those of YOLO files are parts of their frames (`load_target` has pixels).
 
     Args:
-        path: Of `find_labels`.
-        files: The frames, to which YOLO's files belong by their names or numbers.
+        path: Of `find_labels`, or any file of labels.
+        files: The frames, to which YOLO's files and pictures without a number belong by their names; none for a video.
+        key_frames: See Labels.
 
     Raises:
         DatasetError: On a file that cannot be used; the message names the line or entry.
     """
+    labels, reader = Labels(path, key_frames), READERS.get(path.suffix.lower())
     if path.is_dir():
-        return _read_yolo(path, files)
-    readers: dict[str, Callable[[Path], Tracks]] = {".csv": _read_csv, ".json": _read_json, ".xml": _read_cvat}
-    tracks = _parse(readers.get(path.suffix, _read_mot), path)
-    if not tracks:
+        reader = _read_yolo
+    elif not path.exists():
+        raise DatasetError(f"{path}: no such file")
+    elif reader is None:
+        raise DatasetError(f"{path}: boxes are read from {', '.join(READERS)} and folders of YOLO files")
+    _parse(partial(reader, labels, files), path)
+    if not labels.tracks:
         raise DatasetError(f"{path}: holds no box")
-    return tracks
+    return labels
 
 
 def load_target(name: str, path: Path, images: Path, target: int) -> Sequence:
@@ -79,20 +130,20 @@ def load_target(name: str, path: Path, images: Path, target: int) -> Sequence:
     frames = Frames(images)
     files = frames.paths()
     _check_sizes(path, files)
-    track, boxes = read_labels(path, files)[target], np.full((len(files), 4), np.nan)
+    track, boxes = read_labels(path, files).tracks[target], np.full((len(files), 4), np.nan)
     for frame, box in track.items():
         if not 0 <= frame < len(files) or not np.isfinite(box).all():
             where = f"{path}: target {target}, frame {frame}"
             raise DatasetError(f"{where}: {box}; there are {len(files)} frames in {images}")
-        boxes[frame] = np.array(box) * np.tile(_size_wh(files[frame]), 2) if path.is_dir() else box
+        boxes[frame] = np.array(box) * np.tile(picture_size_wh(files[frame]), 2) if path.is_dir() else box
     first = min(track)
     return Sequence(name, "folder", boxes[first:], frames, skip=first, annotation=path)
 
 
-def _parse(reader: Callable[[Path], Any], path: Path) -> Any:
-    """Return what `reader` makes of a file; DatasetError if it is of another kind."""
+def _parse(read: Callable[[], Any], path: Path) -> Any:
+    """Return what `read` makes of a file; DatasetError if it is of another kind."""
     try:
-        return reader(path)
+        return read()
     except (
         KeyError,
         TypeError,
@@ -107,29 +158,38 @@ def _parse(reader: Callable[[Path], Any], path: Path) -> Any:
         ) from error
 
 
+def declared_sizes(path: Path) -> Sizes:
+    """Return the sizes of frames that a file of labels names: frames from which on they hold, and sizes that may be."""
+    readers = {".json": _json_sizes, ".xml": _cvat_sizes, ".txt": _mot_sizes}
+    reader = readers.get(path.suffix.lower())
+    return _parse(partial(reader, path), path) if reader else []
+
+
 def _check_sizes(path: Path, files: list[Path]) -> None:
     """Raise DatasetError if the labels name sizes of frames, and a frame has another one; one of each size is read."""
-    readers: dict[str, Callable[[Path], Sizes]] = {".json": _json_sizes, ".xml": _cvat_sizes, ".txt": _mot_sizes}
-    declared: Sizes = _parse(readers[path.suffix], path) if path.suffix in readers else []
     first_of: dict[frozenset[Size], int] = {}
-    for frame, sizes in declared:
+    for frame, sizes in declared_sizes(path):
         first_of.setdefault(sizes, frame)
     for sizes, frame in first_of.items():
-        if sizes and 0 <= frame < len(files) and _size_wh(files[frame]) not in sizes:
-            raise wrong_size(files[frame], _size_wh(files[frame]), min(sizes), str(_size_file(path)))
+        if sizes and 0 <= frame < len(files) and picture_size_wh(files[frame]) not in sizes:
+            raise wrong_size(files[frame], picture_size_wh(files[frame]), min(sizes), str(_size_file(path)))
 
 
 def _json_sizes(path: Path) -> Sizes:
-    """Return the sizes in the JSON of `ebmtrack track` or in COCO video."""
+    """Return the sizes in the JSON of `ebmtrack track` or in COCO."""
     content: dict[str, Any] = json.loads(read_text(path))
-    frames = [(0, content), *((_whole(image["frame_id"]), image) for image in content.get("images", ()))]
-    return [(frame, _size_in(entry.get("width"), entry.get("height"))) for frame, entry in frames]
+    images = content.get("images", ())
+    frames = [(0, content), *((_whole(image["frame_id"]), image) for image in images if "frame_id" in image)]
+    sizes = [(frame, _size_in(entry.get("width"), entry.get("height"))) for frame, entry in frames]
+    others = [_size_in(image.get("width"), image.get("height")) for image in images if "frame_id" not in image]
+    return [*sizes, (0, frozenset[Size]().union(*others))]
 
 
 def _cvat_sizes(path: Path) -> Sizes:
     """Return the sizes of the tasks in a file of CVAT, which may be of several videos."""
-    found = ElementTree.fromstring(path.read_bytes()).iter("original_size")
-    sizes = (_size_in(size.findtext("width"), size.findtext("height")) for size in found)
+    root = ElementTree.fromstring(read_bytes(path))
+    sizes = [_size_in(size.findtext("width"), size.findtext("height")) for size in root.iter("original_size")]
+    sizes += [_size_in(image.get("width"), image.get("height")) for image in root.iter("image")]
     return [(0, frozenset[Size]().union(*sizes))]
 
 
@@ -159,7 +219,7 @@ def _size_in(width: Any, height: Any) -> frozenset[Size]:
     return frozenset({size} if min(size) > 0 else ())
 
 
-def _size_wh(file: Path) -> Size:
+def picture_size_wh(file: Path) -> Size:
     """Return width and height of a picture, read once as long as it does not change."""
     return _read_size_wh(file, stamp(file))
 
@@ -169,42 +229,33 @@ def _read_size_wh(file: Path, _: tuple[int, ...]) -> Size:
     return read_size_wh(file)
 
 
-def _add(tracks: Tracks, path: Path, target: int, frame: int, box_xywh: list[float]) -> None:
-    """Note down a box; DatasetError if the target has one in that frame."""
-    if frame in tracks.setdefault(target, {}):
-        raise DatasetError(
-            f"{path}: target {target} has two boxes in frame {frame}; give each target a number of its own"
-        )
-    tracks[target][frame] = box_xywh
-
-
-def _read_csv(path: Path) -> Tracks:
-    tracks: Tracks = {}
-    for number, row in parse_csv(read_text(path), path)[1]:
+def _read_csv(labels: Labels, _: list[Path]) -> None:
+    for number, row in parse_csv(read_text(labels.path), labels.path)[1]:
+        where = f"{labels.path}, line {number}"
         try:
             box = [float(row[key]) for key in "xywh"]
             target, frame = int(row.get("id") or 1), int(row["frame"])
         except (KeyError, ValueError) as error:
             what = "no column" if isinstance(error, KeyError) else "not a number:"
-            raise DatasetError(f"{path}, line {number}: {what} {error}; it needs frame,id,x,y,w,h") from error
+            raise DatasetError(f"{where}: {what} {error}; it needs frame,id,x,y,w,h") from error
         if row.get("verdict") not in LOST:
-            _add(tracks, path, target, frame, box)
-    return tracks
+            labels.add(where, target, frame, box)
 
 
-def _read_mot(path: Path) -> Tracks:
+def _read_mot(labels: Labels, _: list[Path]) -> None:
     """Read MOTChallenge; in a file gt.txt a confidence of 0 means that the row is to be ignored."""
-    tracks: Tracks = {}
-    for number, line in enumerate(split_lines(read_text(path)), 1):
+    for number, line in enumerate(split_lines(read_text(labels.path)), 1):
+        where = f"{labels.path}, line {number}"
         try:
             words = [float(word) for word in line.split(",")]
             (x, y, w, h), rest = words[2:6], words[6:]
             target, frame = int(words[1]), int(words[0]) - 1
         except (ValueError, OverflowError) as error:
-            raise DatasetError(f"{path}, line {number}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
-        if not (path.name == "gt.txt" and rest and rest[0] == 0):
-            _add(tracks, path, target, frame, [x - 1, y - 1, w, h])
-    return tracks
+            raise DatasetError(f"{where}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
+        if frame < 0:
+            raise DatasetError(f"{where}: frame {frame + 1}: MOTChallenge counts frames from 1")
+        if not (labels.path.name == "gt.txt" and rest and rest[0] == 0):
+            labels.add(where, target, frame, [x - 1, y - 1, w, h])
 
 
 def _whole(value: Any) -> int:
@@ -215,104 +266,85 @@ def _whole(value: Any) -> int:
     return number
 
 
-def _read_json(path: Path) -> Tracks:
-    """Read the JSON of `ebmtrack track`, or COCO video."""
-    content: dict[str, Any] = json.loads(read_text(path))
-    tracks: Tracks = {}
+def _read_json(labels: Labels, files: list[Path]) -> None:
+    """Read the JSON of `ebmtrack track`, or COCO."""
+    content: dict[str, Any] = json.loads(read_text(labels.path))
     for row in content.get("results", ()):
         if row.get("verdict") not in LOST:
-            _add(tracks, path, _whole(row.get("id", 1)), _whole(row["frame"]), [float(row[key]) for key in "xywh"])
-    frame_of = {image["id"]: _whole(image["frame_id"]) for image in content.get("images", ())}
-    if len(videos := {image.get("video_id") for image in content.get("images", ())}) > 1:
+            box = [float(row[key]) for key in "xywh"]
+            labels.add(str(labels.path), _whole(row.get("id", 1)), _whole(row["frame"]), box)
+    _read_coco(labels, content, files)
+
+
+def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> None:
+    """Read COCO: the video kind, with track ids, or pictures in which each category is one target."""
+    frame_of, entries = _coco_frames(labels.path, content.get("images", ()), files), content.get("annotations", ())
+    names = {category["id"]: category["name"] for category in content.get("categories", ())}
+    targets = [_coco_target(entry) for entry in entries]
+    are_numbered = any(target is not None for target in targets)
+    for entry, target in zip(entries, targets):
+        name = names.get(entry.get("category_id"))
+        if target is None and (are_numbered or name is None):
+            raise DatasetError(
+                f"{labels.path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco"
+            )
+        x, y, w, h = (float(value) for value in entry["bbox"])
+        if labels.key_frames and (entry.get("attributes") or {}).get("keyframe", True) is False:
+            continue
+        where = f"{labels.path}: annotation {entry.get('id')}"
+        number = labels.number(str(name)) if target is None else target
+        labels.add(where, number, frame_of[entry["image_id"]], [x, y, w, h], name)
+
+
+def _coco_target(entry: dict[str, Any]) -> int | None:
+    """Return the number of an annotation's target; None if it has none. CVAT counts in the attributes, from 0."""
+    number = entry.get("track_id", entry.get("instance_id"))
+    if number is None and "track_id" in (entry.get("attributes") or {}):
+        number = _whole(entry["attributes"]["track_id"]) + 1
+    return None if number is None else _whole(number)
+
+
+def _coco_frames(path: Path, images: list[dict[str, Any]], files: list[Path]) -> dict[Any, int]:
+    """Return the frame of each image, by its id: `frame_id`, or by its name if there are none."""
+    if len(videos := {image.get("video_id") for image in images}) > 1:
         raise DatasetError(f"{path}: has images of {len(videos)} videos; give each video a file of its own")
-    placed = {(image["id"], _whole(image["frame_id"])) for image in content.get("images", ())}
+    if any("frame_id" in image for image in images):
+        placed = {(image["id"], _whole(image["frame_id"])) for image in images}
+    else:
+        by_name = frames_by_name([image["file_name"] for image in images], files, f"{path}: image ")
+        placed = {(image["id"], by_name[image["file_name"]]) for image in images}
     if (twice := first_repeated(number for number, _ in placed)) is not None:
         raise DatasetError(f"{path}: two images have the id {twice!r}; give the images of merged files new ids")
-    for entry in content.get("annotations", ()):
-        target = entry.get("track_id", entry.get("instance_id"))
-        if target is None:
-            raise DatasetError(f"{path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco")
-        x, y, w, h = (float(value) for value in entry["bbox"])
-        _add(tracks, path, _whole(target), frame_of[entry["image_id"]], [x, y, w, h])
-    return tracks
+    return dict(placed)
 
 
-def _read_cvat(path: Path) -> Tracks:
-    """Read CVAT for video 1.1."""
-    tracks: Tracks = {}
-    for track in ElementTree.fromstring(path.read_bytes()).iter("track"):
+def _read_cvat(labels: Labels, files: list[Path]) -> None:
+    """Read CVAT 1.1: for video, with tracks, or for images, in which each label is one target."""
+    root = ElementTree.fromstring(read_bytes(labels.path))
+    for track in root.iter("track"):
         for box in track.iter("box"):
-            left, top, right, bottom = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-            if box.get("outside") != "1":
-                corner = [left, top, right - left, bottom - top]
-                _add(tracks, path, int(track.attrib["id"]) + 1, int(box.attrib["frame"]), corner)
-    return tracks
+            is_interpolated = box.get("keyframe") == "0"
+            if box.get("outside") != "1" and not (labels.key_frames and is_interpolated):
+                target, frame = int(track.attrib["id"]) + 1, int(box.attrib["frame"])
+                labels.add(str(labels.path), target, frame, _cvat_box(box), track.get("label"))
+    images = {image.attrib["name"]: image for image in root.iter("image")}
+    for name, frame in frames_by_name(list(images), files, f"{labels.path}: image ").items():
+        for box in images[name].iter("box"):
+            label = box.attrib["label"]
+            labels.add(f"{labels.path}: image {name}", labels.number(label), frame, _cvat_box(box), label)
 
 
-def yolo_files(folder: Path) -> list[Path]:
-    """Return a folder's YOLO files in the order of their names; the list of classes that LabelImg adds is none."""
-    return [file for file in visible_paths(folder.glob("*.txt")) if file.name != "classes.txt"]
+def _cvat_box(box: ElementTree.Element) -> list[float]:
+    """Return x, y, w, h of a box by its corners."""
+    left, top, right, bottom = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
+    return [left, top, right - left, bottom - top]
 
 
-def _read_yolo(path: Path, files: list[Path]) -> Tracks:
+def _read_yolo(labels: Labels, files: list[Path]) -> None:
     """Read a folder of YOLO files; the class is the target, and boxes are parts of the frame."""
-    tracks: Tracks = {}
-    for file, frame in _yolo_frames(path, files).items():
-        for number, line in enumerate(split_lines(read_text(file)), 1):
-            try:
-                words = line.split()
-                kind, x, y, w, h = (float(word) for word in words[:5])
-                target = int(kind) + 1
-                is_polygon = (
-                    len(words) > MOST_YOLO
-                    or (  # class and three points; a tracker's ids are whole
-                        len(words) == MOST_YOLO and not any(float(word).is_integer() for word in words[5:])
-                    )
-                )
-            except (ValueError, OverflowError) as error:
-                raise DatasetError(f"{file}, line {number}: {line[:80]!r} is no row class x y w h") from error
-            if is_polygon or max(map(abs, (x, y, w, h))) > MOST_PART:
-                what = "a polygon" if is_polygon else "a box in pixels"
-                raise DatasetError(
-                    f"{file}, line {number}: {line[:80]!r} looks like {what}; write boxes, class x y w h in parts of "
-                    "the frame"
-                )
-            _add(tracks, file, target, frame, [x - w / 2, y - h / 2, w, h])
-    return tracks
+    names = class_names(labels.path)
+    for where, kind, frame, box in yolo_boxes(labels.path, files):
+        labels.add(where, kind + 1, frame, box, names.get(kind))
 
 
-def _yolo_frames(path: Path, files: list[Path]) -> dict[Path, int]:
-    """Return the frame of each YOLO file: by the frames' names if all files have those, or by numbers from 0.
-
-    `ebmtrack track` counts from 0 whatever the frames are called, and its files begin with frame_000000. Of all others
-    a file without its frame is refused if another one has it: nobody can know which frame is meant. So are files with
-    such names if both readings are possible and differ.
-    """
-    labels, by_stem = yolo_files(path), {file.stem: number for number, file in enumerate(files)}
-    strays = [file for file in labels if file.stem not in by_stem]
-    if not strays:
-        frames = {file: by_stem[file.stem] for file in labels}
-        numbers = {file: int(file.stem[len("frame_") :]) for file in labels} if _are_ours(labels) else {}
-        for file, number in numbers.items() if max(numbers.values(), default=0) < len(files) else ():
-            if frames[file] != number:
-                raise DatasetError(
-                    f"{file}: is it frame {frames[file]}, which has this name, or frame {number} as `ebmtrack track` "
-                    "counts? Write the labels in another layout, such as labels.csv"
-                )
-        return frames
-    if len(strays) < len(labels) and not _are_ours(labels):
-        raise DatasetError(f"{strays[0]}: no frame is called {strays[0].stem}; remove it or rename it like its frame")
-    file_of: dict[int, Path] = {}
-    for file in labels:
-        digits = re.findall(r"\d+", file.stem)
-        if not digits:
-            raise DatasetError(f"{file}: no frame is called {file.stem}; rename it like its frame or by number, from 0")
-        first = file_of.setdefault(int(digits[-1]), file)
-        if first is not file:
-            raise DatasetError(f"{file}: has the number of {first.name}; rename both like their frames")
-    return {file: number for number, file in file_of.items()}
-
-
-def _are_ours(labels: list[Path]) -> bool:
-    """Return whether YOLO files have the names that `ebmtrack track` gives them."""
-    return labels[0].stem == "frame_000000" and all(re.fullmatch(r"frame_\d{6,}", file.stem) for file in labels)
+READERS = {".csv": _read_csv, ".json": _read_json, ".xml": _read_cvat, ".txt": _read_mot, ".mot": _read_mot}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, get_args
@@ -16,9 +16,10 @@ from ebmtrack.images import read_ahead
 from ebmtrack.tracking.params import TrackerParams
 from ebmtrack.tracking.sequence import NumberedFrame, run_tracker
 from ebmtrack.viewers.frames import FrameSource, open_frames
+from ebmtrack.viewers.key_files import is_key_file, read_given
 from ebmtrack.viewers.keyframes import Direction, KeyFrame, KeyFrameTracks, Tell, Watch
 from ebmtrack.viewers.picture_frames import FolderFrames
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo
+from ebmtrack.viewers.results import FrameResult, ResultInfo
 from ebmtrack.viewers.seekable import SeekableFrames
 from ebmtrack.viewers.selection import FrameAt, as_key_frames, checked_key_frames, frame_number
 
@@ -82,7 +83,7 @@ def track(
         source: Video file, folder of pictures, TIFF stack, camera number or URL; or images, RGB uint8 (height, width,
             3), in a list or, without key frames, from an iterator.
         boxes: The target's box x, y, w, h in frame `start`, in pixels; a dictionary {frame: box} of its key frames; or
-            a list of these, one for each target.
+            a list of these, one for each target. Or a file of boxes, see docs/track.md: its boxes are key frames.
         tracker: A Tracker, or a set-up's name or path, such as "lite_nce_plus"; by default the default set-up.
         start: First frame that is tracked: its number, from 0, or a time such as "3.5s" or "1:02.5", as for key frames.
         end: Last one; by default the source's.
@@ -104,19 +105,21 @@ def track(
     with open_frames(source) as frames:
         frame_at = frames.times.frame_at
         span = checked_span(start, end, every, frame_at)
-        keys = checked_key_frames(as_key_frames(boxes, frame_at, span.start))
+        given = read_given([boxes], source) if is_key_file(boxes) else None
+        keys = checked_key_frames(given.keys if given else as_key_frames(boxes, frame_at, span.start))
+        names = given.names if given else None
         if direction == "forward" and are_all_in(keys, span.start):
-            yield from _forward(frames, [key.box_xywh for key in keys], tracker, span)
+            yield from _forward(frames, keys, tracker, span, names)
             return
     with SeekableFrames(source) as recorded:
         span = whole_span(recorded, span)
-        if direction == "backward":
+        if direction == "backward" and given is None:
             keys = checked_key_frames(as_key_frames(boxes, frame_at, span.end or 0))
         notes = list[str]()
         rows = [row for part in label(recorded, keys, tracker, span, direction, notes.append) for row in part]
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        info = info_of(recorded, recorded.read(keys[0].frame), tracker)
+        info = info_of(recorded, recorded.read(keys[0].frame), tracker, category=names)
         yield from (replace(row, info=info) for row in sorted(rows, key=lambda row: (row.frame, row.id)))
         if not recorded.complete:
             raise DatasetError(str(recorded.note))
@@ -185,18 +188,24 @@ def label(
         yield from labels.track([key for key in keys if key.id == target], direction)
 
 
-def _forward(frames: FrameSource, starts_xywh: list[Box], tracker: Any, span: Span) -> Iterator[FrameResult]:
+def _forward(
+    frames: FrameSource, keys: Sequence[KeyFrame], tracker: Any, span: Span, names: Mapping[int, str] | None
+) -> Iterator[FrameResult]:
     """Yield results while reading a source once, from front to end."""
     first = first_frame(frames, span)
-    info = info_of(frames, first, tracker)
-    for step in follow(frames, first, tracker, starts_xywh, span):
+    info = info_of(frames, first, tracker, category=names)
+    for step in follow(frames, first, tracker, keys, span):
         yield from (replace(row, info=info) for row in step.results)
     if not frames.complete:
         raise DatasetError(str(frames.note))
 
 
 def info_of(
-    frames: FrameSource | SeekableFrames, image: np.ndarray | None, tracker: Any, interval: float | None = None
+    frames: FrameSource | SeekableFrames,
+    image: np.ndarray | None,
+    tracker: Any,
+    interval: float | None = None,
+    category: str | Mapping[int, str] | None = None,
 ) -> ResultInfo:
     """Return what a file of results says about its making.
 
@@ -205,10 +214,13 @@ def info_of(
         image: A frame of it; None if its size is not known.
         tracker: The tracker; one that does not say its network or seed will do.
         interval: Probability of the intervals that the file holds.
+        category: What the targets are, see ResultInfo.
     """
     height, width = (0, 0) if image is None else image.shape[:2]
     network, seed = str(getattr(tracker, "network", "")), getattr(getattr(tracker, "params", None), "seed", None)
-    return ResultInfo(frames.name, frames.known_fps, (width, height), network, seed, interval)
+    return ResultInfo(
+        frames.name, frames.known_fps, (width, height), network, seed, interval, category=category or None
+    )
 
 
 def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
@@ -227,7 +239,7 @@ def first_frame(frames: FrameSource, span: Span) -> np.ndarray:
 
 
 def follow(
-    frames: FrameSource, first: np.ndarray, tracker: Any, starts_xywh: Sequence[Box], span: Span = Span()
+    frames: FrameSource, first: np.ndarray, tracker: Any, keys: Sequence[KeyFrame], span: Span = Span()
 ) -> Iterator[Step]:
     """Start on targets in the first frame and yield a Step for each frame of the span.
 
@@ -235,15 +247,15 @@ def follow(
         frames: The source; its next frame is the one after `first`.
         first: The frame in which the targets' boxes are.
         tracker: A Tracker. Several targets go through its network together.
-        starts_xywh: The boxes.
+        keys: Their boxes, one for each target.
         span: Which frames are tracked.
 
     Raises:
         EbmtrackError: As the tracker and the source raise; the message names the frame.
     """
-    begin, update = targets_of(tracker, starts_xywh)
+    begin, update = targets_of(tracker, keys)
     number = frames.position - 1
-    results = [FrameResult(number, k, box) for k, box in enumerate(starts_xywh, 1)]
+    results = [FrameResult(number, key.id, key.box_xywh) for key in keys]
     later = _span_frames(frames, span)
     later = later if frames.length is None else read_ahead(later)
     for frame, answers, seconds in run_tracker(
@@ -252,7 +264,7 @@ def follow(
         if frame.image is None:
             results = [row.as_unreadable(frame.number) for row in results]
         elif frame.number > number:
-            results = [FrameResult.of_answer(frame.number, k, answer) for k, answer in enumerate(answers, 1)]
+            results = [FrameResult.of_answer(frame.number, key.id, answer) for key, answer in zip(keys, answers)]
         yield Step(results, frame.image, answers or [], seconds if answers else 0.0, frame.moment_s)
 
 
@@ -274,10 +286,10 @@ def _span_frames(frames: FrameSource, span: Span) -> Iterator[NumberedFrame]:
             yield NumberedFrame(number, image, frames.moment_s)
 
 
-def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.ndarray], None], Answers]:
+def targets_of(tracker: Any, keys: Sequence[KeyFrame]) -> tuple[Callable[[np.ndarray], None], Answers]:
     """Return a function that starts on targets in an image, and one from a later image to the answers for all."""
-    if len(starts_xywh) == 1:
-        return lambda image: tracker.init(image, starts_xywh[0]), lambda image: [tracker.update(image)]
+    if len(keys) == 1:
+        return lambda image: tracker.init(image, keys[0].box_xywh), lambda image: [tracker.update(image)]
     if not hasattr(tracker, "engine"):
         raise ConfigError(f"a {type(tracker).__name__} follows one target at a time: track them one by one")
     from ebmtrack.tracking.tracker import MultiTracker
@@ -285,11 +297,11 @@ def targets_of(tracker: Any, starts_xywh: Sequence[Box]) -> tuple[Callable[[np.n
     several = MultiTracker(tracker.engine, tracker.params)
 
     def begin(image: np.ndarray) -> None:
-        for number, box in enumerate(starts_xywh, 1):
+        for key in keys:
             try:
-                several.add(image, box)
+                several.add(image, key.box_xywh)
             except ConfigError as error:
-                raise ConfigError(f"target {number}: {error}") from error
+                raise ConfigError(f"target {key.id}: {error}") from error
 
     return begin, lambda image: list(several.update(image).values())
 

@@ -19,7 +19,7 @@ import numpy as np
 from ebmtrack.errors import ConfigError
 from ebmtrack.evaluation.overlap import iou
 from ebmtrack.tracking.sequence import NumberedFrame, TrackedFrame, run_tracker
-from ebmtrack.viewers.results import Box, FrameResult
+from ebmtrack.viewers.result_rows import Box, FrameResult
 
 Direction = Literal["forward", "backward", "both"]
 Read = Callable[[int], "np.ndarray | None"]  # a frame by its number; None if it cannot be read
@@ -40,17 +40,20 @@ class KeyFrame:
         id: Number of the target, from 1.
         box_xywh: The box in pixels.
         time: The time by which the frame was given, such as "5s"; empty if it was given by its number.
+        file: The file that gives the box; empty without one.
     """
 
     frame: int
     id: int
     box_xywh: Box
     time: str = field(default="", compare=False)
+    file: str = field(default="", compare=False)
 
     @property
     def place(self) -> str:
-        """The frame as the user gave it, for messages: "frame 50" or "5s (frame 50)"."""
-        return f"{self.time} (frame {self.frame})" if self.time else f"frame {self.frame}"
+        """The frame as the user gave it, for messages: "frame 50", "5s (frame 50)" or "frame 50 of keys.csv"."""
+        number = f"frame {self.frame}"
+        return f"{self.time} ({number})" if self.time else f"{number} of {self.file}" if self.file else number
 
 
 class Leg:

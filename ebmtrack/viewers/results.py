@@ -9,123 +9,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.files import expand_home, write_text
-from ebmtrack.videos.labels import yolo_files
+from ebmtrack.videos.text import read_text
+from ebmtrack.videos.yolo import NAMES_FILE, labels_folder, yolo_files
+from ebmtrack.viewers.category_layouts import coco_text, cvat_text, yolo_texts
+from ebmtrack.viewers.result_rows import COLUMNS, INTERVAL_COLUMNS, FrameResult, ResultInfo
 
-COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "verdict")
 ENDINGS = {".csv": "csv", ".json": "json", ".xml": "cvat", ".txt": "pytracking", ".mot": "mot", ".yolo": "yolo"}
 CHOICES = ".csv .json .coco.json .xml .txt .mot.txt .mot .yolo"  # endings of names, for users; see layout_of
-SIDES = ("left", "top", "right", "bottom")
-INTERVAL_COLUMNS = (*(f"{side}_{end}" for side in SIDES for end in ("low", "high")), "lost_probability")
 INTERVAL_LAYOUTS = ("csv", "json")
-LOST = ("not_found", "unreadable")  # verdicts under which the box is a guess or the last one known
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """The place of one target in one frame.
-
-    Attributes:
-        frame: Number of the frame, from 0.
-        id: Number of the target, from 1.
-        box_xywh: Its box in pixels; if it is lost, a guess or the last one known.
-        score: Confidence; None in the frame in which tracking starts and for frames that cannot be read.
-        verdict: "start", "normal", "uncertain", "hard_negative", "not_found" or "unreadable".
-        density: How sure the tracker is of each side, with a method `interval`; None if it does not say.
-        lost_probability: That the target is lost; None if the tracker does not say.
-        info: The origin of the row, which `ebmtrack.track` gives for files of results; None if it is not known.
-    """
-
-    frame: int
-    id: int
-    box_xywh: Box
-    score: float | None = None
-    verdict: str = "start"
-    density: Any = field(default=None, repr=False, compare=False)
-    lost_probability: float | None = field(default=None, compare=False)
-    info: ResultInfo | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def found(self) -> bool:
-        """Return whether the target was seen in this frame."""
-        return self.verdict not in LOST
-
-    @classmethod
-    def of_answer(cls, frame: int, id: int, answer: Any) -> FrameResult:
-        """Return what a tracker answered for a target in a frame; a tracker may do without verdicts."""
-        verdict = getattr(answer, "verdict", "normal" if answer.found else "not_found")
-        x, y, w, h = (float(value) for value in answer.box_xywh)
-        unsure = getattr(answer, "density", None), getattr(answer, "lost_probability", None)
-        return cls(frame, id, (x, y, w, h), float(answer.score), verdict, *unsure)
-
-    def as_unreadable(self, frame: int) -> FrameResult:
-        """Return the same target with the same box in a frame that cannot be read."""
-        return FrameResult(frame, self.id, self.box_xywh, None, "unreadable")
-
-    @property
-    def known_score(self) -> float | None:
-        """The score as files hold it: JSON knows no NaN."""
-        return None if self.score is None or not math.isfinite(self.score) else float(self.score)
-
-    def to_dict(self, interval: float | None = None) -> dict[str, Any]:
-        """Return the row as plain numbers and texts, by the names in COLUMNS.
-
-        Args:
-            interval: A probability adds INTERVAL_COLUMNS: for each side the ends of the interval that holds the true
-                side with this probability (None if there is none), and the probability that the target is lost.
-        """
-        numbers = [round(float(value), 3) for value in self.box_xywh]
-        score = None if self.known_score is None else round(self.known_score, 4)
-        row = dict(zip(COLUMNS, (self.frame, self.id, *numbers, score, self.verdict)))
-        if interval is None:
-            return row
-        ends = [None] * 8 if self.density is None else self.density.interval(interval).round(3).reshape(-1).tolist()
-        lost = None if self.lost_probability is None else round(self.lost_probability, 4)
-        return row | dict(zip(INTERVAL_COLUMNS, (*ends, lost)))
-
-
-@dataclass(frozen=True)
-class ResultInfo:
-    """The origin of results, as a file of them names it; None or nothing is what is not known.
-
-    Attributes:
-        source: Name of the video or folder.
-        fps: Frames per second.
-        size_wh: Width and height of a frame in pixels.
-        network: Name of the weights.
-        seed: Seed of the tracker.
-        interval: Probability of the intervals that CSV and JSON hold; None for files without them.
-        extra: More facts for JSON.
-        category: What the targets are, such as "person", for COCO and CVAT.
-
-    Raises:
-        ConfigError: If the category is no word that can be printed.
-    """
-
-    source: str = ""
-    fps: float | None = None
-    size_wh: tuple[int, int] = (0, 0)
-    network: str = ""
-    seed: int | None = None
-    interval: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    category: str = "target"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.category, str) or not self.category.isprintable() or not self.category.strip():
-            raise ConfigError(f"a category is a name that can be printed, such as person, not {self.category!r}")
 
 
 def write_results(
@@ -297,65 +196,6 @@ def mot_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
     return "".join(lines)
 
 
-def coco_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
-    """Return rows as COCO video (as in TAO and MMTracking): videos, images, tracks and annotations."""
-    width, height = info.size_wh
-    video = {"id": 1, "name": info.source, "fps": info.fps, "width": width, "height": height}
-    video = {name: value for name, value in video.items() if value not in ("", None)}
-    frames, ids = sorted({row.frame for row in rows}), sorted({row.id for row in rows})
-    images = [
-        {"id": frame, "video_id": 1, "frame_id": frame, "width": width, "height": height}
-        | {"file_name": f"{info.source}/{frame:06d}.jpg" if info.source else f"{frame:06d}.jpg"}
-        for frame in frames
-    ]
-    annotations = []
-    for number, row in enumerate(filter(lambda row: row.found, rows), 1):
-        x, y, w, h = (round(float(value), 3) for value in row.box_xywh)
-        entry: dict[str, Any] = {
-            "id": number,
-            "image_id": row.frame,
-            "video_id": 1,
-            "track_id": row.id,
-            "instance_id": row.id,
-        }
-        entry |= {
-            "category_id": 1,
-            "bbox": [x, y, w, h],
-            "area": round(w * h, 3),
-            "iscrowd": 0,
-            "score": row.known_score,
-        }
-        annotations.append(entry)
-    return (
-        json.dumps(
-            {
-                "videos": [video],
-                "images": images,
-                "tracks": [{"id": target, "video_id": 1, "category_id": 1} for target in ids],
-                "categories": [{"id": 1, "name": info.category}],
-                "annotations": annotations,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
-
-
-def cvat_text(rows: Sequence[FrameResult], info: ResultInfo) -> str:
-    """Return rows as CVAT for video 1.1: a track for each target; a box is `outside` in frames in which it is lost."""
-    root = ElementTree.Element("annotations")
-    ElementTree.SubElement(root, "version").text = "1.1"
-    for target in sorted({row.id for row in rows}):
-        track = ElementTree.SubElement(root, "track", id=str(target - 1), label=info.category, source="auto")
-        for row in (row for row in rows if row.id == target):
-            x, y, w, h = row.box_xywh
-            corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
-            flags = {"frame": str(row.frame), "keyframe": "1", "outside": "0" if row.found else "1", "occluded": "0"}
-            ElementTree.SubElement(track, "box", {**flags, **{name: f"{v:.3f}" for name, v in corners.items()}})
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
 WRITERS: dict[str, Callable[[Sequence[FrameResult], ResultInfo], str]] = {
     "csv": csv_text,
     "json": json_text,
@@ -377,26 +217,28 @@ def _write_pytracking(path: Path, rows: Sequence[FrameResult]) -> list[Path]:
 
 
 def _write_yolo(path: Path, rows: Sequence[FrameResult], info: ResultInfo) -> list[Path]:
-    """Write a folder of YOLO labels, a file for each frame: class, middle x, y, width, height in parts of the frame.
-
-    Frame 0 always has a file, be it empty: by it `videos.labels` knows that numbers count from 0, whatever the frames
-    are called.
-    """
-    width, height = info.size_wh
-    lines: dict[str, list[str]] = {f"frame_{frame:06d}.txt": [] for frame in sorted({0, *(row.frame for row in rows)})}
-    check_yolo_folder(path, lines)
-    for row in filter(lambda row: row.found, rows):
-        x, y, w, h = row.box_xywh
-        values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-        text = f"{row.id - 1} " + " ".join(f"{value:.6f}" for value in values) + "\n"
-        lines[f"frame_{row.frame:06d}.txt"].append(text)
-    for name, texts in lines.items():
-        write_text(path / name, "".join(texts))
+    """Write a data set of YOLO: a folder `labels`, with a file for each frame, and the names of the classes."""
+    names, texts = yolo_texts(rows, info)
+    folder = labels_folder(path)
+    check_yolo_folder(path, texts, names)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    write_text(folder.parent / NAMES_FILE, names)
     return [path]
 
 
-def check_yolo_folder(path: Path, names: Container[str] = ()) -> None:
-    """Raise ConfigError if a folder holds YOLO labels besides those of `names`: new ones would mix with them."""
-    others = [file for file in yolo_files(path) if file.name not in names]
+def check_yolo_folder(path: Path, texts: Container[str] = (), names: str = "") -> None:
+    """Raise ConfigError if a folder holds YOLO labels or names of classes already: new ones would mix with them.
+
+    Args:
+        path: The folder of a data set, or its folder `labels`.
+        texts: Names of the files that are written; the same ones may be there.
+        names: Content of `data.yaml` that is written.
+    """
+    folder = labels_folder(path)
+    others = [file for file in yolo_files(folder) if file.name not in texts]
     if others:
         raise ConfigError(f"{path} holds labels already, such as {others[0].name}: move them or name another folder")
+    classes = folder.parent / NAMES_FILE
+    if classes.exists() and read_text(classes, ConfigError) != names:
+        raise ConfigError(f"{classes} is there already and may name other classes: move it or name another folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.viewers.keyframes import KeyFrame
-from ebmtrack.viewers.results import Box
+from ebmtrack.viewers.result_rows import Box
 from ebmtrack.words import counted
 
 FrameAt = Callable[[float], int]  # the number of the frame that is shown at a time in seconds: FrameTimes.frame_at
@@ -43,7 +44,9 @@ def parse_boxes(texts: Sequence[str]) -> list[tuple[float, float, float, float]]
     return [parse_box(part) for text in texts for part in text.split(";")]
 
 
-def parse_key_frames(texts: Sequence[str], frame_at: FrameAt, default: int | None) -> list[KeyFrame]:
+def parse_key_frames(
+    texts: Sequence[str], frame_at: FrameAt, default: int | None, others: Sequence[KeyFrame] = ()
+) -> list[KeyFrame]:
     """Return the key frames that --init gives.
 
     Args:
@@ -51,11 +54,12 @@ def parse_key_frames(texts: Sequence[str], frame_at: FrameAt, default: int | Non
             "ID@FRAME:x,y,w,h", one of another target. A frame is a number or a time; semicolons separate several.
         frame_at: Returns the number of the frame that is shown at a time.
         default: The frame of boxes without one; None if each needs one.
+        others: Key frames that are given elsewhere, which come first.
 
     Raises:
         ConfigError: On what is no box or frame.
     """
-    keys: list[KeyFrame] = []
+    keys = list(others)
     for part in (part for text in texts for part in text.split(";")):
         where, _, box = part.rpartition(":")
         name, _, frame = where.rpartition("@")
@@ -63,7 +67,7 @@ def parse_key_frames(texts: Sequence[str], frame_at: FrameAt, default: int | Non
             raise ConfigError(f"--both needs the frame of each box: --init FRAME:x,y,w,h, such as 90:{part.strip()}")
         if not re.fullmatch(r"\s*([1-9]\d*)?\s*", name):
             raise ConfigError(f"a box in a frame is ID@FRAME:x,y,w,h, such as 2@90:120,80,64,48, not {part!r}")
-        number = int(name) if name.strip() else 1 if where else 1 + len({key.id for key in keys})
+        number = int(name) if name.strip() else 1 if where else 1 + max((key.id for key in keys), default=0)
         at = _place(frame, frame_at, "--init FRAME:x,y,w,h: FRAME") if where else (default or 0, "")
         keys.append(KeyFrame(at[0], number, parse_box(box), at[1]))
     return keys
@@ -120,6 +124,13 @@ def overreach(box_xywh: Box, size_wh: tuple[int, int]) -> str:
     over = [(side, round(pixels)) for side, pixels in sides.items() if round(pixels) > 0]
     words = [f"{counted(n, 'pixel') if place == 0 else n} over the {side} edge" for place, (side, n) in enumerate(over)]
     return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else ""
+
+
+def tell_of_overreach(keys: Sequence[KeyFrame], image: np.ndarray) -> None:
+    """Print a note for each given box that is partly outside of its picture (h, w, 3)."""
+    for key in keys:
+        if text := overreach(key.box_xywh, (image.shape[1], image.shape[0])):
+            print(f"note: {key.place}, target {key.id}: the box reaches {text}", file=sys.stderr)
 
 
 def checked_key_frames(keys: Sequence[KeyFrame]) -> list[KeyFrame]:

@@ -32,12 +32,13 @@ from ebmtrack.viewers.follow import (
 )
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.interrupts import interrupted_by_signals
+from ebmtrack.viewers.key_files import read_given
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
-from ebmtrack.viewers.results import Box, FrameResult, ResultInfo, check_interval
+from ebmtrack.viewers.results import FrameResult, ResultInfo, check_interval
 from ebmtrack.viewers.seekable import OneFrame, SeekableFrames
-from ebmtrack.viewers.selection import checked_key_frames, overreach, parse_key_frames
+from ebmtrack.viewers.selection import checked_key_frames, tell_of_overreach
 from ebmtrack.viewers.source_names import is_stream
 from ebmtrack.viewers.track_options import TrackOptions
 from ebmtrack.viewers.tracking_view import TrackingView
@@ -67,7 +68,7 @@ def track(
     Args:
         source: Video file, folder of pictures, camera number or URL.
         load_tracker: Called once the first frame is there.
-        init: A target's box "x,y,w,h"; several of them, or boxes with frames: see TrackOptions.
+        init: A target's box "x,y,w,h"; several of them, boxes with frames, or files of boxes: see TrackOptions.
         visdom: URL of a server that shows what the tracker sees.
         options: See TrackOptions.
 
@@ -102,7 +103,8 @@ class _Job:
         self.ended = False  # whether tracking, and the video that is written meanwhile, came to their end
         self.boxes: BoxesFile | None = None
         default = None if options.both else 0
-        written = parse_key_frames(options.init, round, default)  # without the source, which is not open yet
+        self.given = read_given(options.init, source)
+        written = self.given.key_frames(round, default)  # without the source, which is not open yet
         if visdom is not None and (len(written) > 1 or options.direction != "forward"):
             raise ConfigError("--visdom shows what the tracker sees of one target: give one box, or leave it out")
         if options.show:
@@ -122,17 +124,19 @@ class _Job:
         frame_at = frames.times.frame_at
         span = checked_span(options.start, options.end, options.every, frame_at)
         default = {"forward": span.start, "backward": -1, "both": None}[options.direction]  # -1: the last one
-        keys = checked_key_frames(parse_key_frames(options.init, frame_at, default)) if options.init else []
+        keys = checked_key_frames(self.given.key_frames(frame_at, default)) if options.init else []
         if keys and not (options.direction == "forward" and are_all_in(keys, span.start)):
             frames.close()
             self._label(stack, keys)
             return
         first = first_frame(frames, span)
         keys = keys or self._draw(OneFrame(first, frames, span.start), span)
-        _tell_of_overreach(keys, first)
-        self._follow(stack, frames, span, first, [key.box_xywh for key in keys])
+        tell_of_overreach(keys, first)
+        self._follow(stack, frames, span, first, keys)
 
-    def _follow(self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, starts: list[Box]) -> None:
+    def _follow(
+        self, stack: ExitStack, frames: FrameSource, span: Span, first: np.ndarray, keys: list[KeyFrame]
+    ) -> None:
         """Track forward, while reading the source once."""
         tracker: Any = self._tracker()
         if self.visdom is not None:
@@ -143,7 +147,7 @@ class _Job:
         self._open_boxes(frames, first, tracker)
         stack.callback(self._save_boxes)
         outputs = self._outputs(stack, frames)
-        ended = self._follow_frames(tracker, frames, span, follow(frames, first, tracker, starts, span), outputs)
+        ended = self._follow_frames(tracker, frames, span, follow(frames, first, tracker, keys, span), outputs)
         self.ended = ended and not frames.ended_early
         self.note, self.complete = frames.note, frames.complete
 
@@ -195,7 +199,7 @@ class _Job:
         if first is None:
             first = np.zeros((0, 0, 3), np.uint8)  # tracking will refuse the key frame
         else:
-            _tell_of_overreach(keys, first)
+            tell_of_overreach(keys, first)
         stack.enter_context(self._kept_is_told())
         try:
             self._open_boxes(frames, first, tracker)
@@ -280,7 +284,8 @@ class _Job:
     def _open_boxes(self, frames: FrameSource | SeekableFrames, first: np.ndarray, tracker: Any) -> None:
         """Prepare the file of boxes, if there is one, with what it says about its making."""
         if self.boxes_path is not None:
-            info = replace(info_of(frames, first, tracker, self.options.interval), category=self.options.category)
+            category = self.options.category or self.given.names
+            info = info_of(frames, first, tracker, self.options.interval, category)
             self.boxes = BoxesFile(self.boxes_path, info, self.options.layout)
 
     def _draw(self, frames: Any, span: Span) -> list[KeyFrame]:
@@ -344,13 +349,6 @@ class _Job:
             self._draw_all(frames, show=False)
         except Exception as error:
             print(f"ebmtrack: the video is incomplete: {error}", file=sys.stderr)
-
-
-def _tell_of_overreach(keys: Sequence[KeyFrame], image: np.ndarray) -> None:
-    """Print a note for each given box that is partly outside of its picture."""
-    for key in keys:
-        if text := overreach(key.box_xywh, (image.shape[1], image.shape[0])):
-            print(f"note: {key.place}, target {key.id}: the box reaches {text}", file=sys.stderr)
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:

@@ -185,6 +185,22 @@ def test_yolo_labels_whose_numbers_no_frame_can_have_go_by_names(tmp_path: Path,
     np.testing.assert_allclose(boxes[:, 0], [5.0 + k for k in names], atol=1e-3)
 
 
+def test_pictures_without_tracks_have_a_target_for_each_category(tmp_path: Path) -> None:
+    """CVAT for images, and COCO without track ids: their frames have the names of the pictures."""
+    box = '<box label="{}" xtl="4" ytl="3" xbr="24" ybr="13"/>'
+    image = f'<image id="9" name="0002.jpg" width="80" height="60">{box.format("cup")}{box.format("dog")}</image>'
+    (clip(tmp_path / "cvat") / "labels.xml").write_text(f"<annotations>{image}</annotations>")
+    images = [{"id": 7, "file_name": "0002.jpg", "width": 80, "height": 60}]
+    entries = [{"id": k, "image_id": 7, "category_id": k, "bbox": [4, 3, 20, 10]} for k in (4, 5)]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 4, "name": "a"}, {"id": 5, "name": "b"}]}
+    (clip(tmp_path / "coco") / "labels.coco.json").write_text(json.dumps(content))
+    found = open_dataset("folder", tmp_path)
+    assert found.names == ("coco#1", "coco#2", "cvat#1", "cvat#2")
+    for name in found.names:
+        sequence = found.read(name)
+        assert sequence.skip == 1 and sequence.boxes_xywh[0].tolist() == [4, 3, 20, 10]
+
+
 @pytest.mark.parametrize(
     "names, what",
     [
@@ -232,7 +248,7 @@ def test_folders_with_files_of_macos_alone_hold_no_labels(tmp_path: Path) -> Non
         ("labels.json", "[" * 100000, "not labels as .*RecursionError"),
         ("labels.xml", "<annotations>", "not labels as .*ParseError"),
         ("labels/0001.txt", "0 0.5 0.5\n", "0001.txt, line 1: .* is no row class"),
-        ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "target 1 has two boxes"),
+        ("labels/0001.txt", "0 .5 .5 .1 .1\n0 .6 .6 .1 .1\n", "two boxes in frame 0; give each target a category"),
         ("labels/0001.txt", "inf .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels/0001.txt", "nan .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels.mot.txt", "inf,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
@@ -355,4 +371,4 @@ def test_two_files_of_labels_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="labels.csv or labels.xml. Keep one"):
         find_labels(tmp_path)
     (tmp_path / "labels.xml").unlink()
-    assert list(read_labels(tmp_path / "labels.csv", [])) == [1]
+    assert list(read_labels(tmp_path / "labels.csv", []).tracks) == [1]

@@ -354,7 +354,7 @@ def test_the_size_of_frames_is_known_if_the_first_one_is_unreadable(folder, tmp_
     out = tmp_path / "out.yolo"
     with pytest.raises(DatasetError, match="what was tracked is saved"):
         track_video(folder, Drifter, "5:10,5,8,6", both=True, boxes=str(out))
-    assert len(list(out.glob("frame_*.txt"))) == 40
+    assert len(list((out / "labels").glob("frame_*.txt"))) == 40
 
 
 def test_a_key_frame_that_is_unreadable_is_named(folder):
@@ -416,6 +416,7 @@ def test_key_frames_are_written_and_read():
     again = [text for text in key_frame_texts(keys).split() if text != "--init"]
     assert parse_key_frames(again, round, 0) == keys
     assert [key.id for key in parse_key_frames(["1,2,3,4;5,6,7,8", "1,1,2,2"], round, 0)] == [1, 2, 3]
+    assert [key.id for key in parse_key_frames(["2@5:1,2,3,4", "1,1,2,2"], round, 0)] == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -574,10 +575,12 @@ def test_a_key_frame_outside_of_the_span_is_refused_without_a_note(folder, tmp_p
 
 
 def test_targets_and_frames_are_counted_whatever_the_ids(folder, tmp_path, capsys):
-    """A target with the number 2 is one target, and an interrupt of its track is told."""
+    """A target with the number 2 is one target, keeps its number, and an interrupt of its track is told."""
     first = ",".join(map(str, true_box(20)))
     result = track_video(folder, Drifter, init=f"2@20:{first}", boxes=tmp_path / "b.csv")
     assert capsys.readouterr().out.startswith("20 frames, ") and result.boxes_xywh[0] == true_box(20)
+    first_frame = track_video(folder, Drifter, init="2@0:10,5,8,6", boxes=tmp_path / "b.csv")
+    assert {row.id for row in first_frame.rows} == {2} and capsys.readouterr()
     both = [f"2@20:{first}", f"5@30:{first}"]
     track_video(folder, Drifter, init=both, boxes=tmp_path / "b.csv", max_frames=12)
     assert "\n2 targets, 12 frames, " in capsys.readouterr().out

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +16,7 @@ from ebmtrack.images import write_picture
 from ebmtrack.tracking.step import TrackResult
 from ebmtrack.tracking.tracker import Tracker
 from ebmtrack.tracking.uncertainty import BoxDensity
+from ebmtrack.videos.yolo import class_names
 from ebmtrack.viewers.follow import checked_span, frame_number, track
 from ebmtrack.viewers.outputs import checked_outputs
 from ebmtrack.viewers.results import (
@@ -150,7 +152,7 @@ def test_coco_and_cvat_name_what_the_targets_are(folder, tmp_path):
         assert [one.get("label") for one in ElementTree.parse(tmp_path / "r.xml").iter("track")] == [category]
 
 
-@pytest.mark.parametrize("category", ["", " ", "a\x01b", "a\nb", "a\udcffb", None, 3])
+@pytest.mark.parametrize("category", ["", " ", "a\x01b", "a\nb", "a\udcffb", 3, {1: "a", 2: " "}])
 def test_a_category_is_a_name(folder, tmp_path, category):
     """XML cannot hold control characters, nor files what is no Unicode: refused before tracking."""
     with pytest.raises(ConfigError, match="a category is a name that can be printed"):
@@ -169,17 +171,59 @@ def test_yolo_is_a_file_a_frame_in_parts_of_the_frame(tmp_path):
             write_results(tmp_path / "more", ROWS, layout=layout)
 
 
+@pytest.mark.parametrize(
+    "category, classes, names",
+    [
+        (None, "01", ["target 1", "target 2"]),
+        ("person", "00", ["person"]),
+        ({2: "dog", 1: "person"}, "01", ["person", "dog"]),
+        ({2: "dog"}, "01", ["target", "dog"]),
+        ({1: 'an "odd" one: # é', 2: "b"}, "01", ['an "odd" one: # é', "b"]),
+    ],
+)
+def test_classes_of_yolo_are_categories_which_data_yaml_names(tmp_path, category, classes, names):
+    """As Ultralytics lays out a data set: data.yaml beside images/ and labels/; without categories by target."""
+    write_results(tmp_path / "r.yolo", ROWS, replace(INFO, category=category))
+    assert {path.name for path in (tmp_path / "r.yolo").iterdir()} == {"labels", "data.yaml"}
+    lines = (tmp_path / "r.yolo" / "labels" / "frame_000000.txt").read_text().splitlines()
+    assert "".join(line[0] for line in lines) == classes
+    head, _, entries = (tmp_path / "r.yolo" / "data.yaml").read_text().partition("names:\n")
+    assert head == "train: images\nval: images\n"
+    assert entries == "".join(f"  {k}: {json.dumps(name, ensure_ascii=False)}\n" for k, name in enumerate(names))
+    assert class_names(tmp_path / "r.yolo" / "labels") == dict(enumerate(names))
+
+
+def test_targets_may_be_of_several_categories(tmp_path):
+    """COCO has a category for each, to which annotations and tracks point, and CVAT a label."""
+    info = replace(INFO, category={1: "person", 2: "dog"})
+    write_results(tmp_path / "r.coco.json", ROWS, info)
+    read = json.loads((tmp_path / "r.coco.json").read_text())
+    assert read["categories"] == [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]
+    assert [(track["id"], track["category_id"]) for track in read["tracks"]] == [(1, 1), (2, 2)]
+    assert all(entry["category_id"] == entry["track_id"] for entry in read["annotations"])
+    write_results(tmp_path / "r.xml", ROWS, info)
+    assert [one.get("label") for one in ElementTree.parse(tmp_path / "r.xml").iter("track")] == ["person", "dog"]
+
+
 def test_yolo_labels_do_not_mix_with_those_that_are_there(tmp_path):
     """The same frames are written anew; labels of others stay, and are refused before tracking and when writing."""
     for _ in range(2):
         write_results(tmp_path / "r.yolo", ROWS, INFO)
-    before = {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()}
+    before = {path.name: path.read_text() for path in (tmp_path / "r.yolo").rglob("*.*")}
     with pytest.raises(ConfigError, match="r.yolo holds labels already, such as frame_000001.txt: move them"):
         write_results(tmp_path / "r.yolo", ROWS[:1], INFO)
     for layout in ("yolo", None):
         with pytest.raises(ConfigError, match="r.yolo holds labels already"):
             checked_outputs("walk.mp4", tmp_path / "r.yolo", None, layout)
-    assert {path.name: path.read_text() for path in (tmp_path / "r.yolo").iterdir()} == before
+    assert {path.name: path.read_text() for path in (tmp_path / "r.yolo").rglob("*.*")} == before
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    for write in (
+        lambda path: write_results(path, ROWS, INFO, "yolo"),
+        lambda path: checked_outputs(0, path, None, "yolo"),
+    ):
+        with pytest.raises(ConfigError, match="data.yaml is there already and may name other classes: move it or name"):
+            write(tmp_path / "labels")
+    assert not (tmp_path / "labels").exists() and (tmp_path / "data.yaml").read_text() == "names: [cat]\n"
     (tmp_path / "empty").mkdir()
     assert checked_outputs("walk.mp4", tmp_path / "empty", None, "yolo") == (tmp_path / "empty", None)
 
@@ -354,7 +398,7 @@ def test_rows_of_track_are_written_in_every_layout(clip, tmp_path):
         assert write_results(tmp_path / layout, rows, layout=layout)
     video = {"id": 1, "name": "walk.mp4", "fps": 25.0, "width": 64, "height": 48}
     assert json.loads((tmp_path / "coco").read_text())["videos"] == [video]
-    assert (tmp_path / "yolo" / "frame_000000.txt").read_text() == "0 0.070312 0.093750 0.140625 0.187500\n"
+    assert (tmp_path / "yolo" / "labels" / "frame_000000.txt").read_text() == "0 0.070312 0.093750 0.140625 0.187500\n"
 
 
 def test_what_is_not_known_is_null_or_left_out(folder, tmp_path):
