@@ -35,36 +35,6 @@ class Jitter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Extent:
-    """The random extent of what a sample calls its target, the same in all of its frames (ours).
-
-    People and programs draw boxes around more or less of the same object. A network that has seen each object with
-    boxes of different extents has to take the extent from the first frame's box. With probability `share` a sample's
-    boxes change: the logs of their width and height by N(0, 1) * `size`, their centre by N(0, 1) * `centre` of the
-    width and height.
-    """
-
-    share: float = 0.0
-    size: float = 0.2
-    centre: float = 0.08
-
-
-def draw_extent(extent: Extent, rng: np.random.Generator) -> np.ndarray | None:
-    """Draw a sample's shift (x, y), in parts of the box's size, and log factors of width and height; None for none."""
-    if not extent.share or rng.random() >= extent.share:
-        return None
-    return rng.standard_normal(4) * (extent.centre, extent.centre, extent.size, extent.size)
-
-
-def with_extent(box_xywh: np.ndarray, drawn: np.ndarray | None) -> np.ndarray:
-    """Return a box (4,) with what `draw_extent` returned."""
-    if drawn is None:
-        return box_xywh
-    size = box_xywh[2:] * np.exp(drawn[2:])
-    return np.concatenate([box_xywh[:2] + (0.5 + drawn[:2]) * box_xywh[2:] - size / 2, size])
-
-
-@dataclasses.dataclass(frozen=True)
 class Look:
     """Probabilities and strengths of changes of a frame's appearance."""
 

@@ -20,16 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ebmtrack.data.augment import (
-    LUMA,
-    LookDraws,
-    blur_kernel,
-    draw_extent,
-    draw_look,
-    flip_box,
-    motion_kernel,
-    with_extent,
-)
+from ebmtrack.data.augment import LUMA, LookDraws, blur_kernel, draw_look, flip_box, motion_kernel
 from ebmtrack.data.contexts import with_cut_at
 from ebmtrack.data.disturb import Disturbance
 from ebmtrack.data.pipeline import CropSettings, draw_accepted, draw_region
@@ -206,9 +197,9 @@ class DeviceBatches(Dataset):
         choice = draw_accepted(self.sampler, settings, rng)
         look = settings.look if choice.source.is_video else settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
-        extent, boxes, drawn = draw_extent(settings.extent, rng), choice.source.boxes_xywh(choice.target), []
+        boxes, drawn = choice.source.boxes_xywh(choice.target), []
         for frame, jitter in settings.jitters(choice):
-            row, box = self.frames.row(choice.source.name, choice.target, frame), with_extent(boxes[frame], extent)
+            row, box = self.frames.row(choice.source.name, choice.target, frame), boxes[frame]
             width, height = self.frames.images_wh[row].tolist()
             region = draw_region(choice.source.name, box, (width, height), jitter, settings, rng)
             window = settings.window_of(region, (width, height))

@@ -12,16 +12,13 @@ from torch.utils.data import Dataset
 
 from ebmtrack.boxes import rel_to_xywh, xywh_to_rel, xywh_to_xyxy
 from ebmtrack.data.augment import (
-    Extent,
     Jitter,
     Look,
     change_look,
-    draw_extent,
     draw_window,
     flip_box,
     keep_off_cut_edges,
     scene_frac,
-    with_extent,
     without_augmentation,
 )
 from ebmtrack.data.crops import WINDOW_BORDERS, box_in_window, crop_whole_window, crop_window, whole_window
@@ -54,7 +51,6 @@ class CropSettings:
     rule: CropRule = "exact"
     border: Literal["replicate", "inside", "inside_major"] = "replicate"
     disturbance: Disturbance = Disturbance()
-    extent: Extent = Extent()
     max_scale_change: float = 1.5  # by how much "inside_major" may shrink a search region
 
     def __post_init__(self) -> None:
@@ -103,7 +99,7 @@ class CropSettings:
     def for_validation(self) -> CropSettings:
         """Return the same crops without flips, changes of light or colour, and disturbances (pytracking)."""
         look, still_look = without_augmentation(self.look), without_augmentation(self.still_look)
-        return dataclasses.replace(self, look=look, still_look=still_look, disturbance=Disturbance(), extent=Extent())
+        return dataclasses.replace(self, look=look, still_look=still_look, disturbance=Disturbance())
 
 
 class TrainingSet(Dataset):
@@ -124,11 +120,10 @@ class TrainingSet(Dataset):
         """Cut, mirror and colour the frames of one sample; return crops (f, H, W, 3) uint8 and boxes (f, 4)."""
         look = self.settings.look if choice.source.is_video else self.settings.still_look
         grey, mirrored = rng.random() < look.grey, rng.random() < look.joint_flip
-        extent = draw_extent(self.settings.extent, rng)
         crops, boxes = [], []
         shared, settings = None, self.settings.disturbance
         for number, (frame, jitter) in enumerate(self.settings.jitters(choice)):
-            patch, box = self._crop(choice, frame, jitter, extent, rng)
+            patch, box = self._crop(choice, frame, jitter, rng)
             if settings != Disturbance():
                 shared = shared or draw_sample_disturbance(settings, patch, box, rng)
                 occlude = settings.occlude_train if number < len(choice.train_frames) else settings.occlude_test
@@ -140,12 +135,11 @@ class TrainingSet(Dataset):
         return np.stack(crops), np.stack(boxes).astype(np.float32)
 
     def _crop(
-        self, choice: Choice, frame: int, jitter: Jitter, extent: np.ndarray | None, rng: np.random.Generator
+        self, choice: Choice, frame: int, jitter: Jitter, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cut one search region of one frame; return it and the target's box in it."""
         settings, source = self.settings, choice.source
-        image = source.frame(choice.target, frame)
-        box = with_extent(source.boxes_xywh(choice.target)[frame], extent)
+        image, box = source.frame(choice.target, frame), source.boxes_xywh(choice.target)[frame]
         size_wh = image.shape[1], image.shape[0]
         region = draw_region(source.name, box, size_wh, jitter, settings, rng)
         window = settings.window_of(region, size_wh)

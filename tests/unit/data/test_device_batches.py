@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebmtrack.data.augment import Extent, Jitter, Look, LookDraws, apply_look, blur_kernel
+from ebmtrack.data.augment import Jitter, Look, LookDraws, apply_look, blur_kernel
 from ebmtrack.data.crops import crop_whole_window, crop_window
 from ebmtrack.data.device_batches import DeviceBatches, DeviceFrames, batches_from_packs, change_looks
 from ebmtrack.data.disturb import Disturbance
@@ -235,7 +235,6 @@ def test_noise_has_its_deviation_and_follows_from_its_seed():
         {"rule": "dimp", "border": "inside_major"},
         {"least_scene_frac": 0.7},
         {"cut_at": {"video": 1.5}},
-        {"extent": Extent(1.0)},
     ],
 )
 def test_samples_are_those_of_the_workers(sources, frames, changes):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ebmtrack.data.augment import Extent, Jitter, Look, draw_window
+from ebmtrack.data.augment import Jitter, Look, draw_window
 from ebmtrack.data.crops import box_in_window, crop_whole_window, whole_window
 from ebmtrack.data.pipeline import CropSettings, TrainingSet
 from ebmtrack.data.sampling import SamplingSettings, make_sampler
@@ -153,40 +153,6 @@ def test_boxes_follow_the_picture(border, flip):
                 assert np.allclose(seen[1:], box[1:], atol=1.6)
                 shifts.append(seen[0] + seen[2] / 2 - box[0] - box[2] / 2)
     assert len(shifts) > 40 and np.mean(shifts) == pytest.approx(flip, abs=0.2)
-
-
-def extents(share: float, flip: float) -> np.ndarray:
-    """How the boxes of 40 samples differ from the block seen in the same crop: (40, 6, 4), NaN where it is cut.
-
-    The middle's distance in block sizes, x and y, and the logs of the ratios of width and height.
-    """
-    look = Look(grey=0, joint_flip=0, flip=flip, brightness=0)
-    settings = CropSettings(288, 5.0, Jitter(1.0, 0.1), Jitter(1.0, 0.1), look, look, extent=Extent(share))
-    data = TrainingSet(make_sampler({"block": Block()}, SamplingSettings({"block": 1.0}), 3), settings, 40)
-    found = np.full((40, 6, 4), np.nan)
-    for index in range(40):
-        sample = data[index]
-        for frame, (crop, box) in enumerate(zip(sample["crops"].numpy(), sample["boxes_xywh"].numpy())):
-            bright, (x, y, w, h) = crop[..., 0] > 130, box
-            rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-            if min(rows[0], columns[0]) > 1 and max(rows[-1], columns[-1]) < 286:
-                height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
-                middle = (x + w / 2 - columns[0]) / width - 0.5, (y + h / 2 - rows[0]) / height - 0.5
-                found[index, frame] = *middle, math.log(w / width), math.log(h / height)
-    return found
-
-
-def test_all_frames_of_a_sample_see_the_same_extent():
-    """Boxes are around more or less than the block, equally in all frames of a sample, and mirrored with them."""
-    plain, half, all_of_them = extents(0.0, 0.0), extents(0.5, 0.0), extents(1.0, 0.0)
-    for found in (plain, half, all_of_them):
-        assert np.isfinite(found).all(axis=2).sum() > 150
-        assert np.nanmax(np.nanmax(found, axis=1) - np.nanmin(found, axis=1)) < 0.09  # pixels of a block of 57
-    means = np.nanmean(all_of_them, axis=1)
-    assert np.abs(plain[np.isfinite(plain)]).max() < 0.06
-    assert np.nanstd(means, axis=0) == pytest.approx([0.08, 0.08, 0.2, 0.2], rel=0.35)
-    assert 10 <= (np.abs(np.nanmean(half, axis=1)).max(axis=1) > 0.06).sum() <= 30
-    np.testing.assert_allclose(np.nanmean(extents(1.0, 1.0), axis=1), means * (-1, 1, 1, 1), atol=0.05)
 
 
 def test_mirrored_boxes_are_the_others_mirrored():
