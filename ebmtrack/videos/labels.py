@@ -249,7 +249,7 @@ def _read_mot(labels: Labels, _: list[Path]) -> None:
         try:
             words = [float(word) for word in line.split(",")]
             (x, y, w, h), rest = words[2:6], words[6:]
-            target, frame = int(words[1]), int(words[0]) - 1
+            target, frame = _whole(words[1]), _whole(words[0]) - 1
         except (ValueError, OverflowError) as error:
             raise DatasetError(f"{where}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
         if frame < 0:
@@ -327,11 +327,12 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
             if box.get("outside") != "1" and not (labels.key_frames and is_interpolated):
                 target, frame = int(track.attrib["id"]) + 1, int(box.attrib["frame"])
                 labels.add(str(labels.path), target, frame, _cvat_box(box), track.get("label"))
-    images = {image.attrib["name"]: image for image in root.iter("image")}
-    for name, frame in frames_by_name(list(images), files, f"{labels.path}: image ").items():
-        for box in images[name].iter("box"):
+    names = [image.attrib["name"] for image in root.iter("image")]
+    frame_of = frames_by_name(names, files, f"{labels.path}: image ")
+    for name, image in zip(names, root.iter("image")):
+        for box in image.iter("box"):
             label = box.attrib["label"]
-            labels.add(f"{labels.path}: image {name}", labels.number(label), frame, _cvat_box(box), label)
+            labels.add(f"{labels.path}: image {name}", labels.number(label), frame_of[name], _cvat_box(box), label)
 
 
 def _cvat_box(box: ElementTree.Element) -> list[float]:

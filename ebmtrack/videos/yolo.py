@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from ebmtrack.errors import DatasetError
@@ -16,9 +17,12 @@ from ebmtrack.videos.text import read_text, split_lines
 
 NAMES_FILE, LABELS, CLASSES = "data.yaml", "labels", "classes.txt"
 MOST_WORDS = 7  # in a row: class, x, y, w, h, and of a tracker's box its confidence and id
+HASH = re.compile(r"\.rf\.\w+$")  # that Roboflow adds to names of pictures: frame_000030_jpg.rf.1a2b3c
 MOST_PART = 10.0  # of the frame; a box may reach beyond it, but one in pixels has larger numbers
 
 _ENTRY = re.compile(r"\s+(?:-|(\d+)\s*:)\s*(.+)|-\s+(.+)")  # "  0: person", "  - person", "- person"
+_QUOTED = r""""(?:[^"\\]|\\.)*"|'(?:[^']|'')*'"""
+_FLOW_ENTRY = re.compile(rf"(?:(\d+)\s*:\s*)?({_QUOTED}|[^\s,\[\]{{}}][^,\[\]{{}}]*)")  # of [person, dog], {0: person}
 
 
 def labels_folder(folder: Path) -> Path:
@@ -53,12 +57,13 @@ def names_text(names: Sequence[str]) -> str:
 
 
 def _yaml_names(text: str) -> dict[int, str]:
-    """Return `names` of a data.yaml: a list in brackets, or an entry a line, with or without numbers."""
+    """Return `names` of a data.yaml: in brackets or braces, or an entry a line, with or without numbers."""
     lines = iter(split_lines(text))
     first = next((line.partition(":")[2] for line in lines if re.match(r"names\s*:", line)), "").strip()
-    if first.startswith("["):
-        words = re.findall(r""""(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s,\[\]][^,\[\]]*""", first)
-        return {number: _unquoted(word) for number, word in enumerate(words)}
+    if first.startswith(("[", "{")):
+        flow = " ".join([first, *takewhile(re.compile(r"[\s\]}]").match, lines)])  # it may go on in more lines
+        entries = _FLOW_ENTRY.findall(re.split(r"[\]}]\s*(?:#|$)", flow)[0])
+        return {int(number or place): _unquoted(word) for place, (number, word) in enumerate(entries)}
     names: dict[int, str] = {}
     for line in lines:
         entry = _ENTRY.fullmatch(line)
@@ -73,10 +78,8 @@ def _yaml_names(text: str) -> dict[int, str]:
 def _unquoted(word: str) -> str:
     """Return a text of YAML without its quotation marks or the comment after it."""
     word = word.strip()
-    if word.startswith('"') and word.endswith('"'):
-        return str(json.loads(word))
-    if word.startswith("'") and word.endswith("'"):
-        return word[1:-1].replace("''", "'")
+    if quoted := re.match(_QUOTED, word):
+        return str(json.loads(quoted[0])) if word.startswith('"') else quoted[0][1:-1].replace("''", "'")
     return word.partition(" #")[0].rstrip()
 
 
@@ -102,7 +105,8 @@ def _row(line: str, where: str) -> list[float]:
     try:
         words = line.split()
         kind, x, y, w, h = row = [float(word) for word in words[:5]]
-        int(kind)
+        if not kind.is_integer():
+            raise ValueError
         is_polygon = (
             len(words) > MOST_WORDS
             or (  # class and three points; a tracker's ids are whole
@@ -138,6 +142,7 @@ def frames_by_name(names: Sequence[str], frames: Sequence[Path], prefix: str) ->
     strays = [name for name in stems if stems[name] not in by_stem]
     if not strays:
         found = {name: by_stem[stem] for name, stem in stems.items()}
+        _check_frames_differ(found, prefix)
         numbers = {name: int(stem[len("frame_") :]) for name, stem in stems.items()} if _are_ours(stems) else {}
         for name, number in numbers.items() if max(numbers.values(), default=0) < len(frames) else ():
             if found[name] != number:
@@ -150,17 +155,24 @@ def frames_by_name(names: Sequence[str], frames: Sequence[Path], prefix: str) ->
         raise DatasetError(
             f"{prefix}{strays[0]}: no frame is called {stems[strays[0]]}; remove it or rename it like its frame"
         )
-    name_of: dict[int, str] = {}
+    numbered: dict[str, int] = {}
     for name, stem in stems.items():
-        digits = re.findall(r"\d+", stem)
+        digits = re.findall(r"\d+", HASH.sub("", stem))
         if not digits:
             raise DatasetError(
                 f"{prefix}{name}: no frame is called {stem}; rename it like its frame or by number, from 0"
             )
-        first = name_of.setdefault(int(digits[-1]), name)
-        if first is not name:
-            raise DatasetError(f"{prefix}{name}: has the number of {first}; rename both like their frames")
-    return {name: number for number, name in name_of.items()}
+        numbered[name] = int(digits[-1])
+    _check_frames_differ(numbered, prefix)
+    return numbered
+
+
+def _check_frames_differ(frame_of: dict[str, int], prefix: str) -> None:
+    """Raise DatasetError if two names are those of one frame, such as a/0001.jpg and b/0001.jpg."""
+    name_of: dict[int, str] = {}
+    for name, frame in frame_of.items():
+        if (first := name_of.setdefault(frame, name)) != name:
+            raise DatasetError(f"{prefix}{name}: is of the same frame as {first}; rename both like their frames")
 
 
 def _are_ours(stems: dict[str, str]) -> bool:

@@ -205,7 +205,7 @@ def test_pictures_without_tracks_have_a_target_for_each_category(tmp_path: Path)
     "names, what",
     [
         (("0001", "0009"), "0009.txt: no frame is called 0009; remove it or rename it like its frame"),
-        (("a_1", "b_1"), "b_1.txt: has the number of a_1.txt"),
+        (("a_1", "b_1"), "b_1.txt: is of the same frame as a_1.txt; rename both"),
         (("notes",), "notes.txt: no frame is called notes"),
         (("clip_9",), "target 1, frame 9: .*there are 6 frames"),
     ],
@@ -252,6 +252,9 @@ def test_folders_with_files_of_macos_alone_hold_no_labels(tmp_path: Path) -> Non
         ("labels/0001.txt", "inf .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels/0001.txt", "nan .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels.mot.txt", "inf,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
+        ("labels.mot.txt", "10.5,1,2,3,4,5\n", "line 1: .* is no row frame,id"),
+        ("labels.mot.txt", "1,20.5,3,4,50,60,7,8\n", "line 1: .* is no row frame,id"),
+        ("labels/0001.txt", "0.7 .5 .5 .1 .1\n", "0001.txt, line 1: .* is no row class"),
         ("labels.json", '{"results": [{"frame": 1.5, "x": 1, "y": 2, "w": 3, "h": 4}]}', "1.5 is no whole number"),
         ("labels.json", '{"results": [{"frame": 1e400, "x": 1, "y": 2, "w": 3, "h": 4}]}', "not labels as .*Overflow"),
     ],

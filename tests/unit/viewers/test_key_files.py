@@ -152,6 +152,26 @@ def test_pictures_without_tracks_have_a_target_for_each_category(
         assert given.names == {1: "a", 2: "b"} and given.keys[-1].box_xywh[0] == 10
 
 
+def test_the_number_of_a_frame_is_not_one_of_the_hash_that_roboflow_adds(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "k.json").write_text(coco_images("frame_000030_jpg.rf.1ab2c5.jpg"))
+    assert [key.frame for key in read_given([tmp_path / "k.json"], film).keys] == [30, 30]
+
+
+def test_boxes_of_a_picture_that_comes_twice_are_all_taken(film: Path, tmp_path: Path) -> None:
+    """As in merged files of CVAT, in which each has the boxes of another label."""
+    box = '<image name="frame_000003"><box label="{}" xtl="1" ytl="20" xbr="40" ybr="44"/></image>'
+    (tmp_path / "k.xml").write_text(f"<annotations>{box.format('a')}{box.format('b')}</annotations>")
+    assert [(key.id, key.frame) for key in read_given([tmp_path / "k.xml"], film).keys] == [(1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("name, write", [("k.xml", cvat_images), ("k.json", coco_images)])
+def test_pictures_of_one_name_in_two_folders_are_refused(folder: Path, tmp_path: Path, name: str, write) -> None:
+    """Of two clips: at most one of them is tracked."""
+    (tmp_path / name).write_text(write("one/b4.png", "other/b4.png"))
+    with pytest.raises(DatasetError, match=r"image other/b4\.png: is of the same frame as one/b4\.png; rename both"):
+        read_given([tmp_path / name], folder)
+
+
 def test_targets_and_key_frames_in_coco_of_cvat(film: Path, tmp_path: Path) -> None:
     """They are in the attributes, and targets count from 0 there."""
     (tmp_path / "k.json").write_text(coco_images("frame_000003.PNG", attributes='{"track_id": %d, "keyframe": true}'))
@@ -168,6 +188,9 @@ def test_targets_and_key_frames_in_coco_of_cvat(film: Path, tmp_path: Path) -> N
         ("data.yaml", "path: .\nnames:\n  0: cup\n  1: 'a dog'  \nnc: 2\n"),
         ("data.yaml", 'nc: 2\nnames:  # all\n- cup\n- "a dog"\n'),
         ("data.yaml", "names: [cup, 'a dog']\n"),
+        ("data.yaml", "names: ['cup]',\n        'a dog' ]  # [two]\nnc: 2\n"),
+        ("data.yaml", 'names: {0: cup, 1: "a dog"}\n'),
+        ("data.yaml", 'names:\n  0: "cup"\n  1: "a dog"  # "pet"\n'),
         ("classes.txt", "cup\na dog\n"),
     ],
 )
