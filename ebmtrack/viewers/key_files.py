@@ -49,6 +49,8 @@ def is_key_file(given: object) -> bool:
     """
     if not isinstance(given, (str, os.PathLike)):
         return False
+    if not os.fspath(given):
+        return False  # pathlib takes an empty name for the current folder
     path = expand_home(given)
     return path.suffix.lower() in ENDINGS or os.path.exists(path)
 
@@ -61,13 +63,19 @@ def read_given(given: Sequence[str | os.PathLike], source: Any) -> Given:
         source: What is tracked: a file of boxes may belong to it by the names of its pictures, or by its size.
 
     Raises:
-        DatasetError: On a file that cannot be used, with the line, or with target and frame.
+        DatasetError: On a file that cannot be used, with the line, or with target and frame, and on files that call
+            different things by one number.
     """
     found = Given(texts=[str(one) for one in given if not is_key_file(one)])
     for one in filter(is_key_file, given):
         keys, names = _read_keys(expand_home(one), source)
+        for target, name in names.items():
+            if (other := found.names.setdefault(target, name)) != name:
+                raise DatasetError(
+                    f"{one}: target {target} is {name} here, and {other} in a file before: number the targets alike in "
+                    "all files, or put all boxes into one file"
+                )
         found.keys.extend(keys)
-        found.names.update(names)
     return found
 
 

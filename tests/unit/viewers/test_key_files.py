@@ -313,7 +313,18 @@ def test_a_frame_beyond_the_video_is_named_with_the_file(film: Path, tmp_path: P
 def test_files_that_are_not_there_are_named(film: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"k\.xml: no such file"):
         track_video(film, Still, str(tmp_path / "k.xml"))
-    assert not is_key_file("1,2,3,4") and not is_key_file((1, 2, 3, 4)) and is_key_file(tmp_path)
+    assert not any(map(is_key_file, ("1,2,3,4", "", (1, 2, 3, 4)))) and is_key_file(tmp_path)
+
+
+def test_files_that_call_different_things_by_one_number_are_refused(film: Path, tmp_path: Path) -> None:
+    """Labels of CVAT for images have numbers by their order in each file."""
+    for name, labels in (("k", "ab"), ("same", "a"), ("other", "b")):
+        (tmp_path / f"{name}.xml").write_text(cvat_images(f"frame_{len(name)}", labels=labels))
+    given = read_given([tmp_path / "k.xml", tmp_path / "same.xml"], film)
+    assert [(key.id, key.frame) for key in given.keys] == [(1, 1), (2, 1), (1, 4)] and given.names == {1: "a", 2: "b"}
+    message = r"other\.xml: target 1 is b here, and a in a file before: number the targets alike"
+    with pytest.raises(DatasetError, match=message):
+        read_given([tmp_path / "k.xml", tmp_path / "other.xml"], film)
 
 
 def test_a_stream_takes_boxes_in_pixels_alone(tmp_path: Path) -> None:
