@@ -44,6 +44,15 @@ def corners_of(boxes_xywh):
     return np.concatenate([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], axis=-1)
 
 
+def test_a_mirrored_box_is_around_the_same_pixels():
+    """By the edges of pixels: those with the numbers 10 to 19 are from 10 to 20."""
+    picture = np.zeros((40, SIDE))
+    picture[5:9, 10:20] = 1
+    rows, columns = np.nonzero(picture[:, ::-1])
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert mirror(np.array([10.0, 5, 20, 9]), SIDE).tolist() == list(found)
+
+
 def test_a_mirrored_video_has_mirrored_boxes(engine):
     """Energies and climbed boxes, with whole and with inner looks."""
     margin, patch, found = 3, image("walk", SIDE, SIDE), []
