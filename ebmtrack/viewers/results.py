@@ -231,12 +231,13 @@ def check_yolo_folder(path: Path, texts: Container[str] = (), names: str = "") -
     """Raise ConfigError if a folder holds YOLO labels or names of classes already: new ones would mix with them.
 
     Args:
-        path: The folder of a data set, or its folder `labels`.
+        path: The folder of a data set, or its folder `labels`; labels may be in the first itself, as they once were.
         texts: Names of the files that are written; the same ones may be there.
         names: Content of `data.yaml` that is written.
     """
     folder = labels_folder(path)
     others = [file for file in yolo_files(folder) if file.name not in texts]
+    others += yolo_files(path) if path != folder else []
     if others:
         raise ConfigError(f"{path} holds labels already, such as {others[0].name}: move them or name another folder")
     classes = folder.parent / NAMES_FILE

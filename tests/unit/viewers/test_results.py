@@ -216,6 +216,10 @@ def test_yolo_labels_do_not_mix_with_those_that_are_there(tmp_path):
         with pytest.raises(ConfigError, match="r.yolo holds labels already"):
             checked_outputs("walk.mp4", tmp_path / "r.yolo", None, layout)
     assert {path.name: path.read_text() for path in (tmp_path / "r.yolo").rglob("*.*")} == before
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "frame_000000.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(ConfigError, match="flat holds labels already, such as frame_000000.txt"):
+        write_results(tmp_path / "flat", ROWS, INFO, "yolo")
     (tmp_path / "data.yaml").write_text("names: [cat]\n")
     for write in (
         lambda path: write_results(path, ROWS, INFO, "yolo"),
