@@ -55,6 +55,13 @@ def is_key_file(given: object) -> bool:
     return path.suffix.lower() in ENDINGS or os.path.exists(path)
 
 
+def check_is_not_given(output: Path | None, given: Sequence[str | os.PathLike]) -> None:
+    """Raise ConfigError if writing `output` would replace a file of boxes that is given, perhaps drawn by hand."""
+    for path in map(expand_home, filter(is_key_file, given)):
+        if output is not None and output.is_file() and path.exists() and output.samefile(path):
+            raise ConfigError(f"{output} holds the key frames that are given; give another name for the output")
+
+
 def read_given(given: Sequence[str | os.PathLike], source: Any) -> Given:
     """Return what a user gives, with the files read.
 

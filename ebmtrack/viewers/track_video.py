@@ -32,7 +32,7 @@ from ebmtrack.viewers.follow import (
 )
 from ebmtrack.viewers.frames import FrameSource, open_frames
 from ebmtrack.viewers.interrupts import interrupted_by_signals
-from ebmtrack.viewers.key_files import read_given
+from ebmtrack.viewers.key_files import check_is_not_given, read_given
 from ebmtrack.viewers.keyframes import KeyFrame
 from ebmtrack.viewers.outputs import checked_outputs, file_stem, tell_of_writing
 from ebmtrack.viewers.partial_files import BoxesFile, partial_path, settle
@@ -112,6 +112,8 @@ class _Job:
         self.default_boxes = options.save is None and options.boxes is None and not options.show
         boxes = f"{file_stem(source)}_boxes.txt" if self.default_boxes else options.boxes
         self.boxes_path, self.save_path = checked_outputs(source, boxes, options.save, options.layout)
+        for output in (self.boxes_path, self.save_path):
+            check_is_not_given(output, options.init)
         self._tell_of_writing = _once(self._tell_of_files)
 
     def run(self, stack: ExitStack) -> None:

@@ -310,6 +310,17 @@ def test_a_frame_beyond_the_video_is_named_with_the_file(film: Path, tmp_path: P
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_file_of_key_frames_is_not_written_over(film: Path, tmp_path: Path, monkeypatch) -> None:
+    """Neither if it is named as the output, nor by the name that boxes have by default."""
+    text = "1,1,2,3,40,40\n"
+    (tmp_path / "film_boxes.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for outputs in ({}, {"boxes": tmp_path / "film_boxes.txt", "layout": "mot"}):
+        with pytest.raises(ConfigError, match=r"film_boxes\.txt holds the key frames that are given"):
+            track_video(film, Still, "film_boxes.txt", **outputs)
+    assert (tmp_path / "film_boxes.txt").read_text() == text
+
+
 def test_files_that_are_not_there_are_named(film: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"k\.xml: no such file"):
         track_video(film, Still, str(tmp_path / "k.xml"))
