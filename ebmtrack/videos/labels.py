@@ -277,14 +277,14 @@ def _read_json(labels: Labels, files: list[Path]) -> None:
 
 
 def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> None:
-    """Read COCO: the video kind, with track ids, or pictures in which each category is one target."""
+    """Read COCO with track ids; of key frames also without them, where each category is one target."""
     frame_of, entries = _coco_frames(labels.path, content.get("images", ()), files), content.get("annotations", ())
     names = {category["id"]: category["name"] for category in content.get("categories", ())}
     targets = [_coco_target(entry) for entry in entries]
     are_numbered = any(target is not None for target in targets)
     for entry, target in zip(entries, targets):
         name = names.get(entry.get("category_id"))
-        if target is None and (are_numbered or name is None):
+        if target is None and (are_numbered or name is None or not labels.key_frames):
             raise DatasetError(
                 f"{labels.path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco"
             )
@@ -309,6 +309,8 @@ def _coco_frames(path: Path, images: list[dict[str, Any]], files: list[Path]) ->
     if len(videos := {image.get("video_id") for image in images}) > 1:
         raise DatasetError(f"{path}: has images of {len(videos)} videos; give each video a file of its own")
     if any("frame_id" in image for image in images):
+        if (bare := next((image for image in images if "frame_id" not in image), None)) is not None:
+            raise DatasetError(f"{path}: image {bare.get('id')} has no frame_id, and others have one; give it to all")
         placed = {(image["id"], _whole(image["frame_id"])) for image in images}
     else:
         by_name = frames_by_name([image["file_name"] for image in images], files, f"{path}: image ")

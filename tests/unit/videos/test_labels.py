@@ -186,19 +186,25 @@ def test_yolo_labels_whose_numbers_no_frame_can_have_go_by_names(tmp_path: Path,
 
 
 def test_pictures_without_tracks_have_a_target_for_each_category(tmp_path: Path) -> None:
-    """CVAT for images, and COCO without track ids: their frames have the names of the pictures."""
+    """CVAT for images: frames have the names of the pictures. COCO without track ids may be photographs."""
     box = '<box label="{}" xtl="4" ytl="3" xbr="24" ybr="13"/>'
     image = f'<image id="9" name="0002.jpg" width="80" height="60">{box.format("cup")}{box.format("dog")}</image>'
     (clip(tmp_path / "cvat") / "labels.xml").write_text(f"<annotations>{image}</annotations>")
     images = [{"id": 7, "file_name": "0002.jpg", "width": 80, "height": 60}]
     entries = [{"id": k, "image_id": 7, "category_id": k, "bbox": [4, 3, 20, 10]} for k in (4, 5)]
     content = {"images": images, "annotations": entries, "categories": [{"id": 4, "name": "a"}, {"id": 5, "name": "b"}]}
-    (clip(tmp_path / "coco") / "labels.coco.json").write_text(json.dumps(content))
     found = open_dataset("folder", tmp_path)
-    assert found.names == ("coco#1", "coco#2", "cvat#1", "cvat#2")
+    assert found.names == ("cvat#1", "cvat#2")
     for name in found.names:
         sequence = found.read(name)
         assert sequence.skip == 1 and sequence.boxes_xywh[0].tolist() == [4, 3, 20, 10]
+    (clip(tmp_path / "coco") / "labels.coco.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="annotation 4 has no track_id: photographs go to FOLDER/coco"):
+        open_dataset("folder", tmp_path)
+    content["images"].append({"id": 8, "file_name": "0003.jpg", "frame_id": 2})
+    (tmp_path / "coco" / "labels.coco.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="image 7 has no frame_id, and others have one; give it to all"):
+        open_dataset("folder", tmp_path)
 
 
 @pytest.mark.parametrize(
