@@ -108,10 +108,16 @@ def read_labels(path: Path, files: list[Path], key_frames: bool = False) -> Labe
     elif not path.exists():
         raise DatasetError(f"{path}: no such file")
     elif reader is None:
-        raise DatasetError(f"{path}: boxes are read from {', '.join(READERS)} and folders of YOLO files")
+        raise DatasetError(
+            f"{path}: boxes are read from {', '.join(READERS)} and folders of YOLO files; unpack archives, and give "
+            "the folder that data.yaml is in"
+        )
     _parse(partial(reader, labels, files), path)
     if not labels.tracks:
-        raise DatasetError(f"{path}: holds no box")
+        is_above = path.is_dir() and any(path.glob("*/*.txt"))
+        raise DatasetError(
+            f"{path}: holds no box" + is_above * "; give the folder of the .txt files, such as labels/train"
+        )
     return labels
 
 

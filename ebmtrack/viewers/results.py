@@ -153,7 +153,7 @@ def layout_of(path: str | os.PathLike, layout: str | None = None) -> str:
             raise ConfigError(f"there is no layout {layout!r} of results; there are {', '.join(known)}")
         return layout
     name = Path(path).name.lower()
-    for kind in ("mot", "coco", "yolo"):
+    for kind in ("mot", "coco"):
         if f".{kind}." in name:  # walk.mot.txt, walk.coco.json
             return kind
     ending = Path(name).suffix

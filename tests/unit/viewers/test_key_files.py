@@ -11,6 +11,7 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
+from ebmtrack.videos.labels import read_labels
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.key_files import is_key_file, read_given
 from ebmtrack.viewers.keyframes import KeyFrame
@@ -231,7 +232,12 @@ SMALLER = '{"width": 60, "height": 40, "results": [{"frame": 1, "x": 4, "y": 3, 
         ("k.csv", "", ": holds no box"),
         ("k.csv", HEAD, ": holds no box"),
         ("k.xml", cvat_video("frame='3' outside='1'"), ": holds no box"),
-        ("k.yml", "", ": boxes are read from .csv, .json, .xml, .txt, .mot and folders of YOLO files"),
+        (
+            "k.zip",
+            "",
+            ": boxes are read from .csv, .json, .xml, .txt, .mot and folders of YOLO files; unpack archives, and give "
+            "the folder that data.yaml is in",
+        ),
         (
             "k.csv",
             f"{HEAD}0,1,2,3,40,40\n0,1,3,3,40,40\n",
@@ -347,3 +353,12 @@ def test_a_stream_takes_boxes_in_pixels_alone(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="labels: boxes in parts of a frame are for recorded video: give boxes in"):
         list(track(iter(images), tmp_path / "k.yolo", Still()))
     assert len(list(track(images, tmp_path / "k.yolo", Still()))) == 3
+
+
+def test_the_folder_above_those_of_yolo_is_told_apart(tmp_path):
+    """As Ultralytics' data sets are laid out: labels/train holds the files."""
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "frame_000000.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DatasetError, match=r"labels: holds no box; .* such as labels/train"):
+        read_labels(tmp_path / "labels", [], key_frames=True)
+    assert read_labels(tmp_path / "labels" / "train", [], key_frames=True).tracks.keys() == {1}
