@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -190,7 +191,7 @@ def test_pictures_without_tracks_have_a_target_for_each_category(tmp_path: Path)
     box = '<box label="{}" xtl="4" ytl="3" xbr="24" ybr="13"/>'
     image = f'<image id="9" name="0002.jpg" width="80" height="60">{box.format("cup")}{box.format("dog")}</image>'
     (clip(tmp_path / "cvat") / "labels.xml").write_text(f"<annotations>{image}</annotations>")
-    images = [{"id": 7, "file_name": "0002.jpg", "width": 80, "height": 60}]
+    images: list[dict[str, Any]] = [{"id": 7, "file_name": "0002.jpg", "width": 80, "height": 60}]
     entries = [{"id": k, "image_id": 7, "category_id": k, "bbox": [4, 3, 20, 10]} for k in (4, 5)]
     content = {"images": images, "annotations": entries, "categories": [{"id": 4, "name": "a"}, {"id": 5, "name": "b"}]}
     found = open_dataset("folder", tmp_path)
@@ -201,7 +202,7 @@ def test_pictures_without_tracks_have_a_target_for_each_category(tmp_path: Path)
     (clip(tmp_path / "coco") / "labels.coco.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="annotation 4 has no track_id: photographs go to FOLDER/coco"):
         open_dataset("folder", tmp_path)
-    content["images"].append({"id": 8, "file_name": "0003.jpg", "frame_id": 2})
+    images.append({"id": 8, "file_name": "0003.jpg", "frame_id": 2})
     (tmp_path / "coco" / "labels.coco.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="image 7 has no frame_id, and others have one; give it to all"):
         open_dataset("folder", tmp_path)
