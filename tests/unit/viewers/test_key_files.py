@@ -322,8 +322,8 @@ def test_a_file_of_key_frames_is_not_written_over(film: Path, tmp_path: Path, mo
     text = "1,1,2,3,40,40\n"
     (tmp_path / "film_boxes.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
-    outputs: dict[str, Any]
-    for outputs in ({}, {"boxes": tmp_path / "film_boxes.txt", "layout": "mot"}):
+    named: dict[str, Any] = {"boxes": tmp_path / "film_boxes.txt", "layout": "mot"}
+    for outputs in ({}, named):
         with pytest.raises(ConfigError, match=r"film_boxes\.txt holds the key frames that are given"):
             track_video(film, Still, "film_boxes.txt", **outputs)
     assert (tmp_path / "film_boxes.txt").read_text() == text
