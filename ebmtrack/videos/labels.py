@@ -29,6 +29,7 @@ from ebmtrack.videos.yolo import class_names, frames_by_name, yolo_boxes, yolo_f
 
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
+WRITERS = {".json": "COCO or `ebmtrack track`", ".xml": "CVAT", ".txt": "MOTChallenge", ".mot": "MOTChallenge"}
 NO_CATEGORY = "target"  # how `ebmtrack track` calls targets of which nobody said what they are
 
 Size = tuple[int, int]  # width, height
@@ -159,8 +160,10 @@ def _parse(read: Callable[[], Any], path: Path) -> Any:
         RecursionError,
         ElementTree.ParseError,
     ) as error:
+        writer = WRITERS.get(path.suffix.lower(), "`ebmtrack track`")
         raise DatasetError(
-            f"{path}: not labels as `ebmtrack track` writes them ({type(error).__name__}: {error})"
+            f"{path}: not labels as {writer} writes them ({type(error).__name__}: {error}); give a file of another "
+            "layout the ending of that, and make a damaged one anew"
         ) from error
 
 
