@@ -239,13 +239,21 @@ def _read_size_wh(file: Path, _: tuple[int, ...]) -> Size:
 
 
 def _read_csv(labels: Labels, _: list[Path]) -> None:
-    for number, row in parse_csv(read_text(labels.path), labels.path)[1]:
+    columns, rows = parse_csv(read_text(labels.path), labels.path)
+    lacking = [column for column in ("frame", *"xywh") if column not in columns]
+    if columns and lacking:
+        near = {column.strip().lower() for column in columns} >= set(lacking)
+        raise DatasetError(
+            f"{labels.path}: no column {', '.join(lacking)} in its first line, {','.join(columns)[:80]!r}; write "
+            "frame,id,x,y,w,h there" + near * ", in small letters without blanks"
+        )
+    for number, row in rows:
         where = f"{labels.path}, line {number}"
         try:
             box = [float(row[key]) for key in "xywh"]
             target, frame = int(row.get("id") or 1), int(row["frame"])
         except (KeyError, ValueError) as error:
-            what = "no column" if isinstance(error, KeyError) else "not a number:"
+            what = "too short, without" if isinstance(error, KeyError) else "not a number:"
             raise DatasetError(f"{where}: {what} {error}; it needs frame,id,x,y,w,h") from error
         if row.get("verdict") not in LOST:
             labels.add(where, target, frame, box)

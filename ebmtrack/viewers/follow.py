@@ -182,7 +182,10 @@ def label(
     last = span.end if span.end is not None else frames.find_length() - 1
     for key in keys:
         if not span.start <= key.frame <= last:
-            raise ConfigError(f"the box of target {key.id} in {key.place}: give a frame from {span.start} to {last}")
+            raise ConfigError(
+                f"the box of target {key.id} in {key.place}: give a frame from {span.start} to {last}, or another "
+                "start or end of what is tracked"
+            )
     labels = KeyFrameTracks(tracker, frames.read, span.start, last, span.every, tell, watch)
     for target in sorted({key.id for key in keys}):
         yield from labels.track([key for key in keys if key.id == target], direction)

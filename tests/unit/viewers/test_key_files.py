@@ -313,7 +313,10 @@ def test_a_frame_beyond_the_video_is_named_with_the_file(film: Path, tmp_path: P
     path.write_text(f"{HEAD}0,1,2,3,40,40\n40,1,2,3,40,40\n")
     with pytest.raises(ConfigError) as caught:
         track_video(film, Still, str(path), boxes=tmp_path / "out.csv")
-    assert str(caught.value) == f"the box of target 1 in frame 40 of {path}: give a frame from 0 to 39"
+    assert str(caught.value) == (
+        f"the box of target 1 in frame 40 of {path}: give a frame from 0 to 39, or another start or end of what is "
+        "tracked"
+    )
     assert not (tmp_path / "out.csv").exists()
 
 
