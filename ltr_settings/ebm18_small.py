@@ -165,7 +165,7 @@ def start_classifier_from_backbone(net: TrackerNet) -> None:
     for weight, noise, gain in zip(weights, (0.0012, 0.00074), (1.0, 0.25)):
         nn.init.normal_(weight, std=noise)
         with torch.no_grad():
-            weight[:, :, 1, 1] += gain * torch.eye(weight.shape[0])
+            weight[:, :, 1, 1] += gain * torch.eye(*weight.shape[:2])
 
 
 def train_with_frozen_statistics(net: TrackerNet) -> None:

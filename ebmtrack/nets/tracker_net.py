@@ -44,6 +44,7 @@ ARCHITECTURES = {
     "prdimp18": NetConfig("resnet18", 256, 1, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
     "prdimp50": NetConfig("resnet50", 512, 0, 4, "prdimp", 5, 1.0, 0.05, 0.05, 0.05, 0.9),
     "ebm_lite": NetConfig("efficientnet_lite0", 112, 0, box_width=128),
+    "ebm_lite2": NetConfig("efficientnet_lite2", 256, 0),
 }
 
 

@@ -134,7 +134,7 @@ def train_named(name: str, settings: RunSettings) -> Path:
 
 def check_resume(settings: RunSettings) -> None:
     """Raise a ConfigError unless there is a checkpoint of the run, and it is to be used."""
-    path = settings.out / "checkpoint.pt"
+    path = settings.checkpoint
     if not settings.resume or not path.is_file():
         why = "the run is to start afresh" if path.is_file() else f"there is no {path}"
         raise ConfigError(f"--resume: {why}; leave one of the options out, or give the run's folder with --out")

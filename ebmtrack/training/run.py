@@ -95,7 +95,7 @@ class _Run:
         self.optimizer = _optimizer(plan.network)
         self.average = WeightAverage(self.net, plan.network.average) if plan.network.average else None
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.path = settings.out / "checkpoint.pt"
+        self.path = settings.checkpoint
         self.done, self.samples, self.random = 0, 0, random_state()
         if team.leads:
             remove_leftovers(self.path, settings.out / "log.csv")

@@ -88,6 +88,11 @@ class RunSettings:
         return self
 
     @property
+    def checkpoint(self) -> Path:
+        """Return the file from which the run goes on."""
+        return self.out / "checkpoint.pt"
+
+    @property
     def samples(self) -> int:
         """Return the number of samples that all processes together use, the least length of the data set."""
         return self.steps * self.batch * world_size()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import ResNetTrunk
-from ebmtrack.nets.efficientnet import LAYER2_BLOCKS, EfficientNetLite0, InvertedResidual
+from ebmtrack.nets.efficientnet import EfficientNetLite, InvertedResidual
 from ebmtrack.nets.residual import BasicBlock, Bottleneck
 from ebmtrack.nets.tracker_net import TrackerNet
 
@@ -133,12 +133,12 @@ def look_graph(net: TrackerNet) -> onnx.ModelProto:
 
 def _trunk(build: GraphBuilder, x: str, trunk: nn.Module) -> tuple[str, str]:
     """Add the trunk; return layer2 and layer3."""
-    if isinstance(trunk, EfficientNetLite0):
+    if isinstance(trunk, EfficientNetLite):
         x = build.relu6(build.convolve(x, trunk.conv1))
-        layer2 = _stage(build, x, trunk.blocks[:LAYER2_BLOCKS])
-        return layer2, _stage(build, layer2, trunk.blocks[LAYER2_BLOCKS:])
+        layer2 = _stage(build, x, trunk.blocks[: trunk.layer2_blocks])
+        return layer2, _stage(build, layer2, trunk.blocks[trunk.layer2_blocks :])
     if not isinstance(trunk, ResNetTrunk):
-        raise ConfigError(f"cannot export a {type(trunk).__name__}: only those of ResNet and EfficientNet-Lite0 are")
+        raise ConfigError(f"cannot export a {type(trunk).__name__}: only those of ResNet and EfficientNet-Lite are")
     x = build.add("Relu", build.convolve(x, trunk.conv1))
     x = build.add("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
     layer2 = _stage(build, _stage(build, x, trunk.layer1), trunk.layer2)

@@ -55,14 +55,34 @@ def test_features_have_strides_8_and_16_and_the_channels_that_the_registry_says(
     assert shapes == [(2, c, side // s, side // s) for c, s in zip(BACKBONES[name].channels, (8, 16))]
 
 
-def test_the_shapes_are_those_of_the_published_network():
-    """Kernels, strides and channels of table 1 of the paper, stages 1 to 6."""
+@pytest.mark.parametrize(
+    ("name", "channels", "kinds"),
+    [
+        (
+            LITE,
+            (16, 24, 40, 80, 112),
+            ([(3, 1)], [(3, 2), (3, 1)], [(5, 2), (5, 1)], [(3, 2), *[(3, 1)] * 2], [(5, 1)] * 3),
+        ),
+        (
+            "efficientnet_lite1",
+            (16, 24, 40, 80, 112),
+            ([(3, 1)], [(3, 2), *[(3, 1)] * 2], [(5, 2), *[(5, 1)] * 2], [(3, 2), *[(3, 1)] * 3], [(5, 1)] * 4),
+        ),
+        (
+            "efficientnet_lite2",
+            (16, 24, 48, 88, 120),
+            ([(3, 1)], [(3, 2), *[(3, 1)] * 2], [(5, 2), *[(5, 1)] * 2], [(3, 2), *[(3, 1)] * 3], [(5, 1)] * 4),
+        ),
+    ],
+)
+def test_the_shapes_are_those_of_the_published_networks(name, channels, kinds):
+    """Channels of stages 1 to 6 of table 1 of the paper, scaled, and kernel and stride of each block."""
     with torch.device("meta"):
-        trunk = build_trunk(LITE)
-    kinds = [(c.kernel_size[0], c.stride[0], c.groups) for c in trunk.modules() if isinstance(c, nn.Conv2d)]
-    depthwise = [kind[:2] for kind in kinds if kind[2] > 1]
-    assert depthwise == [(3, 1), (3, 2), (3, 1), (5, 2), (5, 1), (3, 2), (3, 1), (3, 1), (5, 1), (5, 1), (5, 1)]
-    assert [b.conv3.out_channels for b in trunk.blocks] == [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112]
+        trunk = build_trunk(name)
+    wanted = [(channel, *kind) for channel, blocks in zip(channels, kinds) for kind in blocks]
+    found = [(b.conv3.out_channels, b.conv2.kernel_size[0], b.conv2.stride[0]) for b in trunk.blocks]
+    assert found == wanted and all(b.conv2.groups == b.conv2.in_channels for b in trunk.blocks)
+    assert trunk.layer2_blocks == sum(map(len, kinds[:3]))
 
 
 def test_images_are_normalised_as_the_backbone_was_trained():
@@ -128,7 +148,7 @@ def test_conversion_writes_the_entries_of_the_trunk(net, tmp_path):
     assert text.startswith("efficientnet_lite0 backbone with")
     entries = backbone_weights(tmp_path / "lite.safetensors", LITE)
     assert all(value.equal(entries[name]) for name, value in net.feature_extractor.state_dict().items())
-    with pytest.raises(ConfigError, match="unknown backbone 'efficientnet_lite'.*efficientnet_lite0"):
+    with pytest.raises(ConfigError, match=r"unknown backbone 'efficientnet_lite'.*efficientnet_lite\d"):
         convert(tmp_path / "lite.pth", tmp_path / "l.safetensors", backbone="efficientnet_lite")
 
 
@@ -201,7 +221,7 @@ def test_a_backbone_from_outside_makes_a_network_that_trains_and_is_read_again(t
     assert load_checkpoint(tmp_path / "n.safetensors").config.backbone == "patches"
     del BACKBONES["patches"]
     expected_entries.cache_clear()
-    with pytest.raises(CheckpointError, match="unknown backbone 'patches'"):
+    with pytest.raises(CheckpointError, match=r"unknown backbone 'patches'"):
         load_checkpoint(tmp_path / "n.safetensors")
 
 

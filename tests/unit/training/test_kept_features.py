@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
-from ebmtrack.nets.efficientnet import LAYER2_BLOCKS
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.training.objective import ClassifierLossName, Objective, ObjectiveSettings, Statistics
 from ebmtrack.training.plan import Batch
@@ -33,7 +32,7 @@ def test_the_loss_is_that_of_pictures_and_samples_come_back(layers):
         {key: torch.stack([data[k][key] for k in range(2)]) for key in data[0]} for data in (samples, kept)
     )
     if layers == ("layer2",):
-        net.feature_extractor.blocks[LAYER2_BLOCKS:].train()
+        net.feature_extractor.blocks[net.feature_extractor.layer2_blocks :].train()
     for classifier_loss, statistics in itertools.product(get_args(ClassifierLossName), get_args(Statistics)):
         settings = ObjectiveSettings(samples=8, classifier_loss=classifier_loss, statistics=statistics)
         objective = Objective(pairs.sampler.train, settings)

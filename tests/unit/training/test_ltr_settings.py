@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, save_checkpoint
+from ebmtrack.checkpoints.native import load_checkpoint, read_metadata, resolve_weights, save_checkpoint
 from ebmtrack.commands import main as cli
 from ebmtrack.data.pack_options import PackSettings
 from ebmtrack.data.packing import write_pack
@@ -291,6 +291,31 @@ def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, po
         if name.startswith("feature_extractor.blocks") and not torch.equal(before[name], value)
     }
     assert blocks == {str(number) for number in range(frozen, 11)}
+
+
+def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_path, pool, monkeypatch):
+    """The run begins with the heads of the network that ships; its checkpoint, or `start`, is not fitted again."""
+    pytest.importorskip("onnxruntime")
+    module, net = load_run("ebm_lite2"), TrackerNet("ebm_lite2")
+    save_file(net.feature_extractor.state_dict(), tmp_path / "lite2.safetensors")
+    save_checkpoint(tmp_path / "start.safetensors", net, run={}, dtype=torch.float32)
+    usual = {"data": pool, "out": tmp_path / "a", "backbone": str(tmp_path / "lite2.safetensors"), "steps": 1}
+    changes = ["fitted=2", "kept=2", "crops.output=64", "compile=false"]
+    settings = settings_for("ebm_lite2", usual, changes)
+    heads = load_checkpoint(resolve_weights(None)).bb_regressor.state_dict()
+    parts = ("conv3_2t.0.weight", "fc3_rt.linear.weight", "iou_predictor.weight")
+
+    def shipped(settings) -> list[bool]:
+        found = module.plan(settings).network.net.bb_regressor.state_dict()
+        return [bool(torch.equal(found[name], heads[name])) for name in parts]
+
+    assert shipped(settings) == [True] * 3
+    monkeypatch.setattr(module, "fit_heads", None)
+    start = dataclasses.replace(settings, start=str(tmp_path / "start.safetensors"))
+    assert shipped(start) == [False] * 3
+    settings.checkpoint.parent.mkdir()
+    settings.checkpoint.touch()
+    assert shipped(settings) == [False] * 3
 
 
 @pytest.mark.parametrize("wrong", ["frozen_blocks=7 kept=2", "frozen_blocks=99", "kept=-1", "kept=2 uses=0"])

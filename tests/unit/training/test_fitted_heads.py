@@ -1,0 +1,83 @@
+"""Heads of a trained network, fitted to another trunk by least squares."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebmtrack.errors import ConfigError
+from ebmtrack.nets.backbone import normalize_images
+from ebmtrack.nets.tracker_net import TrackerNet
+from ebmtrack.training.fitted_heads import fit_heads
+from tests.support.networks import lively_network
+
+BOXES = torch.tensor([[[20.0, 24, 70, 60]], [[30, 30, 64, 80]]])
+
+
+def samples(number: int) -> list[dict[str, Tensor]]:
+    """Samples of two coarse random images."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(number, 2, 3, 12, 12, generator=generator)
+    fine = nn.functional.interpolate(coarse.flatten(0, 1), size=(96, 96), mode="bilinear")
+    return [{"crops": crops} for crops in (255 * fine).byte().permute(0, 2, 3, 1).unflatten(0, (number, 2))]
+
+
+def answers(net: TrackerNet) -> list[Tensor]:
+    """What a network says of two images: its last score map, and the energies of boxes."""
+    crops = samples(1)[0]["crops"].permute(0, 3, 1, 2).float()
+    images = normalize_images(crops, net.feature_extractor)[:, None]
+    with torch.no_grad():
+        scores, energies = net(images, BOXES, images, BOXES[:, :, None])
+    return [scores[-1], energies]
+
+
+def test_heads_that_are_fitted_to_their_own_trunk_compute_what_they_did():
+    """The trunk's channels in another order: least squares find that out. The scale of the weights changes nothing."""
+    trained = lively_network("ebm_lite")
+    net = TrackerNet("ebm_lite")
+    net.feature_extractor.load_state_dict(trained.feature_extractor.state_dict())
+    order = torch.randperm(112, generator=torch.Generator().manual_seed(2))
+    last = net.feature_extractor.blocks[-1]
+    with torch.no_grad():
+        for values in (last.conv3.weight, last.bn3.weight, last.bn3.bias, last.bn3.running_mean, last.bn3.running_var):
+            values.copy_(values[order])
+    last.has_shortcut, before = False, trained.feature_extractor.blocks[-1]
+    before.has_shortcut = False
+    shares = fit_heads(net, trained, samples(64), 64)
+    assert len(shares) == 5 and min(shares) > 0.98
+    for ours, theirs in zip(answers(net), answers(trained)):
+        assert (ours - theirs).abs().max() < 0.05 * theirs.abs().max()
+    fitted = net.classifier.feature_extractor[-1].weight
+    assert fitted.std().item() == pytest.approx((2 / (9 * 112)) ** 0.5, rel=1e-4)
+
+
+def test_another_trunk_explains_a_part_and_what_lies_behind_is_copied():
+    trained, config = (
+        lively_network("ebm_lite"),
+        dataclasses.replace(TrackerNet("ebm_lite").config, backbone="efficientnet_lite1"),
+    )
+    torch.manual_seed(5)
+    net = TrackerNet(config)
+    shares = fit_heads(net, trained, iter(samples(32)), 32)
+    assert all(-0.5 < share < 0.98 for share in shares)
+    ours, theirs = net.state_dict(), trained.state_dict()
+    copied = (
+        "bb_regressor.conv3_2t.0.weight",
+        "bb_regressor.iou_predictor.weight",
+        "classifier.filter_optimizer.filter_reg",
+    )
+    assert all(ours[name].equal(theirs[name]) for name in copied)
+
+
+@pytest.mark.parametrize("changes", [{"box_width": 64}, {"classifier_channels": 56}, {"classifier_blocks": 1}])
+def test_heads_of_other_shapes_are_refused_and_nothing_is_changed(changes):
+    trained = lively_network("ebm_lite")
+    net = TrackerNet(dataclasses.replace(trained.config, **changes))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ConfigError, match="heads of NetConfig.* do not fit"):
+        fit_heads(net, trained, samples(1), 1)
+    assert all(value.equal(before[name]) for name, value in net.state_dict().items())
