@@ -77,7 +77,7 @@ def plan_from(net: TrackerNet, samples: Data, settings: Settings) -> Plan:
 def check_blocks(settings: Settings) -> None:
     """Raise ConfigError for settings of the frozen blocks and kept features that make no sense."""
     with without_values():
-        trunk = build_trunk(architecture(settings.arch).backbone)
+        trunk: Any = build_trunk(architecture(settings.arch).backbone)
     blocks, frozen = len(trunk.blocks), _frozen_blocks(trunk, settings)
     allowed = (trunk.layer2_blocks, blocks) if settings.kept else range(blocks + 1)
     if settings.kept < 0 or settings.uses < 1 or frozen not in allowed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +87,8 @@ def fit_heads(net: TrackerNet, trained: TrackerNet, samples: Iterable[dict[str, 
     Raises:
         ConfigError: the heads have other shapes.
     """
-    box, ours, theirs = trained.bb_regressor, net.bb_regressor, trained.classifier.feature_extractor
-    final = net.classifier.feature_extractor[-1]
+    box, ours, theirs = _as_any(trained.bb_regressor), _as_any(net.bb_regressor), trained.classifier.feature_extractor
+    final = _as_any(net.classifier.feature_extractor)[-1]
     if net.config.classifier_blocks or not _same_heads(net, trained):
         raise ConfigError(
             f"heads of {trained.config} do not fit {net.config}: give a network without blocks in its classifier and "
@@ -97,7 +98,8 @@ def fit_heads(net: TrackerNet, trained: TrackerNet, samples: Iterable[dict[str, 
     fitted = ("conv3_1r.0.", "conv3_1t.0.", "conv4_1r.0.", "conv4_1t.0.")
     copied = {k: v for k, v in copied.items() if not k.startswith(tuple(f"bb_regressor.{name}" for name in fitted))}
     net.load_state_dict(copied, strict=False)
-    net.eval(), trained.eval()
+    net.eval()
+    trained.eval()
     fits = (_Fit([ours.conv3_1r[0], ours.conv3_1t[0]]), _Fit([ours.conv4_1r[0], ours.conv4_1t[0], final]))
     makers = ([box.conv3_1r[0], box.conv3_1t[0]], [box.conv4_1r[0], box.conv4_1t[0], theirs])
     generator = torch.Generator().manual_seed(0)
@@ -131,15 +133,20 @@ def _same_heads(net: TrackerNet, trained: TrackerNet) -> bool:
 
 def _scale(net: TrackerNet) -> None:
     """Scale the fitted weights without changing what the network computes: batch norm or a norm follows each."""
-    box = net.bb_regressor
+    box = _as_any(net.bb_regressor)
     for conv, norm in ((part[0], part[1]) for part in (box.conv3_1r, box.conv3_1t, box.conv4_1r, box.conv4_1t)):
         factor = _kaiming(conv) / conv.weight.std()
         conv.weight *= factor
         conv.bias *= factor
         norm.running_mean *= factor
         norm.running_var *= factor.square()
-    final = net.classifier.feature_extractor[-1]
+    final = _as_any(net.classifier.feature_extractor)[-1]
     final.weight *= _kaiming(final) / final.weight.std()
+
+
+def _as_any(module: nn.Module) -> Any:
+    """Return a module whose parts torch's stubs call `Tensor | Module`."""
+    return module
 
 
 def _kaiming(conv: nn.Conv2d) -> float:
