@@ -82,7 +82,7 @@ def fit_heads(net: TrackerNet, trained: TrackerNet, samples: Iterable[dict[str, 
 
     Returns:
         For each convolution (reference and test features of the box branch at strides 8 and 16, the classifier's
-        features) the share of the variance that it explains, on a sixteenth of the samples.
+        features) the share of the variance that it explains, on a sixteenth of the samples; NaN with fewer than 16.
 
     Raises:
         ConfigError: the heads have other shapes.
