@@ -4,8 +4,8 @@
     ebmtrack train ebm_lite2 --data POOL --out runs/ebm_lite2
 
 POOL is that of ebm18_small. The heads of ebm18_small are fitted by least squares to features of the ImageNet trunk
-(`training/fitted_heads.py`), which takes some minutes and is as good as weeks of training; then heads and the blocks
-beyond stride 8 learn.
+(`training/fitted_heads.py`), which takes some minutes and needs no training to track; then heads and the blocks beyond
+stride 8 learn, which made it worse on our small pool (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ebmtrack.ltr_settings import ebm18, ebm_lite
 from ebmtrack.training.fitted_heads import fit_heads
 from ebmtrack.training.objective import ObjectiveSettings
 from ebmtrack.training.plan import Plan, starting_network
-from ebmtrack.weights import DEFAULT_WEIGHTS
+from ebmtrack.weights import DEFAULT_SET_UP, DEFAULT_WEIGHTS
 
 RATES = {"box": 2e-4, "classifier": 3e-4, "initializer": 2e-4, "filter_optimizer": 3e-4, "late": 1.5e-4}
 
@@ -53,7 +53,8 @@ def plan(settings: Settings) -> Plan:
     samples = ebm18.data(settings)
     torch.manual_seed(settings.seed)
     net = starting_network(settings.arch, settings.backbone, settings.start)
-    if settings.start is None and not settings.checkpoint.exists():  # else its weights are read
+    goes_on = settings.resume and settings.checkpoint.exists()  # with weights that are read later
+    if settings.start is None and not goes_on:
         pictures = (cast(Any, samples.train)[index] for index in range(settings.fitted))
         fit_heads(net, load_checkpoint(resolve_weights(settings.heads)), pictures, settings.fitted)
-    return ebm_lite.plan_from(net, samples, settings)
+    return dataclasses.replace(ebm_lite.plan_from(net, samples, settings), params=DEFAULT_SET_UP)

@@ -310,11 +310,12 @@ def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_pa
         return [bool(torch.equal(found[name], heads[name])) for name in parts]
 
     assert shipped(settings) == [True] * 3
+    settings.checkpoint.parent.mkdir()
+    settings.checkpoint.touch()
+    assert shipped(dataclasses.replace(settings, resume=False)) == [True] * 3  # --restart
     monkeypatch.setattr(module, "fit_heads", None)
     start = dataclasses.replace(settings, start=str(tmp_path / "start.safetensors"))
     assert shipped(start) == [False] * 3
-    settings.checkpoint.parent.mkdir()
-    settings.checkpoint.touch()
     assert shipped(settings) == [False] * 3
 
 
