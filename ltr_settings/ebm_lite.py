@@ -25,7 +25,7 @@ from ebmtrack.nets.tracker_net import TrackerNet, architecture
 from ebmtrack.training.compiled import prepare_for_speed
 from ebmtrack.training.kept_features import KeptFeatures, trunk_graph
 from ebmtrack.training.objective import LAYERS
-from ebmtrack.training.plan import Data, Network, Plan, branches, parameter_groups, starting_network
+from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
 
 RATES = {"box": 1e-3, "classifier": 4e-4, "initializer": 4e-4, "filter_optimizer": 5e-4, "late": 2e-4}
 
@@ -52,17 +52,12 @@ class Settings(ebm18.Settings):
 
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
-    check_blocks(settings)
+    _check_blocks(settings)
     samples = ebm18.data(settings)
     torch.manual_seed(settings.seed)
     net = starting_network(settings.arch, settings.backbone, settings.start)
     if settings.start is None:
         ebm18_small.start_classifier_from_backbone(net)
-    return plan_from(net, samples, settings)
-
-
-def plan_from(net: TrackerNet, samples: Data, settings: Settings) -> Plan:
-    """Return the run that goes on from a network."""
     trunk = net.feature_extractor
     trunk.frozen_blocks = _frozen_blocks(trunk, settings)
     if settings.kept:
@@ -74,7 +69,7 @@ def plan_from(net: TrackerNet, samples: Data, settings: Settings) -> Plan:
     return Plan(prepared(net, settings), samples, *losses, params="lite_nce_plus")
 
 
-def check_blocks(settings: Settings) -> None:
+def _check_blocks(settings: Settings) -> None:
     """Raise ConfigError for settings of the frozen blocks and kept features that make no sense."""
     with without_values():
         trunk: Any = build_trunk(architecture(settings.arch).backbone)

@@ -300,7 +300,7 @@ def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_pa
     save_file(net.feature_extractor.state_dict(), tmp_path / "lite2.safetensors")
     save_checkpoint(tmp_path / "start.safetensors", net, run={}, dtype=torch.float32)
     usual = {"data": pool, "out": tmp_path / "a", "backbone": str(tmp_path / "lite2.safetensors"), "steps": 1}
-    changes = ["fitted=2", "kept=2", "crops.output=64", "compile=false"]
+    changes = ["fitted=2", "crops.output=64"]
     settings = settings_for("ebm_lite2", usual, changes)
     heads = load_checkpoint(resolve_weights(None)).bb_regressor.state_dict()
     parts = ("conv3_2t.0.weight", "fc3_rt.linear.weight", "iou_predictor.weight")
@@ -317,6 +317,29 @@ def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_pa
     start = dataclasses.replace(settings, start=str(tmp_path / "start.safetensors"))
     assert shipped(start) == [False] * 3
     assert shipped(settings) == [False] * 3
+
+
+def test_a_trunk_learns_the_features_of_a_trained_network_and_the_rest_stays(tmp_path, pool, monkeypatch):
+    """The trunk's later blocks and the heads' first convolutions move, and no statistics of batch norm."""
+    module = load_run("ebm_lite2")
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite2"), run={}, dtype=torch.float32)
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
+    changes = [f"start={tmp_path / 'first.safetensors'}", "frozen_blocks=14", "crops.output=64", "average=0.0"]
+    settings = settings_for("ebm_lite2", usual, changes)
+    plan = module.plan(settings)
+    before = state_of(plan.network.net)
+    after = train(plan, settings).state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    first = {f"bb_regressor.conv{n}_1{kind}.0.{part}" for n in "34" for kind in "rt" for part in ("weight", "bias")}
+    final = {"classifier.feature_extractor.0.weight"}
+    assert {name for name in moved if not name.startswith("feature_extractor.blocks")} == first | final
+    learning = {name for name in before if name.startswith("feature_extractor.blocks.14.")}
+    assert {name for name in moved if name in learning} == {n for n in learning if n.endswith(("weight", "bias"))}
+    assert not any(name.startswith("feature_extractor.blocks.13.") for name in moved)
+    with pytest.raises(ConfigError, match="frozen_blocks=16: the trunk has 15 blocks"):
+        module.plan(dataclasses.replace(settings, frozen_blocks=16))
 
 
 @pytest.mark.parametrize("wrong", ["frozen_blocks=7 kept=2", "frozen_blocks=99", "kept=-1", "kept=2 uses=0"])
