@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ from ebmtrack.videos.yolo import class_names, frames_by_name, yolo_boxes, yolo_f
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
 WRITERS = {".json": "COCO or `ebmtrack track`", ".xml": "CVAT", ".txt": "MOTChallenge", ".mot": "MOTChallenge"}
+CVAT_SHAPES = ("polygon", "polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
 NO_CATEGORY = "target"  # how `ebmtrack track` calls targets of which nobody said what they are
 
 Size = tuple[int, int]  # width, height
@@ -46,12 +48,16 @@ class Labels:
             frames that there cannot be are refused.
         tracks: For each target, by frame, its box x, y, w, h in pixels; in YOLO's in parts of the frame.
         names: What the targets are, such as person, as far as the file says it.
+        shapes: How often there are shapes other than boxes, such as polygons, which are not read.
+        without_box: Targets of rows of which none has a box that can be used.
     """
 
     path: Path
     key_frames: bool = False
     tracks: dict[int, dict[int, list[float]]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    shapes: Counter[str] = field(default_factory=Counter)
+    without_box: set[int] = field(default_factory=set)
     _numbers: dict[str, int] = field(default_factory=dict)  # of categories that are targets
 
     def add(self, where: str, target: int, frame: int, box_xywh: list[float], name: str | None = None) -> None:
@@ -65,8 +71,23 @@ class Labels:
                 f"{where}: target {target}{called} has two boxes in frame {frame}; give each target a {own} of its own"
             )
         self.tracks[target][frame] = box_xywh
+        self.without_box.discard(target)
         if name not in (None, NO_CATEGORY, unnamed(target)):
             self.names.setdefault(target, str(name))
+
+    def add_nothing(self, target: int) -> None:
+        """Note down that a target has a row or track without a box."""
+        if target not in self.tracks:
+            self.without_box.add(target)
+
+    def left_out(self) -> str:
+        """Return what the file holds that is not used, in words; nothing if all of it is."""
+        shapes = [f"{count} {shape}{'s' * (count > 1)}" for shape, count in sorted(self.shapes.items())]
+        lost = ", ".join(map(str, sorted(self.without_box)))
+        parts = [f"{', '.join(shapes)} (boxes alone are read)"] * bool(shapes) + [
+            f"target {lost}, without a box"
+        ] * bool(lost)
+        return "left out: " + "; ".join(parts) if parts else ""
 
     def number(self, category: str) -> int:
         """Return the number, from 1, of the target that is the only one of its category."""
@@ -117,7 +138,9 @@ def read_labels(path: Path, files: list[Path], key_frames: bool = False) -> Labe
     if not labels.tracks:
         is_above = path.is_dir() and any(path.glob("*/*.txt"))
         raise DatasetError(
-            f"{path}: holds no box" + is_above * "; give the folder of the .txt files, such as labels/train"
+            f"{path}: holds no box"
+            + is_above * "; give the folder of the .txt files, such as labels/train"
+            + f"; {labels.left_out()}" * bool(labels.left_out())
         )
     return labels
 
@@ -255,7 +278,9 @@ def _read_csv(labels: Labels, _: list[Path]) -> None:
         except (KeyError, ValueError) as error:
             what = "too short, without" if isinstance(error, KeyError) else "not a number:"
             raise DatasetError(f"{where}: {what} {error}; it needs frame,id,x,y,w,h") from error
-        if row.get("verdict") not in LOST:
+        if row.get("verdict") in LOST:
+            labels.add_nothing(target)
+        else:
             labels.add(where, target, frame, box)
 
 
@@ -287,9 +312,11 @@ def _read_json(labels: Labels, files: list[Path]) -> None:
     """Read the JSON of `ebmtrack track`, or COCO."""
     content: dict[str, Any] = json.loads(read_text(labels.path))
     for row in content.get("results", ()):
-        if row.get("verdict") not in LOST:
-            box = [float(row[key]) for key in "xywh"]
-            labels.add(str(labels.path), _whole(row.get("id", 1)), _whole(row["frame"]), box)
+        target = _whole(row.get("id", 1))
+        if row.get("verdict") in LOST:
+            labels.add_nothing(target)
+        else:
+            labels.add(str(labels.path), target, _whole(row["frame"]), [float(row[key]) for key in "xywh"])
     _read_coco(labels, content, files)
 
 
@@ -340,12 +367,15 @@ def _coco_frames(path: Path, images: list[dict[str, Any]], files: list[Path]) ->
 def _read_cvat(labels: Labels, files: list[Path]) -> None:
     """Read CVAT 1.1: for video, with tracks, or for images, in which each label is one target."""
     root = ElementTree.fromstring(read_bytes(labels.path))
+    for place in (*root.iter("track"), *root.iter("image")):
+        labels.shapes.update(shape.tag for shape in place if shape.tag in CVAT_SHAPES)
     for track in root.iter("track"):
+        target = int(track.attrib["id"]) + 1
         for box in track.iter("box"):
-            is_interpolated = box.get("keyframe") == "0"
-            if box.get("outside") != "1" and not (labels.key_frames and is_interpolated):
-                target, frame = int(track.attrib["id"]) + 1, int(box.attrib["frame"])
-                labels.add(str(labels.path), target, frame, _cvat_box(box), track.get("label"))
+            if box.get("outside") == "1":
+                labels.add_nothing(target)
+            elif not (labels.key_frames and box.get("keyframe") == "0"):  # 0: interpolated
+                labels.add(str(labels.path), target, int(box.attrib["frame"]), _cvat_box(box), track.get("label"))
     names = [image.attrib["name"] for image in root.iter("image")]
     frame_of = frames_by_name(names, files, f"{labels.path}: image ")
     for name, image in zip(names, root.iter("image")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,8 @@ def _read_keys(path: Path, source: Any) -> tuple[list[KeyFrame], dict[int, str]]
         path = labels_folder(path)
     files, size_of = _frames_of(source)
     labels = read_labels(path, files, key_frames=True)
+    if left_out := labels.left_out():
+        warnings.warn(f"{path}: {left_out}", stacklevel=4)
     try:
         ResultInfo(category=labels.names)
     except ConfigError as error:

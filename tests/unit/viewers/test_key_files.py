@@ -154,6 +154,46 @@ def test_pictures_without_tracks_have_a_target_for_each_category(
         assert given.names == {1: "a", 2: "b"} and given.keys[-1].box_xywh[0] == 10
 
 
+SHAPES = '<polygon frame="1" keyframe="1" outside="0" points="1,2;3,4;5,6"/>'
+LOST_ROWS = "frame,id,x,y,w,h,verdict\n0,1,10,20,30,24,normal\n3,2,10,20,30,24,not_found\n3,1,1,1,9,9,not_found\n"
+
+
+@pytest.mark.parametrize(
+    "name, text, left_out",
+    [
+        ("k.csv", LOST_ROWS, "target 2, without a box"),
+        (
+            "k.xml",
+            cvat_video("frame='0'").replace("</annotations>", f'<track id="1">{2 * SHAPES}</track></annotations>'),
+            "2 polygons (boxes alone are read)",
+        ),
+        ("k.xml", cvat_images("frame_000000").replace("</image>", "<mask/></image>"), "1 mask (boxes alone are read)"),
+        (
+            "k.xml",
+            cvat_video("frame='0'").replace(
+                "</annotations>",
+                f'<track id="6"><box outside="1"/></track><track id="7">{SHAPES}</track></annotations>',
+            ),
+            "1 polygon (boxes alone are read); target 7, without a box",
+        ),
+    ],
+)
+def test_what_a_file_holds_besides_boxes_is_said(
+    film: Path, tmp_path: Path, name: str, text: str, left_out: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.warns(UserWarning) as said:
+        assert len({key.id for key in read_given([path], film).keys}) in (1, 2)
+    assert [str(one.message) for one in said] == [f"{path}: left out: {left_out}"]
+
+
+def test_a_file_of_polygons_alone_is_refused_with_their_number(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "k.xml").write_text(f'<annotations><track id="0">{3 * SHAPES}</track></annotations>')
+    with pytest.raises(DatasetError, match=r"k.xml: holds no box; left out: 3 polygons \(boxes alone are read\)$"):
+        read_given([tmp_path / "k.xml"], film)
+
+
 def test_the_number_of_a_frame_is_not_one_of_the_hash_that_roboflow_adds(film: Path, tmp_path: Path) -> None:
     (tmp_path / "k.json").write_text(coco_images("frame_000030_jpg.rf.1ab2c5.jpg"))
     assert [key.frame for key in read_given([tmp_path / "k.json"], film).keys] == [30, 30]
@@ -232,7 +272,7 @@ SMALLER = '{"width": 60, "height": 40, "results": [{"frame": 1, "x": 4, "y": 3, 
     [
         ("k.csv", "", ": holds no box"),
         ("k.csv", HEAD, ": holds no box"),
-        ("k.xml", cvat_video("frame='3' outside='1'"), ": holds no box"),
+        ("k.xml", cvat_video("frame='3' outside='1'"), ": holds no box; left out: target 1, without a box"),
         (
             "k.zip",
             "",
