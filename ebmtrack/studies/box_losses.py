@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ class BoxStudySettings:
     kld_sigma: float = 0.05  # KLD-IS
     seed: int = 0  # of the pairs
     changes: tuple[str, ...] = ()  # of the settings that cut the training pairs, "key=value"
+    bfloat16: bool = field(default_factory=cpu_has_bfloat16)  # of features and branches; runs of both kinds do not mix
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def train_branch(pairs: Features, run: Run, settings: BoxStudySettings) -> BoxEn
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = pairs.take(torch.randint(len(pairs), (settings.batch,), generator=generator))
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             energies = pair_energies(branch, batch)
             loss = batch_loss(run, settings, energies, batch.boxes_xywh[:, 1], generator)
         if not torch.isfinite(loss):
@@ -120,35 +121,36 @@ def train_branch(pairs: Features, run: Run, settings: BoxStudySettings) -> BoxEn
     return branch.eval()
 
 
-def overlaps(branch: BoxEnergy, pairs: Features, step_length: float) -> Tensor:
+def overlaps(branch: BoxEnergy, pairs: Features, step_length: float, bfloat16: bool) -> Tensor:
     """Return the IoU (n, CANDIDATES) with the truth after ascent from displaced boxes, the same ones in every call.
 
     Args:
         branch: the box branch.
         pairs: n samples of a reference and another frame.
         step_length: of the ascent.
+        bfloat16: whether convolutions are computed in it.
     """
     branch = branch.eval().requires_grad_(False)
     generator, found = Generator().manual_seed(7), []
     for rows in torch.arange(len(pairs)).split(25):
         part = pairs.take(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             energies = pair_energies(branch, part, in_float32=True)
         found.append(overlaps_after_ascent(energies, part.boxes_xywh[:, 1], generator, CANDIDATES, step_length))
     branch.requires_grad_(True)
     return torch.cat(found)
 
 
-def best_step_length(branch: BoxEnergy, pairs: Features) -> float:
+def best_step_length(branch: BoxEnergy, pairs: Features, bfloat16: bool) -> float:
     """Return the step length of STEP_LENGTHS with the highest mean overlap on `pairs`."""
-    return max(STEP_LENGTHS, key=lambda length: overlaps(branch, pairs, length).mean().item())
+    return max(STEP_LENGTHS, key=lambda length: overlaps(branch, pairs, length, bfloat16).mean().item())
 
 
 def run_one(train: Features, held_back: Features, run: Run, settings: BoxStudySettings, track=None) -> dict:
     """Train and measure one run: what its JSON file holds. track: (branch, step length) -> AUC by sequence."""
     branch = train_branch(train, run, settings)
-    length = best_step_length(branch, train.take(torch.arange(min(100, len(train)))))
-    found = overlaps(branch, held_back, length)
+    length = best_step_length(branch, train.take(torch.arange(min(100, len(train)))), settings.bfloat16)
+    found = overlaps(branch, held_back, length, settings.bfloat16)
     auc = {} if track is None else track(branch, length)
     return {**asdict(run), "step_length": length, "iou": found.mean(dim=1).tolist(), "auc": auc} | {
         "op75": (found > 0.75).float().mean().item()

@@ -15,7 +15,6 @@ from ebmtrack.data.pool import open_training_folder
 from ebmtrack.data.sampling import Sampler
 from ebmtrack.ltr_settings import ebm18_small
 from ebmtrack.nets.box_energy import BoxEnergy
-from ebmtrack.nets.inference import cpu_has_bfloat16
 from ebmtrack.nets.tracker_net import TrackerNet
 from ebmtrack.progress import progress_bar
 from ebmtrack.studies.box_losses import BoxStudySettings, Run, box_study
@@ -60,19 +59,28 @@ def pool_pairs(
     """
     shares, crops, count = pool_settings.sampling.shares, pool_settings.crops, settings.held_back_pairs
     return (
-        _part(data, net, "train", shares, crops, settings.train_pairs, settings.seed),
-        _part(data, net, "validation", HELD_BACK_SHARES, ebm18_small.CROPS, count, settings.seed + 1),
+        _part(data, net, "train", shares, crops, settings.train_pairs, settings.seed, settings.bfloat16),
+        _part(
+            data, net, "validation", HELD_BACK_SHARES, ebm18_small.CROPS, count, settings.seed + 1, settings.bfloat16
+        ),
     )
 
 
 def _part(
-    data: Path, net: TrackerNet, part: str, shares: Mapping[str, float], crops: CropSettings, count: int, seed: int
+    data: Path,
+    net: TrackerNet,
+    part: str,
+    shares: Mapping[str, float],
+    crops: CropSettings,
+    count: int,
+    seed: int,
+    bfloat16: bool,
 ) -> Features:
     pool = open_training_folder(data, part, decoded_limit=2**29)
     shares = {name: share for name, share in shares.items() if share and name in pool}
     sampler = Sampler([pool[name] for name in shares], list(shares.values()), 1, 1, 30, seed)
     dataset = TrainingSet(sampler, crops, count)
-    return compute_features(net, _samples(dataset, part), cpu_has_bfloat16())
+    return compute_features(net, _samples(dataset, part), bfloat16)
 
 
 def _samples(dataset: TrainingSet, part: str) -> Iterator[Mapping[str, Tensor]]:

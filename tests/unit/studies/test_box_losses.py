@@ -68,8 +68,8 @@ def test_a_branch_learns_to_find_boxes():
     settings = BoxStudySettings(width=16, steps=120, batch=8)
     branch = box_study.train_branch(make_pairs(64), Run("nce+", 64, 0), settings)
     held_back = make_pairs(32, seed=1)
-    length = box_study.best_step_length(branch, make_pairs(16))
-    before, after = (box_study.overlaps(branch, held_back, step).mean() for step in (0.0, length))
+    length = box_study.best_step_length(branch, make_pairs(16), settings.bfloat16)
+    before, after = (box_study.overlaps(branch, held_back, step, settings.bfloat16).mean() for step in (0.0, length))
     assert after > before + 0.08
 
 
@@ -91,6 +91,9 @@ def test_a_study_resumes_and_tells_differences(tmp_path):
     assert len(logged) == 5 and "| NCE | 2 | 1 |" in more
     with pytest.raises(ConfigError, match="other settings"):
         box_study.box_study(tmp_path, prepare, runs, BoxStudySettings(), None)
+    other = dataclasses.replace(TINY, bfloat16=not TINY.bfloat16, steps=4)  # a machine of another kind
+    with pytest.raises(ConfigError, match=r"other settings \(steps, bfloat16\): choose another folder"):
+        box_study.box_study(tmp_path, prepare, runs, other)
     with pytest.raises(ConfigError, match="unknown loss 'l2'"):
         box_study.box_study(tmp_path, prepare, [Run("l2", 4, 0)], TINY)
 
