@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ebmtrack.errors import ConfigError
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.tracker_net import TrackerNet
-from ebmtrack.training.fitted_heads import fit_heads
+from ebmtrack.training.fitted_heads import RIDGE, _Fit, fit_heads
 from tests.support.networks import lively_network
 
 BOXES = torch.tensor([[[20.0, 24, 70, 60]], [[30, 30, 64, 80]]])
@@ -55,15 +56,31 @@ def test_heads_that_are_fitted_to_their_own_trunk_compute_what_they_did():
     assert fitted.std().item() == pytest.approx((2 / (9 * 112)) ** 0.5, rel=1e-4)
 
 
-def test_another_trunk_explains_a_part_and_what_lies_behind_is_copied():
-    trained, config = (
-        lively_network("ebm_lite"),
-        dataclasses.replace(TrackerNet("ebm_lite").config, backbone="efficientnet_lite1"),
-    )
-    torch.manual_seed(5)
-    net = TrackerNet(config)
-    shares = fit_heads(net, trained, iter(samples(32)), 32)
-    assert all(-0.5 < share < 0.98 for share in shares)
+def test_a_fit_is_the_least_squares_of_numpy():
+    """With the ridge as rows of its own; the share is R^2 over the outputs together, on samples apart."""
+    rng, conv = np.random.default_rng(0), nn.Conv2d(3, 2, 3, padding=1)
+    features, wanted = rng.normal(1, 2, (5, 3, 6, 4)), rng.normal(3, 1, (5, 2, 6, 4))
+    wanted[:, 0] += 0.7 * features[:, 1]
+    fit = _Fit([conv])
+    for k, judge in enumerate([False] * 4 + [True]):
+        fit.add(*(torch.tensor(v[k : k + 1]).float() for v in (features, wanted)), judge, torch.arange(24))
+    (share,) = fit.solve()
+    padded = np.pad(features, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows = [padded[k, :, i : i + 3, j : j + 3].ravel() for k in range(5) for i in range(6) for j in range(4)]
+    x = np.column_stack([rows, np.ones(120)])
+    y = wanted.transpose(0, 2, 3, 1).reshape(120, 2)
+    ridge = np.sqrt(RIDGE * (x[:96, :27] ** 2).sum(0).mean()) * np.eye(28)[:27]
+    solution = np.linalg.lstsq(np.vstack([x[:96], ridge]), np.vstack([y[:96], np.zeros((27, 2))]), rcond=None)[0]
+    assert conv.weight.detach().numpy() == pytest.approx(solution[:27].T.reshape(2, 3, 3, 3), abs=1e-4)
+    assert conv.bias.detach().numpy() == pytest.approx(solution[27], abs=1e-4)
+    left = ((x[96:] @ solution - y[96:]) ** 2).sum() / ((y[96:] - y[96:].mean(0)) ** 2).sum()
+    assert share == pytest.approx(1 - left, abs=1e-4)
+
+
+def test_what_lies_behind_the_fitted_layers_is_copied():
+    trained = lively_network("ebm_lite")
+    net = TrackerNet(dataclasses.replace(trained.config, backbone="efficientnet_lite1"))
+    fit_heads(net, trained, iter(samples(16)), 16)
     ours, theirs = net.state_dict(), trained.state_dict()
     copied = (
         "bb_regressor.conv3_2t.0.weight",
