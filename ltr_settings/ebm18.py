@@ -99,13 +99,13 @@ def plain_network(trained: TrackerNet) -> TrackerNet:
     return net
 
 
-def data(settings: ebm18_small.PoolSettings) -> Data:
+def data(settings: ebm18_small.PoolSamples) -> Data:
     """Return disturbed training samples, and undisturbed samples of targets that are not trained on."""
     samples = HeldBack(held_back(settings), settings.sampling.train_frames, number=120)
     return Data(training_set(settings), samples)
 
 
-def training_set(settings: ebm18_small.PoolSettings) -> Dataset:
+def training_set(settings: ebm18_small.PoolSamples) -> Dataset:
     """Return the samples that CPU workers cut from the pool's files."""
     pool = open_training_folder(ebm18_small.pool_folder(settings), "train", decoded_limit=5 * 2**30)
     sampler = make_sampler(pool, ebm18_small.with_shares_of(settings.sampling, pool), settings.seed)
@@ -116,7 +116,7 @@ def training_set(settings: ebm18_small.PoolSettings) -> Dataset:
     return TrainingSet(sampler, dataclasses.replace(settings.crops, disturbance=plain), settings.samples)
 
 
-def held_back(settings: ebm18_small.PoolSettings) -> TrainingSet:
+def held_back(settings: ebm18_small.PoolSamples) -> TrainingSet:
     """Return 120 undisturbed samples of targets that are not trained on."""
     crops = dataclasses.replace(settings.crops, disturbance=Disturbance())
     return ebm18_small.held_back(dataclasses.replace(settings, crops=crops), samples=120)

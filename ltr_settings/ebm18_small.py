@@ -64,18 +64,27 @@ OBJECTIVE = ObjectiveSettings(statistics="together")
 
 
 @dataclasses.dataclass(frozen=True)
-class PoolSettings(RunSettings):
+class PoolSamples(RunSettings):
     """The settings of every run on the pool.
 
     Attributes:
         sampling: sources and frames of a sample.
         crops: search regions.
-        objective: losses.
     """
 
     data: Path | None = Path("data/train")
     sampling: SamplingSettings = SAMPLING
     crops: CropSettings = CROPS
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolSettings(PoolSamples):
+    """The settings of every run that learns from the pool's boxes.
+
+    Attributes:
+        objective: losses.
+    """
+
     objective: ObjectiveSettings = OBJECTIVE
 
 
@@ -127,7 +136,7 @@ def objective(settings: PoolSettings) -> Objective:
     return Objective(settings.sampling.train_frames, settings.objective, settings.bfloat16)
 
 
-def validation(settings: PoolSettings) -> Objective:
+def validation(settings: PoolSamples) -> Objective:
     """Return the losses of validation, which all runs on the pool compute alike: in bfloat16 on a CPU that has it."""
     on_cpu = device_of_process(settings.device).type == "cpu"
     return Objective(settings.sampling.train_frames, OBJECTIVE, on_cpu and cpu_has_bfloat16())
@@ -174,7 +183,7 @@ def train_with_frozen_statistics(net: TrackerNet) -> None:
     net.feature_extractor.eval()
 
 
-def held_back(settings: PoolSettings, samples: int = 60) -> TrainingSet:
+def held_back(settings: PoolSamples, samples: int = 60) -> TrainingSet:
     """Return samples of targets that are not trained on, the same ones each time."""
     pool = open_training_folder(pool_folder(settings), "validation", decoded_limit=2**28)
     shares = {"video": 0.7, "stills": 0.3} if pool.keys() - {"synthetic"} else {"synthetic": 1.0}

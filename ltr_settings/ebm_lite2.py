@@ -31,7 +31,7 @@ from ebmtrack.weights import DEFAULT_SET_UP, DEFAULT_WEIGHTS
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(ebm18_small.PoolSettings):
+class Settings(ebm18_small.PoolSamples):
     """The settings of the run.
 
     Attributes:
@@ -66,6 +66,8 @@ def plan(settings: Settings) -> Plan:
         blocks = len(cast(Any, build_trunk(architecture(settings.arch).backbone)).blocks)
     if not 0 <= settings.frozen_blocks <= blocks:
         raise ConfigError(f"frozen_blocks={settings.frozen_blocks}: the trunk has {blocks} blocks, give 0 to {blocks}")
+    if settings.fitted < 1 or settings.rate <= 0:
+        raise ConfigError(f"fitted={settings.fitted}, rate={settings.rate}: both must be more than 0")
     samples = ebm18.data(settings)
     torch.manual_seed(settings.seed)
     trained = load_checkpoint(resolve_weights(settings.heads))

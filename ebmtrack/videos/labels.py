@@ -334,6 +334,8 @@ def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> No
             )
         x, y, w, h = (float(value) for value in entry["bbox"])
         if labels.key_frames and (entry.get("attributes") or {}).get("keyframe", True) is False:
+            if target is not None:
+                labels.add_nothing(target)
             continue
         where = f"{labels.path}: annotation {entry.get('id')}"
         number = labels.number(str(name)) if target is None else target
@@ -372,9 +374,10 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
     for track in root.iter("track"):
         target = int(track.attrib["id"]) + 1
         for box in track.iter("box"):
-            if box.get("outside") == "1":
+            is_interpolated = box.get("keyframe") == "0"
+            if box.get("outside") == "1" or (labels.key_frames and is_interpolated):
                 labels.add_nothing(target)
-            elif not (labels.key_frames and box.get("keyframe") == "0"):  # 0: interpolated
+            else:
                 labels.add(str(labels.path), target, int(box.attrib["frame"]), _cvat_box(box), track.get("label"))
     names = [image.attrib["name"] for image in root.iter("image")]
     frame_of = frames_by_name(names, files, f"{labels.path}: image ")

@@ -338,6 +338,11 @@ def test_a_trunk_learns_the_features_of_a_trained_network_and_the_rest_stays(tmp
     learning = {name for name in before if name.startswith("feature_extractor.blocks.14.")}
     assert {name for name in moved if name in learning} == {n for n in learning if n.endswith(("weight", "bias"))}
     assert not any(name.startswith("feature_extractor.blocks.13.") for name in moved)
+    with pytest.raises(ConfigError, match="objective"):  # it has none of these losses
+        settings_for("ebm_lite2", usual, [*changes, "objective.samples=4"])
+    for change, message in ({"fitted": 0}, "fitted=0"), ({"rate": -1.0}, "rate=-1.0.*more than 0"):
+        with pytest.raises(ConfigError, match=message):
+            module.plan(dataclasses.replace(settings, **change))
     with pytest.raises(ConfigError, match="frozen_blocks=16: the trunk has 15 blocks"):
         module.plan(dataclasses.replace(settings, frozen_blocks=16))
 

@@ -164,6 +164,13 @@ LOST_ROWS = "frame,id,x,y,w,h,verdict\n0,1,10,20,30,24,normal\n3,2,10,20,30,24,n
         ("k.csv", LOST_ROWS, "target 2, without a box"),
         (
             "k.xml",
+            cvat_video("frame='0'").replace(
+                "</annotations>", '<track id="1"><box frame="2" keyframe="0" outside="0"/></track></annotations>'
+            ),
+            "target 2, without a box",
+        ),
+        (
+            "k.xml",
             cvat_video("frame='0'").replace("</annotations>", f'<track id="1">{2 * SHAPES}</track></annotations>'),
             "2 polygons (boxes alone are read)",
         ),
