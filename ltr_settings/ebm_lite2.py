@@ -11,6 +11,7 @@ the features that the trained network computes of the same crops (`training/dist
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import torch
@@ -63,11 +64,18 @@ class Settings(ebm18_small.PoolSamples):
 def plan(settings: Settings) -> Plan:
     """Return the run on the pool in the folder `data`."""
     with without_values():
-        blocks = len(cast(Any, build_trunk(architecture(settings.arch).backbone)).blocks)
+        blocks = len(getattr(build_trunk(architecture(settings.arch).backbone), "blocks", ()))
+    if not blocks:
+        raise ConfigError(
+            f"arch={settings.arch}: give one on an EfficientNet-Lite, whose blocks learn, such as ebm_lite2"
+        )
     if not 0 <= settings.frozen_blocks <= blocks:
         raise ConfigError(f"frozen_blocks={settings.frozen_blocks}: the trunk has {blocks} blocks, give 0 to {blocks}")
-    if settings.fitted < 1 or settings.rate <= 0:
-        raise ConfigError(f"fitted={settings.fitted}, rate={settings.rate}: both must be more than 0")
+    if settings.fitted < 1 or not 0 < settings.rate < math.inf:
+        raise ConfigError(f"fitted={settings.fitted}, rate={settings.rate}: both must be more than 0, and finite")
+    if not (0 <= settings.weight_decay < math.inf and 0 <= settings.average < 1):
+        values = f"weight_decay={settings.weight_decay}, average={settings.average}"
+        raise ConfigError(f"{values}: give 0 or more, and an average less than 1")
     samples = ebm18.data(settings)
     torch.manual_seed(settings.seed)
     trained = load_checkpoint(resolve_weights(settings.heads))

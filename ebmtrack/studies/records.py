@@ -18,20 +18,20 @@ from ebmtrack.evaluation.intervals import Interval, bootstrap
 def claim_folder(out: Path, settings: Any) -> None:
     """Write the settings, a dataclass, into `out`, or raise ConfigError if it holds runs with other settings."""
     path, text = out / "settings.json", json.dumps(asdict(settings), indent=1)
-    if path.exists() and path.read_text("utf-8") != text:
-        names = ", ".join(_changed(path.read_text("utf-8"), asdict(settings)))
+    if path.exists() and (names := ", ".join(_changed(path, json.loads(text)))):
         raise ConfigError(
             f"{path} belongs to a study with other settings ({names}): choose another folder or delete it"
         )
     files.write_text(path, text)
 
 
-def _changed(text: str, settings: dict[str, Any]) -> list[str]:
+def _changed(path: Path, now: dict[str, Any]) -> list[str]:
     """Return the names of settings that have another value in a file, or are in one of both alone."""
-    now = json.loads(json.dumps(settings))
     try:
-        before = dict(json.loads(text))
-    except (ValueError, TypeError):
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
         return ["the file is damaged"]
     return [name for name in now | before if name not in before or name not in now or before[name] != now[name]]
 

@@ -82,11 +82,11 @@ class Labels:
 
     def left_out(self) -> str:
         """Return what the file holds that is not used, in words; nothing if all of it is."""
-        shapes = [f"{count} {shape}{'s' * (count > 1)}" for shape, count in sorted(self.shapes.items())]
-        lost = ", ".join(map(str, sorted(self.without_box)))
-        parts = [f"{', '.join(shapes)} (boxes alone are read)"] * bool(shapes) + [
-            f"target {lost}, without a box"
-        ] * bool(lost)
+        shapes = [f"{n} {shape}{'s' * (n > 1 and shape[-1] != 's')}" for shape, n in sorted(self.shapes.items())]
+        lost = sorted(self.without_box)
+        parts = [f"{', '.join(shapes)} (boxes alone are read)"] if shapes else []
+        if lost:
+            parts.append(f"target{'s' * (len(lost) > 1)} {', '.join(map(str, lost))}, without a box")
         return "left out: " + "; ".join(parts) if parts else ""
 
     def number(self, category: str) -> int:
@@ -296,7 +296,9 @@ def _read_mot(labels: Labels, _: list[Path]) -> None:
             raise DatasetError(f"{where}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
         if frame < 0:
             raise DatasetError(f"{where}: frame {frame + 1}: MOTChallenge counts frames from 1")
-        if not (labels.path.name == "gt.txt" and rest and rest[0] == 0):
+        if labels.path.name == "gt.txt" and rest and rest[0] == 0:
+            labels.add_nothing(target)
+        else:
             labels.add(where, target, frame, [x - 1, y - 1, w, h])
 
 
@@ -332,13 +334,15 @@ def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> No
             raise DatasetError(
                 f"{labels.path}: annotation {entry.get('id')} has no track_id: photographs go to FOLDER/coco"
             )
-        x, y, w, h = (float(value) for value in entry["bbox"])
-        if labels.key_frames and (entry.get("attributes") or {}).get("keyframe", True) is False:
-            if target is not None:
-                labels.add_nothing(target)
-            continue
-        where = f"{labels.path}: annotation {entry.get('id')}"
         number = labels.number(str(name)) if target is None else target
+        if labels.key_frames and (entry.get("attributes") or {}).get("keyframe", True) is False:
+            labels.add_nothing(number)
+            continue
+        if labels.key_frames and not entry.get("bbox"):
+            labels.shapes["annotation without bbox"] += 1
+            continue
+        x, y, w, h = (float(value) for value in entry["bbox"])
+        where = f"{labels.path}: annotation {entry.get('id')}"
         labels.add(where, number, frame_of[entry["image_id"]], [x, y, w, h], name)
 
 
@@ -371,8 +375,14 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
     root = ElementTree.fromstring(read_bytes(labels.path))
     for place in (*root.iter("track"), *root.iter("image")):
         labels.shapes.update(shape.tag for shape in place if shape.tag in CVAT_SHAPES)
+    if root.find(".//track/box") is not None and root.find(".//image/box") is not None:
+        raise DatasetError(
+            f"{labels.path}: has tracks and images, whose numbers would mix; give each a file of its own"
+        )
     for track in root.iter("track"):
         target = int(track.attrib["id"]) + 1
+        if not any(shape.tag in CVAT_SHAPES for shape in track):  # these are counted
+            labels.add_nothing(target)
         for box in track.iter("box"):
             is_interpolated = box.get("keyframe") == "0"
             if box.get("outside") == "1" or (labels.key_frames and is_interpolated):

@@ -94,6 +94,16 @@ def test_a_study_resumes_and_tells_differences(tmp_path):
     other = dataclasses.replace(TINY, bfloat16=not TINY.bfloat16, steps=4)  # a machine of another kind
     with pytest.raises(ConfigError, match=r"other settings \(steps, bfloat16\): choose another folder"):
         box_study.box_study(tmp_path, prepare, runs, other)
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3) + "\n")  # the same in another layout
+    box_study.box_study(tmp_path, prepare, runs, TINY, track, logged.append)
+    assert len(logged) == 5
+    before = path.read_bytes()
+    for damaged in (b"", b"[]", b"{" + b"\xff}", b"[" * 100_000):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="settings.json .*the file is damaged"):
+            box_study.box_study(tmp_path, prepare, runs, TINY)
+    path.write_bytes(before)
     with pytest.raises(ConfigError, match="unknown loss 'l2'"):
         box_study.box_study(tmp_path, prepare, [Run("l2", 4, 0)], TINY)
 

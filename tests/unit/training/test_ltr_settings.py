@@ -340,7 +340,15 @@ def test_a_trunk_learns_the_features_of_a_trained_network_and_the_rest_stays(tmp
     assert not any(name.startswith("feature_extractor.blocks.13.") for name in moved)
     with pytest.raises(ConfigError, match="objective"):  # it has none of these losses
         settings_for("ebm_lite2", usual, [*changes, "objective.samples=4"])
-    for change, message in ({"fitted": 0}, "fitted=0"), ({"rate": -1.0}, "rate=-1.0.*more than 0"):
+    wrong: list[tuple[dict, str]] = [
+        ({"fitted": 0}, "fitted=0"),
+        ({"rate": -1.0}, "rate=-1.0.*more than 0"),
+        ({"rate": float("nan")}, "rate=nan"),
+        ({"average": 2.0}, "average=2.0: .*less than 1"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"arch": "dimp18"}, "arch=dimp18: give one on an EfficientNet-Lite"),
+    ]
+    for change, message in wrong:
         with pytest.raises(ConfigError, match=message):
             module.plan(dataclasses.replace(settings, **change))
     with pytest.raises(ConfigError, match="frozen_blocks=16: the trunk has 15 blocks"):

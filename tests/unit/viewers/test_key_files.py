@@ -162,6 +162,37 @@ LOST_ROWS = "frame,id,x,y,w,h,verdict\n0,1,10,20,30,24,normal\n3,2,10,20,30,24,n
     "name, text, left_out",
     [
         ("k.csv", LOST_ROWS, "target 2, without a box"),
+        ("gt.txt", "1,1,10,20,30,24,1\n1,2,1,2,3,4,0\n1,3,1,2,3,4,0\n", "targets 2, 3, without a box"),
+        (
+            "k.xml",
+            cvat_video("frame='0'").replace("</ann", '<track id="3" label="p"/></ann'),
+            "target 4, without a box",
+        ),
+        (
+            "k.xml",
+            cvat_images("frame_000000").replace("</image>", "<points/><points/></image>"),
+            "2 points (boxes alone are read)",
+        ),
+        (
+            "k.json",
+            json.dumps(
+                json.loads(coco_images("frame_000000"))
+                | {
+                    "annotations": [
+                        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]},
+                        {
+                            "id": 2,
+                            "image_id": 1,
+                            "category_id": 2,
+                            "bbox": [1, 2, 30, 40],
+                            "attributes": {"keyframe": False},
+                        },
+                        {"id": 3, "image_id": 1, "category_id": 2, "bbox": []},
+                    ]
+                }
+            ),
+            "1 annotation without bbox (boxes alone are read); target 2, without a box",
+        ),
         (
             "k.xml",
             cvat_video("frame='0'").replace(
@@ -279,6 +310,11 @@ SMALLER = '{"width": 60, "height": 40, "results": [{"frame": 1, "x": 4, "y": 3, 
     [
         ("k.csv", "", ": holds no box"),
         ("k.csv", HEAD, ": holds no box"),
+        (
+            "k.xml",
+            cvat_video("frame='3'").replace("</ann", '<image name="0"><box label="a"/></image></ann'),
+            ": has tracks and images, whose numbers would mix; give each a file of its own",
+        ),
         ("k.xml", cvat_video("frame='3' outside='1'"), ": holds no box; left out: target 1, without a box"),
         (
             "k.zip",
