@@ -7,11 +7,9 @@ refused beside frames of another one.
 
 from __future__ import annotations
 
-import functools
 import json
-import re
+import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,21 +19,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ebmtrack.errors import DatasetError
-from ebmtrack.images import read_size_wh
-from ebmtrack.videos.image_store import read_bytes, wrong_size
-from ebmtrack.videos.index_cache import stamp
+from ebmtrack.videos.image_store import read_bytes
+from ebmtrack.videos.label_sizes import check_sizes, parse_labels, picture_size_wh, whole_number
 from ebmtrack.videos.sequence import Frames, Sequence
 from ebmtrack.videos.text import first_repeated, parse_csv, read_text, split_lines
 from ebmtrack.videos.yolo import class_names, frames_by_name, yolo_boxes, yolo_files
 
 LOST = ("not_found", "unreadable")  # verdicts of `ebmtrack track` under which a box is a guess
 FILES = ("labels.csv", "labels.mot.txt", "labels.coco.json", "labels.json", "labels.xml", "gt/gt.txt")  # or labels/
-WRITERS = {".json": "COCO or `ebmtrack track`", ".xml": "CVAT", ".txt": "MOTChallenge", ".mot": "MOTChallenge"}
 CVAT_SHAPES = ("polygon", "polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
 NO_CATEGORY = "target"  # how `ebmtrack track` calls targets of which nobody said what they are
-
-Size = tuple[int, int]  # width, height
-Sizes = list[tuple[int, frozenset[Size]]]  # frames from 0, and the sizes that labels declare for them
 
 
 @dataclass
@@ -134,7 +127,7 @@ def read_labels(path: Path, files: list[Path], key_frames: bool = False) -> Labe
             f"{path}: boxes are read from {', '.join(READERS)} and folders of YOLO files; unpack archives, and give "
             "the folder that data.yaml is in"
         )
-    _parse(partial(reader, labels, files), path)
+    parse_labels(partial(reader, labels, files), path)
     if not labels.tracks:
         is_above = path.is_dir() and any(path.glob("*/*.txt"))
         raise DatasetError(
@@ -159,7 +152,7 @@ def load_target(name: str, path: Path, images: Path, target: int) -> Sequence:
     """
     frames = Frames(images)
     files = frames.paths()
-    _check_sizes(path, files)
+    check_sizes(path, files)
     track, boxes = read_labels(path, files).tracks[target], np.full((len(files), 4), np.nan)
     for frame, box in track.items():
         if not 0 <= frame < len(files) or not np.isfinite(box).all():
@@ -168,97 +161,6 @@ def load_target(name: str, path: Path, images: Path, target: int) -> Sequence:
         boxes[frame] = np.array(box) * np.tile(picture_size_wh(files[frame]), 2) if path.is_dir() else box
     first = min(track)
     return Sequence(name, "folder", boxes[first:], frames, skip=first, annotation=path)
-
-
-def _parse(read: Callable[[], Any], path: Path) -> Any:
-    """Return what `read` makes of a file; DatasetError if it is of another kind."""
-    try:
-        return read()
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        AttributeError,
-        RecursionError,
-        ElementTree.ParseError,
-    ) as error:
-        writer = WRITERS.get(path.suffix.lower(), "`ebmtrack track`")
-        raise DatasetError(
-            f"{path}: not labels as {writer} writes them ({type(error).__name__}: {error}); give a file of another "
-            "layout the ending of that, and make a damaged one anew"
-        ) from error
-
-
-def declared_sizes(path: Path) -> Sizes:
-    """Return the sizes of frames that a file of labels names: frames from which on they hold, and sizes that may be."""
-    readers = {".json": _json_sizes, ".xml": _cvat_sizes, ".txt": _mot_sizes}
-    reader = readers.get(path.suffix.lower())
-    return _parse(partial(reader, path), path) if reader else []
-
-
-def _check_sizes(path: Path, files: list[Path]) -> None:
-    """Raise DatasetError if the labels name sizes of frames, and a frame has another one; one of each size is read."""
-    first_of: dict[frozenset[Size], int] = {}
-    for frame, sizes in declared_sizes(path):
-        first_of.setdefault(sizes, frame)
-    for sizes, frame in first_of.items():
-        if sizes and 0 <= frame < len(files) and picture_size_wh(files[frame]) not in sizes:
-            raise wrong_size(files[frame], picture_size_wh(files[frame]), min(sizes), str(_size_file(path)))
-
-
-def _json_sizes(path: Path) -> Sizes:
-    """Return the sizes in the JSON of `ebmtrack track` or in COCO."""
-    content: dict[str, Any] = json.loads(read_text(path))
-    images = content.get("images", ())
-    frames = [(0, content), *((_whole(image["frame_id"]), image) for image in images if "frame_id" in image)]
-    sizes = [(frame, _size_in(entry.get("width"), entry.get("height"))) for frame, entry in frames]
-    others = [_size_in(image.get("width"), image.get("height")) for image in images if "frame_id" not in image]
-    return [*sizes, (0, frozenset[Size]().union(*others))]
-
-
-def _cvat_sizes(path: Path) -> Sizes:
-    """Return the sizes of the tasks in a file of CVAT, which may be of several videos."""
-    root = ElementTree.fromstring(read_bytes(path))
-    sizes = [_size_in(size.findtext("width"), size.findtext("height")) for size in root.iter("original_size")]
-    sizes += [_size_in(image.get("width"), image.get("height")) for image in root.iter("image")]
-    return [(0, frozenset[Size]().union(*sizes))]
-
-
-def _mot_sizes(path: Path) -> Sizes:
-    """Return the size in MOTChallenge's seqinfo.ini, if that is there."""
-    place = _size_file(path)
-    data = place.read_bytes() if place.is_file() else b""
-    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace").lower()
-    matches = [re.fullmatch(r"\s*im(width|height)\s*=\s*([^\s;#]+)\s*([;#].*)?", line) for line in text.splitlines()]
-    found = {match[1]: match[2] for match in matches if match}
-    return [(0, _size_in(found.get("width"), found.get("height")))]
-
-
-def _size_file(path: Path) -> Path:
-    """Return the file that declares the size of a file of labels' frames: of MOTChallenge's a seqinfo.ini."""
-    if path.suffix != ".txt":
-        return path
-    return (path.parent.parent if path.name == "gt.txt" else path.parent) / "seqinfo.ini"
-
-
-def _size_in(width: Any, height: Any) -> frozenset[Size]:
-    """Return the size that labels declare, or nothing if they declare none that a picture can have."""
-    try:
-        size = int(float(width)), int(float(height))
-    except (TypeError, ValueError, OverflowError):
-        return frozenset()
-    return frozenset({size} if min(size) > 0 else ())
-
-
-def picture_size_wh(file: Path) -> Size:
-    """Return width and height of a picture, read once as long as it does not change."""
-    return _read_size_wh(file, stamp(file))
-
-
-@functools.lru_cache(maxsize=2**15)
-def _read_size_wh(file: Path, _: tuple[int, ...]) -> Size:
-    return read_size_wh(file)
 
 
 def _read_csv(labels: Labels, _: list[Path]) -> None:
@@ -273,12 +175,12 @@ def _read_csv(labels: Labels, _: list[Path]) -> None:
     for number, row in rows:
         where = f"{labels.path}, line {number}"
         try:
-            box = [float(row[key]) for key in "xywh"]
-            target, frame = int(row.get("id") or 1), int(row["frame"])
+            target, frame, is_lost = int(row.get("id") or 1), int(row["frame"]), row.get("verdict") in LOST
+            box = [] if is_lost else [float(row[key]) for key in "xywh"]
         except (KeyError, ValueError) as error:
             what = "too short, without" if isinstance(error, KeyError) else "not a number:"
             raise DatasetError(f"{where}: {what} {error}; it needs frame,id,x,y,w,h") from error
-        if row.get("verdict") in LOST:
+        if is_lost:
             labels.add_nothing(target)
         else:
             labels.add(where, target, frame, box)
@@ -291,7 +193,7 @@ def _read_mot(labels: Labels, _: list[Path]) -> None:
         try:
             words = [float(word) for word in line.split(",")]
             (x, y, w, h), rest = words[2:6], words[6:]
-            target, frame = _whole(words[1]), _whole(words[0]) - 1
+            target, frame = whole_number(words[1]), whole_number(words[0]) - 1
         except (ValueError, OverflowError) as error:
             raise DatasetError(f"{where}: {line[:80]!r} is no row frame,id,x,y,w,h") from error
         if frame < 0:
@@ -302,23 +204,15 @@ def _read_mot(labels: Labels, _: list[Path]) -> None:
             labels.add(where, target, frame, [x - 1, y - 1, w, h])
 
 
-def _whole(value: Any) -> int:
-    """Return a number of a frame or target; ValueError for one between two."""
-    number = int(value)
-    if number != float(value):
-        raise ValueError(f"{value!r} is no whole number")
-    return number
-
-
 def _read_json(labels: Labels, files: list[Path]) -> None:
     """Read the JSON of `ebmtrack track`, or COCO."""
     content: dict[str, Any] = json.loads(read_text(labels.path))
     for row in content.get("results", ()):
-        target = _whole(row.get("id", 1))
+        target = whole_number(row.get("id", 1))
         if row.get("verdict") in LOST:
             labels.add_nothing(target)
         else:
-            labels.add(str(labels.path), target, _whole(row["frame"]), [float(row[key]) for key in "xywh"])
+            labels.add(str(labels.path), target, whole_number(row["frame"]), [float(row[key]) for key in "xywh"])
     _read_coco(labels, content, files)
 
 
@@ -342,16 +236,16 @@ def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> No
             labels.shapes["annotation without bbox"] += 1
             continue
         x, y, w, h = (float(value) for value in entry["bbox"])
-        where = f"{labels.path}: annotation {entry.get('id')}"
-        labels.add(where, number, frame_of[entry["image_id"]], [x, y, w, h], name)
+        box = extent_xywh([x, y, w, h], float((entry.get("attributes") or {}).get("rotation") or 0))
+        labels.add(f"{labels.path}: annotation {entry.get('id')}", number, frame_of[entry["image_id"]], box, name)
 
 
 def _coco_target(entry: dict[str, Any]) -> int | None:
     """Return the number of an annotation's target; None if it has none. CVAT counts in the attributes, from 0."""
     number = entry.get("track_id", entry.get("instance_id"))
     if number is None and "track_id" in (entry.get("attributes") or {}):
-        number = _whole(entry["attributes"]["track_id"]) + 1
-    return None if number is None else _whole(number)
+        number = whole_number(entry["attributes"]["track_id"]) + 1
+    return None if number is None else whole_number(number)
 
 
 def _coco_frames(path: Path, images: list[dict[str, Any]], files: list[Path]) -> dict[Any, int]:
@@ -361,7 +255,7 @@ def _coco_frames(path: Path, images: list[dict[str, Any]], files: list[Path]) ->
     if any("frame_id" in image for image in images):
         if (bare := next((image for image in images if "frame_id" not in image), None)) is not None:
             raise DatasetError(f"{path}: image {bare.get('id')} has no frame_id, and others have one; give it to all")
-        placed = {(image["id"], _whole(image["frame_id"])) for image in images}
+        placed = {(image["id"], whole_number(image["frame_id"])) for image in images}
     else:
         by_name = frames_by_name([image["file_name"] for image in images], files, f"{path}: image ")
         placed = {(image["id"], by_name[image["file_name"]]) for image in images}
@@ -398,9 +292,23 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
 
 
 def _cvat_box(box: ElementTree.Element) -> list[float]:
-    """Return x, y, w, h of a box by its corners."""
+    """Return x, y, w, h of a box by its corners, before it was turned."""
     left, top, right, bottom = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-    return [left, top, right - left, bottom - top]
+    return extent_xywh([left, top, right - left, bottom - top], float(box.get("rotation", 0)))
+
+
+def extent_xywh(box_xywh: list[float], turned_deg: float) -> list[float]:
+    """Return the upright box around a box that is turned about its centre, as CVAT turns boxes.
+
+    >>> extent_xywh([10.0, 20.0, 40.0, 20.0], 90)
+    [20.0, 10.0, 20.0, 40.0]
+    """
+    if turned_deg % 180 == 0:
+        return box_xywh
+    x, y, w, h = box_xywh
+    cos, sin = abs(math.cos(math.radians(turned_deg))), abs(math.sin(math.radians(turned_deg)))
+    wide, high = round(w * cos + h * sin, 9), round(w * sin + h * cos, 9)  # a quarter turn leaves 1e-15 of the other
+    return [x + (w - wide) / 2, y + (h - high) / 2, wide, high]
 
 
 def _read_yolo(labels: Labels, files: list[Path]) -> None:

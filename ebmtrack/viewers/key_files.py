@@ -11,7 +11,8 @@ from typing import Any
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.files import expand_home
-from ebmtrack.videos.labels import declared_sizes, picture_size_wh, read_labels
+from ebmtrack.videos.label_sizes import declared_sizes, picture_size_wh
+from ebmtrack.videos.labels import read_labels
 from ebmtrack.videos.yolo import labels_folder
 from ebmtrack.viewers.frames import open_frames
 from ebmtrack.viewers.keyframes import KeyFrame

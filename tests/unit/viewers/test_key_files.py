@@ -12,7 +12,7 @@ import pytest
 
 from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.images import write_picture
-from ebmtrack.videos.labels import read_labels
+from ebmtrack.videos.labels import extent_xywh, read_labels
 from ebmtrack.viewers.follow import track
 from ebmtrack.viewers.key_files import is_key_file, read_given
 from ebmtrack.viewers.keyframes import KeyFrame
@@ -114,6 +114,39 @@ def test_of_a_track_of_cvat_key_frames_are_taken_alone(film: Path, tmp_path: Pat
     (tmp_path / "k.xml").write_text(cvat_video(*boxes, "frame='12'"))
     given = read_given([tmp_path / "k.xml"], film)
     assert given.keys == [KeyFrame(frame, 1, (10, 20, 30, 24.5)) for frame in (0, 8, 12)] and given.names == {1: "cup"}
+
+
+@pytest.mark.parametrize("turned, upright", [(90, (12.75, 17.25, 24.5, 30)), (-180, (10, 20, 30, 24.5))])
+def test_a_box_that_is_turned_in_cvat_is_read_as_the_upright_box_around_it(
+    film: Path, tmp_path: Path, turned: float, upright: tuple
+) -> None:
+    """CVAT gives the corners before it turns a box about its centre, in degrees."""
+    (tmp_path / "k.xml").write_text(cvat_video(f"frame='2' rotation='{turned}'"))
+    assert [key.box_xywh for key in read_given([tmp_path / "k.xml"], film).keys] == [pytest.approx(upright)]
+    attributes = '{"track_id": %d, "rotation": ' + str(turned) + "}"
+    (tmp_path / "k.json").write_text(coco_images("frame_000003.PNG", attributes=attributes))
+    (tmp_path / "u.json").write_text(coco_images("frame_000003.PNG", attributes='{"track_id": %d}'))
+    for turned_key, key in zip(*(read_given([tmp_path / name], film).keys for name in ("k.json", "u.json"))):
+        assert turned_key.box_xywh == pytest.approx(extent_xywh(list(key.box_xywh), turned))
+
+
+def test_the_extent_of_a_turned_box_is_that_of_its_corners() -> None:
+    """Of four corners turned by a rotation matrix, for any angle; quarters of a turn change the sides exactly."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        x, y, w, h = box = rng.uniform(1, 50, 4).tolist()
+        turned = rng.uniform(-400, 400)
+        cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+        corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2 @ np.array([[cos, sin], [-sin, cos]])
+        corners += [x + w / 2, y + h / 2]
+        assert np.allclose(extent_xywh(box, turned), [*corners.min(0), *np.ptp(corners, 0)], atol=1e-8)
+    assert extent_xywh([10.0, 20.0, 40.0, 20.0], 270)[2:] == [20.0, 40.0]
+
+
+def test_a_lost_row_needs_no_box(film: Path, tmp_path: Path) -> None:
+    """Other programs leave the fields of a frame without the target empty."""
+    (tmp_path / "k.csv").write_text("frame,id,x,y,w,h,verdict\n0,1,1,2,30,40,normal\n1,1,,,,,not_found\n")
+    assert [key.frame for key in read_given([tmp_path / "k.csv"], film).keys] == [0]
 
 
 def cvat_images(*names: str, labels: str = "ab") -> str:
