@@ -264,6 +264,11 @@ MUTANTS = [
         ("engine.engine if isinstance(engine, MirroredEngine) else engine", "engine"),
     ),
     *mutants_of(
+        "ebmtrack.engines.onnx_box_maps",
+        ("engines/test_onnx_energy.py",),
+        ("length if known is None else max(length, len(known[2]) + 1)", "length if known is None else total"),
+    ),
+    *mutants_of(
         "ebmtrack.engines.onnx_energy",
         ("engines/test_onnx_energy.py",),
         ("gradients[:, 2:] -= of_size", "gradients[:, 2:] += of_size"),
@@ -272,7 +277,6 @@ MUTANTS = [
         ("distances >= self.bound", "distances >= -9"),
         ("np.ceil(high) <= self.last", "np.ceil(high) <= self.last + 1"),
         ("self.per_size = (size > 0) /", "self.per_size = 1 /"),
-        ("length if known is None else max(length, len(known[2]) + 1)", "length if known is None else total"),
         ("seen = boxes[~lost][:1] if not lost.all() else", "seen ="),
     ),
     *mutants_of(

@@ -26,7 +26,8 @@ from ebmtrack.engines.base import (
     read_trained_on,
 )
 from ebmtrack.engines.box_ascent import climb_boxes
-from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergies, RegionEnergy, modulation_vectors
+from ebmtrack.engines.onnx_box_maps import BoxMaps
+from ebmtrack.engines.onnx_energy import ModulatedWeights, RegionEnergies, RegionEnergy, modulation_vectors
 from ebmtrack.engines.onnx_files import (
     ExportedNetwork,
     check_channels,

@@ -29,7 +29,8 @@ from ebmtrack.engines.base import (
     read_trained_on,
 )
 from ebmtrack.engines.box_ascent import climb_boxes
-from ebmtrack.engines.torch_energy import BoxFeatures, EnergyMap, JointEnergy, TargetEnergy, target_energy
+from ebmtrack.engines.torch_box_features import BoxFeatures
+from ebmtrack.engines.torch_energy import EnergyMap, JointEnergy, TargetEnergy, target_energy
 from ebmtrack.nets.classifier import FEATURE_STRIDE, apply_filter
 from ebmtrack.nets.inference import InferenceNet
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ebmtrack.engines.onnx_energy import cut_window
+from ebmtrack.engines.onnx_box_maps import cut_window
 from ebmtrack.engines.onnx_files import IN_8_BITS
 from ebmtrack.errors import ConfigError
 

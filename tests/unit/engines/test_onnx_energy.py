@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebmtrack.engines.onnx_energy import BoxMaps, ModulatedWeights, RegionEnergy
+from ebmtrack.engines.onnx_box_maps import BoxMaps
+from ebmtrack.engines.onnx_energy import ModulatedWeights, RegionEnergy
 from ebmtrack.nets.roi_pool import precise_roi_pool
 
 CHANNELS, HIDDEN = 3, 5

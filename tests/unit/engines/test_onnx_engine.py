@@ -27,7 +27,7 @@ from ebmtrack.engines.base import Ascent, AspectPrior, WholeLook
 from ebmtrack.engines.export.graphs import look_graph
 from ebmtrack.engines.export.network import export_network
 from ebmtrack.engines.export.quantize import first_layers, quantize_graphs
-from ebmtrack.engines.onnx_energy import BoxMaps
+from ebmtrack.engines.onnx_box_maps import BoxMaps
 from ebmtrack.engines.onnx_engine import OnnxEngine, load_onnx_engine
 from ebmtrack.engines.onnx_files import find_exported, open_sessions, read_exported
 from ebmtrack.engines.torch_engine import TorchEngine

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from ebmtrack.boxes import xywh_to_xyxy
 from ebmtrack.engines.pooling import PoolingKernel, bin_edges
-from ebmtrack.engines.torch_energy import (
-    BoxFeatures,
-    EnergyMap,
-    JointEnergy,
-    Projection,
-    TargetEnergy,
-    groups_of,
-    target_energy,
-)
+from ebmtrack.engines.torch_box_features import BoxFeatures
+from ebmtrack.engines.torch_energy import EnergyMap, JointEnergy, Projection, TargetEnergy, groups_of, target_energy
 from ebmtrack.nets.backbone import normalize_images
 from ebmtrack.nets.inference import InferenceNet
 from ebmtrack.nets.roi_pool import precise_roi_pool
