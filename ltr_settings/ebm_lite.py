@@ -17,15 +17,17 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ebmtrack.checkpoints.native import load_checkpoint, resolve_weights
 from ebmtrack.errors import ConfigError
 from ebmtrack.ltr_settings import ebm18, ebm18_small
 from ebmtrack.nets.backbones import build_trunk
 from ebmtrack.nets.shapes import without_values
 from ebmtrack.nets.tracker_net import TrackerNet, architecture
 from ebmtrack.training.compiled import prepare_for_speed
+from ebmtrack.training.distillation import ResponseDistillation
 from ebmtrack.training.kept_features import KeptFeatures, trunk_graph
 from ebmtrack.training.objective import LAYERS
-from ebmtrack.training.plan import Network, Plan, branches, parameter_groups, starting_network
+from ebmtrack.training.plan import Network, Plan, StepObjective, branches, parameter_groups, starting_network
 
 RATES = {"box": 1e-3, "classifier": 4e-4, "initializer": 4e-4, "filter_optimizer": 5e-4, "late": 2e-4}
 
@@ -39,6 +41,8 @@ class Settings(ebm18.Settings):
         kept: samples whose features of the frozen blocks are computed once, by ONNX Runtime, and kept in the memory of
             the worker, 0.7 MB each; 0 for new samples in every step. It needs all blocks frozen, or all up to stride 8.
         uses: number of times that a kept sample is used before a new one takes its place.
+        teacher: weights of a trained network, whose energies and scores are learned instead of the boxes
+            (`training/distillation.py`); None to learn the boxes.
     """
 
     arch: str = "ebm_lite"
@@ -46,6 +50,7 @@ class Settings(ebm18.Settings):
     frozen_blocks: int | None = None
     kept: int = 0
     uses: int = 4
+    teacher: str | None = None
     weight_decay: float = 0.02
     rates: dict[str, float] = dataclasses.field(default_factory=lambda: dict(RATES))
 
@@ -65,8 +70,18 @@ def plan(settings: Settings) -> Plan:
         pictures = cast(Dataset, samples.train)
         places = settings.kept, settings.samples, settings.uses
         samples.train = KeptFeatures(pictures, trunk_graph(net), *places, layers)
-    losses = ebm18_small.objective(settings), ebm18_small.validation(settings)
+    losses = _objective(settings), ebm18_small.validation(settings)
     return Plan(prepared(net, settings), samples, *losses, params="lite_nce_plus")
+
+
+def _objective(settings: Settings) -> StepObjective:
+    """Return what is minimised: the losses of the boxes, or the differences from the teacher."""
+    if settings.teacher is None:
+        return ebm18_small.objective(settings)
+    if settings.kept:
+        raise ConfigError(f"teacher={settings.teacher}, kept={settings.kept}: a teacher looks at crops; give kept=0")
+    teacher = load_checkpoint(resolve_weights(settings.teacher))
+    return ResponseDistillation(teacher, settings.sampling.train_frames, settings.objective, settings.bfloat16)
 
 
 def _check_blocks(settings: Settings) -> None:

@@ -304,7 +304,7 @@ class Objective:
         placed = torch.where(known[..., None], boxes[n:], torch.tensor(PLACEHOLDER_XYWH).to(boxes))
         drawn = draw_candidates(placed, self.settings, generator, share)
         candidates = Candidates(*(getattr(drawn, field.name).to(device) for field in dataclasses.fields(drawn)))
-        scores, energies = self._network(net, batch, boxes[:n].to(device), candidates.boxes_xyxy)
+        scores, energies = self.answers(net, batch, boxes[:n].to(device), candidates.boxes_xyxy)
         box = _mean_of_known(self.box_loss(energies, candidates, self.settings), known.to(device))
         if not scores:
             return self.settings.box_weight * box, {"box": box.detach()}
@@ -315,7 +315,7 @@ class Objective:
         logs = {**parts, "box": box.detach(), "classifier": classifier.detach()}
         return classifier + self.settings.box_weight * box, logs
 
-    def _network(
+    def answers(
         self, net: nn.Module, batch: Batch, train_boxes_xywh: Tensor, candidates_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Return scores of the test frames for every filter iterate, none without a classifier loss, and energies."""
@@ -335,7 +335,7 @@ class Objective:
     def _behind_trunk(
         self, net: Any, batch: Batch, train_boxes_xyxy: Tensor, candidates_xyxy: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Return what `_network` does, from features of the trunk."""
+        """Return what `answers` does, from features of the trunk."""
         n, boxes_only = self.train_frames, self.settings.classifier_loss == "none"
         kept = [batch[name].to(candidates_xyxy.device).transpose(0, 1) for name in LAYERS if name in batch]
         train, test = tuple(layer[: 1 if boxes_only else n] for layer in kept), tuple(layer[n:] for layer in kept)

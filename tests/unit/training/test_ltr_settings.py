@@ -293,6 +293,26 @@ def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, po
     assert blocks == {str(number) for number in range(frozen, 11)}
 
 
+def test_a_network_for_cpus_learns_a_trained_networks_answers(tmp_path, pool, monkeypatch):
+    """Every part but the frozen blocks moves, and the teacher does not; kept features are no crops."""
+    module = load_run("ebm_lite")
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite"), run={}, dtype=torch.float32)
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
+    changes = [f"start={tmp_path / 'first.safetensors'}", "teacher=ebm18_small", "crops.output=64", "average=0.0"]
+    settings = settings_for("ebm_lite", usual, [*changes, "objective.samples=4", "compile=false"])
+    plan = module.plan(settings)
+    before, teacher = state_of(plan.network.net), state_of(plan.objective.teacher)
+    train(plan, settings)
+    assert changed_parts(before, plan.network.net) == LITE_BRANCHES | {"feature_extractor.blocks"}
+    assert not changed_parts(teacher, plan.objective.teacher)
+    with pytest.raises(ConfigError, match="teacher=ebm18_small, kept=2: .* give kept=0"):
+        module.plan(dataclasses.replace(settings, kept=2))
+    with pytest.raises(CheckpointError, match="none.safetensors"):
+        module.plan(dataclasses.replace(settings, teacher="none.safetensors"))
+
+
 def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_path, pool, monkeypatch):
     """The run begins with the heads of the network that ships; its checkpoint, or `start`, is not fitted again."""
     pytest.importorskip("onnxruntime")
