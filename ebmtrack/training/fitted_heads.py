@@ -6,6 +6,7 @@ as near as possible to what the trained network's has at the same place of the s
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from itertools import islice
@@ -90,9 +91,13 @@ def fit_heads(net: TrackerNet, trained: TrackerNet, samples: Iterable[dict[str, 
     box, ours, theirs = _as_any(trained.bb_regressor), _as_any(net.bb_regressor), trained.classifier.feature_extractor
     final = _as_any(net.classifier.feature_extractor)[-1]
     if net.config.classifier_blocks or not _same_heads(net, trained):
+        there, here = dataclasses.asdict(trained.config), dataclasses.asdict(net.config)
+        differ = [
+            f"{key} {there[key]} and {here[key]}" for key in here if key != "backbone" and there[key] != here[key]
+        ]
         raise ConfigError(
-            f"heads of {trained.config} do not fit {net.config}: give a network without blocks in its classifier and "
-            "with the same widths, filter and optimiser"
+            "heads can be fitted to a network with the widths, filter and optimiser of the trained one and without "
+            f"blocks in its classifier; these two have {', '.join(differ) or 'blocks there'}"
         )
     copied = {k: v for k, v in trained.state_dict().items() if not k.startswith(("feature_", "classifier.feature_"))}
     fitted = ("conv3_1r.0.", "conv3_1t.0.", "conv4_1r.0.", "conv4_1t.0.")

@@ -56,7 +56,7 @@ def train(plan: Plan, settings: RunSettings) -> nn.Module:
         EbmtrackError: a loss or a weight is not finite.
     """
     team, net = team_of(settings.device), plan.network.net
-    check_step_size(net, settings.batch, team)
+    check_step_size(plan.network, settings.batch, team)
     if plan.network.gradients == "ddp" and plan.network.thaw[1]:
         raise ConfigError('a network whose modules thaw needs gradients="average", see training/distributed.py')
     seed_all(settings.seed + 7919 * team.rank)
@@ -69,10 +69,11 @@ def train(plan: Plan, settings: RunSettings) -> nn.Module:
     return plan.network.finish(net)
 
 
-def check_step_size(net: nn.Module, batch: int, team: Team) -> None:
-    """Raise a ConfigError if batch norm would have the statistics of a single sample."""
-    has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
-    if batch * team.size < 2 and has_norm:
+def check_step_size(network: Network, batch: int, team: Team) -> None:
+    """Raise a ConfigError if batch norm would take the statistics of a single sample."""
+    network.set_mode(network.net)
+    norms = (module for module in network.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    if batch * team.size < 2 and any(module.training for module in norms):
         raise ConfigError("--batch 1: batch norm needs at least 2 samples in a step; take --batch 2 or more")
 
 

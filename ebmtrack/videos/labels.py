@@ -274,7 +274,7 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
             f"{labels.path}: has tracks and images, whose numbers would mix; give each a file of its own"
         )
     for track in root.iter("track"):
-        target = int(track.attrib["id"]) + 1
+        target, where = int(track.attrib["id"]) + 1, f"{labels.path}: track {track.attrib['id']}"
         if not any(shape.tag in CVAT_SHAPES for shape in track):  # these are counted
             labels.add_nothing(target)
         for box in track.iter("box"):
@@ -282,7 +282,7 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
             if box.get("outside") == "1" or (labels.key_frames and is_interpolated):
                 labels.add_nothing(target)
             else:
-                labels.add(str(labels.path), target, int(box.attrib["frame"]), _cvat_box(box), track.get("label"))
+                labels.add(where, target, int(box.attrib["frame"]), _cvat_box(box), track.get("label"))
     names = [image.attrib["name"] for image in root.iter("image")]
     frame_of = frames_by_name(names, files, f"{labels.path}: image ")
     for name, image in zip(names, root.iter("image")):

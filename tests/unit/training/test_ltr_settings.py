@@ -598,6 +598,18 @@ def test_a_single_sample_is_refused_in_one_line(name, tmp_path, backbones, monke
         train(Plan(network, Data([]), load_run("ebm18_small").objective(settings)), settings)
 
 
+def test_a_single_sample_is_enough_where_batch_norm_keeps_its_statistics(tmp_path, pool, monkeypatch):
+    module = load_run("ebm_lite2")
+    monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
+    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite2"), run={}, dtype=torch.float32)
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 1, "workers": 0, "bfloat16": False}
+    settings = settings_for("ebm_lite2", usual, [f"start={tmp_path / 'first.safetensors'}", "crops.output=64"])
+    plan = module.plan(settings)
+    statistics = plan.network.net.feature_extractor.blocks[14].bn3.running_mean.clone()
+    trained = train(plan, settings)
+    assert torch.equal(trained.feature_extractor.blocks[14].bn3.running_mean, statistics)
+
+
 def test_public_sources_come_from_the_paths(tmp_path, monkeypatch):
     """Sets 0 to 3 of TrackingNet; a share of 0 leaves a data set out, and it need not be there."""
     module = load_run("dimp50_nce_plus")

@@ -401,6 +401,11 @@ SMALLER = '{"width": 60, "height": 40, "results": [{"frame": 1, "x": 4, "y": 3, 
         ),
         (
             "k.xml",
+            cvat_video("frame='3'", "frame='3'"),
+            ": track 0: target 1 has two boxes in frame 3; give each target a number of its own",
+        ),
+        (
+            "k.xml",
             cvat_images("walk"),
             ": image walk: no frame is called walk; rename it like its frame or by number, from 0",
         ),
