@@ -42,7 +42,8 @@ class Settings(ebm18.Settings):
             the worker, 0.7 MB each; 0 for new samples in every step. It needs all blocks frozen, or all up to stride 8.
         uses: number of times that a kept sample is used before a new one takes its place.
         teacher: weights of a trained network, whose energies and scores are learned instead of the boxes
-            (`training/distillation.py`); None to learn the boxes.
+            (`training/distillation.py`), without dropout and with the statistics of batch norm as they are; None to
+            learn the boxes.
     """
 
     arch: str = "ebm_lite"
@@ -107,7 +108,7 @@ def prepared(net: TrackerNet, settings: Settings) -> Network:
     """Return the network prepared for speed and its optimisation; its end has the entries of a plain network."""
     trunk: Any = net.feature_extractor
     net.to(memory_format=torch.channels_last)
-    net.bb_regressor.dropout = settings.dropout
+    net.bb_regressor.dropout = 0.0 if settings.teacher else settings.dropout
     prepare_for_speed(net, settings.compile)
     parts, late = branches(net), nn.ModuleList(trunk.blocks[trunk.frozen_blocks :])
     if len(late):
@@ -115,7 +116,7 @@ def prepared(net: TrackerNet, settings: Settings) -> Network:
     return Network(
         net,
         parameter_groups(parts, {name: settings.rates[name] for name in parts}),
-        set_mode=ebm18_small.train_with_frozen_statistics,
+        set_mode=(lambda net: net.eval()) if settings.teacher else ebm18_small.train_with_frozen_statistics,
         weight_decay=settings.weight_decay,
         average=settings.average,
         finish=ebm18.plain_network,

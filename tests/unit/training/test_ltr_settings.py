@@ -307,6 +307,9 @@ def test_a_network_for_cpus_learns_a_trained_networks_answers(tmp_path, pool, mo
     train(plan, settings)
     assert changed_parts(before, plan.network.net) == LITE_BRANCHES | {"feature_extractor.blocks"}
     assert not changed_parts(teacher, plan.objective.teacher)
+    after = plan.network.net.state_dict()
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 20 and all(torch.equal(before[name], after[name]) for name in statistics)
     with pytest.raises(ConfigError, match="teacher=ebm18_small, kept=2: .* give kept=0"):
         module.plan(dataclasses.replace(settings, kept=2))
     with pytest.raises(CheckpointError, match="none.safetensors"):
