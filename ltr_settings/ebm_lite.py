@@ -71,17 +71,28 @@ def plan(settings: Settings) -> Plan:
         pictures = cast(Dataset, samples.train)
         places = settings.kept, settings.samples, settings.uses
         samples.train = KeptFeatures(pictures, trunk_graph(net), *places, layers)
-    losses = _objective(settings), ebm18_small.validation(settings)
+    losses = _objective(net, settings), ebm18_small.validation(settings)
     return Plan(prepared(net, settings), samples, *losses, params="lite_nce_plus")
 
 
-def _objective(settings: Settings) -> StepObjective:
+def _objective(net: TrackerNet, settings: Settings) -> StepObjective:
     """Return what is minimised: the losses of the boxes, or the differences from the teacher."""
     if settings.teacher is None:
         return ebm18_small.objective(settings)
     if settings.kept:
         raise ConfigError(f"teacher={settings.teacher}, kept={settings.kept}: a teacher looks at crops; give kept=0")
+    if settings.objective.classifier_loss == "none":
+        raise ConfigError(
+            f"teacher={settings.teacher}: its scores are learned too; leave objective.classifier_loss as it is"
+        )
     teacher = load_checkpoint(resolve_weights(settings.teacher))
+    for key in ("filter_size", "optimizer_iterations"):
+        theirs, ours = getattr(teacher.config, key), getattr(net.config, key)
+        if theirs != ours:
+            raise ConfigError(
+                f"teacher={settings.teacher}: its classifier has {key}={theirs}, the network's {ours}, so their score "
+                "maps cannot be compared; give a teacher with the same"
+            )
     return ResponseDistillation(teacher, settings.sampling.train_frames, settings.objective, settings.bfloat16)
 
 

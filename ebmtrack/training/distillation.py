@@ -60,10 +60,11 @@ class Distillation:
 class ResponseDistillation:
     """The differences between a network's answers and a trained network's, whatever the shapes of their features.
 
-    The box loss is the KL divergence KL(p_teacher || p) of densities over the noise boxes of each test frame, whose
-    weights are exp f / q, normalised. The classifier's is the squared difference of the score maps, in which scores
-    below zero are zero, in shares of the variance of the trained network's; the first and the last filter iterate
-    count one each, and those between them one together.
+    Both have classifiers with filters of the same size and the same number of iterations. The box loss is the KL
+    divergence KL(p_teacher || p) of densities over the noise boxes of each test frame, whose weights are exp f / q,
+    normalised. The classifier's is the squared difference of the score maps, in which scores below zero are zero, in
+    shares of the variance of the trained network's; the first and the last filter iterate count one each, and those
+    between them one together.
     """
 
     def __init__(self, teacher: TrackerNet, train_frames: int, settings: ObjectiveSettings, bfloat16: bool = False):
@@ -88,7 +89,7 @@ class ResponseDistillation:
             wanted_scores, wanted = self.objective.answers(self.teacher.to(device), *given)
         scores, energies = self.objective.answers(net, *given)
         divergence = density_divergence(energies.float(), wanted.float(), candidates.log_q)
-        errors = [score_error(made.float(), theirs.float()) for made, theirs in zip(scores, wanted_scores)]
+        errors = [score_error(made.float(), theirs.float()) for made, theirs in zip(scores, wanted_scores, strict=True)]
         between = errors[1:-1]
         total = divergence + errors[0] + errors[-1] + sum(between) / max(1, len(between))
         logs = {"divergence": divergence, "first": 1 - errors[0], "last": 1 - errors[-1]}

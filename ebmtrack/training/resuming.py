@@ -19,7 +19,7 @@ from ebmtrack.training.overrides import flat
 # its samples into steps.
 FREE = ("out", "data", "device", "workers", "resume", "steps", "batch", "params", "validation_samples", "tensorboard")
 FREE_BEGINNINGS, FREE_ENDINGS = ("visdom", "track_"), ("_every",)
-FILES = ("backbone", "start", "vot_list")  # are compared by name: they may have been moved
+FILES = ("backbone", "heads", "start", "teacher", "vot_list")  # are compared by name: they may have been moved
 FOLDERS = ("packs", "prepared")  # count by whether there is one
 NAMED_AT_MOST = 3
 

@@ -314,6 +314,14 @@ def test_a_network_for_cpus_learns_a_trained_networks_answers(tmp_path, pool, mo
         module.plan(dataclasses.replace(settings, kept=2))
     with pytest.raises(CheckpointError, match="none.safetensors"):
         module.plan(dataclasses.replace(settings, teacher="none.safetensors"))
+    alone = dataclasses.replace(settings.objective, classifier_loss="none")
+    with pytest.raises(ConfigError, match="scores are learned too"):
+        module.plan(dataclasses.replace(settings, objective=alone))
+    for key, value in (("filter_size", 5), ("optimizer_iterations", 2)):
+        other = TrackerNet(dataclasses.replace(TrackerNet("ebm_lite").config, **{key: value}))
+        save_checkpoint(tmp_path / f"{key}.safetensors", other, run={}, dtype=torch.float32)
+        with pytest.raises(ConfigError, match=f"{key}={value}, the network's .*give a teacher with the same"):
+            module.plan(dataclasses.replace(settings, teacher=str(tmp_path / f"{key}.safetensors")))
 
 
 def test_heads_are_fitted_once_and_only_if_there_is_nothing_to_go_on_from(tmp_path, pool, monkeypatch):
