@@ -34,7 +34,7 @@ lint: .venv/ready types  ## ruff's rules and format, and mypy
 	$(BIN)/ruff format --check --quiet .
 
 mutants: .venv/ready  ## change one line at a time; the tests of its room must notice, nine times in ten (ten minutes on one core)
-	$(BIN)/python tools/mutants.py
+	$(BIN)/python -m tools.mutants
 
 types: .venv/ready  ## mypy over package, tests and tools; links show it the three folders beside ebmtrack/ in their places
 	mkdir -p build/types/ebmtrack

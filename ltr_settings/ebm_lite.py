@@ -127,7 +127,7 @@ def prepared(net: TrackerNet, settings: Settings) -> Network:
     return Network(
         net,
         parameter_groups(parts, {name: settings.rates[name] for name in parts}),
-        set_mode=(lambda net: net.eval()) if settings.teacher else ebm18_small.train_with_frozen_statistics,
+        set_mode=nn.Module.eval if settings.teacher else ebm18_small.train_with_frozen_statistics,
         weight_decay=settings.weight_decay,
         average=settings.average,
         finish=ebm18.plain_network,

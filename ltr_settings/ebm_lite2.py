@@ -101,7 +101,7 @@ def network(net: TrackerNet, settings: Settings) -> Network:
     return Network(
         net,
         [{"params": list(learning.parameters()), "lr": settings.rate}],
-        set_mode=lambda net: net.eval(),
+        set_mode=nn.Module.eval,
         weight_decay=settings.weight_decay,
         average=settings.average,
     )

@@ -6,7 +6,6 @@ as near as possible to what the trained network's has at the same place of the s
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from itertools import islice
@@ -21,6 +20,13 @@ from ebmtrack.nets.tracker_net import TrackerNet
 
 RIDGE = 1e-3  # of the mean square of a regressor
 JUDGED = 16  # every so many-th sample judges the fit and takes no part in it
+HEADS = (
+    "classifier_blocks",
+    "classifier_channels",
+    "filter_size",
+    "filter_optimizer",
+    "box_width",
+)  # facts that must fit
 SHARES = (1 / 6, 1.0)  # of the cells at strides 8 and 16
 
 
@@ -91,13 +97,11 @@ def fit_heads(net: TrackerNet, trained: TrackerNet, samples: Iterable[dict[str, 
     box, ours, theirs = _as_any(trained.bb_regressor), _as_any(net.bb_regressor), trained.classifier.feature_extractor
     final = _as_any(net.classifier.feature_extractor)[-1]
     if net.config.classifier_blocks or not _same_heads(net, trained):
-        there, here = dataclasses.asdict(trained.config), dataclasses.asdict(net.config)
-        differ = [
-            f"{key} {there[key]} and {here[key]}" for key in here if key != "backbone" and there[key] != here[key]
-        ]
+        facts = [(key, getattr(trained.config, key), getattr(net.config, key)) for key in HEADS]
+        wrong = [f"{key} {a} and {b}" for key, a, b in facts if a != b or (key == "classifier_blocks" and b)]
         raise ConfigError(
-            "heads can be fitted to a network with the widths, filter and optimiser of the trained one and without "
-            f"blocks in its classifier; these two have {', '.join(differ) or 'blocks there'}"
+            "heads can be fitted to a network with the trained one's widths, filter and optimiser and without blocks "
+            f"in its classifier; the trained one and this one have {', '.join(wrong)}; change heads or arch"
         )
     copied = {k: v for k, v in trained.state_dict().items() if not k.startswith(("feature_", "classifier.feature_"))}
     fitted = ("conv3_1r.0.", "conv3_1t.0.", "conv4_1r.0.", "conv4_1t.0.")

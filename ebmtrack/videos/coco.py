@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ebmtrack.errors import ConfigError, DatasetError
 from ebmtrack.videos import index_cache
 from ebmtrack.videos.image_store import ImageStore, read_bytes, wrong_size
 from ebmtrack.videos.index_cache import code_digest, is_settled, stamp
+from ebmtrack.videos.labels import extent_xywh, turned_deg
 from ebmtrack.videos.source import Source
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
@@ -181,7 +183,7 @@ def _read_columns(path: Path, least_side: float, largest_frac: float) -> dict[st
     sizes = []
     for entry in content.entries("annotations", images, kinds):
         image = images[entry["image_id"]]
-        box = _clip(entry["bbox"], image["width"], image["height"])
+        box = _clip(extent_xywh(entry["bbox"], turned_deg(entry)), image["width"], image["height"])
         shortest, largest = min(box[2:]), largest_frac * image["width"] * image["height"]
         if (
             entry.get("iscrowd", 0) not in (0, "0", None)
@@ -263,15 +265,30 @@ def _fault(key: str, entry: object) -> str | None:
     """Return what is wrong with an entry of the list `key`, with the field and its value."""
     if not isinstance(entry, dict):
         return f"{str(entry)[:40]!r} is not an object"
-    checks = {
+    every: dict[str, dict[str, Callable[[Any], bool]]] = {
         "images": {"id": _is_id, "width": _is_size, "height": _is_size, "file_name": _is_file_name},
         "categories": {"id": _is_id, "name": lambda value: isinstance(value, str)},
-        "annotations": {"id": _is_id, "image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
-    }[key]
+        "annotations": {
+            "id": _is_id,
+            "image_id": _is_id,
+            "category_id": _is_id,
+            "bbox": _is_box,
+            "attributes": _has_angle,
+        },
+    }
+    checks = every[key]
     wrong = next((name for name, check in checks.items() if not check(entry.get(name))), None)
     if wrong is None:
         return None
     return f"{wrong} is {str(entry[wrong])[:60]!r}" if wrong in entry else f"{wrong} is missing"
+
+
+def _has_angle(attributes: object) -> bool:
+    """Return whether attributes, if there are any, have no rotation or one that is a finite number of degrees."""
+    try:
+        return math.isfinite(turned_deg({"attributes": attributes}))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _as_json(values: list[str]) -> np.ndarray:

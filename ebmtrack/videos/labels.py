@@ -236,8 +236,14 @@ def _read_coco(labels: Labels, content: dict[str, Any], files: list[Path]) -> No
             labels.shapes["annotation without bbox"] += 1
             continue
         x, y, w, h = (float(value) for value in entry["bbox"])
-        box = extent_xywh([x, y, w, h], float((entry.get("attributes") or {}).get("rotation") or 0))
+        box = extent_xywh([x, y, w, h], turned_deg(entry))
         labels.add(f"{labels.path}: annotation {entry.get('id')}", number, frame_of[entry["image_id"]], box, name)
+
+
+def turned_deg(entry: dict[str, Any]) -> float:
+    """Return by how much CVAT has turned the box of an annotation of COCO, in degrees."""
+    attributes = entry.get("attributes")
+    return float(attributes.get("rotation") or 0) if isinstance(attributes, dict) else 0.0
 
 
 def _coco_target(entry: dict[str, Any]) -> int | None:
@@ -294,19 +300,24 @@ def _read_cvat(labels: Labels, files: list[Path]) -> None:
 def _cvat_box(box: ElementTree.Element) -> list[float]:
     """Return x, y, w, h of a box by its corners, before it was turned."""
     left, top, right, bottom = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-    return extent_xywh([left, top, right - left, bottom - top], float(box.get("rotation", 0)))
+    return extent_xywh([left, top, right - left, bottom - top], float(box.get("rotation") or 0))
 
 
-def extent_xywh(box_xywh: list[float], turned_deg: float) -> list[float]:
+def extent_xywh(box_xywh: list[float], angle_deg: float) -> list[float]:
     """Return the upright box around a box that is turned about its centre, as CVAT turns boxes.
 
     >>> extent_xywh([10.0, 20.0, 40.0, 20.0], 90)
     [20.0, 10.0, 20.0, 40.0]
+
+    Raises:
+        ValueError: The angle is not finite.
     """
-    if turned_deg % 180 == 0:
+    if not math.isfinite(angle_deg):
+        raise ValueError(f"a rotation of {angle_deg} degrees")
+    if angle_deg % 180 == 0:
         return box_xywh
     x, y, w, h = box_xywh
-    cos, sin = abs(math.cos(math.radians(turned_deg))), abs(math.sin(math.radians(turned_deg)))
+    cos, sin = abs(math.cos(math.radians(angle_deg))), abs(math.sin(math.radians(angle_deg)))
     wide, high = round(w * cos + h * sin, 9), round(w * sin + h * cos, 9)  # a quarter turn leaves 1e-15 of the other
     return [x + (w - wide) / 2, y + (h - high) / 2, wide, high]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY
-from tools.mutants import MUTANTS, Mutant
+from tools.mutant_table import MUTANTS, Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.room}: {mutant.old.strip()[:40]}")

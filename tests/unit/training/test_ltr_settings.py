@@ -265,6 +265,15 @@ def test_the_second_stage_goes_on_with_the_box_branch_alone(tmp_path, pool, monk
         module.plan(dataclasses.replace(settings, objective=ObjectiveSettings()))
 
 
+def one_step(name: str, tmp_path, pool, *changes: str, batch: int = 2):
+    """Settings of a run of one step on the pool, from random weights of the run's own architecture."""
+    torch.manual_seed(3)
+    first = tmp_path / "first.safetensors"
+    save_checkpoint(first, TrackerNet(settings_for(name).arch), run={}, dtype=torch.float32)
+    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": batch, "workers": 0, "bfloat16": False}
+    return settings_for(name, usual, [f"start={first}", "crops.output=64", "average=0.0", *changes])
+
+
 LITE_BRANCHES = ALL_BUT_EARLY - {"feature_extractor.layer3"}
 
 
@@ -275,11 +284,8 @@ def test_a_network_for_cpus_learns_on_kept_features(frozen, learns, tmp_path, po
     module = load_run("ebm_lite")
     monkeypatch.setattr(running, "save_checkpoint", lambda *_: None)
     monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
-    torch.manual_seed(3)
-    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite"), run={}, dtype=torch.float32)
-    changes = [f"start={tmp_path / 'first.safetensors'}", f"frozen_blocks={frozen}", "kept=2", "average=0.0"]
-    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
-    settings = settings_for("ebm_lite", usual, [*changes, "crops.output=64", "objective.samples=4", "compile=false"])
+    changes = [f"frozen_blocks={frozen}", "kept=2", "objective.samples=4", "compile=false"]
+    settings = one_step("ebm_lite", tmp_path, pool, *changes)
     plan = module.plan(settings)
     before = state_of(plan.network.net)
     train(plan, settings)
@@ -297,11 +303,7 @@ def test_a_network_for_cpus_learns_a_trained_networks_answers(tmp_path, pool, mo
     """Every part but the frozen blocks moves, and the teacher does not; kept features are no crops."""
     module = load_run("ebm_lite")
     monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
-    torch.manual_seed(3)
-    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite"), run={}, dtype=torch.float32)
-    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
-    changes = [f"start={tmp_path / 'first.safetensors'}", "teacher=ebm18_small", "crops.output=64", "average=0.0"]
-    settings = settings_for("ebm_lite", usual, [*changes, "objective.samples=4", "compile=false"])
+    settings = one_step("ebm_lite", tmp_path, pool, "teacher=ebm18_small", "objective.samples=4", "compile=false")
     plan = module.plan(settings)
     before, teacher = state_of(plan.network.net), state_of(plan.objective.teacher)
     train(plan, settings)
@@ -354,11 +356,7 @@ def test_a_trunk_learns_the_features_of_a_trained_network_and_the_rest_stays(tmp
     """The trunk's later blocks and the heads' first convolutions move, and no statistics of batch norm."""
     module = load_run("ebm_lite2")
     monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
-    torch.manual_seed(3)
-    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite2"), run={}, dtype=torch.float32)
-    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 2, "workers": 0, "bfloat16": False}
-    changes = [f"start={tmp_path / 'first.safetensors'}", "frozen_blocks=14", "crops.output=64", "average=0.0"]
-    settings = settings_for("ebm_lite2", usual, changes)
+    settings = one_step("ebm_lite2", tmp_path, pool, "frozen_blocks=14")
     plan = module.plan(settings)
     before = state_of(plan.network.net)
     after = train(plan, settings).state_dict()
@@ -370,7 +368,7 @@ def test_a_trunk_learns_the_features_of_a_trained_network_and_the_rest_stays(tmp
     assert {name for name in moved if name in learning} == {n for n in learning if n.endswith(("weight", "bias"))}
     assert not any(name.startswith("feature_extractor.blocks.13.") for name in moved)
     with pytest.raises(ConfigError, match="objective"):  # it has none of these losses
-        settings_for("ebm_lite2", usual, [*changes, "objective.samples=4"])
+        settings_for("ebm_lite2", {}, ["objective.samples=4"])
     wrong: list[tuple[dict, str]] = [
         ({"fitted": 0}, "fitted=0"),
         ({"rate": -1.0}, "rate=-1.0.*more than 0"),
@@ -612,9 +610,7 @@ def test_a_single_sample_is_refused_in_one_line(name, tmp_path, backbones, monke
 def test_a_single_sample_is_enough_where_batch_norm_keeps_its_statistics(tmp_path, pool, monkeypatch):
     module = load_run("ebm_lite2")
     monkeypatch.setattr(_Run, "_make_checks", lambda run: [])
-    save_checkpoint(tmp_path / "first.safetensors", TrackerNet("ebm_lite2"), run={}, dtype=torch.float32)
-    usual = {"out": tmp_path / "a", "data": pool, "steps": 1, "batch": 1, "workers": 0, "bfloat16": False}
-    settings = settings_for("ebm_lite2", usual, [f"start={tmp_path / 'first.safetensors'}", "crops.output=64"])
+    settings = one_step("ebm_lite2", tmp_path, pool, batch=1)
     plan = module.plan(settings)
     statistics = plan.network.net.feature_extractor.blocks[14].bn3.running_mean.clone()
     trained = train(plan, settings)

@@ -275,12 +275,28 @@ def test_the_small_pools_photographs_leave_out_tiny_and_filling_boxes(tmp_path: 
         source.frame(0, 1)
 
 
+@pytest.mark.parametrize("attributes", [None, ["any"], {"rotation": None}, {"rotation": 0.0}, {"rotation": 90}])
+def test_a_photographs_box_that_cvat_has_turned_is_the_upright_box_around_it(
+    tmp_path: Path, attributes: object
+) -> None:
+    """The box [5, 6, 20, 15] of the first annotation; attributes of other programs say nothing of angles."""
+    content = coco_content()
+    content["annotations"][0]["attributes"] = attributes
+    coco_tree(tmp_path)
+    save_text(tmp_path / "annotations" / "instances_train2017.json", json.dumps(content))
+    is_turned = isinstance(attributes, dict) and attributes["rotation"] == 90
+    expected = [7.5, 3.5, 15, 20] if is_turned else [5, 6, 20, 15]
+    assert CocoSource(tmp_path, **STILLS).boxes_xywh(0).tolist() == [expected]
+
+
 @pytest.mark.parametrize(
     "key, number, field, value",
     [
         ("annotations", 3, "bbox", [1, 2, 3]),
         ("annotations", 2, "bbox", [1, 2, "3", 4]),
         ("annotations", 4, "bbox", [1, 2, 1e300, 4]),
+        ("annotations", 2, "attributes", {"rotation": "a lot"}),
+        ("annotations", 2, "attributes", {"rotation": float("inf")}),
         ("annotations", 1, "image_id", 77),
         ("annotations", 1, "category_id", None),
         ("images", 1, "file_name", "../../secret.jpg"),

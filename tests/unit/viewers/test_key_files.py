@@ -401,6 +401,12 @@ SMALLER = '{"width": 60, "height": 40, "results": [{"frame": 1, "x": 4, "y": 3, 
         ),
         (
             "k.xml",
+            cvat_video("frame='3' rotation='nan'"),
+            ": not labels as CVAT writes them (ValueError: a rotation of nan degrees); give a file of another "
+            "layout the ending of that, and make a damaged one anew",
+        ),
+        (
+            "k.xml",
             cvat_video("frame='3'", "frame='3'"),
             ": track 0: target 1 has two boxes in frame 3; give each target a number of its own",
         ),
